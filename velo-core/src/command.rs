@@ -1,0 +1,239 @@
+//! The one place that spawns a program. `clippy.toml` keeps it so.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Child;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::os_user::OsUser;
+
+/// The variables that a program inherits; nothing else reaches it, so that no `PG*` variable of
+/// the caller's changes what a PostgreSQL program does.
+const INHERITED: [&str; 16] = [
+    "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "LD_LIBRARY_PATH",
+    "XDG_CACHE_HOME",
+];
+
+/// A program to spawn.
+#[derive(Debug)]
+pub(crate) struct Program {
+    path: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    inherit_env: bool,
+    dir: Option<PathBuf>,
+    user: Option<OsUser>,
+    log: Option<File>,
+    detached: bool,
+    dies_with_us: bool,
+}
+
+/// What a program that ended has printed.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) success: bool,
+    pub(crate) status: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Program {
+    pub(crate) fn new(path: impl AsRef<Path>) -> Self {
+        Self {
+            path: path.as_ref().to_path_buf(),
+            args: Vec::new(),
+            env: vec![("LC_ALL".into(), "C".into())],
+            inherit_env: false,
+            dir: None,
+            user: None,
+            log: None,
+            detached: false,
+            dies_with_us: false,
+        }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    pub(crate) fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Passes on the caller's whole environment (a package client needs its own settings).
+    pub(crate) fn inherit_env(mut self) -> Self {
+        self.inherit_env = true;
+        self
+    }
+
+    pub(crate) fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.dir = Some(dir.as_ref().to_path_buf());
+        self
+    }
+
+    /// Runs it as `user`; `None` is this process's own user.
+    pub(crate) fn user(mut self, user: Option<&OsUser>) -> Self {
+        self.user = user.cloned();
+        self
+    }
+
+    /// Appends its output to `log`.
+    pub(crate) fn log(mut self, log: File) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// Gives it a session of its own, so that Ctrl-C in a terminal does not reach it.
+    pub(crate) fn detached(mut self) -> Self {
+        self.detached = true;
+        self
+    }
+
+    /// Sends it SIGQUIT when the *thread* that spawns it ends. Spawn it from the engine's thread,
+    /// which lives as long as the process.
+    pub(crate) fn dies_with_us(mut self) -> Self {
+        self.dies_with_us = true;
+        self
+    }
+
+    fn name(&self) -> String {
+        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// Spawns it and returns at once. The child is not killed when the handle is dropped.
+    pub(crate) fn spawn(self) -> Result<Child> {
+        let shown = self.path.display().to_string();
+        let mut command = self.command()?;
+        command.spawn().map_err(|e| Error::io(format!("start {shown}"), e))
+    }
+
+    /// Runs it to its end, at most `limit`; then it is killed.
+    pub(crate) async fn output(self, limit: Duration) -> Result<Output> {
+        self.output_with(limit, |_| {}).await
+    }
+
+    /// Like [`output`](Self::output), and hands each line of its output to `line` as it comes.
+    pub(crate) async fn output_with(
+        self,
+        limit: Duration,
+        mut line: impl FnMut(&str) + Send,
+    ) -> Result<Output> {
+        let name = self.name();
+        let mut command = self.command()?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|e| Error::io(format!("start {name}"), e))?;
+        let (Some(out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(Error::new(ErrorKind::Internal, format!("{name} has no output pipe")));
+        };
+        let mut stdout = String::new();
+        let mut stderr = Vec::new();
+        let work = async {
+            let read_out = async {
+                let mut lines = BufReader::new(out);
+                let mut buffer = Vec::new();
+                while lines.read_until(b'\n', &mut buffer).await? > 0 {
+                    let text = String::from_utf8_lossy(&buffer);
+                    line(text.trim_end());
+                    stdout.push_str(&text);
+                    buffer.clear();
+                }
+                Ok::<(), std::io::Error>(())
+            };
+            let read_err = err.read_to_end(&mut stderr);
+            let (out, err, status) = tokio::join!(read_out, read_err, child.wait());
+            out?;
+            err?;
+            status
+        };
+        let status = match tokio::time::timeout(limit, work).await {
+            Ok(status) => status.map_err(|e| Error::io(format!("run {name}"), e))?,
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("{name} did not end within {} s and was killed", limit.as_secs()),
+                ));
+            }
+        };
+        Ok(Output {
+            success: status.success(),
+            status: status.to_string(),
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        })
+    }
+
+    #[allow(clippy::disallowed_methods)] // this is the one place
+    fn command(self) -> Result<tokio::process::Command> {
+        let mut command = tokio::process::Command::new(&self.path);
+        command.args(&self.args).stdin(Stdio::null());
+        if !self.inherit_env {
+            command.env_clear();
+            for key in INHERITED {
+                if let Some(value) = std::env::var_os(key) {
+                    command.env(key, value);
+                }
+            }
+        }
+        command.envs(self.env);
+        // The caller's folder may be one that the server's user cannot enter.
+        command.current_dir(self.dir.as_deref().unwrap_or(Path::new("/")));
+        match self.log {
+            Some(log) => {
+                let second = log.try_clone().map_err(|e| Error::io("duplicate a log file", e))?;
+                command.stdout(second).stderr(log);
+            }
+            None => {
+                command.stdout(Stdio::null()).stderr(Stdio::null());
+            }
+        }
+        #[cfg(unix)]
+        {
+            if let Some(user) = &self.user {
+                // As root std drops the supplementary groups with the uid.
+                command.uid(user.uid).gid(user.gid);
+            }
+            if self.detached || self.dies_with_us {
+                let (detached, dies_with_us) = (self.detached, self.dies_with_us);
+                let parent = rustix::process::getpid();
+                // SAFETY: between fork and exec only async-signal-safe calls are made (setsid,
+                // prctl, getppid), and nothing is allocated.
+                unsafe {
+                    command.pre_exec(move || {
+                        if detached {
+                            rustix::process::setsid()?;
+                        }
+                        #[cfg(target_os = "linux")]
+                        if dies_with_us {
+                            // After the change of uid, which would clear it. SIGQUIT is
+                            // PostgreSQL's immediate shutdown, which frees shared memory.
+                            rustix::process::set_parent_process_death_signal(Some(
+                                rustix::process::Signal::QUIT,
+                            ))?;
+                            // The parent may have ended before the call above.
+                            if rustix::process::getppid() != Some(parent) {
+                                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+                            }
+                        }
+                        #[cfg(not(target_os = "linux"))]
+                        let _ = (dies_with_us, parent);
+                        Ok(())
+                    });
+                }
+            }
+        }
+        Ok(command)
+    }
+}

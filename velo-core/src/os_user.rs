@@ -1,0 +1,106 @@
+//! The operating system's user that `postgres` runs as.
+//!
+//! `postgres` refuses to run as root. Where Velo itself is root, its servers run as the configured
+//! user, else `postgres`, else `nobody`.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A user of the operating system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OsUser {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its primary group.
+    pub gid: u32,
+}
+
+impl OsUser {
+    /// The user that servers run as where this process is root, and `None` where it is not
+    /// (they run as this process's own user then).
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if the configured user does not exist, [`ErrorKind::InvalidInput`]
+    /// if it is root.
+    pub(crate) fn for_servers(configured: Option<&str>) -> Result<Option<Self>> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let user = match configured {
+            Some(name) => Self::by_name(name)?.ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("there is no user {name:?} on this machine"))
+                    .with_hint("set VELO_USER to an existing unprivileged user")
+            })?,
+            None => match Self::by_name("postgres")? {
+                Some(user) => user,
+                None => {
+                    tracing::warn!("no user named postgres: servers run as nobody; set VELO_USER");
+                    Self::by_name("nobody")?.ok_or_else(|| {
+                        Error::new(
+                            ErrorKind::NotFound,
+                            "this machine has neither a user postgres nor a user nobody",
+                        )
+                        .with_hint("set VELO_USER to an existing unprivileged user")
+                    })?
+                }
+            },
+        };
+        if user.uid == 0 {
+            return Err(Error::new(ErrorKind::InvalidInput, "postgres must not run as root")
+                .with_hint("set VELO_USER to an unprivileged user"));
+        }
+        Ok(Some(user))
+    }
+
+    /// The user named `name`, by the system's own look-up (files, LDAP, …).
+    pub(crate) fn by_name(name: &str) -> Result<Option<Self>> {
+        let c_name = std::ffi::CString::new(name)
+            .map_err(|e| Error::new(ErrorKind::InvalidInput, "a user name holds NUL").with_source(e))?;
+        lookup(|entry, buffer, result| {
+            // SAFETY: every pointer is valid for the call, and the buffer's length is its own.
+            unsafe {
+                libc::getpwnam_r(c_name.as_ptr(), entry, buffer.as_mut_ptr(), buffer.len(), result)
+            }
+        })
+    }
+
+    /// The user with the number `uid`.
+    pub(crate) fn by_uid(uid: u32) -> Result<Option<Self>> {
+        lookup(|entry, buffer, result| {
+            // SAFETY: as above.
+            unsafe { libc::getpwuid_r(uid, entry, buffer.as_mut_ptr(), buffer.len(), result) }
+        })
+    }
+}
+
+fn lookup(
+    call: impl Fn(*mut libc::passwd, &mut [libc::c_char], *mut *mut libc::passwd) -> libc::c_int,
+) -> Result<Option<OsUser>> {
+    let mut buffer = vec![0 as libc::c_char; 4096];
+    loop {
+        // SAFETY: passwd is plain old data, and all zeroes is a valid value of it.
+        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+        let mut result = std::ptr::null_mut();
+        match call(&mut entry, &mut buffer, &mut result) {
+            0 if result.is_null() => return Ok(None),
+            0 => {
+                // SAFETY: on success pw_name points to a NUL-terminated string in `buffer`.
+                let name = unsafe { std::ffi::CStr::from_ptr(entry.pw_name) };
+                return Ok(Some(OsUser {
+                    name: name.to_string_lossy().into_owned(),
+                    uid: entry.pw_uid,
+                    gid: entry.pw_gid,
+                }));
+            }
+            libc::ERANGE if buffer.len() < 1 << 20 => {
+                let longer = buffer.len() * 2;
+                buffer.resize(longer, 0);
+            }
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            code => {
+                return Err(Error::io("look up a user", std::io::Error::from_raw_os_error(code)));
+            }
+        }
+    }
+}

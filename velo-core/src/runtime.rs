@@ -1,0 +1,229 @@
+//! What runs `postgres`: the trait [`Runtime`].
+//!
+//! An *instance* is one `postgres` on one volume. The runtime starts and stops it and says whether
+//! it lives. Whether it is *ready* is PostgreSQL's business (`postgres/readiness.rs`).
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::postgres::Installation;
+use crate::storage::Location;
+
+#[cfg(all(feature = "process", unix))]
+mod process;
+
+/// What a runtime can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuntimeCapability {
+    /// The backend's name in settings, records and output: `process`, ….
+    pub name: &'static str,
+    /// Whether it needs the volume as a folder of this machine.
+    pub needs_host_path: bool,
+    /// Whether a Unix socket in the endpoint can be reached from this machine.
+    pub unix_socket: bool,
+}
+
+/// How long an instance may live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lifeline {
+    /// Until somebody stops it.
+    Detached,
+    /// Until this process ends, however it ends.
+    Process,
+}
+
+/// How a server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// Disconnects clients, rolls back, writes a checkpoint: PostgreSQL's fast shutdown. The next
+    /// start needs no recovery.
+    Fast,
+    /// Ends at once: PostgreSQL's immediate shutdown. The next start recovers.
+    Immediate,
+}
+
+/// Whether an instance lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// A server runs on the volume.
+    Running {
+        /// The postmaster's process id, where there is one on this machine.
+        pid: Option<u32>,
+    },
+    /// No server runs on the volume.
+    Stopped,
+}
+
+/// Which instance is meant: its identity, and the volume it runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceRef {
+    /// The identity of the instance (the branch's).
+    pub id: Id,
+    /// The volume it runs on.
+    pub location: Location,
+}
+
+/// A server to start.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct InstanceSpec {
+    /// The instance.
+    pub instance: InstanceRef,
+    /// The PostgreSQL to run.
+    pub postgres: Installation,
+    /// Settings for the command line, in order; a later one wins.
+    pub settings: Vec<(String, String)>,
+    /// The folder of its Unix socket.
+    pub socket_dir: PathBuf,
+    /// The TCP port on 127.0.0.1, and the number in the socket's name.
+    pub port: u16,
+    /// Whether TCP connections are taken at all.
+    pub tcp: bool,
+    /// The file that its output is appended to.
+    pub log: PathBuf,
+    /// How long it may live.
+    pub lifeline: Lifeline,
+}
+
+/// Where a server takes connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The host for TCP.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// The folder of the Unix socket, where it can be reached from this machine.
+    pub socket_dir: Option<PathBuf>,
+}
+
+/// A started server.
+pub struct Started {
+    /// Where it will take connections once it is ready.
+    pub endpoint: Endpoint,
+    /// Resolves, with a description (`exit status: 1`), when the server's main process ends.
+    pub exited: BoxFuture<'static, String>,
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// A PostgreSQL program to run against a volume, to its end.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ToolSpec {
+    /// The PostgreSQL it belongs to.
+    pub postgres: Installation,
+    /// Its name: `initdb`, `pg_checksums`, ….
+    pub tool: &'static str,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// The volume it works on, which stands for `{}` in the arguments.
+    pub location: Location,
+}
+
+/// What a tool printed.
+#[derive(Debug, Clone)]
+pub struct ToolOutput {
+    /// Whether it ended with status 0.
+    pub success: bool,
+    /// How it ended, in words.
+    pub status: String,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// A way to run servers.
+///
+/// Every method may be called at the same time from several tasks and processes. A backend keeps no
+/// records.
+#[async_trait]
+pub trait Runtime: fmt::Debug + Send + Sync + 'static {
+    /// What this backend can do.
+    fn capability(&self) -> RuntimeCapability;
+
+    /// Starts a server. Returns when it runs, not when it is ready.
+    async fn start(&self, spec: InstanceSpec) -> Result<Started>;
+
+    /// Stops a server and waits until it is gone. Missing is fine.
+    async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()>;
+
+    /// Whether the server lives.
+    async fn status(&self, instance: &InstanceRef) -> Result<Status>;
+
+    /// Runs a PostgreSQL program to its end.
+    async fn run(&self, spec: ToolSpec) -> Result<ToolOutput>;
+
+    /// The last `lines` lines that the server printed.
+    async fn logs(&self, log: &std::path::Path, lines: usize) -> Result<String>;
+
+    /// The volumes under `root` on which a server runs.
+    async fn list(&self, root: &std::path::Path) -> Result<Vec<Location>>;
+}
+
+/// Which runtime to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RuntimeKind {
+    /// A local process for each server.
+    #[default]
+    Process,
+}
+
+impl RuntimeKind {
+    /// The name in settings and output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+        }
+    }
+}
+
+impl fmt::Display for RuntimeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for RuntimeKind {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "process" => Ok(Self::Process),
+            _ => Err(Error::new(ErrorKind::InvalidInput, format!("{s:?} is not a runtime"))
+                .with_hint("use process")),
+        }
+    }
+}
+
+/// The backend `kind`, running servers as `user` where this process is root.
+pub(crate) fn build(
+    kind: RuntimeKind,
+    user: Option<crate::os_user::OsUser>,
+) -> Result<Arc<dyn Runtime>> {
+    match kind {
+        #[cfg(all(feature = "process", unix))]
+        RuntimeKind::Process => Ok(Arc::new(process::Process::new(user))),
+        #[allow(unreachable_patterns)] // the feature may be off
+        kind => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("runtime {kind} is not part of this build"),
+        )
+        .with_hint(format!("build velo-core with the feature {kind}"))),
+    }
+}
