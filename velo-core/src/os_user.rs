@@ -104,3 +104,39 @@ fn lookup(
         }
     }
 }
+
+/// Checks that `user` can pass every folder from the root down to `path`.
+///
+/// # Errors
+/// [`ErrorKind::PermissionDenied`], naming the first folder that it cannot pass.
+pub(crate) fn check_passable(path: &std::path::Path, user: &OsUser) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let mut folders: Vec<_> = path.ancestors().collect();
+    folders.reverse();
+    for folder in folders {
+        let metadata = std::fs::metadata(folder)
+            .map_err(|e| Error::io(format!("look at {}", folder.display()), e))?;
+        let passable = if metadata.uid() == user.uid {
+            metadata.mode() & 0o100 != 0
+        } else if metadata.gid() == user.gid {
+            metadata.mode() & 0o010 != 0
+        } else {
+            metadata.mode() & 0o001 != 0
+        };
+        if !passable {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "servers run as the user {}, who cannot enter {}",
+                    user.name,
+                    folder.display()
+                ),
+            )
+            .with_hint(format!(
+                "chmod o+x {}, or set VELO_HOME to a folder that everybody can pass",
+                folder.display()
+            )));
+        }
+    }
+    Ok(())
+}

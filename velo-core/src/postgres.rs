@@ -1,9 +1,16 @@
 //! What Velo knows of PostgreSQL.
 
+pub(crate) mod backup;
 pub mod binaries;
-pub mod install;
-
 pub(crate) mod control;
+pub(crate) mod hba;
+pub mod install;
+pub mod lsn;
+pub(crate) mod readiness;
 pub(crate) mod scram;
+pub(crate) mod session;
+pub(crate) mod settings;
+pub(crate) mod subscriptions;
 
 pub use binaries::{Installation, Source, Version};
+pub use lsn::Lsn;

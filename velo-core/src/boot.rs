@@ -1,0 +1,390 @@
+//! From a volume to a server that answers, is nobody's double, and has its own password.
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::Op;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::{Home, set_mode};
+use crate::id::Id;
+use crate::os_user::OsUser;
+use crate::postgres::control;
+use crate::postgres::scram::{self, Password};
+use crate::postgres::session::{Session, Target, ident, literal};
+use crate::postgres::{hba, readiness, settings, subscriptions};
+use crate::record::{BranchRecord, ProjectRecord};
+use crate::runtime::{Endpoint, InstanceRef, InstanceSpec, Lifeline, Runtime, StopMode};
+use crate::storage::Object;
+
+/// Who may connect while a server comes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doors {
+    /// Clients, over TCP and the socket: the data is known to have the right password.
+    Open,
+    /// Velo alone, until everything is right; then clients.
+    OpenWhenReady,
+    /// Velo alone: no TCP at all, and a socket of its own.
+    Private,
+}
+
+/// A server to bring up.
+pub(crate) struct Boot<'a> {
+    pub(crate) home: &'a Home,
+    pub(crate) project: &'a ProjectRecord,
+    pub(crate) branch: &'a BranchRecord,
+    /// The volume, which need not be the branch's own yet.
+    pub(crate) volume: Id,
+    pub(crate) doors: Doors,
+    /// Whether the data is another cluster's that must be cut off from what it reached for.
+    pub(crate) fresh_clone: bool,
+}
+
+/// What a server said about itself when it came up.
+#[derive(Debug, Clone)]
+pub(crate) struct Up {
+    pub(crate) endpoint: Endpoint,
+    /// What in it can still reach out to other servers.
+    pub(crate) outgoing: Vec<String>,
+}
+
+/// The folder of a server's files: `run/<id>`, with the socket in `run/<id>/s`.
+pub(crate) struct RunDir {
+    dir: PathBuf,
+}
+
+impl RunDir {
+    pub(crate) fn of(home: &Home, id: Id) -> Self {
+        Self { dir: home.run_dir(id) }
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("postgres.log")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("s")
+    }
+
+    /// Makes the folder. As root it stays root's, and only the socket's belongs to the server's
+    /// user, so that what Velo writes as root can never be a link that a server planted.
+    fn make(&self, user: Option<&OsUser>) -> Result<()> {
+        let make = |path: &Path, mode: u32| match std::fs::create_dir(path) {
+            Ok(()) => set_mode(path, mode),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(e) => Err(Error::io(format!("make {}", path.display()), e)),
+        };
+        make(&self.dir, if user.is_some() { 0o711 } else { 0o700 })?;
+        make(&self.socket(), 0o700)?;
+        if let Some(user) = user {
+            std::os::unix::fs::lchown(self.socket(), Some(user.uid), Some(user.gid))
+                .map_err(|e| Error::io(format!("change the owner of {}", self.socket().display()), e))?;
+        }
+        Ok(())
+    }
+
+    /// Writes one of the server's files anew: whole or not at all.
+    fn write(&self, name: &str, content: &str, user: Option<&OsUser>) -> Result<PathBuf> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.dir.join(name);
+        let new = self.dir.join(format!("{name}.new"));
+        let write = || {
+            match std::fs::remove_file(&new) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            file.write_all(content.as_bytes())?;
+            if let Some(user) = user {
+                std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
+            }
+            std::fs::rename(&new, &path)
+        };
+        write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
+        Ok(path)
+    }
+
+    /// Removes the folder; missing is fine.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", self.dir.display()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Boot<'_> {
+    /// Where Velo itself connects to.
+    fn target<'a>(&'a self, socket_dir: &'a Path) -> Target<'a> {
+        Target {
+            socket_dir,
+            port: self.branch.port,
+            role: &self.project.role,
+            database: &self.project.database,
+            major: self.project.postgres.version.major,
+        }
+    }
+
+    fn run_dir(&self) -> RunDir {
+        let id = if self.doors == Doors::Private { self.volume } else { self.branch.id };
+        RunDir::of(self.home, id)
+    }
+
+    /// Brings the server up. On an error the caller stops whatever runs.
+    pub(crate) async fn run(&self, runtime: &dyn Runtime, op: &Op) -> Result<Up> {
+        let storage = self.home.storage(self.project.storage)?;
+        let location = storage.location(Object::Volume(self.volume));
+        let data = location.host_path().to_path_buf();
+        let control = control::read(&data.join("global/pg_control"))?;
+        let major = self.project.postgres.version.major;
+        crate::cut::check_major(control.major, major)?;
+
+        let user = self.home.server_user();
+        let run_dir = self.run_dir();
+        let files = hba::Files {
+            role: &self.project.role,
+            users: &self.home.trusted_users(),
+        };
+        run_dir.make(user)?;
+        let open = self.doors == Doors::Open;
+        let hba = run_dir.write("hba.conf", &files.hba(open), user)?;
+        let ident = run_dir.write("ident.conf", &files.ident(), user)?;
+        let socket_dir = run_dir.socket();
+
+        let mut given = settings::of(&settings::Server {
+            major,
+            data: &data,
+            hba: &hba,
+            ident: &ident,
+            socket_dir: &socket_dir,
+            port: self.branch.port,
+            tcp: self.doors != Doors::Private,
+            ephemeral: self.branch.ephemeral,
+            control: &control,
+            recovery: data.join("recovery.signal").exists(),
+        });
+        if let Some(libraries) = self.libraries(runtime, &location, major).await? {
+            given.push(("shared_preload_libraries".into(), libraries));
+        }
+        given.extend(self.branch.settings.iter().map(|(k, v)| (k.clone(), v.clone())));
+
+        let log = run_dir.log();
+        let lifeline =
+            if self.branch.ephemeral { Lifeline::Process } else { Lifeline::Detached };
+        let spec = InstanceSpec {
+            instance: InstanceRef { id: self.branch.id, location },
+            postgres: self.project.postgres.clone(),
+            settings: given,
+            socket_dir: socket_dir.clone(),
+            port: self.branch.port,
+            tcp: self.doors != Doors::Private,
+            log: log.clone(),
+            lifeline,
+        };
+        let started = op.steps.run("start", runtime.start(spec)).await?;
+        let endpoint = started.endpoint.clone();
+        let target = self.target(&socket_dir);
+        let limit = self.home.config.start_timeout;
+        let ready = op.steps.run("ready", readiness::wait(started, &data, target, limit, &op.cancel));
+        let session = match ready.await {
+            Ok(session) => session,
+            Err(error) if error.kind() == ErrorKind::Postgres => {
+                return Err(self.explain(error, runtime, &log).await);
+            }
+            Err(error) => return Err(error),
+        };
+        let outgoing = op.steps.run("check", self.settle(&session, target)).await?;
+        if self.doors == Doors::OpenWhenReady {
+            run_dir.write("hba.conf", &files.hba(true), user)?;
+            session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
+            op.steps.run("open", self.opened(&session)).await?;
+        }
+        Ok(Up { endpoint, outgoing })
+    }
+
+    /// Libraries to load where the parent's would act by themselves.
+    async fn libraries(
+        &self,
+        runtime: &dyn Runtime,
+        location: &crate::storage::Location,
+        major: u32,
+    ) -> Result<Option<String>> {
+        let data = location.host_path();
+        let suspicious = ["postgresql.conf", "postgresql.auto.conf"].iter().any(|name| {
+            std::fs::read(data.join(name)).is_ok_and(|conf| settings::may_preload_pg_cron(&conf))
+        });
+        // `main` is the project's own; it may run its jobs.
+        if !suspicious || self.branch.parent.is_none() {
+            return Ok(None);
+        }
+        let mut args = vec!["-D".to_owned(), "{}".to_owned()];
+        args.extend(settings::forced(major).into_iter().flat_map(|(k, v)| ["-c".to_owned(), format!("{k}={v}")]));
+        args.extend(["-C".to_owned(), "shared_preload_libraries".to_owned()]);
+        let output = runtime
+            .run(crate::runtime::ToolSpec {
+                postgres: self.project.postgres.clone(),
+                tool: "postgres",
+                args,
+                location: location.clone(),
+            })
+            .await?;
+        if !output.success {
+            return Err(Error::new(
+                ErrorKind::Postgres,
+                format!("postgres cannot read the settings of the data: {}", output.stderr.trim()),
+            ));
+        }
+        Ok(Some(settings::without_pg_cron(output.stdout.trim())))
+    }
+
+    /// Checks what must hold before anybody else gets in, and mends what can be mended.
+    async fn settle(&self, session: &Session, target: Target<'_>) -> Result<Vec<String>> {
+        let collations = if session.major >= 15 {
+            "(SELECT string_agg(datname, ', ') FROM pg_database WHERE datallowconn \
+               AND datcollversion IS NOT NULL \
+               AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid))"
+        } else {
+            "NULL"
+        };
+        let row = session
+            .row(
+                "look at itself",
+                &format!(
+                    "SELECT (SELECT rolpassword FROM pg_authid WHERE rolname = current_user), \
+                     pg_is_in_recovery(), EXISTS (SELECT FROM pg_subscription), {collations}, \
+                     (SELECT string_agg(what, ',') FROM ( \
+                        SELECT 'foreign server ' || srvname AS what FROM pg_foreign_server \
+                        UNION ALL SELECT 'extension ' || extname FROM pg_extension \
+                          WHERE extname IN ('dblink', 'pg_net', 'http', 'citus', 'pglogical')) o)"
+                ),
+            )
+            .await?;
+        let text = |i: usize| row.get(i).cloned().flatten();
+        let flag = |i: usize| text(i).is_some_and(|v| v == "t");
+        if let Some(databases) = text(3) {
+            return Err(Error::new(
+                ErrorKind::Incompatible,
+                format!(
+                    "the collations of {databases} are of another version here: indexes on text may \
+                     be wrong"
+                ),
+            )
+            .with_hint(
+                "run it on the system it comes from, or there REINDEX and ALTER DATABASE … REFRESH \
+                 COLLATION VERSION after starting it with PostgreSQL's own tools",
+            ));
+        }
+        if !flag(1) {
+            let stored = text(0).unwrap_or_default();
+            if !scram::matches(&stored, &self.branch.password) {
+                if self.doors == Doors::Open {
+                    // Somebody changed the password of Velo's role in the parent. Velo's own is
+                    // written over it before anybody learns the URL.
+                    tracing::debug!("the password of the parent's role is not the recorded one");
+                }
+                set_password(session, &self.project.role, &self.branch.password).await?;
+            }
+            if self.fresh_clone && flag(2) {
+                subscriptions::cut_off(session, target).await?;
+            }
+        }
+        Ok(text(4).map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default())
+    }
+
+    /// Waits until the reloaded rules are in force.
+    async fn opened(&self, session: &Session) -> Result<()> {
+        // The postmaster reloads when the signal reaches it, and tells nobody: a bounded poll of
+        // the time of the last reload as a *new* session sees it would need a connection each; the
+        // session here reloads at the same signal and is asked instead.
+        for _ in 0..500 {
+            let open = session
+                .value(
+                    "look at its rules",
+                    "SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL",
+                )
+                .await?;
+            if open != "0" {
+                return Err(Error::new(ErrorKind::Internal, "PostgreSQL refuses Velo's hba.conf"));
+            }
+            if self.tcp_asks_for_password().await? {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        Err(Error::new(ErrorKind::Timeout, "PostgreSQL does not reload its access rules"))
+    }
+
+    /// Whether a client over TCP gets in with the password.
+    async fn tcp_asks_for_password(&self) -> Result<bool> {
+        let connected = tokio_postgres::Config::new()
+            .host("127.0.0.1")
+            .port(self.branch.port)
+            .user(&self.project.role)
+            .password(self.branch.password.expose())
+            .dbname(&self.project.database)
+            .application_name("velo")
+            .connect(tokio_postgres::NoTls)
+            .await;
+        match connected {
+            Ok((_client, connection)) => {
+                drop(tokio::spawn(connection));
+                Ok(true)
+            }
+            Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::INVALID_CATALOG_NAME) => {
+                Ok(true) // let in, and the database is made later
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// An error of a server that ended, with what it said last.
+    async fn explain(&self, error: Error, runtime: &dyn Runtime, log: &Path) -> Error {
+        let tail = runtime.logs(log, 15).await.unwrap_or_default();
+        let why = tail.lines().rev().find(|line| line.contains("FATAL:") || line.contains("PANIC:"));
+        let port = self.branch.port;
+        if self.doors != Doors::Private && !port_is_free(port) {
+            return Error::new(ErrorKind::Conflict, format!("port {port} is held by another program"))
+                .with_context("port", port)
+                .with_hint("stop that program, or set VELO_PORTS to another range for new branches")
+                .with_source(error);
+        }
+        let message = match why.and_then(|line| line.split_once(": ").map(|(_, rest)| rest.trim())) {
+            Some(why) => format!("{error}: {why}"),
+            None => error.to_string(),
+        };
+        Error::new(ErrorKind::Postgres, message)
+            .with_context("log", log.display())
+            .with_context("log_tail", tail)
+            .with_hint("the server's log has more")
+    }
+}
+
+async fn set_password(session: &Session, role: &str, password: &Password) -> Result<()> {
+    let sql = format!(
+        "ALTER ROLE {} PASSWORD {}",
+        ident(role),
+        literal(&scram::verifier(password)?)
+    );
+    session.execute("set the password of its role", &sql).await
+}
+
+/// Whether a server could listen on `port` now.
+pub(crate) fn port_is_free(port: u16) -> bool {
+    // std sets SO_REUSEADDR, as PostgreSQL does: connections of a server that ended a moment ago
+    // do not count.
+    std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// Stops whatever runs on `volume`.
+pub(crate) async fn stop(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: Id,
+    volume: Id,
+    mode: StopMode,
+) -> Result<()> {
+    let location = home.storage(project.storage)?.location(Object::Volume(volume));
+    home.runtime(project.runtime)?.stop(&InstanceRef { id: branch, location }, mode).await
+}

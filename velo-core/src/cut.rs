@@ -1,0 +1,292 @@
+//! Consistent clones: how the data of a source becomes a clone that PostgreSQL can trust.
+//!
+//! | source | storage | how | at the clone's start |
+//! |---|---|---|---|
+//! | a snapshot, or a server that is stopped | any | as it is | no recovery after a clean stop |
+//! | running | cuts in order (ZFS) | `CHECKPOINT`, one clone | crash recovery over a short WAL |
+//! | running with `fsync` and `full_page_writes` | cuts what is synced (btrfs) | the same | the same |
+//! | running with either off | cuts what is synced (btrfs) | backup mode around the clone | recovery from the label |
+//! | running | file by file (reflink, copy) | backup mode around the clone | recovery from the label |
+//! | in recovery (a standby) | any | backup mode around the clone | archive recovery to consistency, then a timeline of its own |
+//!
+//! A btrfs snapshot is no instant cut of buffered writes: of two writes that nobody synced it may
+//! hold the later one alone. A server that syncs its WAL before its data, and logs whole pages,
+//! survives that; one that does neither is silently corrupt in the clone. Backup mode mends every
+//! case, costs a checkpoint and some WAL, and never stops the parent, so nothing has to be resumed
+//! should this process be killed half-way.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Op;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::postgres::backup::Backup;
+use crate::postgres::control::{self, ControlFile};
+use crate::postgres::lsn::Lsn;
+use crate::postgres::session::{Session, Target};
+use crate::runtime::{InstanceRef, Status};
+use crate::storage::{CloneSpec, Cut as CutKind, FileOp, Object};
+
+/// How a clone was made consistent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Method {
+    /// The source was stopped cleanly: its clones start without recovery.
+    Stopped,
+    /// The source had crashed: its clones recover as it would.
+    Crashed,
+    /// One cut of a running server after a checkpoint: clones recover over a short WAL.
+    Checkpoint,
+    /// Backup mode around the clone: clones recover from the label.
+    Backup,
+}
+
+/// The moment that a clone holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Cut {
+    /// How it was made.
+    pub method: Method,
+    /// Everything up to here is in it.
+    pub lsn: Lsn,
+    /// The next transaction id at its checkpoint (with its epoch above 32 bits).
+    pub next_xid: u64,
+    /// The oldest transaction id that was still running at its checkpoint; 0 if none was.
+    pub oldest_active_xid: u32,
+    /// The timeline.
+    pub timeline: u32,
+    /// When it was made, in milliseconds since 1970, UTC.
+    pub at: u64,
+    /// The cluster's identity.
+    pub system_identifier: u64,
+    /// The major version of PostgreSQL.
+    pub major: u32,
+    /// Whether the source was in recovery.
+    pub in_recovery: bool,
+}
+
+impl Cut {
+    /// Whether a start on it needs no recovery.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.method == Method::Stopped && !self.in_recovery
+    }
+}
+
+/// What is cloned.
+#[derive(Debug, Clone)]
+pub(crate) enum From<'a> {
+    /// A snapshot, and the moment that it holds.
+    Snapshot(Id, &'a Cut),
+    /// A branch. The caller holds its lock.
+    Branch { instance: InstanceRef, volume: Id, target: Target<'a> },
+}
+
+/// What no clone holds: what belongs to the running server alone, and the slots, which would pin
+/// WAL for consumers that do not know the clone.
+const SKIP: [&str; 11] = [
+    "postmaster.pid",
+    "postmaster.opts",
+    "pg_replslot/*",
+    "pg_dynshmem/*",
+    "pg_notify/*",
+    "pg_serial/*",
+    "pg_snapshots/*",
+    "pg_stat_tmp/*",
+    "pg_subtrans/*",
+    "base/pgsql_tmp*",
+    "backup_label.old",
+];
+const CONTROL: &str = "global/pg_control";
+
+/// What clones are made with.
+pub(crate) struct Tools<'a> {
+    pub(crate) storage: &'a dyn crate::storage::Storage,
+    pub(crate) runtime: &'a dyn crate::runtime::Runtime,
+}
+
+impl Tools<'_> {
+    /// Clones `from` into `target`, whose record exists already.
+    pub(crate) async fn clone(&self, from: From<'_>, target: Object, op: &Op) -> Result<Cut> {
+        match from {
+            From::Snapshot(id, cut) => {
+                let spec = CloneSpec::new(Object::Snapshot(id), target.id()).skip(&SKIP);
+                op.steps.run("clone", self.place(target, spec, op)).await?;
+                Ok(cut.clone())
+            }
+            From::Branch { instance, volume, target: server } => {
+                let source = Object::Volume(volume);
+                match self.runtime.status(&instance).await? {
+                    Status::Stopped => self.of_stopped(source, target, server.major, op).await,
+                    Status::Running { .. } => self.of_running(source, target, server, op).await,
+                }
+            }
+        }
+    }
+
+    async fn of_stopped(&self, source: Object, target: Object, major: u32, op: &Op) -> Result<Cut> {
+        let control = self.control(source)?;
+        let spec = CloneSpec::new(source, target.id()).skip(&SKIP);
+        op.steps.run("clone", self.place(target, spec, op)).await?;
+        let in_recovery = self.unfollow(target).await?;
+        let method = if control.was_shut_down() { Method::Stopped } else { Method::Crashed };
+        Ok(cut(method, control.checkpoint, &control, major, in_recovery))
+    }
+
+    async fn of_running(
+        &self,
+        source: Object,
+        target: Object,
+        server: Target<'_>,
+        op: &Op,
+    ) -> Result<Cut> {
+        let session = op
+            .steps
+            .run("connect", Session::connect(server))
+            .await
+            .map_err(|e| e.with_hint("is the server that is branched still starting?"))?;
+        let facts = session
+            .row(
+                "look at the server to be branched",
+                "SELECT pg_is_in_recovery(), current_setting('fsync'), \
+                        current_setting('full_page_writes')",
+            )
+            .await?;
+        let on = |i: usize| matches!(facts.get(i), Some(Some(v)) if v == "on" || v == "t");
+        let (in_recovery, synced) = (on(0), on(1) && on(2));
+        let whole = match self.storage.capability().cut {
+            _ if in_recovery => false,
+            CutKind::Ordered => true,
+            CutKind::Synced => synced,
+            CutKind::FileByFile => false,
+        };
+        if whole {
+            self.by_checkpoint(session, source, target, server.major, op).await
+        } else {
+            self.by_backup(session, source, target, server.major, op).await
+        }
+    }
+
+    /// One cut of all files. The checkpoint is not what makes it consistent; it keeps the clone's
+    /// recovery short, and flushes what asynchronous commits have not.
+    async fn by_checkpoint(
+        &self,
+        session: Session,
+        source: Object,
+        target: Object,
+        major: u32,
+        op: &Op,
+    ) -> Result<Cut> {
+        let lsn = op
+            .steps
+            .run("checkpoint", async {
+                session.execute("write a checkpoint", "CHECKPOINT").await?;
+                session.value("say where its WAL ends", "SELECT pg_current_wal_insert_lsn()").await
+            })
+            .await?
+            .parse()?;
+        drop(session);
+        let spec = CloneSpec::new(source, target.id()).skip(&SKIP).live(&[CONTROL]);
+        op.steps.run("clone", self.place(target, spec, op)).await?;
+        let control = self.control(target)?;
+        Ok(cut(Method::Checkpoint, lsn, &control, major, false))
+    }
+
+    /// Files of different moments, and the WAL that makes them one.
+    async fn by_backup(
+        &self,
+        session: Session,
+        source: Object,
+        target: Object,
+        major: u32,
+        op: &Op,
+    ) -> Result<Cut> {
+        let backup = op.steps.run("checkpoint", Backup::begin(session)).await?;
+        let spec = CloneSpec::new(source, target.id())
+            .skip(&SKIP)
+            .skip(&["pg_wal/*"])
+            .live(&[CONTROL]);
+        op.steps.run("clone", self.place(target, spec, op)).await?;
+        let control = self.whole_control(source, target).await?;
+        let finished = op.steps.run("stop backup", backup.finish()).await?;
+        let mut ops: Vec<FileOp> = finished
+            .first
+            .names_until(finished.stop, control.wal_segment_size)
+            .into_iter()
+            .map(|name| {
+                let path = format!("pg_wal/{name}");
+                FileOp::CloneFile { source, from: path.clone(), to: path }
+            })
+            .collect();
+        ops.push(FileOp::Write { path: "backup_label".into(), content: finished.label.into() });
+        op.steps.run("wal", self.storage.edit(target, ops)).await?;
+        let in_recovery = self.unfollow(target).await?;
+        Ok(cut(Method::Backup, finished.stop, &control, major, in_recovery))
+    }
+
+    async fn place(&self, target: Object, spec: CloneSpec, op: &Op) -> Result<()> {
+        match target {
+            Object::Volume(_) => self.storage.branch_volume(spec, &op.cancel).await,
+            Object::Snapshot(_) => self.storage.snapshot(spec, &op.cancel).await,
+        }
+    }
+
+    fn control(&self, object: Object) -> Result<ControlFile> {
+        control::read(&self.storage.location(object).host_path().join(CONTROL))
+    }
+
+    /// The clone's control file, cloned again as long as the copy caught it half-written.
+    async fn whole_control(&self, source: Object, target: Object) -> Result<ControlFile> {
+        for _ in 0..10 {
+            if let Ok(control) = self.control(target) {
+                return Ok(control);
+            }
+            let again =
+                FileOp::CloneFile { source, from: CONTROL.into(), to: CONTROL.into() };
+            self.storage.edit(target, vec![again]).await?;
+        }
+        self.control(target)
+    }
+
+    /// A clone of a standby must not go on following: it recovers what it has, and then goes its
+    /// own way. Without a signal file it would start at once, silently inconsistent.
+    async fn unfollow(&self, target: Object) -> Result<bool> {
+        let path = self.storage.location(target);
+        if !path.host_path().join("standby.signal").exists() {
+            return Ok(false);
+        }
+        self.storage
+            .edit(target, vec![
+                FileOp::Remove { path: "standby.signal".into() },
+                FileOp::Write { path: "recovery.signal".into(), content: Vec::new() },
+            ])
+            .await?;
+        Ok(true)
+    }
+}
+
+fn cut(method: Method, lsn: Lsn, control: &ControlFile, major: u32, in_recovery: bool) -> Cut {
+    Cut {
+        method,
+        lsn,
+        next_xid: control.next_xid,
+        oldest_active_xid: control.oldest_active_xid,
+        timeline: control.timeline,
+        at: crate::record::now(),
+        system_identifier: control.system_identifier,
+        major,
+        in_recovery,
+    }
+}
+
+/// An error if data of `found` is to be run by `wanted`.
+pub(crate) fn check_major(found: u32, wanted: u32) -> Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Incompatible,
+        format!("the data is of PostgreSQL {found}, and the server would be {wanted}"),
+    )
+    .with_hint(format!("install PostgreSQL {found}: velo pg install {found}")))
+}

@@ -1,0 +1,227 @@
+//! The home: one folder with all of Velo's state and data, and what works on it.
+//!
+//! ```text
+//! state.db                 records (0600)
+//! leases/<id>  locks/<id>  lock files
+//! volumes/<id>             PGDATA of branches          (the storage's)
+//! snapshots/<id>           PGDATA of snapshots         (the storage's)
+//! run/<id>/                a server's hba.conf, ident.conf and postgres.log
+//! run/<id>/s/              its Unix socket, in a folder that only its user can enter
+//! ```
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::cancel::Cancel;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::lease::Lease;
+use crate::lock::{Lock, Mode};
+use crate::os_user::OsUser;
+use crate::runtime::{self, Runtime, RuntimeKind};
+use crate::state::State;
+use crate::storage::{self, Storage, StorageKind};
+
+/// How long an operation waits for another one on the same branch.
+const LOCK_WAIT: Duration = Duration::from_secs(120);
+
+/// The longest path of a Unix socket, without its final NUL.
+const SOCKET_PATH: usize = 107;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    pub(crate) config: Config,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: State,
+    user: Option<OsUser>,
+    /// This process's own user, as servers' `ident.conf` names it.
+    own_user: String,
+    storages: Mutex<HashMap<StorageKind, Arc<dyn Storage>>>,
+    runtimes: Mutex<HashMap<RuntimeKind, Arc<dyn Runtime>>>,
+    lease: Mutex<Option<Arc<Lease>>>,
+    next_port: std::sync::atomic::AtomicU32,
+}
+
+impl Home {
+    /// Opens the home of `config`, making it if it is missing, and undoes what dead processes left.
+    pub(crate) async fn open(config: &Config) -> Result<Arc<Self>> {
+        let config = config.clone();
+        let home = crate::engine::blocking(move || {
+            let user = OsUser::for_servers(config.user.as_deref())?;
+            prepare(&config.home, user.as_ref())?;
+            let uid = rustix::process::geteuid().as_raw();
+            let own_user = OsUser::by_uid(uid)?.map_or_else(|| uid.to_string(), |u| u.name);
+            let state = State::open(&config.home.join("state.db"))?;
+            let spread = config.home.as_os_str().as_encoded_bytes().iter();
+            let spread = spread.fold(0u32, |hash, b| hash.wrapping_mul(31).wrapping_add(u32::from(*b)));
+            Ok(Self {
+                config,
+                shared: Arc::new(Shared {
+                    state,
+                    user,
+                    own_user,
+                    storages: Mutex::default(),
+                    runtimes: Mutex::default(),
+                    lease: Mutex::default(),
+                    next_port: spread.into(),
+                }),
+            })
+        })
+        .await?;
+        crate::reconcile::at_open(&home).await;
+        Ok(Arc::new(home))
+    }
+
+    /// The same home with another caller's settings.
+    pub(crate) fn with_config(self: &Arc<Self>, config: &Config) -> Arc<Self> {
+        if self.config == *config {
+            self.clone()
+        } else {
+            Arc::new(Self { config: config.clone(), shared: self.shared.clone() })
+        }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.shared.state
+    }
+
+    /// The user that servers run as, where this process is root.
+    pub(crate) fn server_user(&self) -> Option<&OsUser> {
+        self.shared.user.as_ref()
+    }
+
+    /// The operating system's users that may connect as Velo itself: this process's and the
+    /// servers'.
+    pub(crate) fn trusted_users(&self) -> Vec<&str> {
+        let mut users = vec![self.shared.own_user.as_str()];
+        if let Some(user) = &self.shared.user {
+            users.push(&user.name);
+        }
+        users
+    }
+
+    /// The storage of a record.
+    pub(crate) fn storage(&self, kind: StorageKind) -> Result<Arc<dyn Storage>> {
+        let mut storages = self.shared.storages.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(storage) = storages.get(&kind) {
+            return Ok(storage.clone());
+        }
+        let storage = storage::attach(kind, &self.config.home)?;
+        storages.insert(kind, storage.clone());
+        Ok(storage)
+    }
+
+    /// The runtime of a record.
+    pub(crate) fn runtime(&self, kind: RuntimeKind) -> Result<Arc<dyn Runtime>> {
+        let mut runtimes = self.shared.runtimes.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(runtime) = runtimes.get(&kind) {
+            return Ok(runtime.clone());
+        }
+        let runtime = runtime::build(kind, self.shared.user.clone())?;
+        runtimes.insert(kind, runtime.clone());
+        Ok(runtime)
+    }
+
+    /// This process's lease on the home.
+    pub(crate) fn lease(&self) -> Result<Id> {
+        let mut lease = self.shared.lease.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(lease) = lease.as_ref() {
+            return Ok(lease.id);
+        }
+        let new = Lease::take(&self.leases())?;
+        let id = new.id;
+        *lease = Some(Arc::new(new));
+        Ok(id)
+    }
+
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.config.home.join("leases")
+    }
+
+    pub(crate) fn lock_path(&self, name: &str) -> PathBuf {
+        self.config.home.join("locks").join(name)
+    }
+
+    /// Locks the branch `id`: shared to clone it, exclusive to change it.
+    pub(crate) async fn lock(&self, id: Id, mode: Mode, what: &str, cancel: &Cancel) -> Result<Lock> {
+        Lock::take(&self.lock_path(&id.to_string()), mode, LOCK_WAIT, what, cancel).await
+    }
+
+    /// The folder of a server's files.
+    pub(crate) fn run_dir(&self, id: Id) -> PathBuf {
+        self.config.home.join("run").join(id.to_string())
+    }
+
+    /// Ports to try, beginning where this home has not been yet. Homes begin at different places,
+    /// so that two of them on one machine seldom meet.
+    pub(crate) fn port_candidates(&self) -> impl Iterator<Item = u16> + use<> {
+        let range = self.config.ports();
+        let (first, count) = (*range.start(), u32::from(range.end() - range.start()) + 1);
+        let begin =
+            self.shared.next_port.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % count;
+        (0..count).map(move |i| first + ((begin + i) % count) as u16)
+    }
+}
+
+/// Makes the home's folders, and checks that servers will be able to live in it.
+fn prepare(home: &Path, user: Option<&OsUser>) -> Result<()> {
+    // The longest: run/<26>/s/.s.PGSQL.65535
+    let longest = home.as_os_str().len() + "/run/".len() + 26 + "/s/.s.PGSQL.65535".len();
+    if longest > SOCKET_PATH {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!(
+                "the home {} is too deep: a Unix socket in it would have a path of {longest} bytes, \
+                 and {SOCKET_PATH} is the most",
+                home.display()
+            ),
+        )
+        .with_hint("set VELO_HOME to a folder with a shorter path"));
+    }
+    // As root, servers run as another user, who must be able to pass.
+    let shared = if user.is_some() { 0o711 } else { 0o700 };
+    let hint = "set VELO_HOME to a folder that you can write to";
+    // A folder that exists keeps its mode: it may be somebody's, and what lies in it is protected
+    // by itself.
+    if !home.is_dir() {
+        std::fs::create_dir_all(home)
+            .map_err(|e| Error::io(format!("make the home {}", home.display()), e).with_hint(hint))?;
+        set_mode(home, shared)?;
+    }
+    for (name, mode) in [
+        ("leases", 0o700),
+        ("locks", 0o700),
+        ("volumes", shared),
+        ("snapshots", shared),
+        ("run", shared),
+    ] {
+        let dir = home.join(name);
+        if !dir.is_dir() {
+            match std::fs::create_dir(&dir) {
+                Ok(()) => set_mode(&dir, mode)?,
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => {
+                    return Err(Error::io(format!("make {}", dir.display()), e).with_hint(hint));
+                }
+            }
+        }
+    }
+    if let Some(user) = user {
+        crate::os_user::check_passable(home, user)?;
+    }
+    Ok(())
+}
+
+/// Sets a mode whatever the umask is.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(|e| Error::io(format!("set the mode of {}", path.display()), e))
+}

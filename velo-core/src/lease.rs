@@ -1,0 +1,68 @@
+//! Who something belongs to: a lock file that its holder keeps locked.
+//!
+//! A process holds one lease for each home, taken at the first use. Records that live under it
+//! (ephemeral branches, and everything while it is worked on) are nobody's once the lock is free,
+//! whatever ended the holder. Whether a process lives is a lock it holds, not a PID that exists.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::id::Id;
+use crate::lock::{Lock, Mode};
+
+/// A lease that this process holds until it ends.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) id: Id,
+    path: PathBuf,
+    lock: Option<Lock>,
+}
+
+fn path(dir: &Path, id: Id) -> PathBuf {
+    dir.join(id.to_string())
+}
+
+impl Lease {
+    /// A new lease under the folder `dir`. No record names it before it is locked, so nobody can
+    /// take it for a dead one.
+    pub(crate) fn take(dir: &Path) -> Result<Self> {
+        let id = Id::generate();
+        let path = path(dir, id);
+        let lock = Lock::try_take(&path, Mode::Exclusive)?;
+        Ok(Self { id, path, lock })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Removed before it is unlocked, or a new holder of the same name could lose its file.
+        let _ = std::fs::remove_file(&self.path);
+        self.lock = None;
+    }
+}
+
+/// A dead holder's lease, which this process has taken over in order to undo what was left.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    pub(crate) id: Id,
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Dead {
+    /// Takes `id` over if its holder is dead.
+    pub(crate) fn claim(dir: &Path, id: Id) -> Result<Option<Self>> {
+        let path = path(dir, id);
+        Ok(Lock::try_take(&path, Mode::Exclusive)?.map(|lock| Self { id, path, _lock: lock }))
+    }
+
+    /// Everything under it was undone.
+    pub(crate) fn bury(self) -> Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", self.path.display()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Who may connect, and how: the server's `hba.conf` and `ident.conf`, outside PGDATA.
+//!
+//! Velo itself connects over the socket as the operating system's user that it is (`peer`). Clients
+//! give the password, over TCP and the socket. Nobody is ever trusted.
+
+/// What the two files are made from.
+pub(crate) struct Files<'a> {
+    /// The superuser that Velo works as.
+    pub(crate) role: &'a str,
+    /// The operating system's users that are Velo.
+    pub(crate) users: &'a [&'a str],
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+impl Files<'_> {
+    /// `hba.conf`; with `open` clients are let in.
+    pub(crate) fn hba(&self, open: bool) -> String {
+        let mut out = format!("local all {} peer map=velo\n", quoted(self.role));
+        let method = if open { "scram-sha-256" } else { "reject" };
+        for kind in ["local all all", "local replication all"] {
+            out.push_str(&format!("{kind} {method}\n"));
+        }
+        for kind in ["host all all", "host replication all"] {
+            out.push_str(&format!("{kind} 127.0.0.1/32 {method}\n"));
+        }
+        out
+    }
+
+    /// `ident.conf`: which system users the role is.
+    pub(crate) fn ident(&self) -> String {
+        self.users
+            .iter()
+            .map(|user| format!("velo {} {}\n", quoted(user), quoted(self.role)))
+            .collect()
+    }
+}

@@ -1,0 +1,167 @@
+//! Velo's own connections: over the private socket, as the superuser, unaffected by what the
+//! cluster's settings do to sessions.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// One connection.
+pub(crate) struct Session {
+    client: Client,
+    pub(crate) major: u32,
+}
+
+/// Whom to connect to, and as whom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) socket_dir: &'a Path,
+    pub(crate) port: u16,
+    pub(crate) role: &'a str,
+    pub(crate) database: &'a str,
+    pub(crate) major: u32,
+}
+
+/// Settings of every session of Velo's: no time limit ends it, no trigger of the user's runs in
+/// it, nothing it says is logged (it sets passwords), and its commits wait for no standby.
+fn options(major: u32) -> String {
+    let mut options = String::from(
+        "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
+         -c idle_session_timeout=0 -c search_path=pg_catalog -c synchronous_commit=local \
+         -c log_statement=none -c log_min_duration_statement=-1 -c log_duration=off \
+         -c log_min_duration_sample=-1 -c log_min_error_statement=panic \
+         -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed",
+    );
+    if major >= 17 {
+        options.push_str(" -c transaction_timeout=0 -c event_triggers=off");
+    }
+    options
+}
+
+/// How a connection attempt ended.
+pub(crate) enum Attempt {
+    Connected(Session),
+    /// The server does not listen yet, or recovers: try again.
+    NotYet(Error),
+    Failed(Error),
+}
+
+impl Session {
+    /// Connects, to `template1` where the database is missing.
+    pub(crate) async fn connect(target: Target<'_>) -> Result<Self> {
+        match Self::attempt(target).await {
+            Attempt::Connected(session) => Ok(session),
+            Attempt::NotYet(error) | Attempt::Failed(error) => Err(error),
+        }
+    }
+
+    /// Tries once.
+    pub(crate) async fn attempt(target: Target<'_>) -> Attempt {
+        match Self::attempt_one(target).await {
+            Attempt::Failed(error) if missing_database(&error) && target.database != "template1" => {
+                Self::attempt_one(Target { database: "template1", ..target }).await
+            }
+            other => other,
+        }
+    }
+
+    async fn attempt_one(target: Target<'_>) -> Attempt {
+        let connected = tokio_postgres::Config::new()
+            .host_path(target.socket_dir)
+            .port(target.port)
+            .user(target.role)
+            .dbname(target.database)
+            .application_name("velo")
+            .options(options(target.major))
+            .connect_timeout(Duration::from_secs(30))
+            .connect(NoTls)
+            .await;
+        match connected {
+            Ok((client, connection)) => {
+                tokio::spawn(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "a session of Velo's ended");
+                    }
+                });
+                Attempt::Connected(Self { client, major: target.major })
+            }
+            Err(e) if e.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => {
+                Attempt::NotYet(failed("connect", e))
+            }
+            // No SQLSTATE: the socket is missing, refused or was closed.
+            Err(e) if e.code().is_none() => Attempt::NotYet(failed("connect", e)),
+            Err(e) => Attempt::Failed(failed("connect", e)),
+        }
+    }
+
+    /// Runs statements; their results are thrown away.
+    pub(crate) async fn execute(&self, what: &str, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.map_err(|e| failed(what, e))
+    }
+
+    /// The rows of a query, as text.
+    pub(crate) async fn rows(&self, what: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let messages = self.client.simple_query(sql).await.map_err(|e| failed(what, e))?;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+                }
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The only row of a query, as text.
+    pub(crate) async fn row(&self, what: &str, sql: &str) -> Result<Vec<Option<String>>> {
+        self.rows(what, sql).await?.into_iter().next().ok_or_else(|| {
+            Error::new(ErrorKind::Postgres, format!("PostgreSQL gave no row: {what}"))
+        })
+    }
+
+    /// The only value of a query, as text; an error if it is NULL.
+    pub(crate) async fn value(&self, what: &str, sql: &str) -> Result<String> {
+        self.row(what, sql).await?.into_iter().next().flatten().ok_or_else(|| {
+            Error::new(ErrorKind::Postgres, format!("PostgreSQL gave no value: {what}"))
+        })
+    }
+}
+
+fn missing_database(error: &Error) -> bool {
+    error.context().any(|(key, value)| key == "sqlstate" && value == "3D000")
+}
+
+/// An error of the server's or of the connection.
+fn failed(what: &str, e: tokio_postgres::Error) -> Error {
+    let error = match e.as_db_error() {
+        Some(db) => {
+            let kind = if *db.code() == SqlState::DISK_FULL {
+                ErrorKind::Exhausted
+            } else {
+                ErrorKind::Postgres
+            };
+            Error::new(kind, format!("PostgreSQL cannot {what}: {}", db.message()))
+                .with_context("sqlstate", db.code().code())
+        }
+        None => Error::new(ErrorKind::Postgres, format!("cannot {what} to PostgreSQL: {e}")),
+    };
+    error.with_source(e)
+}
+
+/// `name` as an SQL identifier.
+pub(crate) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `text` as an SQL string.
+pub(crate) fn literal(text: &str) -> String {
+    if text.contains('\\') {
+        format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
+    }
+}

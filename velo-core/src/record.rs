@@ -1,0 +1,214 @@
+//! The records: what Velo knows of projects, branches, volumes and snapshots.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cut::Cut;
+use crate::id::{BranchName, Id, ProjectName, SnapshotName};
+use crate::postgres::Installation;
+use crate::postgres::scram::Password;
+use crate::runtime::RuntimeKind;
+use crate::state::Record;
+use crate::storage::{Object, StorageKind};
+use crate::timings::Timings;
+
+/// Milliseconds since 1970, UTC.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Where in its life something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    /// Being made: undone if its maker dies.
+    Creating,
+    /// Complete.
+    Ready,
+    /// Being renewed on another volume: finished or undone if its maker dies.
+    Resetting,
+    /// Being undone: finished by whoever finds it.
+    Deleting,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ProjectRecord {
+    pub(crate) id: Id,
+    pub(crate) name: ProjectName,
+    pub(crate) phase: Phase,
+    pub(crate) lease: Option<Id>,
+    pub(crate) storage: StorageKind,
+    pub(crate) runtime: RuntimeKind,
+    pub(crate) postgres: Installation,
+    /// The superuser that Velo works as, and that URLs name.
+    pub(crate) role: String,
+    /// The database that URLs name.
+    pub(crate) database: String,
+    pub(crate) created_at: u64,
+}
+
+impl Record for ProjectRecord {
+    const KIND: &'static str = "project";
+    fn id(&self) -> Id {
+        self.id
+    }
+    fn scope(&self) -> String {
+        String::new()
+    }
+    fn name(&self) -> Option<&str> {
+        Some(self.name.as_str())
+    }
+    fn lease(&self) -> Option<Id> {
+        self.lease
+    }
+}
+
+/// What a branch was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Origin {
+    /// `initdb`: the branch `main`.
+    Initdb,
+    /// The state of a branch at that moment.
+    Branch(Id),
+    /// A snapshot.
+    Snapshot(Id),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct BranchRecord {
+    pub(crate) id: Id,
+    pub(crate) project: Id,
+    /// None: an ephemeral branch, known by its label and id.
+    pub(crate) name: Option<BranchName>,
+    pub(crate) label: Option<String>,
+    pub(crate) phase: Phase,
+    pub(crate) ephemeral: bool,
+    /// Of its maker while something is done with it; of its holder as long as it is ephemeral.
+    pub(crate) lease: Option<Id>,
+    /// The branch it hangs from in the tree.
+    pub(crate) parent: Option<Id>,
+    pub(crate) made_from: Origin,
+    /// The snapshot of the state it began with.
+    pub(crate) origin: Option<Id>,
+    /// The volume that its server runs on.
+    pub(crate) volume: Id,
+    pub(crate) port: u16,
+    pub(crate) password: Password,
+    /// Whether a server ought to run: what a start after a crash, or of the whole machine, goes by.
+    pub(crate) wanted: bool,
+    /// Settings the caller gave for its server.
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) created_at: u64,
+    pub(crate) timings: Timings,
+}
+
+impl BranchRecord {
+    /// What people call it: its name, or its label and the end of its id.
+    pub(crate) fn shown(&self) -> String {
+        match (&self.name, &self.label) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(label)) => format!("~{label}.{}", short(self.id)),
+            (None, None) => format!("~{}", short(self.id)),
+        }
+    }
+}
+
+fn short(id: Id) -> String {
+    let id = id.to_string().to_lowercase();
+    id[id.len() - 8..].to_owned()
+}
+
+impl Record for BranchRecord {
+    const KIND: &'static str = "branch";
+    fn id(&self) -> Id {
+        self.id
+    }
+    fn scope(&self) -> String {
+        self.project.to_string()
+    }
+    fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(BranchName::as_str)
+    }
+    fn lease(&self) -> Option<Id> {
+        self.lease
+    }
+    fn port(&self) -> Option<u16> {
+        Some(self.port)
+    }
+}
+
+/// A volume of a branch. A branch has one but while it is reset, or when another one is kept for
+/// clones that need it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct VolumeRecord {
+    pub(crate) id: Id,
+    pub(crate) project: Id,
+    /// None: hidden, kept only because clones need it.
+    pub(crate) branch: Option<Id>,
+    /// What it was cloned from.
+    pub(crate) source: Option<Object>,
+}
+
+impl Record for VolumeRecord {
+    const KIND: &'static str = "volume";
+    fn id(&self) -> Id {
+        self.id
+    }
+    fn scope(&self) -> String {
+        self.project.to_string()
+    }
+    fn name(&self) -> Option<&str> {
+        None
+    }
+    fn lease(&self) -> Option<Id> {
+        None
+    }
+}
+
+/// Why a snapshot exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Role {
+    /// Somebody asked for it and gave it a name.
+    Named,
+    /// The state that a persistent branch began with.
+    Origin,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SnapshotRecord {
+    pub(crate) id: Id,
+    pub(crate) project: Id,
+    /// The branch it was taken of.
+    pub(crate) branch: Id,
+    pub(crate) name: Option<SnapshotName>,
+    pub(crate) role: Role,
+    pub(crate) phase: Phase,
+    pub(crate) lease: Option<Id>,
+    /// The volume it was cloned from.
+    pub(crate) source: Option<Object>,
+    /// The password of Velo's role in it.
+    pub(crate) password: Password,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) created_at: u64,
+}
+
+impl Record for SnapshotRecord {
+    const KIND: &'static str = "snapshot";
+    fn id(&self) -> Id {
+        self.id
+    }
+    fn scope(&self) -> String {
+        self.project.to_string()
+    }
+    fn name(&self) -> Option<&str> {
+        None
+    }
+    fn lease(&self) -> Option<Id> {
+        self.lease
+    }
+}

@@ -1,0 +1,212 @@
+//! A local process for each server.
+
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::unix::AsyncFd;
+
+use crate::command::Program;
+use crate::error::{Error, ErrorKind, Result};
+use crate::os_user::OsUser;
+use crate::runtime::{
+    Endpoint, InstanceRef, InstanceSpec, Lifeline, Runtime, RuntimeCapability, Started, Status,
+    StopMode, ToolOutput, ToolSpec,
+};
+use crate::storage::Location;
+
+/// How long a fast shutdown may take (it writes a checkpoint) before it becomes an immediate one.
+const FAST: Duration = Duration::from_secs(60);
+/// How long an immediate shutdown may take before the processes are killed. The postmaster itself
+/// kills its children after 5 s.
+const IMMEDIATE: Duration = Duration::from_secs(10);
+/// How long a tool may run.
+const TOOL: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    user: Option<OsUser>,
+}
+
+impl Process {
+    pub(crate) fn new(user: Option<OsUser>) -> Self {
+        Self { user }
+    }
+}
+
+#[async_trait]
+impl Runtime for Process {
+    fn capability(&self) -> RuntimeCapability {
+        RuntimeCapability { name: "process", needs_host_path: true, unix_socket: true }
+    }
+
+    async fn start(&self, spec: InstanceSpec) -> Result<Started> {
+        let log = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&spec.log)
+            .map_err(|e| Error::io(format!("open the log {}", spec.log.display()), e))?;
+        let mut program = Program::new(spec.postgres.program("postgres"))
+            .arg("-D")
+            .arg(spec.instance.location.host_path())
+            .user(self.user.as_ref())
+            .log(log)
+            .detached();
+        for (name, value) in &spec.settings {
+            program = program.arg("-c").arg(format!("{name}={value}"));
+        }
+        if spec.lifeline == Lifeline::Process {
+            program = program.dies_with_us();
+        }
+        let mut child = program.spawn()?;
+        Ok(Started {
+            endpoint: Endpoint {
+                host: "127.0.0.1".into(),
+                port: spec.port,
+                socket_dir: Some(spec.socket_dir),
+            },
+            // Dropped, it leaves the child to tokio, which reaps it when it ends.
+            exited: Box::pin(async move {
+                match child.wait().await {
+                    Ok(status) => status.to_string(),
+                    Err(e) => format!("cannot be waited for: {e}"),
+                }
+            }),
+        })
+    }
+
+    async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
+        let data = instance.location.host_path();
+        let Some(pid) = postmaster(data) else { return Ok(()) };
+        let failed = |what: &str, e: rustix::io::Errno| {
+            Error::io(format!("{what} the server on {}", data.display()), e)
+        };
+        let fd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(fd) => fd,
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(e) => return Err(failed("watch", e)),
+        };
+        // Between reading the pid and opening it another process may have taken the number.
+        if postmaster(data) != Some(pid) {
+            return Ok(());
+        }
+        let fd = AsyncFd::new(fd).map_err(|e| Error::io("watch a process", e))?;
+        let mut attempts = vec![(Signal::QUIT, IMMEDIATE)];
+        if mode == StopMode::Fast {
+            attempts.insert(0, (Signal::INT, FAST));
+        }
+        for (signal, limit) in attempts {
+            match rustix::process::pidfd_send_signal(fd.get_ref(), signal) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::SRCH) => return Ok(()),
+                Err(e) => return Err(failed("stop", e)),
+            }
+            if tokio::time::timeout(limit, fd.readable()).await.is_ok() {
+                return Ok(());
+            }
+            tracing::warn!(data = %data.display(), ?signal, "the server does not stop in time");
+        }
+        for pid in processes_in(data) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        match tokio::time::timeout(IMMEDIATE, fd.readable()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the server on {} does not end, even killed", data.display()),
+            )
+            .with_context("pid", pid.as_raw_nonzero())
+            .with_hint("its disk may not answer; look at the kernel's log")),
+        }
+    }
+
+    async fn status(&self, instance: &InstanceRef) -> Result<Status> {
+        Ok(match postmaster(instance.location.host_path()) {
+            Some(pid) => Status::Running { pid: u32::try_from(pid.as_raw_nonzero().get()).ok() },
+            None => Status::Stopped,
+        })
+    }
+
+    async fn run(&self, spec: ToolSpec) -> Result<ToolOutput> {
+        let path = spec.location.host_path().display().to_string();
+        let output = Program::new(spec.postgres.program(spec.tool))
+            .args(spec.args.iter().map(|arg| arg.replace("{}", &path)))
+            .user(self.user.as_ref())
+            .output(TOOL)
+            .await?;
+        Ok(ToolOutput {
+            success: output.success,
+            status: output.status,
+            stdout: output.stdout,
+            stderr: output.stderr,
+        })
+    }
+
+    async fn logs(&self, log: &Path, lines: usize) -> Result<String> {
+        use std::io::{Read, Seek, SeekFrom};
+        const TAIL: u64 = 64 * 1024;
+        let read = || {
+            let mut file = std::fs::File::open(log)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let text = read().map_err(|e| Error::io(format!("read the log {}", log.display()), e))?;
+        let all: Vec<_> = text.lines().collect();
+        Ok(all[all.len().saturating_sub(lines)..].join("\n"))
+    }
+
+    async fn list(&self, root: &Path) -> Result<Vec<Location>> {
+        let entries =
+            std::fs::read_dir(root).map_err(|e| Error::io(format!("list {}", root.display()), e))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::io(format!("list {}", root.display()), e))?;
+            if postmaster(&entry.path()).is_some() {
+                found.push(Location::HostPath(entry.path()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The server that runs on `data`, if one does.
+///
+/// `postmaster.pid` alone says nothing: it is left by a crash, and its number may be another
+/// process's by now. A postmaster's working folder is its data folder, which is looked at by
+/// identity, not by path.
+fn postmaster(data: &Path) -> Option<Pid> {
+    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
+    works_in(pid, data).then_some(pid)
+}
+
+#[cfg(target_os = "linux")]
+fn works_in(pid: Pid, data: &Path) -> bool {
+    let cwd = format!("/proc/{}/cwd", pid.as_raw_nonzero());
+    match (std::fs::metadata(cwd), std::fs::metadata(data)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+/// Untested: without /proc a live process with the number is taken for the server.
+#[cfg(not(target_os = "linux"))]
+fn works_in(pid: Pid, _data: &Path) -> bool {
+    rustix::process::test_kill_process(pid).is_ok()
+}
+
+/// Every process whose working folder is `data`: the postmaster and its children.
+fn processes_in(data: &Path) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
+        .filter(|pid| works_in(*pid, data))
+        .collect()
+}

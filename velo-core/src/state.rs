@@ -1,0 +1,347 @@
+//! What exists: SQLite in WAL mode, the one source of truth, for many processes at once.
+//!
+//! Behind a small seam: a [`Record`] has an id, perhaps a name that is unique in a scope, and
+//! perhaps a lease; records are read, listed, inserted, replaced and removed in transactions. A
+//! write that rests on what was read happens in the same transaction, which SQLite runs alone.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+
+/// The format of the file. A newer one is refused, untouched.
+const VERSION: i32 = 1;
+/// "velo" in the file's header says whose it is.
+const APPLICATION: i32 = 0x7665_6c6f;
+
+/// Something that is recorded.
+pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + 'static {
+    const KIND: &'static str;
+    fn id(&self) -> Id;
+    /// What its name is unique in: a project's id, or nothing.
+    fn scope(&self) -> String;
+    fn name(&self) -> Option<&str>;
+    /// The lease under which it lives or is worked on. If that is dead, the record is nobody's,
+    /// and whoever finds out undoes it.
+    fn lease(&self) -> Option<Id>;
+    /// A number that no two records share: a port.
+    fn port(&self) -> Option<u16> {
+        None
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct State(Arc<Mutex<Connection>>);
+
+/// One transaction.
+pub(crate) struct Tx<'a>(rusqlite::Transaction<'a>);
+
+/// How long another process's transaction is waited for. They take milliseconds; this is for a
+/// machine that swaps.
+const BUSY: Duration = Duration::from_secs(60);
+
+fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
+    move |e| {
+        use rusqlite::ErrorCode;
+        let code = match &e {
+            rusqlite::Error::SqliteFailure(e, _) => Some(e.code),
+            _ => None,
+        };
+        let (kind, hint) = match code {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => (
+                ErrorKind::Corrupt,
+                "state.db is damaged: restore it from a backup, or move it away and run `velo doctor`",
+            ),
+            Some(ErrorCode::DiskFull) => (ErrorKind::Exhausted, "free some space and try again"),
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
+                ErrorKind::PermissionDenied,
+                "VELO_HOME must be writable, and belongs to the user who made it",
+            ),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                (ErrorKind::Timeout, "another process holds state.db; is one of them stopped?")
+            }
+            _ => (ErrorKind::Io, "see the cause"),
+        };
+        Error::new(kind, format!("state.db: cannot {what}: {e}")).with_hint(hint).with_source(e)
+    }
+}
+
+impl State {
+    /// Opens `path`, or makes it (mode 0600).
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| Error::io(format!("open {}", path.display()), e))?;
+        let mut db = Connection::open(path).map_err(sql("open it"))?;
+        db.busy_timeout(BUSY).map_err(sql("set it up"))?;
+        let tx = db
+            .transaction_with_behavior(TransactionBehavior::Deferred)
+            .map_err(sql("read it"))?;
+        let (application, version) = header(&tx)?;
+        drop(tx);
+        if application != 0 && application != APPLICATION {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("{} is a database, but not Velo's", path.display()),
+            )
+            .with_hint("set VELO_HOME to another folder"));
+        }
+        if version > VERSION {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("{} is from a newer version of Velo (format {version})", path.display()),
+            )
+            .with_hint("use that version, or set VELO_HOME to another folder"));
+        }
+        if version < VERSION {
+            let mode: String = db
+                .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+                .map_err(sql("set it up"))?;
+            if mode != "wal" {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!("{} is on a file system without shared memory", path.display()),
+                )
+                .with_hint("set VELO_HOME to a folder on a local file system"));
+            }
+            let tx = db
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(sql("set it up"))?;
+            // Another process may have been first.
+            if header(&tx)?.1 == 0 {
+                tx.execute_batch(&format!(
+                    "CREATE TABLE record (
+                       kind TEXT NOT NULL, id TEXT NOT NULL, scope TEXT NOT NULL, name TEXT,
+                       lease TEXT, port INTEGER, body TEXT NOT NULL,
+                       PRIMARY KEY (kind, id)) WITHOUT ROWID;
+                     CREATE UNIQUE INDEX record_name ON record (kind, scope, name)
+                       WHERE name IS NOT NULL;
+                     CREATE INDEX record_scope ON record (kind, scope);
+                     CREATE INDEX record_lease ON record (lease) WHERE lease IS NOT NULL;
+                     CREATE UNIQUE INDEX record_port ON record (port) WHERE port IS NOT NULL;
+                     PRAGMA application_id = {APPLICATION};
+                     PRAGMA user_version = {VERSION};"
+                ))
+                .map_err(sql("set it up"))?;
+            }
+            tx.commit().map_err(sql("set it up"))?;
+        }
+        // A crash of the machine may lose the last transactions but never tears them; operations
+        // on persistent things ask for more with `durable`.
+        db.pragma_update(None, "synchronous", "NORMAL").map_err(sql("set it up"))?;
+        db.set_prepared_statement_cache_capacity(32);
+        Ok(Self(Arc::new(Mutex::new(db))))
+    }
+
+    /// Runs `work` in a transaction that may write. An error rolls all of it back.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.transact("NORMAL", TransactionBehavior::Immediate, work).await
+    }
+
+    /// Like [`write`](Self::write), and what was written survives a crash of the machine.
+    pub(crate) async fn write_durable<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.transact("FULL", TransactionBehavior::Immediate, work).await
+    }
+
+    /// Runs `work` on one consistent view.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.transact("NORMAL", TransactionBehavior::Deferred, work).await
+    }
+
+    async fn transact<T: Send + 'static>(
+        &self,
+        synchronous: &'static str,
+        behavior: TransactionBehavior,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let db = self.0.clone();
+        crate::engine::blocking(move || {
+            let mut db = db.lock().unwrap_or_else(|e| e.into_inner());
+            db.pragma_update(None, "synchronous", synchronous).map_err(sql("write"))?;
+            let tx = db.transaction_with_behavior(behavior).map_err(sql("begin"))?;
+            let tx = Tx(tx);
+            let out = work(&tx)?;
+            tx.0.commit().map_err(sql("write"))?;
+            Ok(out)
+        })
+        .await
+    }
+}
+
+fn header(db: &Connection) -> Result<(i32, i32)> {
+    let read = |pragma: &str| db.query_row(pragma, [], |row| row.get(0)).map_err(sql("read it"));
+    Ok((read("PRAGMA application_id")?, read("PRAGMA user_version")?))
+}
+
+fn decode<R: Record>(body: &str) -> Result<R> {
+    serde_json::from_str(body).map_err(|e| {
+        Error::new(ErrorKind::Corrupt, format!("state.db holds a {} that cannot be read", R::KIND))
+            .with_hint("was it written by a newer version of Velo?")
+            .with_source(e)
+    })
+}
+
+fn encode<R: Record>(record: &R) -> Result<String> {
+    serde_json::to_string(record).map_err(|e| {
+        Error::new(ErrorKind::Internal, format!("cannot encode a {}", R::KIND)).with_source(e)
+    })
+}
+
+impl Tx<'_> {
+    /// The record with this id.
+    pub(crate) fn get<R: Record>(&self, id: Id) -> Result<Option<R>> {
+        self.0
+            .prepare_cached("SELECT body FROM record WHERE kind = ?1 AND id = ?2")
+            .and_then(|mut s| {
+                s.query_row(params![R::KIND, id.to_string()], |row| row.get::<_, String>(0)).optional()
+            })
+            .map_err(sql("read"))?
+            .map(|body| decode(&body))
+            .transpose()
+    }
+
+    /// The record with this name in `scope`.
+    pub(crate) fn named<R: Record>(&self, scope: &str, name: &str) -> Result<Option<R>> {
+        self.0
+            .prepare_cached("SELECT body FROM record WHERE kind = ?1 AND scope = ?2 AND name = ?3")
+            .and_then(|mut s| {
+                s.query_row(params![R::KIND, scope, name], |row| row.get::<_, String>(0)).optional()
+            })
+            .map_err(sql("read"))?
+            .map(|body| decode(&body))
+            .transpose()
+    }
+
+    /// Every record of the kind in `scope`, oldest first.
+    pub(crate) fn list<R: Record>(&self, scope: &str) -> Result<Vec<R>> {
+        self.all("SELECT body FROM record WHERE kind = ?1 AND scope = ?2 ORDER BY id", params![
+            R::KIND,
+            scope
+        ])
+    }
+
+    /// Every record of the kind that lives under a lease.
+    pub(crate) fn leased<R: Record>(&self) -> Result<Vec<R>> {
+        self.all(
+            "SELECT body FROM record WHERE kind = ?1 AND lease IS NOT NULL ORDER BY id",
+            params![R::KIND],
+        )
+    }
+
+    /// Every lease that any record names.
+    pub(crate) fn leases(&self) -> Result<Vec<Id>> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT DISTINCT lease FROM record WHERE lease IS NOT NULL")
+            .map_err(sql("read"))?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(sql("read"))?;
+        rows.map(|row| row.map_err(sql("read"))?.parse()).collect()
+    }
+
+    fn all<R: Record>(&self, query: &str, params: impl rusqlite::Params) -> Result<Vec<R>> {
+        let mut statement = self.0.prepare_cached(query).map_err(sql("read"))?;
+        let rows =
+            statement.query_map(params, |row| row.get::<_, String>(0)).map_err(sql("read"))?;
+        rows.map(|row| decode(&row.map_err(sql("read"))?)).collect()
+    }
+
+    /// Every port that is taken.
+    pub(crate) fn ports(&self) -> Result<std::collections::HashSet<u16>> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT port FROM record WHERE port IS NOT NULL")
+            .map_err(sql("read"))?;
+        let rows = statement.query_map([], |row| row.get(0)).map_err(sql("read"))?;
+        rows.map(|row| row.map_err(sql("read"))).collect()
+    }
+
+    /// Adds a record. Its name must be free: look with [`named`](Self::named) in the same
+    /// transaction.
+    pub(crate) fn insert<R: Record>(&self, record: &R) -> Result<()> {
+        self.0
+            .prepare_cached(
+                "INSERT INTO record (kind, id, scope, name, lease, port, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )
+            .and_then(|mut s| {
+                s.execute(params![
+                    R::KIND,
+                    record.id().to_string(),
+                    record.scope(),
+                    record.name(),
+                    record.lease().map(|l| l.to_string()),
+                    record.port(),
+                    encode(record).map_err(to_sql)?,
+                ])
+            })
+            .map_err(sql("write"))?;
+        Ok(())
+    }
+
+    /// Changes the record with this id, as it is now, by `change`. [`ErrorKind::NotFound`] if it
+    /// is gone. Returns it as it was written.
+    pub(crate) fn update<R: Record>(
+        &self,
+        id: Id,
+        change: impl FnOnce(&mut R) -> Result<()>,
+    ) -> Result<R> {
+        let mut record = self.get::<R>(id)?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("the {} is gone", R::KIND))
+                .with_context("id", id)
+                .with_hint("another process deleted it meanwhile")
+        })?;
+        change(&mut record)?;
+        self.0
+            .prepare_cached(
+                "UPDATE record SET scope = ?3, name = ?4, lease = ?5, port = ?6, body = ?7
+                 WHERE kind = ?1 AND id = ?2",
+            )
+            .and_then(|mut s| {
+                s.execute(params![
+                    R::KIND,
+                    id.to_string(),
+                    record.scope(),
+                    record.name(),
+                    record.lease().map(|l| l.to_string()),
+                    record.port(),
+                    encode(&record).map_err(to_sql)?,
+                ])
+            })
+            .map_err(sql("write"))?;
+        Ok(record)
+    }
+
+    /// Removes a record; missing is fine.
+    pub(crate) fn remove<R: Record>(&self, id: Id) -> Result<()> {
+        self.0
+            .prepare_cached("DELETE FROM record WHERE kind = ?1 AND id = ?2")
+            .and_then(|mut s| s.execute(params![R::KIND, id.to_string()]))
+            .map_err(sql("write"))?;
+        Ok(())
+    }
+}
+
+fn to_sql(e: Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(e))
+}
