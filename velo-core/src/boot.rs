@@ -53,7 +53,9 @@ pub(crate) struct RunDir {
 
 impl RunDir {
     pub(crate) fn of(home: &Home, id: Id) -> Self {
-        Self { dir: home.run_dir(id) }
+        Self {
+            dir: home.run_dir(id),
+        }
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -75,8 +77,14 @@ impl RunDir {
         make(&self.dir, if user.is_some() { 0o711 } else { 0o700 })?;
         make(&self.socket(), 0o700)?;
         if let Some(user) = user {
-            std::os::unix::fs::lchown(self.socket(), Some(user.uid), Some(user.gid))
-                .map_err(|e| Error::io(format!("change the owner of {}", self.socket().display()), e))?;
+            std::os::unix::fs::lchown(self.socket(), Some(user.uid), Some(user.gid)).map_err(
+                |e| {
+                    Error::io(
+                        format!("change the owner of {}", self.socket().display()),
+                        e,
+                    )
+                },
+            )?;
         }
         Ok(())
     }
@@ -92,8 +100,11 @@ impl RunDir {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            let mut file =
-                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&new)?;
             file.write_all(content.as_bytes())?;
             if let Some(user) = user {
                 std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
@@ -102,6 +113,18 @@ impl RunDir {
         };
         write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
         Ok(path)
+    }
+
+    /// Writes a secret that a tool of the server's user reads.
+    pub(crate) fn secret(&self, secret: &str, user: Option<&OsUser>) -> Result<PathBuf> {
+        self.make(user)?;
+        self.write("secret", &format!("{secret}\n"), user)
+    }
+
+    /// Removes it.
+    pub(crate) fn forget_secret(&self) -> Result<()> {
+        let path = self.dir.join("secret");
+        std::fs::remove_file(&path).map_err(|e| Error::io(format!("remove {}", path.display()), e))
     }
 
     /// Removes the folder; missing is fine.
@@ -128,7 +151,11 @@ impl Boot<'_> {
     }
 
     fn run_dir(&self) -> RunDir {
-        let id = if self.doors == Doors::Private { self.volume } else { self.branch.id };
+        let id = if self.doors == Doors::Private {
+            self.volume
+        } else {
+            self.branch.id
+        };
         RunDir::of(self.home, id)
     }
 
@@ -168,13 +195,24 @@ impl Boot<'_> {
         if let Some(libraries) = self.libraries(runtime, &location, major).await? {
             given.push(("shared_preload_libraries".into(), libraries));
         }
-        given.extend(self.branch.settings.iter().map(|(k, v)| (k.clone(), v.clone())));
+        given.extend(
+            self.branch
+                .settings
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone())),
+        );
 
         let log = run_dir.log();
-        let lifeline =
-            if self.branch.ephemeral { Lifeline::Process } else { Lifeline::Detached };
+        let lifeline = if self.branch.ephemeral {
+            Lifeline::Process
+        } else {
+            Lifeline::Detached
+        };
         let spec = InstanceSpec {
-            instance: InstanceRef { id: self.branch.id, location },
+            instance: InstanceRef {
+                id: self.branch.id,
+                location,
+            },
             postgres: self.project.postgres.clone(),
             settings: given,
             socket_dir: socket_dir.clone(),
@@ -187,7 +225,10 @@ impl Boot<'_> {
         let endpoint = started.endpoint.clone();
         let target = self.target(&socket_dir);
         let limit = self.home.config.start_timeout;
-        let ready = op.steps.run("ready", readiness::wait(started, &data, target, limit, &op.cancel));
+        let ready = op.steps.run(
+            "ready",
+            readiness::wait(started, &data, target, limit, &op.cancel),
+        );
         let session = match ready.await {
             Ok(session) => session,
             Err(error) if error.kind() == ErrorKind::Postgres => {
@@ -198,8 +239,10 @@ impl Boot<'_> {
         let outgoing = op.steps.run("check", self.settle(&session, target)).await?;
         if self.doors == Doors::OpenWhenReady {
             run_dir.write("hba.conf", &files.hba(true), user)?;
-            session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
-            op.steps.run("open", self.opened(&session)).await?;
+            session
+                .execute("reload its settings", "SELECT pg_reload_conf()")
+                .await?;
+            op.steps.run("open", self.opened()).await?;
         }
         Ok(Up { endpoint, outgoing })
     }
@@ -212,15 +255,22 @@ impl Boot<'_> {
         major: u32,
     ) -> Result<Option<String>> {
         let data = location.host_path();
-        let suspicious = ["postgresql.conf", "postgresql.auto.conf"].iter().any(|name| {
-            std::fs::read(data.join(name)).is_ok_and(|conf| settings::may_preload_pg_cron(&conf))
-        });
+        let suspicious = ["postgresql.conf", "postgresql.auto.conf"]
+            .iter()
+            .any(|name| {
+                std::fs::read(data.join(name))
+                    .is_ok_and(|conf| settings::may_preload_pg_cron(&conf))
+            });
         // `main` is the project's own; it may run its jobs.
         if !suspicious || self.branch.parent.is_none() {
             return Ok(None);
         }
         let mut args = vec!["-D".to_owned(), "{}".to_owned()];
-        args.extend(settings::forced(major).into_iter().flat_map(|(k, v)| ["-c".to_owned(), format!("{k}={v}")]));
+        args.extend(
+            settings::forced(major)
+                .into_iter()
+                .flat_map(|(k, v)| ["-c".to_owned(), format!("{k}={v}")]),
+        );
         args.extend(["-C".to_owned(), "shared_preload_libraries".to_owned()]);
         let output = runtime
             .run(crate::runtime::ToolSpec {
@@ -233,7 +283,10 @@ impl Boot<'_> {
         if !output.success {
             return Err(Error::new(
                 ErrorKind::Postgres,
-                format!("postgres cannot read the settings of the data: {}", output.stderr.trim()),
+                format!(
+                    "postgres cannot read the settings of the data: {}",
+                    output.stderr.trim()
+                ),
             ));
         }
         Ok(Some(settings::without_pg_cron(output.stdout.trim())))
@@ -290,34 +343,28 @@ impl Boot<'_> {
                 subscriptions::cut_off(session, target).await?;
             }
         }
-        Ok(text(4).map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default())
+        Ok(text(4)
+            .map(|list| list.split(',').map(str::to_owned).collect())
+            .unwrap_or_default())
     }
 
-    /// Waits until the reloaded rules are in force.
-    async fn opened(&self, session: &Session) -> Result<()> {
-        // The postmaster reloads when the signal reaches it, and tells nobody: a bounded poll of
-        // the time of the last reload as a *new* session sees it would need a connection each; the
-        // session here reloads at the same signal and is asked instead.
-        for _ in 0..500 {
-            let open = session
-                .value(
-                    "look at its rules",
-                    "SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL",
-                )
-                .await?;
-            if open != "0" {
-                return Err(Error::new(ErrorKind::Internal, "PostgreSQL refuses Velo's hba.conf"));
-            }
-            if self.tcp_asks_for_password().await? {
+    /// Waits until the reloaded rules are in force. The postmaster reloads when the signal reaches
+    /// it, and tells nobody but the client who is let in: a bounded poll.
+    async fn opened(&self) -> Result<()> {
+        for _ in 0..2_500 {
+            if self.tcp_lets_in().await? {
                 return Ok(());
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
-        Err(Error::new(ErrorKind::Timeout, "PostgreSQL does not reload its access rules"))
+        Err(Error::new(
+            ErrorKind::Timeout,
+            "PostgreSQL does not reload its access rules",
+        ))
     }
 
     /// Whether a client over TCP gets in with the password.
-    async fn tcp_asks_for_password(&self) -> Result<bool> {
+    async fn tcp_lets_in(&self) -> Result<bool> {
         let connected = tokio_postgres::Config::new()
             .host("127.0.0.1")
             .port(self.branch.port)
@@ -342,15 +389,22 @@ impl Boot<'_> {
     /// An error of a server that ended, with what it said last.
     async fn explain(&self, error: Error, runtime: &dyn Runtime, log: &Path) -> Error {
         let tail = runtime.logs(log, 15).await.unwrap_or_default();
-        let why = tail.lines().rev().find(|line| line.contains("FATAL:") || line.contains("PANIC:"));
+        let why = tail
+            .lines()
+            .rev()
+            .find(|line| line.contains("FATAL:") || line.contains("PANIC:"));
         let port = self.branch.port;
         if self.doors != Doors::Private && !port_is_free(port) {
-            return Error::new(ErrorKind::Conflict, format!("port {port} is held by another program"))
-                .with_context("port", port)
-                .with_hint("stop that program, or set VELO_PORTS to another range for new branches")
-                .with_source(error);
+            return Error::new(
+                ErrorKind::Conflict,
+                format!("port {port} is held by another program"),
+            )
+            .with_context("port", port)
+            .with_hint("stop that program, or set VELO_PORTS to another range for new branches")
+            .with_source(error);
         }
-        let message = match why.and_then(|line| line.split_once(": ").map(|(_, rest)| rest.trim())) {
+        let message = match why.and_then(|line| line.split_once(": ").map(|(_, rest)| rest.trim()))
+        {
             Some(why) => format!("{error}: {why}"),
             None => error.to_string(),
         };
@@ -385,6 +439,16 @@ pub(crate) async fn stop(
     volume: Id,
     mode: StopMode,
 ) -> Result<()> {
-    let location = home.storage(project.storage)?.location(Object::Volume(volume));
-    home.runtime(project.runtime)?.stop(&InstanceRef { id: branch, location }, mode).await
+    let location = home
+        .storage(project.storage)?
+        .location(Object::Volume(volume));
+    home.runtime(project.runtime)?
+        .stop(
+            &InstanceRef {
+                id: branch,
+                location,
+            },
+            mode,
+        )
+        .await
 }

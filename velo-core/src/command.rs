@@ -15,8 +15,21 @@ use crate::os_user::OsUser;
 /// The variables that a program inherits; nothing else reaches it, so that no `PG*` variable of
 /// the caller's changes what a PostgreSQL program does.
 const INHERITED: [&str; 16] = [
-    "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
-    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "LD_LIBRARY_PATH",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "LD_LIBRARY_PATH",
     "XDG_CACHE_HOME",
 ];
 
@@ -64,12 +77,14 @@ impl Program {
     }
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self.args
+            .extend(args.into_iter().map(|a| a.as_ref().to_owned()));
         self
     }
 
     pub(crate) fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.env
+            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -110,14 +125,20 @@ impl Program {
     }
 
     fn name(&self) -> String {
-        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+        self.path
+            .file_name()
+            .unwrap_or(self.path.as_os_str())
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// Spawns it and returns at once. The child is not killed when the handle is dropped.
     pub(crate) fn spawn(self) -> Result<Child> {
         let shown = self.path.display().to_string();
         let mut command = self.command()?;
-        command.spawn().map_err(|e| Error::io(format!("start {shown}"), e))
+        command
+            .spawn()
+            .map_err(|e| Error::io(format!("start {shown}"), e))
     }
 
     /// Runs it to its end, at most `limit`; then it is killed.
@@ -133,10 +154,18 @@ impl Program {
     ) -> Result<Output> {
         let name = self.name();
         let mut command = self.command()?;
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|e| Error::io(format!("start {name}"), e))?;
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command
+            .spawn()
+            .map_err(|e| Error::io(format!("start {name}"), e))?;
         let (Some(out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(Error::new(ErrorKind::Internal, format!("{name} has no output pipe")));
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("{name} has no output pipe"),
+            ));
         };
         let mut stdout = String::new();
         let mut stderr = Vec::new();
@@ -163,7 +192,10 @@ impl Program {
             Err(_) => {
                 return Err(Error::new(
                     ErrorKind::Timeout,
-                    format!("{name} did not end within {} s and was killed", limit.as_secs()),
+                    format!(
+                        "{name} did not end within {} s and was killed",
+                        limit.as_secs()
+                    ),
                 ));
             }
         };
@@ -192,7 +224,9 @@ impl Program {
         command.current_dir(self.dir.as_deref().unwrap_or(Path::new("/")));
         match self.log {
             Some(log) => {
-                let second = log.try_clone().map_err(|e| Error::io("duplicate a log file", e))?;
+                let second = log
+                    .try_clone()
+                    .map_err(|e| Error::io("duplicate a log file", e))?;
                 command.stdout(second).stderr(log);
             }
             None => {

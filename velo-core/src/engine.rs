@@ -91,7 +91,12 @@ impl Engine {
             .recv()
             .map_err(|e| Error::new(ErrorKind::Internal, "Velo's thread ended").with_source(e))?
             .map_err(|e| Error::io("start Velo's runtime", e))?;
-        Ok(Self { pid: std::process::id(), handle, homes: Mutex::default(), _alive: alive })
+        Ok(Self {
+            pid: std::process::id(),
+            handle,
+            homes: Mutex::default(),
+            _alive: alive,
+        })
     }
 
     /// The home of `config`, opened at the first use of this process. Call it on the engine.
@@ -128,7 +133,13 @@ where
     let cancel = op.cancel.clone();
     let engine = match Engine::get() {
         Ok(engine) => engine,
-        Err(error) => return Call { receiver: None, cancel, failed: Some(error) },
+        Err(error) => {
+            return Call {
+                receiver: None,
+                cancel,
+                failed: Some(error),
+            };
+        }
     };
     let (sender, receiver) = oneshot::channel();
     engine.handle.spawn(async move {
@@ -136,7 +147,11 @@ where
         // discards an ephemeral branch.
         let _ = sender.send(work(op).await);
     });
-    Call { receiver: Some(receiver), cancel, failed: None }
+    Call {
+        receiver: Some(receiver),
+        cancel,
+        failed: None,
+    }
 }
 
 /// Runs `work` on the engine, and nobody waits for it. For `Drop`.
@@ -153,9 +168,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(e) => {
-            Err(Error::new(ErrorKind::Internal, "a worker of Velo panicked").with_source(e))
-        }
+        Err(e) => Err(Error::new(ErrorKind::Internal, "a worker of Velo panicked").with_source(e)),
     }
 }
 
@@ -196,8 +209,10 @@ impl<T> Future for Call<T> {
             Poll::Ready(result) => {
                 self.receiver = None;
                 Poll::Ready(result.unwrap_or_else(|_| {
-                    Err(Error::new(ErrorKind::Internal, "an operation of Velo panicked")
-                        .with_hint("please report it; the next open cleans up after it"))
+                    Err(
+                        Error::new(ErrorKind::Internal, "an operation of Velo panicked")
+                            .with_hint("please report it; the next open cleans up after it"),
+                    )
                 }))
             }
         }

@@ -202,7 +202,8 @@ impl Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");
-        out.field("kind", &self.0.kind).field("message", &self.0.message);
+        out.field("kind", &self.0.kind)
+            .field("message", &self.0.message);
         if !self.0.context.is_empty() {
             out.field("context", &self.0.context);
         }

@@ -60,7 +60,9 @@ impl Home {
             let own_user = OsUser::by_uid(uid)?.map_or_else(|| uid.to_string(), |u| u.name);
             let state = State::open(&config.home.join("state.db"))?;
             let spread = config.home.as_os_str().as_encoded_bytes().iter();
-            let spread = spread.fold(0u32, |hash, b| hash.wrapping_mul(31).wrapping_add(u32::from(*b)));
+            let spread = spread.fold(0u32, |hash, b| {
+                hash.wrapping_mul(31).wrapping_add(u32::from(*b))
+            });
             Ok(Self {
                 config,
                 shared: Arc::new(Shared {
@@ -84,7 +86,10 @@ impl Home {
         if self.config == *config {
             self.clone()
         } else {
-            Arc::new(Self { config: config.clone(), shared: self.shared.clone() })
+            Arc::new(Self {
+                config: config.clone(),
+                shared: self.shared.clone(),
+            })
         }
     }
 
@@ -109,7 +114,11 @@ impl Home {
 
     /// The storage of a record.
     pub(crate) fn storage(&self, kind: StorageKind) -> Result<Arc<dyn Storage>> {
-        let mut storages = self.shared.storages.lock().unwrap_or_else(|e| e.into_inner());
+        let mut storages = self
+            .shared
+            .storages
+            .lock()
+            .unwrap_or_else(|e| e.into_inner());
         if let Some(storage) = storages.get(&kind) {
             return Ok(storage.clone());
         }
@@ -120,7 +129,11 @@ impl Home {
 
     /// The runtime of a record.
     pub(crate) fn runtime(&self, kind: RuntimeKind) -> Result<Arc<dyn Runtime>> {
-        let mut runtimes = self.shared.runtimes.lock().unwrap_or_else(|e| e.into_inner());
+        let mut runtimes = self
+            .shared
+            .runtimes
+            .lock()
+            .unwrap_or_else(|e| e.into_inner());
         if let Some(runtime) = runtimes.get(&kind) {
             return Ok(runtime.clone());
         }
@@ -150,8 +163,21 @@ impl Home {
     }
 
     /// Locks the branch `id`: shared to clone it, exclusive to change it.
-    pub(crate) async fn lock(&self, id: Id, mode: Mode, what: &str, cancel: &Cancel) -> Result<Lock> {
-        Lock::take(&self.lock_path(&id.to_string()), mode, LOCK_WAIT, what, cancel).await
+    pub(crate) async fn lock(
+        &self,
+        id: Id,
+        mode: Mode,
+        what: &str,
+        cancel: &Cancel,
+    ) -> Result<Lock> {
+        Lock::take(
+            &self.lock_path(&id.to_string()),
+            mode,
+            LOCK_WAIT,
+            what,
+            cancel,
+        )
+        .await
     }
 
     /// The folder of a server's files.
@@ -164,8 +190,11 @@ impl Home {
     pub(crate) fn port_candidates(&self) -> impl Iterator<Item = u16> + use<> {
         let range = self.config.ports();
         let (first, count) = (*range.start(), u32::from(range.end() - range.start()) + 1);
-        let begin =
-            self.shared.next_port.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % count;
+        let begin = self
+            .shared
+            .next_port
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+            % count;
         (0..count).map(move |i| first + ((begin + i) % count) as u16)
     }
 }
@@ -191,8 +220,9 @@ fn prepare(home: &Path, user: Option<&OsUser>) -> Result<()> {
     // A folder that exists keeps its mode: it may be somebody's, and what lies in it is protected
     // by itself.
     if !home.is_dir() {
-        std::fs::create_dir_all(home)
-            .map_err(|e| Error::io(format!("make the home {}", home.display()), e).with_hint(hint))?;
+        std::fs::create_dir_all(home).map_err(|e| {
+            Error::io(format!("make the home {}", home.display()), e).with_hint(hint)
+        })?;
         set_mode(home, shared)?;
     }
     for (name, mode) in [

@@ -53,7 +53,11 @@ impl Dead {
     /// Takes `id` over if its holder is dead.
     pub(crate) fn claim(dir: &Path, id: Id) -> Result<Option<Self>> {
         let path = path(dir, id);
-        Ok(Lock::try_take(&path, Mode::Exclusive)?.map(|lock| Self { id, path, _lock: lock }))
+        Ok(Lock::try_take(&path, Mode::Exclusive)?.map(|lock| Self {
+            id,
+            path,
+            _lock: lock,
+        }))
     }
 
     /// Everything under it was undone.

@@ -1,13 +1,66 @@
 //! Git branches for PostgreSQL.
+//!
+//! A [`Project`] is a repository, a [`Branch`] is a complete, isolated PostgreSQL on a
+//! copy-on-write clone of its parent's data, a [`Snapshot`] is a commit. A branch of a large
+//! database takes as long as one of a small one, and almost no space, where the file system clones
+//! (btrfs, XFS); elsewhere Velo copies, and says so.
+//!
+//! ```no_run
+//! use velo_core::{Branch, BranchSpec, Project};
+//!
+//! # async fn example() -> velo_core::Result<()> {
+//! let project = Project::builder("api").open_or_create().await?;
+//! let branch = Branch::create(&project, BranchSpec::ephemeral().label("my test")).await?;
+//! println!("{} in {:?}", branch.url(), branch.timings().total);
+//! branch.close().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Every `async` function works under any executor, because Velo's work runs on a thread of its
+//! own; [`blocking`] has the same without one. Nothing is downloaded unless
+//! [`postgres::install`] is asked to.
+//!
+//! # Features
+//! | feature | what | default |
+//! |---|---|---|
+//! | `process` | servers as local processes | yes |
+//! | `btrfs`, `reflink`, `copy` | storages | yes |
+//! | `testing` | suites for backends of your own | no |
 
+pub mod blocking;
+mod boot;
+mod branch;
 pub mod cancel;
 mod command;
+mod config;
+mod create;
+mod cut;
+mod engine;
 mod error;
+mod home;
 mod id;
+mod lease;
+mod lock;
 mod os_user;
 pub mod postgres;
+mod project;
+mod reconcile;
+mod record;
+mod reset;
 pub mod runtime;
+mod snapshot;
+mod spec;
+mod state;
 pub mod storage;
+mod teardown;
+mod timings;
 
+pub use branch::{Branch, BranchInfo, Connection, ResetTarget, State};
+pub use config::{Config, ConfigBuilder};
+pub use cut::{Cut, Method};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{BranchName, Id, ProjectName, SnapshotName};
+pub use project::{Project, ProjectBuilder, ProjectInfo};
+pub use snapshot::{Snapshot, SnapshotInfo};
+pub use spec::{BranchSource, BranchSpec};
+pub use timings::Timings;

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A user of the operating system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OsUser {
+pub(crate) struct OsUser {
     /// Its name.
     pub name: String,
     /// Its number.
@@ -29,8 +29,11 @@ impl OsUser {
         }
         let user = match configured {
             Some(name) => Self::by_name(name)?.ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, format!("there is no user {name:?} on this machine"))
-                    .with_hint("set VELO_USER to an existing unprivileged user")
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!("there is no user {name:?} on this machine"),
+                )
+                .with_hint("set VELO_USER to an existing unprivileged user")
             })?,
             None => match Self::by_name("postgres")? {
                 Some(user) => user,
@@ -47,20 +50,29 @@ impl OsUser {
             },
         };
         if user.uid == 0 {
-            return Err(Error::new(ErrorKind::InvalidInput, "postgres must not run as root")
-                .with_hint("set VELO_USER to an unprivileged user"));
+            return Err(
+                Error::new(ErrorKind::InvalidInput, "postgres must not run as root")
+                    .with_hint("set VELO_USER to an unprivileged user"),
+            );
         }
         Ok(Some(user))
     }
 
     /// The user named `name`, by the system's own look-up (files, LDAP, …).
     pub(crate) fn by_name(name: &str) -> Result<Option<Self>> {
-        let c_name = std::ffi::CString::new(name)
-            .map_err(|e| Error::new(ErrorKind::InvalidInput, "a user name holds NUL").with_source(e))?;
+        let c_name = std::ffi::CString::new(name).map_err(|e| {
+            Error::new(ErrorKind::InvalidInput, "a user name holds NUL").with_source(e)
+        })?;
         lookup(|entry, buffer, result| {
             // SAFETY: every pointer is valid for the call, and the buffer's length is its own.
             unsafe {
-                libc::getpwnam_r(c_name.as_ptr(), entry, buffer.as_mut_ptr(), buffer.len(), result)
+                libc::getpwnam_r(
+                    c_name.as_ptr(),
+                    entry,
+                    buffer.as_mut_ptr(),
+                    buffer.len(),
+                    result,
+                )
             }
         })
     }
@@ -99,7 +111,10 @@ fn lookup(
             }
             libc::ENOENT | libc::ESRCH => return Ok(None),
             code => {
-                return Err(Error::io("look up a user", std::io::Error::from_raw_os_error(code)));
+                return Err(Error::io(
+                    "look up a user",
+                    std::io::Error::from_raw_os_error(code),
+                ));
             }
         }
     }

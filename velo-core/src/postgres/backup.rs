@@ -61,7 +61,10 @@ impl Backup {
         };
         let row = self.session.row("end a backup", stop).await?;
         let [Some(lsn), Some(label), map] = row.as_slice() else {
-            return Err(Error::new(ErrorKind::Postgres, "the end of the backup has no label"));
+            return Err(Error::new(
+                ErrorKind::Postgres,
+                "the end of the backup has no label",
+            ));
         };
         if map.as_ref().is_some_and(|map| !map.trim().is_empty()) {
             return Err(Error::new(
@@ -70,7 +73,11 @@ impl Backup {
             )
             .with_hint("move their objects to pg_default and drop them"));
         }
-        Ok(Finished { first: Segment::of_label(label)?, stop: lsn.parse()?, label: label.clone() })
+        Ok(Finished {
+            first: Segment::of_label(label)?,
+            stop: lsn.parse()?,
+            label: label.clone(),
+        })
     }
 }
 
@@ -92,7 +99,10 @@ impl Segment {
             .and_then(|rest| rest.split_once("(file ")?.1.strip_suffix(')'))
             .and_then(Self::parse)
             .ok_or_else(|| {
-                Error::new(ErrorKind::Postgres, "the backup's label names no WAL segment")
+                Error::new(
+                    ErrorKind::Postgres,
+                    "the backup's label names no WAL segment",
+                )
             })
     }
 
@@ -101,7 +111,11 @@ impl Segment {
             return None;
         }
         let part = |i: usize| u32::from_str_radix(&name[i..i + 8], 16).ok();
-        Some(Self { timeline: part(0)?, high: part(8)?, low: part(16)? })
+        Some(Self {
+            timeline: part(0)?,
+            high: part(8)?,
+            low: part(16)?,
+        })
     }
 
     /// The names of the segments from this one to the one that holds the last byte before `stop`.
@@ -110,7 +124,14 @@ impl Segment {
         let first = u64::from(self.high) * per_file + u64::from(self.low);
         let last = stop.0.saturating_sub(1) / u64::from(segment_size.max(1));
         (first..=last)
-            .map(|n| format!("{:08X}{:08X}{:08X}", self.timeline, n / per_file, n % per_file))
+            .map(|n| {
+                format!(
+                    "{:08X}{:08X}{:08X}",
+                    self.timeline,
+                    n / per_file,
+                    n % per_file
+                )
+            })
             .collect()
     }
 }
@@ -125,17 +146,24 @@ mod tests {
                      CHECKPOINT LOCATION: 0/2000060\n";
         let first = Segment::of_label(label).unwrap();
         let mb16 = 16 << 20;
-        assert_eq!(first.names_until("0/2000100".parse().unwrap(), mb16), [
-            "000000010000000000000002"
-        ]);
+        assert_eq!(
+            first.names_until("0/2000100".parse().unwrap(), mb16),
+            ["000000010000000000000002"]
+        );
         // A stop at a boundary needs nothing of the segment that begins there.
-        assert_eq!(first.names_until("0/3000000".parse().unwrap(), mb16).len(), 1);
-        assert_eq!(first.names_until("0/3000001".parse().unwrap(), mb16).len(), 2);
+        assert_eq!(
+            first.names_until("0/3000000".parse().unwrap(), mb16).len(),
+            1
+        );
+        assert_eq!(
+            first.names_until("0/3000001".parse().unwrap(), mb16).len(),
+            2
+        );
         let first = Segment::parse("0000000300000001000000FF").unwrap();
-        assert_eq!(first.names_until("2/100".parse().unwrap(), mb16), [
-            "0000000300000001000000FF",
-            "000000030000000200000000"
-        ]);
+        assert_eq!(
+            first.names_until("2/100".parse().unwrap(), mb16),
+            ["0000000300000001000000FF", "000000030000000200000000"]
+        );
         assert!(Segment::of_label("nothing").is_err());
     }
 }

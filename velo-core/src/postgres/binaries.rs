@@ -1,8 +1,23 @@
 //! Where PostgreSQL is installed, and which version it is.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+
+use crate::command::Program;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::os_user::{OsUser, check_passable};
+
+/// The majors that Velo is tested with.
+pub const SUPPORTED: std::ops::RangeInclusive<u32> = 14..=18;
+
+/// How long a program may take to say its version, on a machine that is busy.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A version of PostgreSQL: `15.8` is major 15, minor 8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -13,12 +28,42 @@ pub struct Version {
     pub minor: u32,
 }
 
+impl Version {
+    /// The version in what `postgres --version` prints: `postgres (PostgreSQL) 15.8 (Debian …)`.
+    fn of_output(text: &str) -> Option<Self> {
+        let number = text
+            .split_once("(PostgreSQL) ")?
+            .1
+            .split_whitespace()
+            .next()?;
+        let digits = |s: &str| {
+            s.chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+        };
+        let mut parts = number.split('.');
+        Some(Self {
+            major: digits(parts.next()?).parse().ok()?,
+            minor: parts
+                .next()
+                .and_then(|minor| digits(minor).parse().ok())
+                .unwrap_or(0),
+        })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
 /// How an installation was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Source {
-    /// The caller named it.
+    /// The caller or the settings file named it.
     Explicit,
     /// `VELO_PG_BIN`.
     Environment,
@@ -28,6 +73,18 @@ pub enum Source {
     System,
     /// Velo's own cache.
     Cache,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Explicit => "pg_bin",
+            Self::Environment => "VELO_PG_BIN",
+            Self::Path => "pg_config on PATH",
+            Self::System => "system",
+            Self::Cache => "Velo's cache",
+        })
+    }
 }
 
 /// A PostgreSQL of this machine.
@@ -42,9 +99,312 @@ pub struct Installation {
 }
 
 impl Installation {
+    /// The installation whose programs are in `bin_dir`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PostgresMissing`] if `postgres` or `initdb` is not there or does not run.
+    pub async fn at(bin_dir: impl AsRef<Path>, source: Source) -> Result<Self> {
+        let bin_dir = bin_dir.as_ref().to_path_buf();
+        let missing = |why: String| {
+            Error::new(
+                ErrorKind::PostgresMissing,
+                format!("{} holds no PostgreSQL that runs: {why}", bin_dir.display()),
+            )
+            .with_hint("name the folder that holds `postgres` and `initdb`")
+        };
+        let postgres = bin_dir.join("postgres");
+        if !bin_dir.join("initdb").is_file() {
+            return Err(missing("initdb is not there".into()));
+        }
+        let changed = std::fs::metadata(&postgres)
+            .and_then(|m| m.modified())
+            .map_err(|e| missing(format!("postgres: {e}")))?;
+        if let Some(version) = remembered(&postgres, changed) {
+            return Ok(Self {
+                bin_dir,
+                version,
+                source,
+            });
+        }
+        let output = Program::new(&postgres)
+            .arg("--version")
+            .output(LIMIT)
+            .await
+            .map_err(|e| missing(e.to_string()))?;
+        let version = Version::of_output(&output.stdout).ok_or_else(|| {
+            missing(format!(
+                "postgres --version: {}",
+                output.stderr.lines().next().unwrap_or("nothing")
+            ))
+        })?;
+        VERSIONS
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .get_or_insert_default()
+            .insert(postgres, (changed, version));
+        Ok(Self {
+            bin_dir,
+            version,
+            source,
+        })
+    }
+
     /// The path of one of its programs.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
-        Path::new(&self.bin_dir).join(name)
+        self.bin_dir.join(name)
+    }
+}
+
+/// Versions that were asked for in this process, by program and time of its last change.
+type Versions = HashMap<PathBuf, (SystemTime, Version)>;
+static VERSIONS: Mutex<Option<Versions>> = Mutex::new(None);
+
+fn remembered(postgres: &Path, changed: SystemTime) -> Option<Version> {
+    let versions = VERSIONS.lock().unwrap_or_else(|e| e.into_inner());
+    let (time, version) = versions.as_ref()?.get(postgres)?;
+    (*time == changed).then_some(*version)
+}
+
+/// Where to look for a PostgreSQL, and for which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Search {
+    /// The folder that the caller or the settings file names.
+    pub explicit: Option<PathBuf>,
+    /// The folder that `VELO_PG_BIN` names.
+    pub environment: Option<PathBuf>,
+    /// Velo's cache.
+    pub cache: PathBuf,
+    /// The major version that is wanted.
+    pub major: Option<u32>,
+}
+
+impl From<&Config> for Search {
+    fn from(config: &Config) -> Self {
+        let (explicit, environment) = match (&config.pg_bin, config.pg_bin_from_env) {
+            (dir, true) => (None, dir.clone()),
+            (dir, false) => (dir.clone(), None),
+        };
+        Self {
+            explicit,
+            environment,
+            cache: config.cache.clone(),
+            major: config.pg_version,
+        }
+    }
+}
+
+impl Search {
+    /// Every PostgreSQL that runs, best first.
+    pub async fn list(&self) -> Vec<Installation> {
+        let mut found: Vec<Installation> = Vec::new();
+        for (dir, source) in self.candidates().await {
+            let Ok(dir) = dir.canonicalize() else {
+                continue;
+            };
+            if found.iter().any(|f| f.bin_dir == dir) {
+                continue;
+            }
+            match Installation::at(&dir, source).await {
+                Ok(installation) => found.push(installation),
+                Err(error) => tracing::debug!(%error, "passed over"),
+            }
+        }
+        found
+    }
+
+    /// The folders to look into, best first.
+    async fn candidates(&self) -> Vec<(PathBuf, Source)> {
+        let mut dirs = Vec::new();
+        dirs.extend(
+            self.explicit
+                .iter()
+                .map(|dir| (dir.clone(), Source::Explicit)),
+        );
+        dirs.extend(
+            self.environment
+                .iter()
+                .map(|dir| (dir.clone(), Source::Environment)),
+        );
+        dirs.extend(on_path().await.map(|dir| (dir, Source::Path)));
+        for pattern in [
+            "/usr/lib/postgresql/{}/bin",
+            "/usr/pgsql-{}/bin",
+            "/opt/homebrew/opt/postgresql@{}/bin",
+            "/usr/local/opt/postgresql@{}/bin",
+        ] {
+            let newest_first = SUPPORTED.rev();
+            dirs.extend(newest_first.map(|major| {
+                (
+                    PathBuf::from(pattern.replace("{}", &major.to_string())),
+                    Source::System,
+                )
+            }));
+        }
+        dirs.push(("/usr/local/pgsql/bin".into(), Source::System));
+        dirs.push(("/usr/lib/postgresql/bin".into(), Source::System));
+        dirs.extend(
+            cached(&self.cache)
+                .into_iter()
+                .map(|dir| (dir, Source::Cache)),
+        );
+        dirs
+    }
+}
+
+/// The folders of the cache, newest version first.
+pub(crate) fn cached(cache: &Path) -> Vec<PathBuf> {
+    let number = |name: &str| -> Option<(u32, u32)> {
+        let (major, minor) = name.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let mut versions: Vec<_> = std::fs::read_dir(cache.join("pg"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((
+                number(entry.file_name().to_str()?)?,
+                entry.path().join("bin"),
+            ))
+        })
+        .collect();
+    versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+    versions.into_iter().map(|(_, dir)| dir).collect()
+}
+
+async fn on_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let pg_config = std::env::split_paths(&path)
+        .map(|dir| dir.join("pg_config"))
+        .find(|p| p.is_file())?;
+    let output = Program::new(pg_config)
+        .arg("--bindir")
+        .output(LIMIT)
+        .await
+        .ok()?;
+    output.success.then(|| PathBuf::from(output.stdout.trim()))
+}
+
+/// The PostgreSQL to use, which servers can run as `user`.
+pub(crate) async fn find(search: &Search, user: Option<&OsUser>) -> Result<Installation> {
+    let passable = |dir: &Path| user.map_or(Ok(()), |user| check_passable(dir, user));
+    // What is named is used or refused, never passed over.
+    let named = [
+        (&search.explicit, Source::Explicit),
+        (&search.environment, Source::Environment),
+    ];
+    for (dir, source) in named {
+        let Some(dir) = dir else { continue };
+        let found = Installation::at(dir, source).await?;
+        passable(&found.bin_dir)?;
+        check_supported(&found)?;
+        if let Some(major) = search.major
+            && major != found.version.major
+        {
+            return Err(Error::new(
+                ErrorKind::Incompatible,
+                format!(
+                    "{} holds PostgreSQL {}, and {major} is wanted",
+                    dir.display(),
+                    found.version
+                ),
+            )
+            .with_hint("name the folder of that version, or unset VELO_PG_VERSION"));
+        }
+        return Ok(found);
+    }
+    let mut passed_over = None;
+    for found in search.list().await {
+        if search
+            .major
+            .is_some_and(|major| major != found.version.major)
+        {
+            continue;
+        }
+        match passable(&found.bin_dir).and_then(|()| check_supported(&found)) {
+            Ok(()) => return Ok(found),
+            Err(error) => passed_over = Some(error),
+        }
+    }
+    let (what, option) = match search.major {
+        Some(major) => (format!("PostgreSQL {major}"), format!(" {major}")),
+        None => ("PostgreSQL".to_owned(), String::new()),
+    };
+    let error =
+        Error::new(ErrorKind::PostgresMissing, format!("no {what} was found")).with_hint(format!(
+            "velo pg install{option}; or install the package postgresql; or set VELO_PG_BIN to the \
+             folder that holds `postgres`"
+        ));
+    Err(match passed_over {
+        Some(passed_over) => error.with_source(passed_over),
+        None => error,
+    })
+}
+
+fn check_supported(found: &Installation) -> Result<()> {
+    let major = found.version.major;
+    if major > *SUPPORTED.end() {
+        tracing::warn!(version = %found.version, "Velo is not tested with this PostgreSQL");
+    }
+    if major >= *SUPPORTED.start() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Incompatible,
+        format!(
+            "PostgreSQL {} in {} is too old",
+            found.version,
+            found.bin_dir.display()
+        ),
+    )
+    .with_hint("Velo needs 14 or later: velo pg install"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_in_what_postgres_prints() {
+        for (text, major, minor) in [
+            (
+                "postgres (PostgreSQL) 15.8 (Debian 15.8-0+deb12u1)\n",
+                15,
+                8,
+            ),
+            ("postgres (PostgreSQL) 18.6\n", 18, 6),
+            ("postgres (PostgreSQL) 19beta1\n", 19, 0),
+            ("postgres (PostgreSQL) 16devel\n", 16, 0),
+        ] {
+            assert_eq!(
+                Version::of_output(text),
+                Some(Version { major, minor }),
+                "{text}"
+            );
+        }
+        assert_eq!(Version::of_output("psql 15"), None);
+    }
+
+    #[test]
+    fn the_cache_newest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["9.6", "15.10", "15.9", "18.1", ".tmp-1", "x"] {
+            std::fs::create_dir_all(dir.path().join("pg").join(name)).unwrap();
+        }
+        let names: Vec<_> = cached(dir.path())
+            .iter()
+            .map(|p| {
+                p.parent()
+                    .unwrap()
+                    .file_name()
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect();
+        assert_eq!(names, ["18.1", "15.10", "15.9", "9.6"]);
     }
 }

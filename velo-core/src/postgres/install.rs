@@ -1,1 +1,1 @@
-//! placeholder
+//! Fetching a PostgreSQL where there is none.

@@ -39,7 +39,11 @@ impl Process {
 #[async_trait]
 impl Runtime for Process {
     fn capability(&self) -> RuntimeCapability {
-        RuntimeCapability { name: "process", needs_host_path: true, unix_socket: true }
+        RuntimeCapability {
+            name: "process",
+            needs_host_path: true,
+            unix_socket: true,
+        }
     }
 
     async fn start(&self, spec: InstanceSpec) -> Result<Started> {
@@ -81,7 +85,9 @@ impl Runtime for Process {
 
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
         let data = instance.location.host_path();
-        let Some(pid) = postmaster(data) else { return Ok(()) };
+        let Some(pid) = postmaster(data) else {
+            return Ok(());
+        };
         let failed = |what: &str, e: rustix::io::Errno| {
             Error::io(format!("{what} the server on {}", data.display()), e)
         };
@@ -94,7 +100,8 @@ impl Runtime for Process {
         if postmaster(data) != Some(pid) {
             return Ok(());
         }
-        let fd = AsyncFd::new(fd).map_err(|e| Error::io("watch a process", e))?;
+        // SAFETY: the descriptor is owned by the AsyncFd, and so stays open and the same.
+        let fd = unsafe { AsyncFd::register(fd) }.map_err(|e| Error::io("watch a process", e))?;
         let mut attempts = vec![(Signal::QUIT, IMMEDIATE)];
         if mode == StopMode::Fast {
             attempts.insert(0, (Signal::INT, FAST));
@@ -126,7 +133,9 @@ impl Runtime for Process {
 
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
         Ok(match postmaster(instance.location.host_path()) {
-            Some(pid) => Status::Running { pid: u32::try_from(pid.as_raw_nonzero().get()).ok() },
+            Some(pid) => Status::Running {
+                pid: u32::try_from(pid.as_raw_nonzero().get()).ok(),
+            },
             None => Status::Stopped,
         })
     }
@@ -163,8 +172,8 @@ impl Runtime for Process {
     }
 
     async fn list(&self, root: &Path) -> Result<Vec<Location>> {
-        let entries =
-            std::fs::read_dir(root).map_err(|e| Error::io(format!("list {}", root.display()), e))?;
+        let entries = std::fs::read_dir(root)
+            .map_err(|e| Error::io(format!("list {}", root.display()), e))?;
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|e| Error::io(format!("list {}", root.display()), e))?;
@@ -204,9 +213,19 @@ fn works_in(pid: Pid, _data: &Path) -> bool {
 
 /// Every process whose working folder is `data`: the postmaster and its children.
 fn processes_in(data: &Path) -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .to_str()?
+                .parse()
+                .ok()
+                .and_then(Pid::from_raw)
+        })
         .filter(|pid| works_in(*pid, data))
         .collect()
 }

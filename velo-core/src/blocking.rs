@@ -1,0 +1,402 @@
+//! The same without an async runtime: every call waits for its result.
+//!
+//! It is the same channel to the same thread that the async API uses, so it works inside an async
+//! runtime too (where it blocks the calling thread).
+//!
+//! ```no_run
+//! use velo_core::BranchSpec;
+//! use velo_core::blocking::{Branch, Project};
+//!
+//! # fn example() -> velo_core::Result<()> {
+//! let project = Project::open("api")?;
+//! let branch = Branch::create(&project, BranchSpec::ephemeral())?;
+//! println!("{}", branch.url());
+//! branch.close()?;
+//! # Ok(()) }
+//! ```
+
+use crate::branch::{BranchInfo, Connection, ResetTarget};
+use crate::config::Config;
+use crate::error::Result;
+use crate::id::Id;
+use crate::project::{ProjectBuilder as AsyncBuilder, ProjectInfo};
+use crate::snapshot::SnapshotInfo;
+use crate::spec::BranchSpec;
+use crate::storage::Usage;
+use crate::timings::Timings;
+
+/// [`crate::Project`], blocking.
+#[derive(Debug, Clone)]
+pub struct Project(crate::Project);
+
+/// [`crate::ProjectBuilder`], blocking.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ProjectBuilder(AsyncBuilder);
+
+/// [`crate::Branch`], blocking.
+#[derive(Debug, Clone)]
+pub struct Branch(crate::Branch);
+
+/// [`crate::Snapshot`], blocking.
+#[derive(Debug, Clone)]
+pub struct Snapshot(crate::Snapshot);
+
+impl Project {
+    /// See [`crate::Project::open`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(name: impl Into<String>) -> Result<Self> {
+        Self::builder(name).open()
+    }
+
+    /// See [`crate::Project::create`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create(name: impl Into<String>) -> Result<Self> {
+        Self::builder(name).create()
+    }
+
+    /// See [`crate::Project::builder`].
+    pub fn builder(name: impl Into<String>) -> ProjectBuilder {
+        ProjectBuilder(crate::Project::builder(name))
+    }
+
+    /// See [`crate::Project::list`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn list(config: &Config) -> Result<Vec<ProjectInfo>> {
+        crate::Project::list_call(config).wait()
+    }
+
+    /// The async handle of the same project.
+    #[must_use]
+    pub fn as_async(&self) -> &crate::Project {
+        &self.0
+    }
+
+    /// See [`crate::Project::name`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// See [`crate::Project::info`].
+    #[must_use]
+    pub fn info(&self) -> ProjectInfo {
+        self.0.info()
+    }
+
+    /// See [`crate::Project::timings`].
+    #[must_use]
+    pub fn timings(&self) -> &Timings {
+        self.0.timings()
+    }
+
+    /// See [`crate::Project::main`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn main(&self) -> Result<Branch> {
+        self.branch("main")
+    }
+
+    /// See [`crate::Project::branch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn branch(&self, name: impl Into<String>) -> Result<Branch> {
+        self.0.branch_call(name.into()).wait().map(Branch)
+    }
+
+    /// See [`crate::Project::branches`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn branches(&self) -> Result<Vec<BranchInfo>> {
+        self.0.branches_call().wait()
+    }
+
+    /// See [`crate::Project::snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn snapshot(&self, name: impl Into<String>) -> Result<Snapshot> {
+        self.0.snapshot_call(name.into()).wait().map(Snapshot)
+    }
+
+    /// See [`crate::Project::snapshots`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        self.0.snapshots_call().wait()
+    }
+
+    /// See [`crate::Project::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete(&self, force: bool) -> Result<()> {
+        self.0.delete_call(force).wait()
+    }
+}
+
+impl ProjectBuilder {
+    /// See [`crate::ProjectBuilder::config`].
+    pub fn config(self, config: Config) -> Self {
+        Self(self.0.config(config))
+    }
+
+    /// See [`crate::ProjectBuilder::role`].
+    pub fn role(self, role: impl Into<String>) -> Self {
+        Self(self.0.role(role))
+    }
+
+    /// See [`crate::ProjectBuilder::database`].
+    pub fn database(self, database: impl Into<String>) -> Self {
+        Self(self.0.database(database))
+    }
+
+    /// See [`crate::ProjectBuilder::locale`].
+    pub fn locale(self, locale: impl Into<String>) -> Self {
+        Self(self.0.locale(locale))
+    }
+
+    /// See [`crate::ProjectBuilder::open`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(self) -> Result<Project> {
+        self.0.open_call().wait().map(Project)
+    }
+
+    /// See [`crate::ProjectBuilder::create`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create(self) -> Result<Project> {
+        self.0.create_call().wait().map(Project)
+    }
+
+    /// See [`crate::ProjectBuilder::open_or_create`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_or_create(self) -> Result<Project> {
+        self.0.open_or_create_call().wait().map(Project)
+    }
+}
+
+impl Branch {
+    /// See [`crate::Branch::create`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create(project: &Project, spec: BranchSpec) -> Result<Self> {
+        crate::Branch::create_call(&project.0, spec)
+            .wait()
+            .map(Self)
+    }
+
+    /// The async handle of the same branch.
+    #[must_use]
+    pub fn as_async(&self) -> &crate::Branch {
+        &self.0
+    }
+
+    /// See [`crate::Branch::id`].
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.0.id()
+    }
+
+    /// See [`crate::Branch::name`].
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        self.0.name()
+    }
+
+    /// See [`crate::Branch::full_name`].
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        self.0.full_name()
+    }
+
+    /// See [`crate::Branch::url`].
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.0.url()
+    }
+
+    /// See [`crate::Branch::socket_url`].
+    #[must_use]
+    pub fn socket_url(&self) -> String {
+        self.0.socket_url()
+    }
+
+    /// See [`crate::Branch::connection`].
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.0.connection()
+    }
+
+    /// See [`crate::Branch::timings`].
+    #[must_use]
+    pub fn timings(&self) -> Timings {
+        self.0.timings()
+    }
+
+    /// See [`crate::Branch::outgoing`].
+    #[must_use]
+    pub fn outgoing(&self) -> Vec<String> {
+        self.0.outgoing()
+    }
+
+    /// See [`crate::Branch::info`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn info(&self) -> Result<BranchInfo> {
+        self.0.info_call().wait()
+    }
+
+    /// See [`crate::Branch::usage`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn usage(&self) -> Result<Usage> {
+        self.0.usage_call().wait()
+    }
+
+    /// See [`crate::Branch::start`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start(&self) -> Result<()> {
+        self.0.start_call().wait()
+    }
+
+    /// See [`crate::Branch::stop`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stop(&self) -> Result<()> {
+        self.0.stop_call().wait()
+    }
+
+    /// See [`crate::Branch::restart`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn restart(&self) -> Result<()> {
+        self.0.restart_call().wait()
+    }
+
+    /// See [`crate::Branch::reset`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reset(&self) -> Result<()> {
+        self.reset_to(ResetTarget::Source)
+    }
+
+    /// See [`crate::Branch::reset_to`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reset_to(&self, target: ResetTarget) -> Result<()> {
+        self.0.reset_call(target).wait()
+    }
+
+    /// See [`crate::Branch::snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn snapshot(&self, name: impl Into<String>) -> Result<Snapshot> {
+        self.0.snapshot_call(name.into()).wait().map(Snapshot)
+    }
+
+    /// See [`crate::Branch::keep`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep(&self) -> Result<()> {
+        self.0.keep_call(None).wait()
+    }
+
+    /// See [`crate::Branch::keep_as`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_as(&self, name: impl Into<String>) -> Result<()> {
+        self.0.keep_call(Some(name.into())).wait()
+    }
+
+    /// See [`crate::Branch::close`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn close(self) -> Result<()> {
+        self.0.close_call().wait()
+    }
+
+    /// See [`crate::Branch::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete(&self, force: bool) -> Result<()> {
+        self.0.delete_call(force).wait()
+    }
+}
+
+impl Snapshot {
+    /// See [`crate::Snapshot::id`].
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.0.id()
+    }
+
+    /// See [`crate::Snapshot::name`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// See [`crate::Snapshot::info`].
+    #[must_use]
+    pub fn info(&self) -> &SnapshotInfo {
+        self.0.info()
+    }
+
+    /// See [`crate::Snapshot::usage`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn usage(&self) -> Result<Usage> {
+        self.0.usage_call().wait()
+    }
+
+    /// See [`crate::Snapshot::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete(&self) -> Result<()> {
+        self.0.delete_call().wait()
+    }
+}
+
+impl From<&Branch> for crate::BranchSource {
+    fn from(branch: &Branch) -> Self {
+        Self::Branch(branch.id())
+    }
+}
+
+impl From<&Snapshot> for crate::BranchSource {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self::Snapshot(snapshot.id())
+    }
+}

@@ -1,0 +1,918 @@
+//! [`Branch`]: a complete, isolated PostgreSQL.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+
+use crate::boot::{self, Boot, Doors, Up};
+use crate::config::Config;
+use crate::create::{self, SourceRecord, vacant};
+use crate::cut::Cut;
+use crate::engine::{self, Call, Engine, Op};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::{BranchName, Id};
+use crate::lock::{Lock, Mode};
+use crate::project::{self, Project};
+use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord};
+use crate::runtime::{InstanceRef, RuntimeKind, Status, StopMode};
+use crate::snapshot::Snapshot;
+use crate::spec::{BranchSource, BranchSpec};
+use crate::storage::{Object, StorageKind, Usage};
+use crate::teardown;
+use crate::timings::Timings;
+
+/// A branch: a complete, isolated PostgreSQL on a clone of its parent's data.
+///
+/// A handle is cheap to clone. Dropping the last clone of the handle that created an *ephemeral*
+/// branch discards the branch, without waiting for it; [`close`](Branch::close) waits. A handle of a
+/// persistent branch has no effect when it is dropped.
+///
+/// ```no_run
+/// # async fn example(project: velo_core::Project) -> Result<(), Box<dyn std::error::Error>> {
+/// use velo_core::{Branch, BranchSpec};
+/// let branch = Branch::create(&project, BranchSpec::ephemeral()).await?;
+/// let (client, connection) = tokio_postgres::connect(&branch.url(), tokio_postgres::NoTls).await?;
+/// tokio::spawn(connection);
+/// client.batch_execute("DROP SCHEMA public CASCADE").await?; // main is untouched
+/// branch.close().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Branch(Arc<Inner>);
+
+struct Inner {
+    project: Arc<project::Inner>,
+    record: Mutex<BranchRecord>,
+    outgoing: Mutex<Vec<String>>,
+    timings: Mutex<Timings>,
+    /// Whether the drop of this discards the branch.
+    discard: AtomicBool,
+    /// The process that made the handle. A forked child's copy discards nothing.
+    pid: u32,
+}
+
+/// What a branch does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum State {
+    /// It is being made.
+    Creating,
+    /// Its server runs.
+    Running,
+    /// Its server does not run.
+    Stopped,
+    /// Its data is being renewed.
+    Resetting,
+    /// It is being deleted.
+    Deleting,
+}
+
+impl State {
+    /// The name in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Resetting => "resetting",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+/// What is known of a branch.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BranchInfo {
+    /// Its identity.
+    pub id: Id,
+    /// The project's name.
+    pub project: String,
+    /// Its name; an ephemeral branch has none.
+    pub name: Option<String>,
+    /// What people call it: the name, or for an ephemeral branch `~label.id`.
+    pub shown: String,
+    /// The branch it hangs from in the tree; `main` has none.
+    pub parent: Option<Id>,
+    /// What the parent is called.
+    pub parent_shown: Option<String>,
+    /// The snapshot it was made from, if it was made from one (its name, or its id if it is gone).
+    pub from_snapshot: Option<String>,
+    /// Whether it ends with its holder.
+    pub ephemeral: bool,
+    /// What it does now.
+    pub state: State,
+    /// The storage that it really uses.
+    pub storage: StorageKind,
+    /// The runtime of its server.
+    pub runtime: RuntimeKind,
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    /// The server's process id, while it runs.
+    pub pid: Option<u32>,
+    /// When it was made, in milliseconds since 1970, UTC.
+    pub created_at: u64,
+    /// The moment of its parent that it began with.
+    pub cut: Option<Cut>,
+}
+
+/// What [`Branch::reset_to`] resets to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResetTarget {
+    /// The parent's current state, or the snapshot it was made from.
+    Source,
+    /// The state it began with. Only persistent branches on a storage that clones keep it.
+    Origin,
+    /// A snapshot of the same project: `branch@name`.
+    Snapshot(String),
+}
+
+impl Branch {
+    /// Creates a branch of `project`.
+    ///
+    /// If the returned future is dropped before it is ready, what was done is undone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a bad name or setting, [`ErrorKind::NotFound`] if what it
+    /// starts from does not exist, [`ErrorKind::AlreadyExists`], [`ErrorKind::Exhausted`],
+    /// [`ErrorKind::Postgres`] if the server does not come up. Nothing is left behind.
+    pub async fn create(project: &Project, spec: BranchSpec) -> Result<Self> {
+        Self::create_call(project, spec).await
+    }
+
+    pub(crate) fn create_call(project: &Project, spec: BranchSpec) -> Call<Self> {
+        let project = project.0.clone();
+        engine::call(move |op| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            let made = create::create(&home, &project.record, &spec, &op).await?;
+            let discard = made.branch.ephemeral;
+            Ok(Self::of(
+                &project,
+                made.branch,
+                made.up,
+                op.steps.timings(),
+                discard,
+            ))
+        })
+    }
+
+    pub(crate) fn of(
+        project: &Arc<project::Inner>,
+        record: BranchRecord,
+        up: Option<Up>,
+        timings: Timings,
+        discard: bool,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            project: project.clone(),
+            record: Mutex::new(record),
+            outgoing: Mutex::new(up.map(|up| up.outgoing).unwrap_or_default()),
+            timings: Mutex::new(timings),
+            discard: AtomicBool::new(discard),
+            pid: std::process::id(),
+        }))
+    }
+
+    fn record(&self) -> BranchRecord {
+        self.0
+            .record
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.record().id
+    }
+
+    /// Its name; an ephemeral branch has none.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        self.record().name.map(String::from)
+    }
+
+    /// What people call it: `project/name`, or for an ephemeral branch `project/~label.id`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.0.project.record.name, self.record().shown())
+    }
+
+    /// Whether it ends with its handles and this process.
+    #[must_use]
+    pub fn is_ephemeral(&self) -> bool {
+        self.record().ephemeral
+    }
+
+    /// The project it belongs to.
+    #[must_use]
+    pub fn project(&self) -> Project {
+        Project(self.0.project.clone())
+    }
+
+    /// The URL for clients: `postgresql://role:password@127.0.0.1:port/database`. It stays the
+    /// same as long as the branch exists. It holds the password.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let (record, project) = (self.record(), &self.0.project.record);
+        format!(
+            "postgresql://{}:{}@127.0.0.1:{}/{}",
+            encode(&project.role),
+            record.password.expose(),
+            record.port,
+            encode(&project.database)
+        )
+    }
+
+    /// The same over the Unix socket: `postgresql://role:password@/database?host=…&port=…`.
+    #[must_use]
+    pub fn socket_url(&self) -> String {
+        let (record, project) = (self.record(), &self.0.project.record);
+        format!(
+            "postgresql://{}:{}@/{}?host={}&port={}",
+            encode(&project.role),
+            record.password.expose(),
+            encode(&project.database),
+            encode(&self.socket_dir().to_string_lossy()),
+            record.port,
+        )
+    }
+
+    /// The folder of its Unix socket. As root it belongs to the servers' user, and nobody else can
+    /// enter it.
+    #[must_use]
+    pub fn socket_dir(&self) -> PathBuf {
+        let home = &self.0.project.config.home;
+        home.join("run").join(self.id().to_string()).join("s")
+    }
+
+    /// The parts of the URL, for clients that take them one by one.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        let (record, project) = (self.record(), &self.0.project.record);
+        Connection {
+            host: "127.0.0.1".into(),
+            port: record.port,
+            user: project.role.clone(),
+            password: record.password.expose().to_owned(),
+            database: project.database.clone(),
+        }
+    }
+
+    /// The file that its server logs to.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.0
+            .project
+            .config
+            .home
+            .join("run")
+            .join(self.id().to_string())
+            .join("postgres.log")
+    }
+
+    /// What each step took of what this handle did last: creation, a reset, a start.
+    #[must_use]
+    pub fn timings(&self) -> Timings {
+        self.0
+            .timings
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
+    }
+
+    /// What in the branch's database can still reach out to other servers when a session asks it
+    /// to: foreign servers, and extensions such as `dblink`. Seen when the server was started by
+    /// this handle.
+    #[must_use]
+    pub fn outgoing(&self) -> Vec<String> {
+        self.0
+            .outgoing
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
+    }
+
+    /// What is known of it now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if it is gone.
+    pub async fn info(&self) -> Result<BranchInfo> {
+        self.info_call().await
+    }
+
+    pub(crate) fn info_call(&self) -> Call<BranchInfo> {
+        self.call(|branch, home, _| async move {
+            let record = branch.current(&home).await?;
+            let infos = infos(&home, &branch.0.project.record, vec![record]).await?;
+            infos.into_iter().next().ok_or_else(|| gone(&branch))
+        })
+    }
+
+    /// How much space it takes, in bytes.
+    ///
+    /// # Errors
+    /// If its files cannot be looked at.
+    pub async fn usage(&self) -> Result<Usage> {
+        self.usage_call().await
+    }
+
+    pub(crate) fn usage_call(&self) -> Call<Usage> {
+        self.call(|branch, home, _| async move {
+            let record = branch.current(&home).await?;
+            let storage = home.storage(branch.0.project.record.storage)?;
+            storage.usage(Object::Volume(record.volume)).await
+        })
+    }
+
+    /// Starts its server; nothing happens if it runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if somebody holds its port, [`ErrorKind::Postgres`] if the server
+    /// does not come up.
+    pub async fn start(&self) -> Result<()> {
+        self.start_call().await
+    }
+
+    pub(crate) fn start_call(&self) -> Call<()> {
+        self.change(|branch, home, op, _lock| async move {
+            let record = branch.want(&home, true).await?;
+            branch.start_here(&home, &record, &op).await
+        })
+    }
+
+    /// Stops its server, cleanly; nothing happens if it does not run. An ephemeral branch cannot
+    /// be stopped, only closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] for an ephemeral branch.
+    pub async fn stop(&self) -> Result<()> {
+        self.stop_call().await
+    }
+
+    pub(crate) fn stop_call(&self) -> Call<()> {
+        self.change(|branch, home, op, _lock| async move {
+            let record = branch.want(&home, false).await?;
+            branch.stop_here(&home, &record, &op).await
+        })
+    }
+
+    /// Stops its server cleanly and starts it again.
+    ///
+    /// # Errors
+    /// As [`start`](Branch::start).
+    pub async fn restart(&self) -> Result<()> {
+        self.restart_call().await
+    }
+
+    pub(crate) fn restart_call(&self) -> Call<()> {
+        self.change(|branch, home, op, _lock| async move {
+            let record = branch.want(&home, true).await?;
+            branch.stop_here(&home, &record, &op).await?;
+            branch.start_here(&home, &record, &op).await
+        })
+    }
+
+    /// Renews its data: the parent's current state, or the snapshot it was made from. URL, name
+    /// and password stay. Clients are disconnected. On an error the old data stays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for `main`, which has no parent.
+    pub async fn reset(&self) -> Result<()> {
+        self.reset_to(ResetTarget::Source).await
+    }
+
+    /// Renews its data from another source. See [`reset`](Branch::reset).
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if the source does not exist.
+    pub async fn reset_to(&self, target: ResetTarget) -> Result<()> {
+        self.reset_call(target).await
+    }
+
+    pub(crate) fn reset_call(&self, target: ResetTarget) -> Call<()> {
+        self.call(|branch, home, op| async move {
+            let project = &branch.0.project.record;
+            let record = branch.current(&home).await?;
+            let source = reset_source(&home, project, &record, target).await?;
+            let (record, up) = crate::reset::reset(&home, project, &record, &source, &op).await?;
+            branch.renewed(record, up, &op);
+            Ok(())
+        })
+    }
+
+    /// Takes a snapshot of its current state, while clients go on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if the branch has a snapshot of that name.
+    pub async fn snapshot(&self, name: impl Into<String>) -> Result<Snapshot> {
+        self.snapshot_call(name.into()).await
+    }
+
+    pub(crate) fn snapshot_call(&self, name: String) -> Call<Snapshot> {
+        self.call(|branch, home, op| async move {
+            let record = branch.current(&home).await?;
+            crate::snapshot::take(&home, &branch.0.project, &record, &name, &op).await
+        })
+    }
+
+    /// Makes an ephemeral branch persistent, under a name made from its label and id. Its server
+    /// is restarted with full durability.
+    ///
+    /// # Errors
+    /// If the restart fails.
+    pub async fn keep(&self) -> Result<()> {
+        self.keep_call(None).await
+    }
+
+    /// Makes an ephemeral branch persistent, under the name `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if the name is taken.
+    pub async fn keep_as(&self, name: impl Into<String>) -> Result<()> {
+        self.keep_call(Some(name.into())).await
+    }
+
+    pub(crate) fn keep_call(&self, name: Option<String>) -> Call<()> {
+        self.change(|branch, home, op, _lock| async move {
+            let record = branch.current(&home).await?;
+            if !record.ephemeral {
+                return Ok(());
+            }
+            let project = &branch.0.project.record;
+            let id = record.id.to_string().to_lowercase();
+            let label = record.label.as_deref().unwrap_or("branch");
+            let name = name.unwrap_or_else(|| format!("kept/{label}-{}", &id[id.len() - 8..]));
+            let name = BranchName::new(name)?;
+            // A running server's lifeline cannot be changed from outside: it is stopped, cleanly,
+            // and started anew without one.
+            branch.stop_here(&home, &record, &op).await?;
+            home.storage(project.storage)?
+                .sync(Object::Volume(record.volume))
+                .await?;
+            let (owned, id) = (project.clone(), record.id);
+            let record = home
+                .state()
+                .write_durable(move |tx| {
+                    vacant(tx, &owned, &name)?;
+                    tx.update(id, |branch: &mut BranchRecord| {
+                        branch.ephemeral = false;
+                        branch.lease = None;
+                        branch.name = Some(name);
+                        Ok(())
+                    })
+                })
+                .await?;
+            branch.0.discard.store(false, Ordering::Release);
+            branch.remember(record.clone());
+            branch.start_here(&home, &record, &op).await
+        })
+    }
+
+    /// Discards an ephemeral branch and waits until it is gone. A persistent branch is left as it
+    /// is: see [`delete`](Branch::delete).
+    ///
+    /// # Errors
+    /// What could not be undone; the next `open` tries again.
+    pub async fn close(self) -> Result<()> {
+        self.close_call().await
+    }
+
+    pub(crate) fn close_call(self) -> Call<()> {
+        let discard =
+            self.0.discard.swap(false, Ordering::AcqRel) && self.0.pid == std::process::id();
+        self.call(move |branch, home, op| async move {
+            if !discard {
+                return Ok(());
+            }
+            discard_now(&home, &branch.0.project.record, branch.id(), &op).await
+        })
+    }
+
+    /// Deletes it. Without `force` only if no branch was made from it and it has no snapshot; with
+    /// it, they are deleted too. `main` is never deleted alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`], naming what depends on it.
+    pub async fn delete(&self, force: bool) -> Result<()> {
+        self.delete_call(force).await
+    }
+
+    pub(crate) fn delete_call(&self, force: bool) -> Call<()> {
+        self.call(move |branch, home, op| async move {
+            delete(&home, &branch.0.project.record, branch.id(), force, &op).await?;
+            branch.0.discard.store(false, Ordering::Release);
+            Ok(())
+        })
+    }
+
+    // How the calls above reach the engine.
+
+    fn call<T, F, W>(&self, work: W) -> Call<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send,
+        W: FnOnce(Self, Arc<Home>, Op) -> F + Send + 'static,
+    {
+        let branch = self.clone();
+        engine::call(move |op| async move {
+            let home = Engine::get()?.home(&branch.0.project.config).await?;
+            work(branch, home, op).await
+        })
+    }
+
+    /// An operation that holds the branch's lock alone.
+    fn change<T, F, W>(&self, work: W) -> Call<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send,
+        W: FnOnce(Self, Arc<Home>, Op, Arc<Lock>) -> F + Send + 'static,
+    {
+        self.call(move |branch, home, op| async move {
+            let shown = format!("the branch {}", branch.full_name());
+            let lock = home
+                .lock(branch.id(), Mode::Exclusive, &shown, &op.cancel)
+                .await?;
+            work(branch, home, op, Arc::new(lock)).await
+        })
+    }
+
+    /// The record as it is now.
+    async fn current(&self, home: &Home) -> Result<BranchRecord> {
+        let id = self.id();
+        let found = home
+            .state()
+            .read(move |tx| tx.get::<BranchRecord>(id))
+            .await?;
+        let record = found
+            .filter(|b| b.phase != Phase::Deleting)
+            .ok_or_else(|| gone(self))?;
+        self.remember(record.clone());
+        Ok(record)
+    }
+
+    fn remember(&self, record: BranchRecord) {
+        *self.0.record.lock().unwrap_or_else(|e| e.into_inner()) = record;
+    }
+
+    fn renewed(&self, record: BranchRecord, up: Option<Up>, op: &Op) {
+        self.remember(record);
+        if let Some(up) = up {
+            *self.0.outgoing.lock().unwrap_or_else(|e| e.into_inner()) = up.outgoing;
+        }
+        *self.0.timings.lock().unwrap_or_else(|e| e.into_inner()) = op.steps.timings();
+    }
+
+    /// Records whether a server ought to run, before it is started or stopped.
+    async fn want(&self, home: &Home, wanted: bool) -> Result<BranchRecord> {
+        let (id, shown) = (self.id(), self.full_name());
+        let record = home
+            .state()
+            .write_durable(move |tx| {
+                tx.update(id, |branch: &mut BranchRecord| {
+                    if branch.phase != Phase::Ready {
+                        return Err(Error::new(
+                            ErrorKind::Conflict,
+                            format!("the branch {shown} is being changed"),
+                        ));
+                    }
+                    if branch.ephemeral && !wanted {
+                        return Err(Error::new(
+                            ErrorKind::Conflict,
+                            format!("{shown} is ephemeral: it cannot be stopped"),
+                        )
+                        .with_hint("close it, or keep it first"));
+                    }
+                    branch.wanted = wanted;
+                    Ok(())
+                })
+            })
+            .await?;
+        self.remember(record.clone());
+        Ok(record)
+    }
+
+    async fn start_here(&self, home: &Home, record: &BranchRecord, op: &Op) -> Result<()> {
+        let project = &self.0.project.record;
+        let runtime = home.runtime(project.runtime)?;
+        let location = home
+            .storage(project.storage)?
+            .location(Object::Volume(record.volume));
+        let instance = InstanceRef {
+            id: record.id,
+            location,
+        };
+        if matches!(runtime.status(&instance).await?, Status::Running { .. }) {
+            return Ok(());
+        }
+        // Only its first start can find the parent's password and the parent's subscriptions in
+        // the data; a branch that was created stopped has not had it yet.
+        let boot = Boot {
+            home,
+            project,
+            branch: record,
+            volume: record.volume,
+            doors: Doors::OpenWhenReady,
+            fresh_clone: record.parent.is_some(),
+        };
+        match boot.run(&*runtime, op).await {
+            Ok(up) => {
+                self.renewed(record.clone(), Some(up), op);
+                Ok(())
+            }
+            Err(error) => {
+                match boot::stop(home, project, record.id, record.volume, StopMode::Fast).await {
+                    Ok(()) => Err(error),
+                    Err(cleanup) => Err(error.with_cleanup(cleanup)),
+                }
+            }
+        }
+    }
+
+    async fn stop_here(&self, home: &Home, record: &BranchRecord, op: &Op) -> Result<()> {
+        let project = &self.0.project.record;
+        let stop = boot::stop(home, project, record.id, record.volume, StopMode::Fast);
+        op.steps.run("stop", stop).await
+    }
+}
+
+/// The parts of a branch's URL.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Connection {
+    /// Always 127.0.0.1 here.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// The role.
+    pub user: String,
+    /// The role's password.
+    pub password: String,
+    /// The database.
+    pub database: String,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Branch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let record = self.record();
+        f.debug_struct("Branch")
+            .field("name", &self.full_name())
+            .field("id", &record.id)
+            .field("port", &record.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.discard.swap(false, Ordering::AcqRel) || self.pid != std::process::id() {
+            return;
+        }
+        let config: Config = self.project.config.clone();
+        let project = self.project.record.clone();
+        let id = self.record.lock().unwrap_or_else(|e| e.into_inner()).id;
+        engine::spawn(async move {
+            let work = async {
+                let home = Engine::get()?.home(&config).await?;
+                discard_now(&home, &project, id, &Op::default()).await
+            };
+            if let Err(error) = work.await {
+                tracing::warn!(%error, branch = %id, "cannot discard a branch; the next open will");
+            }
+        });
+    }
+}
+
+/// Undoes a branch under its lock.
+async fn discard_now(home: &Home, project: &ProjectRecord, id: Id, op: &Op) -> Result<()> {
+    let _lock = home
+        .lock(id, Mode::Exclusive, "the branch", &op.cancel)
+        .await?;
+    op.steps
+        .run("teardown", teardown::branch(home, project, id))
+        .await
+}
+
+/// Deletes a branch by the tree's rules.
+async fn delete(home: &Home, project: &ProjectRecord, id: Id, force: bool, op: &Op) -> Result<()> {
+    let scope = project.id.to_string();
+    let (branches, snapshots) = home
+        .state()
+        .read(move |tx| {
+            Ok((
+                tx.list::<BranchRecord>(&scope)?,
+                tx.list::<SnapshotRecord>(&scope)?,
+            ))
+        })
+        .await?;
+    let Some(branch) = branches.iter().find(|b| b.id == id) else {
+        return Ok(());
+    };
+    if branch.parent.is_none() {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("{}/main cannot be deleted alone", project.name),
+        )
+        .with_hint(format!(
+            "delete the whole project: velo project delete {}",
+            project.name
+        )));
+    }
+    // The subtree, parents before their children: ids sort by time.
+    let mut subtree = vec![id];
+    for branch in &branches {
+        if branch
+            .parent
+            .is_some_and(|parent| subtree.contains(&parent))
+        {
+            subtree.push(branch.id);
+        }
+    }
+    let named: Vec<&SnapshotRecord> = snapshots
+        .iter()
+        .filter(|s| s.role == Role::Named && subtree.contains(&s.branch))
+        .collect();
+    if !force {
+        let mut dependents: Vec<String> = branches
+            .iter()
+            .filter(|b| subtree[1..].contains(&b.id))
+            .map(|b| format!("{}/{}", project.name, b.shown()))
+            .collect();
+        dependents.extend(
+            named
+                .iter()
+                .filter(|s| s.branch == id)
+                .filter_map(|s| Some(format!("the snapshot @{}", s.name.as_ref()?))),
+        );
+        if !dependents.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "{}/{} has dependents: {}",
+                    project.name,
+                    branch.shown(),
+                    dependents.join(", ")
+                ),
+            )
+            .with_hint("delete them first, or use force (--force) to delete the subtree"));
+        }
+    }
+    for id in subtree.into_iter().rev() {
+        for snapshot in named.iter().filter(|s| s.branch == id) {
+            let _lock = home
+                .lock(snapshot.id, Mode::Exclusive, "the snapshot", &op.cancel)
+                .await?;
+            teardown::snapshot(home, project, snapshot.id).await?;
+        }
+        discard_now(home, project, id, op).await?;
+    }
+    Ok(())
+}
+
+/// What a reset starts from.
+async fn reset_source(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    target: ResetTarget,
+) -> Result<SourceRecord> {
+    let shown = format!("{}/{}", project.name, branch.shown());
+    let source = match target {
+        ResetTarget::Snapshot(name) if name.contains('@') => BranchSource::Named(name),
+        ResetTarget::Snapshot(name) => BranchSource::Named(format!("{}@{name}", branch.shown())),
+        ResetTarget::Origin => match branch.origin {
+            Some(origin) => BranchSource::Snapshot(origin),
+            None => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!("{shown} keeps no snapshot of the state it began with"),
+                )
+                .with_hint("only persistent branches on a storage that clones do"));
+            }
+        },
+        ResetTarget::Source => match branch.made_from {
+            Origin::Branch(id) => BranchSource::Branch(id),
+            Origin::Snapshot(id) => BranchSource::Snapshot(id),
+            Origin::Initdb => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("{shown} has no parent to be reset to"),
+                )
+                .with_hint("reset it to a snapshot of its own"));
+            }
+        },
+    };
+    let project = project.clone();
+    home.state()
+        .read(move |tx| create::resolve(tx, &project, &source))
+        .await
+}
+
+/// What is known of these branches of a project.
+pub(crate) async fn infos(
+    home: &Home,
+    project: &ProjectRecord,
+    records: Vec<BranchRecord>,
+) -> Result<Vec<BranchInfo>> {
+    let runtime = home.runtime(project.runtime)?;
+    let storage = home.storage(project.storage)?;
+    let mut infos = Vec::with_capacity(records.len());
+    let scope = project.id.to_string();
+    let (all, snapshots) = home
+        .state()
+        .read(move |tx| {
+            Ok((
+                tx.list::<BranchRecord>(&scope)?,
+                tx.list::<SnapshotRecord>(&scope)?,
+            ))
+        })
+        .await?;
+    let shown: std::collections::HashMap<Id, String> =
+        all.iter().map(|b| (b.id, b.shown())).collect();
+    for record in records {
+        let location = storage.location(Object::Volume(record.volume));
+        let status = runtime
+            .status(&InstanceRef {
+                id: record.id,
+                location,
+            })
+            .await?;
+        let (running, pid) = match status {
+            Status::Running { pid } => (true, pid),
+            _ => (false, None),
+        };
+        let state = match record.phase {
+            Phase::Creating => State::Creating,
+            Phase::Deleting => State::Deleting,
+            Phase::Resetting => State::Resetting,
+            Phase::Ready if running => State::Running,
+            Phase::Ready => State::Stopped,
+        };
+        let from_snapshot = match record.made_from {
+            Origin::Snapshot(id) => Some(
+                snapshots
+                    .iter()
+                    .find(|s| s.id == id)
+                    .and_then(|s| Some(s.name.as_ref()?.to_string()))
+                    .unwrap_or_else(|| id.to_string()),
+            ),
+            _ => None,
+        };
+        infos.push(BranchInfo {
+            id: record.id,
+            project: project.name.to_string(),
+            shown: record.shown(),
+            name: record.name.map(String::from),
+            parent: record.parent,
+            parent_shown: record.parent.and_then(|parent| shown.get(&parent).cloned()),
+            from_snapshot,
+            ephemeral: record.ephemeral,
+            state,
+            storage: project.storage,
+            runtime: project.runtime,
+            port: record.port,
+            pid,
+            created_at: record.created_at,
+            cut: record.cut,
+        });
+    }
+    Ok(infos)
+}
+
+fn gone(branch: &Branch) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("the branch {} is gone", branch.full_name()),
+    )
+}
+
+/// Percent-encodes a part of a URL.
+fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

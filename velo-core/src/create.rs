@@ -1,0 +1,484 @@
+//! The story of a branch, from top to bottom.
+//!
+//! 1. Everything is checked, and every id is made.
+//! 2. One transaction records the branch as `Creating`, under this process's lease. No side effect
+//!    comes before it.
+//! 3. The parent is brought to a state that can be cloned, and
+//! 4. its volume is cloned ([`crate::cut`]).
+//! 5. The clone is prepared: what belonged to the parent's server goes.
+//! 6. A server is started on it, and answers ([`crate::boot`]).
+//! 7. One transaction says `Ready`: the commit point.
+//!
+//! A failure anywhere, or a caller who no longer waits, runs the one teardown. A killed process
+//! leaves `Creating` under a dead lease, which the next `open` of any process undoes.
+
+use crate::boot::{Boot, Doors, RunDir, Up, port_is_free};
+use crate::cut::{Cut, From, Tools};
+use crate::engine::Op;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::{BranchName, Id};
+use crate::lock::Mode;
+use crate::postgres::scram::Password;
+use crate::postgres::session::Target;
+use crate::record::{
+    BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
+};
+use crate::runtime::InstanceRef;
+use crate::spec::{BranchSource, BranchSpec, Named};
+use crate::state::Tx;
+use crate::storage::{CloneSpec, Object};
+use crate::teardown;
+use crate::timings::Timings;
+
+/// How often another port is tried when somebody takes one between the look and the start.
+const PORT_TRIES: usize = 5;
+
+/// What a branch is made from, as the records say.
+#[derive(Debug, Clone)]
+pub(crate) enum SourceRecord {
+    Branch(BranchRecord),
+    Snapshot(SnapshotRecord),
+}
+
+impl SourceRecord {
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Branch(branch) => Origin::Branch(branch.id),
+            Self::Snapshot(snapshot) => Origin::Snapshot(snapshot.id),
+        }
+    }
+
+    /// The branch that the new one hangs from in the tree.
+    fn tree_parent(&self) -> Id {
+        match self {
+            Self::Branch(branch) => branch.id,
+            Self::Snapshot(snapshot) => snapshot.branch,
+        }
+    }
+
+    pub(crate) fn object(&self) -> Object {
+        match self {
+            Self::Branch(branch) => Object::Volume(branch.volume),
+            Self::Snapshot(snapshot) => Object::Snapshot(snapshot.id),
+        }
+    }
+
+    /// The password that Velo's role has in it.
+    pub(crate) fn password(&self) -> &Password {
+        match self {
+            Self::Branch(branch) => &branch.password,
+            Self::Snapshot(snapshot) => &snapshot.password,
+        }
+    }
+}
+
+/// A branch that was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) branch: BranchRecord,
+    pub(crate) up: Option<Up>,
+}
+
+/// Creates a branch.
+pub(crate) async fn create(
+    home: &Home,
+    project: &ProjectRecord,
+    spec: &BranchSpec,
+    op: &Op,
+) -> Result<Made> {
+    let name = spec.check()?;
+    let planned = op
+        .steps
+        .run("record", record(home, project, spec, name.as_ref(), op))
+        .await;
+    let (mut branch, source) = match planned {
+        // What holds the name may be the ruin of a dead process.
+        Err(error)
+            if error.kind() == ErrorKind::AlreadyExists
+                && crate::reconcile::run(home).await.undone > 0 =>
+        {
+            record(home, project, spec, name.as_ref(), op).await?
+        }
+        other => other?,
+    };
+    let made = fill(home, project, &mut branch, &source, spec.start, op).await;
+    let done = match made {
+        Ok((cut, up)) => commit(home, branch.clone(), cut, op).await.map(|b| (b, up)),
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok((branch, up)) => Ok(Made { branch, up }),
+        Err(error) => match teardown::branch(home, project, branch.id).await {
+            Ok(()) => Err(error),
+            Err(cleanup) => Err(error.with_cleanup(cleanup)),
+        },
+    }
+}
+
+/// Steps 1 and 2: looks everything up and records the intent, in one transaction.
+async fn record(
+    home: &Home,
+    project: &ProjectRecord,
+    spec: &BranchSpec,
+    name: Option<&BranchName>,
+    op: &Op,
+) -> Result<(BranchRecord, SourceRecord)> {
+    op.cancel.check()?;
+    let lease = home.lease()?;
+    let own_password = Password::generate()?;
+    let candidates = home.port_candidates();
+    let (project, spec, name) = (project.clone(), spec.clone(), name.cloned());
+    let origin = home.storage(project.storage)?.capability().copy_on_write && name.is_some();
+    home.state()
+        .write(move |tx| {
+            alive(tx, &project)?;
+            if let Some(name) = &name {
+                vacant(tx, &project, name)?;
+            }
+            let source = resolve(tx, &project, &spec.from)?;
+            let ephemeral = name.is_none();
+            let id = Id::generate();
+            let volume = VolumeRecord {
+                id: Id::generate(),
+                project: project.id,
+                branch: Some(id),
+                source: Some(source.object()),
+            };
+            let origin = origin.then(Id::generate);
+            let branch = BranchRecord {
+                id,
+                project: project.id,
+                name,
+                label: spec.label,
+                phase: Phase::Creating,
+                ephemeral,
+                lease: Some(lease),
+                parent: Some(source.tree_parent()),
+                made_from: source.origin(),
+                origin,
+                volume: volume.id,
+                port: free_port(tx, candidates)?,
+                // An ephemeral branch shares its source's password, so that its start changes
+                // nothing. A lasting one has its own.
+                password: if ephemeral {
+                    source.password().clone()
+                } else {
+                    own_password
+                },
+                wanted: spec.start,
+                settings: spec.settings,
+                cut: None,
+                created_at: now(),
+                timings: Timings::default(),
+            };
+            tx.insert(&volume)?;
+            tx.insert(&branch)?;
+            if let Some(origin) = origin {
+                tx.insert(&SnapshotRecord {
+                    id: origin,
+                    project: project.id,
+                    branch: id,
+                    name: None,
+                    role: Role::Origin,
+                    phase: Phase::Creating,
+                    lease: Some(lease),
+                    source: Some(Object::Volume(volume.id)),
+                    password: source.password().clone(),
+                    cut: None,
+                    created_at: now(),
+                })?;
+            }
+            Ok((branch, source))
+        })
+        .await
+}
+
+/// Steps 3 to 6.
+async fn fill(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &mut BranchRecord,
+    source: &SourceRecord,
+    start: bool,
+    op: &Op,
+) -> Result<(Cut, Option<Up>)> {
+    op.cancel.check()?;
+    let storage = home.storage(project.storage)?;
+    let volume = Object::Volume(branch.volume);
+    let cut = clone_source(home, project, source, volume, op).await?;
+    if let Some(origin) = branch.origin {
+        let spec = CloneSpec::new(volume, origin);
+        op.steps
+            .run("origin", storage.snapshot(spec, &op.cancel))
+            .await?;
+    }
+    op.cancel.check()?;
+    // Nobody has synced a clone, and a lasting branch must survive a crash of the machine.
+    let sync = async {
+        match branch.ephemeral {
+            true => Ok(()),
+            false => op.steps.run("sync", storage.sync(volume)).await,
+        }
+    };
+    if !start {
+        sync.await?;
+        return Ok((cut, None));
+    }
+    let up = tokio::join!(start_fresh(home, project, branch, source, op), sync);
+    up.1?;
+    let (port, up) = up.0?;
+    branch.port = port;
+    Ok((cut, Some(up)))
+}
+
+/// Steps 3 to 5: clones `source` into `target`, whose record exists, as it is now.
+pub(crate) async fn clone_source(
+    home: &Home,
+    project: &ProjectRecord,
+    source: &SourceRecord,
+    target: Object,
+    op: &Op,
+) -> Result<Cut> {
+    let storage = home.storage(project.storage)?;
+    let runtime = home.runtime(project.runtime)?;
+    let tools = Tools {
+        storage: &*storage,
+        runtime: &*runtime,
+    };
+    match source {
+        SourceRecord::Snapshot(snapshot) => {
+            let cut = snapshot.cut.as_ref().ok_or_else(|| {
+                Error::new(ErrorKind::Conflict, "the snapshot is not complete")
+                    .with_context("snapshot", snapshot.id)
+            })?;
+            let _lock = home
+                .lock(snapshot.id, Mode::Shared, "the snapshot", &op.cancel)
+                .await?;
+            tools
+                .clone(From::Snapshot(snapshot.id, cut), target, op)
+                .await
+        }
+        SourceRecord::Branch(branch) => {
+            let shown = format!("the branch {}", branch.shown());
+            let _lock = home
+                .lock(branch.id, Mode::Shared, &shown, &op.cancel)
+                .await?;
+            // A reset may have given it another volume before the lock was ours.
+            let id = branch.id;
+            let now = home
+                .state()
+                .read(move |tx| tx.get::<BranchRecord>(id))
+                .await?;
+            let branch = now
+                .filter(|b| b.phase == Phase::Ready)
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{shown} is gone")))?;
+            let location = storage.location(Object::Volume(branch.volume));
+            let socket_dir = RunDir::of(home, branch.id).socket();
+            let target_server = Target {
+                socket_dir: &socket_dir,
+                port: branch.port,
+                role: &project.role,
+                database: &project.database,
+                major: project.postgres.version.major,
+            };
+            let instance = InstanceRef {
+                id: branch.id,
+                location,
+            };
+            let from = From::Branch {
+                instance,
+                volume: branch.volume,
+                target: target_server,
+            };
+            tools.clone(from, target, op).await
+        }
+    }
+}
+
+/// Step 6. Returns the port, which is another one where somebody had taken the first.
+async fn start_fresh(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    source: &SourceRecord,
+    op: &Op,
+) -> Result<(u16, Up)> {
+    let runtime = home.runtime(project.runtime)?;
+    let mut branch = branch.clone();
+    for attempt in 1.. {
+        let known = source.password() == &branch.password;
+        let boot = Boot {
+            home,
+            project,
+            branch: &branch,
+            volume: branch.volume,
+            doors: if known {
+                Doors::Open
+            } else {
+                Doors::OpenWhenReady
+            },
+            fresh_clone: true,
+        };
+        match boot.run(&*runtime, op).await {
+            Ok(up) => return Ok((branch.port, up)),
+            Err(error)
+                if attempt < PORT_TRIES
+                    && error.kind() == ErrorKind::Conflict
+                    && !port_is_free(branch.port) =>
+            {
+                let (id, candidates) = (branch.id, home.port_candidates());
+                branch = home
+                    .state()
+                    .write(move |tx| {
+                        let port = free_port(tx, candidates)?;
+                        tx.update(id, |branch: &mut BranchRecord| {
+                            branch.port = port;
+                            Ok(())
+                        })
+                    })
+                    .await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Internal,
+        "unreachable: the loop above returns",
+    ))
+}
+
+/// Step 7.
+async fn commit(home: &Home, made: BranchRecord, cut: Cut, op: &Op) -> Result<BranchRecord> {
+    op.cancel.check()?;
+    let ephemeral = made.ephemeral;
+    let timings = op.steps.timings();
+    let work = move |tx: &Tx<'_>| {
+        if let Some(origin) = made.origin {
+            tx.update(origin, |snapshot: &mut SnapshotRecord| {
+                snapshot.phase = Phase::Ready;
+                snapshot.lease = None;
+                snapshot.cut = Some(cut.clone());
+                Ok(())
+            })?;
+        }
+        tx.update(made.id, |branch: &mut BranchRecord| {
+            branch.phase = Phase::Ready;
+            if !branch.ephemeral {
+                branch.lease = None;
+            }
+            branch.cut = Some(cut.clone());
+            branch.timings = timings;
+            Ok(())
+        })
+    };
+    if ephemeral {
+        home.state().write(work).await
+    } else {
+        home.state().write_durable(work).await
+    }
+}
+
+/// The project is there and not on its way out.
+fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
+    match tx.get::<ProjectRecord>(project.id)? {
+        Some(record) if record.phase == Phase::Ready => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("project {} is gone", project.name),
+        )),
+    }
+}
+
+/// No branch has the name.
+pub(crate) fn vacant(tx: &Tx<'_>, project: &ProjectRecord, name: &BranchName) -> Result<()> {
+    match tx.named::<BranchRecord>(&project.id.to_string(), name.as_str())? {
+        None => Ok(()),
+        Some(_) => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("a branch {}/{name} exists already", project.name),
+        )
+        .with_hint(format!(
+            "take another name, or delete it: velo branch delete {}/{name}",
+            project.name
+        ))),
+    }
+}
+
+/// The records of what a branch is to start from.
+pub(crate) fn resolve(
+    tx: &Tx<'_>,
+    project: &ProjectRecord,
+    source: &BranchSource,
+) -> Result<SourceRecord> {
+    let missing = |what: String| {
+        Error::new(ErrorKind::NotFound, what).with_hint(format!(
+            "velo branch list {0}; velo snapshot list {0}",
+            project.name
+        ))
+    };
+    let branch = |id: Id| {
+        tx.get::<BranchRecord>(id)?
+            .filter(|b| b.project == project.id && b.phase == Phase::Ready)
+            .ok_or_else(|| missing("the branch to start from is gone".into()))
+    };
+    match source {
+        BranchSource::Branch(id) => Ok(SourceRecord::Branch(branch(*id)?)),
+        BranchSource::Snapshot(id) => tx
+            .get::<SnapshotRecord>(*id)?
+            .filter(|s| s.project == project.id && s.phase == Phase::Ready)
+            .map(SourceRecord::Snapshot)
+            .ok_or_else(|| missing("the snapshot to start from is gone".into())),
+        BranchSource::Named(text) => {
+            let named: Named = text.parse()?;
+            let parent = tx
+                .named::<BranchRecord>(&project.id.to_string(), named.branch.as_str())?
+                .ok_or_else(|| {
+                    missing(format!(
+                        "there is no branch {}/{}",
+                        project.name, named.branch
+                    ))
+                })?;
+            if parent.phase == Phase::Creating || parent.phase == Phase::Deleting {
+                return Err(missing(format!(
+                    "the branch {}/{} is just being made or deleted",
+                    project.name, named.branch
+                )));
+            }
+            let Some(snapshot) = named.snapshot else {
+                return Ok(SourceRecord::Branch(parent));
+            };
+            find_snapshot(tx, &parent, snapshot.as_str())?
+                .filter(|s| s.phase == Phase::Ready)
+                .map(SourceRecord::Snapshot)
+                .ok_or_else(|| {
+                    missing(format!(
+                        "there is no snapshot {}/{}@{snapshot}",
+                        project.name, named.branch
+                    ))
+                })
+        }
+    }
+}
+
+/// The named snapshot of a branch.
+pub(crate) fn find_snapshot(
+    tx: &Tx<'_>,
+    branch: &BranchRecord,
+    name: &str,
+) -> Result<Option<SnapshotRecord>> {
+    Ok(tx
+        .list::<SnapshotRecord>(&branch.project.to_string())?
+        .into_iter()
+        .find(|s| s.branch == branch.id && s.name.as_ref().is_some_and(|n| n.as_str() == name)))
+}
+
+/// A port that no record names and that nobody listens on.
+pub(crate) fn free_port(tx: &Tx<'_>, candidates: impl Iterator<Item = u16>) -> Result<u16> {
+    let taken = tx.ports()?;
+    let mut candidates = candidates.filter(|port| !taken.contains(port));
+    candidates.find(|port| port_is_free(*port)).ok_or_else(|| {
+        Error::new(ErrorKind::Exhausted, "every port of the range is taken")
+            .with_hint("delete branches, or set VELO_PORTS to a larger range")
+    })
+}

@@ -1,0 +1,212 @@
+//! The settings that a branch's server is started with, on its command line, so that the parent's
+//! `postgresql.conf` and `ALTER SYSTEM` survive in the data as they are. What the command line
+//! holds, `ALTER SYSTEM` does not change.
+
+use std::path::Path;
+
+use crate::postgres::control::ControlFile;
+
+/// A server to write settings for.
+pub(crate) struct Server<'a> {
+    pub(crate) major: u32,
+    pub(crate) data: &'a Path,
+    pub(crate) hba: &'a Path,
+    pub(crate) ident: &'a Path,
+    pub(crate) socket_dir: &'a Path,
+    pub(crate) port: u16,
+    pub(crate) tcp: bool,
+    pub(crate) ephemeral: bool,
+    pub(crate) control: &'a ControlFile,
+    /// Whether it will recover as a clone of a standby.
+    pub(crate) recovery: bool,
+}
+
+/// What keeps a branch from acting on its parent or on the world: name, value, first major that
+/// knows it (an unknown name on the command line is fatal), and why.
+#[rustfmt::skip]
+const FORCED: &[(&str, &str, u32, &str)] = &[
+    ("archive_mode", "off", 14, "it would archive into the parent's archive"),
+    ("archive_command", "", 14, "the same"),
+    ("archive_library", "", 15, "the same"),
+    ("restore_command", "", 14, "it would read, and could write, elsewhere"),
+    ("archive_cleanup_command", "", 14, "the same"),
+    ("recovery_end_command", "", 14, "the same"),
+    ("primary_conninfo", "", 14, "it would follow the parent's primary"),
+    ("primary_slot_name", "", 14, "the same"),
+    ("synchronous_standby_names", "", 14, "its first commit would wait for ever"),
+    ("sync_replication_slots", "off", 17, "it would connect to the parent's primary"),
+    ("max_logical_replication_workers", "0", 14, "its subscriptions would pull from their publishers"),
+    ("recovery_target", "", 14, "only one target may be set, and this data has reached its own"),
+    ("recovery_target_lsn", "", 14, "the same"),
+    ("recovery_target_name", "", 14, "the same"),
+    ("recovery_target_time", "", 14, "the same"),
+    ("recovery_target_xid", "", 14, "the same"),
+    ("recovery_target_action", "promote", 14, "a branch is for writing"),
+    ("recovery_target_timeline", "current", 14, "no other timeline belongs to this data"),
+    ("external_pid_file", "", 14, "it would overwrite the parent's"),
+    ("logging_collector", "off", 14, "log_directory may be the parent's"),
+    ("log_destination", "stderr", 14, "the system's log is shared"),
+    ("cluster_name", "", 14, "it would bear the parent's name in process lists"),
+    ("unix_socket_group", "", 14, "the server's user may not be in the parent's group"),
+    ("bonjour", "off", 14, "it would announce itself in the network"),
+    ("ssl", "off", 14, "it listens on this machine alone; the parent's key may be out of reach"),
+    ("event_source", "PostgreSQL", 14, "the parent's name in the system's event log"),
+];
+
+/// Names that [`of`] gives values of its own for each server.
+const PLACE: [&str; 8] = [
+    "data_directory",
+    "config_file",
+    "hba_file",
+    "ident_file",
+    "listen_addresses",
+    "port",
+    "unix_socket_directories",
+    "unix_socket_permissions",
+];
+
+/// What an ephemeral branch gives up for speed and memory: name, value, first major, and why.
+/// None of it changes what SQL sees.
+#[rustfmt::skip]
+const EPHEMERAL: &[(&str, &str, u32, &str)] = &[
+    ("fsync", "off", 14, "nobody wants it after a crash of the machine"),
+    ("synchronous_commit", "off", 14, "the same"),
+    ("full_page_writes", "off", 14, "the same; half of the WAL"),
+    ("wal_init_zero", "off", 14, "a new segment takes no space before it is written"),
+    ("wal_recycle", "off", 14, "the same"),
+    ("shared_buffers", "16MB", 14, "idle branches are many; the kernel caches their files"),
+    ("huge_pages", "off", 14, "they could not be shared out among many"),
+    ("io_method", "sync", 18, "no worker processes: less memory, and a faster start"),
+    ("max_wal_size", "256MB", 14, "a branch that nobody keeps need not hold much WAL"),
+    ("min_wal_size", "32MB", 14, "the same"),
+];
+
+/// What a persistent branch is given: full durability as its data says, and a recovery that does
+/// not open every file.
+#[rustfmt::skip]
+const PERSISTENT: &[(&str, &str, u32, &str)] = &[
+    ("recovery_init_sync_method", "syncfs", 14, "one call instead of opening every file"),
+];
+
+/// The forced settings of a major.
+pub(crate) fn forced(major: u32) -> Vec<(&'static str, String)> {
+    rows(FORCED, major).collect()
+}
+
+fn rows(
+    table: &'static [(&str, &str, u32, &str)],
+    major: u32,
+) -> impl Iterator<Item = (&'static str, String)> {
+    table
+        .iter()
+        .filter(move |(_, _, since, _)| major >= *since)
+        .map(|(name, value, _, _)| (*name, (*value).to_owned()))
+}
+
+/// Whether `name` is Velo's own, so that a caller may not set it.
+pub(crate) fn is_forced(name: &str) -> bool {
+    let same = |own: &str| own.eq_ignore_ascii_case(name);
+    FORCED.iter().any(|(own, ..)| same(own)) || PLACE.iter().any(|own| same(own))
+}
+
+/// All settings of a server.
+pub(crate) fn of(server: &Server<'_>) -> Vec<(String, String)> {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let mut settings = forced(server.major);
+    let table = if server.ephemeral {
+        EPHEMERAL
+    } else {
+        PERSISTENT
+    };
+    settings.extend(rows(table, server.major));
+    settings.extend([
+        // A parent's own setting would start the clone's server on the parent's folder.
+        ("data_directory", path(server.data)),
+        ("hba_file", path(server.hba)),
+        ("ident_file", path(server.ident)),
+        (
+            "listen_addresses",
+            if server.tcp { "127.0.0.1" } else { "" }.to_owned(),
+        ),
+        ("port", server.port.to_string()),
+        ("unix_socket_directories", quoted(&path(server.socket_dir))),
+        // The folder of the socket keeps others out.
+        ("unix_socket_permissions", "0700".to_owned()),
+    ]);
+    let prepared = server.control.max_prepared_xacts;
+    if prepared > 0 {
+        // With fewer, a server whose data holds a prepared transaction does not start.
+        settings.push(("max_prepared_transactions", prepared.to_string()));
+    }
+    if server.recovery {
+        settings.push(("restore_command", "false".to_owned()));
+        // Nobody is let in before it is consistent, and it may have fewer connections than the
+        // primary it comes from.
+        settings.push(("hot_standby", "off".to_owned()));
+    }
+    settings
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// An element of a list setting.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// Whether a configuration file may load pg_cron, which would run the parent's jobs in the branch:
+/// it names it, or takes in another file. Only then the server's own parser is asked.
+pub(crate) fn may_preload_pg_cron(conf: &[u8]) -> bool {
+    conf.split(|b| *b == b'\n').any(|line| {
+        let line = line.trim_ascii_start();
+        !line.starts_with(b"#")
+            && (line.to_ascii_lowercase().starts_with(b"include")
+                || line
+                    .windows(7)
+                    .any(|part| part.eq_ignore_ascii_case(b"pg_cron")))
+    })
+}
+
+/// A list of libraries without pg_cron.
+pub(crate) fn without_pg_cron(list: &str) -> String {
+    list.split(',')
+        .map(str::trim)
+        .filter(|library| {
+            let name = library
+                .trim_matches('"')
+                .rsplit('/')
+                .next()
+                .unwrap_or_default();
+            !name.trim_end_matches(".so").eq_ignore_ascii_case("pg_cron") && !library.is_empty()
+        })
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pg_cron_is_found_and_left_out() {
+        assert!(may_preload_pg_cron(
+            b"a = 1\nshared_preload_libraries = 'x, pg_cron'\n"
+        ));
+        assert!(may_preload_pg_cron(b"  include_dir 'conf.d'\n"));
+        assert!(!may_preload_pg_cron(
+            b"#shared_preload_libraries = 'pg_cron'\n# include 'x'\n"
+        ));
+        assert_eq!(
+            without_pg_cron("a, pg_cron,\"b\",$libdir/pg_cron, c.so"),
+            "a,\"b\",c.so"
+        );
+        assert_eq!(without_pg_cron("pg_cron"), "");
+    }
+
+    #[test]
+    fn a_caller_may_not_set_what_is_forced() {
+        assert!(is_forced("Port") && is_forced("archive_command") && is_forced("data_directory"));
+        assert!(!is_forced("work_mem"));
+    }
+}

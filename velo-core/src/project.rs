@@ -1,0 +1,812 @@
+//! [`Project`]: a repository of branches.
+
+use std::sync::Arc;
+
+use crate::boot::{Boot, Doors, RunDir};
+use crate::branch::{self, Branch, BranchInfo};
+use crate::config::Config;
+use crate::create::{free_port, vacant};
+use crate::cut::{Cut, Method};
+use crate::engine::{self, Call, Engine, Op};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::{BranchName, Id, ProjectName};
+use crate::postgres::binaries::{self, Search};
+use crate::postgres::control;
+use crate::postgres::scram::{self, Password};
+use crate::postgres::session::{Session, Target, ident, literal};
+use crate::record::{
+    BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
+};
+use crate::runtime::{Runtime, RuntimeKind, ToolSpec};
+use crate::snapshot::{Snapshot, SnapshotInfo};
+use crate::spec::Named;
+use crate::storage::{self, Object, Storage, StorageKind, VolumeSpec};
+use crate::teardown;
+use crate::timings::Timings;
+
+/// A project: branches and snapshots of one PostgreSQL cluster, beginning with the branch `main`.
+///
+/// A handle is cheap to clone, and dropping it changes nothing.
+///
+/// ```no_run
+/// # async fn example() -> velo_core::Result<()> {
+/// use velo_core::{Branch, BranchSpec, Project};
+/// let project = Project::create("api").await?;
+/// let branch = Branch::create(&project, BranchSpec::ephemeral()).await?;
+/// println!("{}", branch.url());
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Project(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) record: ProjectRecord,
+    timings: Timings,
+}
+
+/// What is known of a project.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProjectInfo {
+    /// Its name.
+    pub name: ProjectName,
+    /// Its identity.
+    pub id: Id,
+    /// The storage that its branches really use; never `auto`.
+    pub storage: StorageKind,
+    /// The runtime of its servers.
+    pub runtime: RuntimeKind,
+    /// The PostgreSQL that its servers run.
+    pub postgres: crate::postgres::Installation,
+    /// The role that URLs name.
+    pub role: String,
+    /// The database that URLs name.
+    pub database: String,
+    /// When it was made, in milliseconds since 1970, UTC.
+    pub created_at: u64,
+}
+
+/// Opens or creates a [`Project`] with other settings than the environment's.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ProjectBuilder {
+    name: String,
+    config: Option<Config>,
+    role: String,
+    database: String,
+    locale: Option<String>,
+}
+
+impl Project {
+    /// Opens the project `name` with the settings of the environment.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    pub async fn open(name: impl Into<String>) -> Result<Self> {
+        Self::builder(name).open().await
+    }
+
+    /// Creates the project `name` with the settings of the environment: an empty PostgreSQL
+    /// cluster (`initdb`), whose branch `main` runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`], [`ErrorKind::PostgresMissing`], ….
+    pub async fn create(name: impl Into<String>) -> Result<Self> {
+        Self::builder(name).create().await
+    }
+
+    /// Opens or creates with other settings.
+    pub fn builder(name: impl Into<String>) -> ProjectBuilder {
+        ProjectBuilder {
+            name: name.into(),
+            config: None,
+            role: "postgres".into(),
+            database: "postgres".into(),
+            locale: None,
+        }
+    }
+
+    /// Every project of the home, oldest first.
+    ///
+    /// # Errors
+    /// If the home cannot be opened.
+    pub async fn list(config: &Config) -> Result<Vec<ProjectInfo>> {
+        Self::list_call(config).await
+    }
+
+    pub(crate) fn list_call(config: &Config) -> Call<Vec<ProjectInfo>> {
+        let config = config.clone();
+        engine::call(move |_| async move {
+            let home = Engine::get()?.home(&config).await?;
+            let records = home.state().read(|tx| tx.list::<ProjectRecord>("")).await?;
+            Ok(records
+                .iter()
+                .filter(|r| r.phase == Phase::Ready)
+                .map(info)
+                .collect())
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.record.name.as_str()
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.0.record.id
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn info(&self) -> ProjectInfo {
+        info(&self.0.record)
+    }
+
+    /// The settings it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// What each step of its creation took; empty if it was only opened.
+    #[must_use]
+    pub fn timings(&self) -> &Timings {
+        &self.0.timings
+    }
+
+    /// Its branch `main`.
+    ///
+    /// # Errors
+    /// If the project is gone.
+    pub async fn main(&self) -> Result<Branch> {
+        self.branch("main").await
+    }
+
+    /// The branch with this name, or an ephemeral one by its id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    pub async fn branch(&self, name: impl Into<String>) -> Result<Branch> {
+        self.branch_call(name.into()).await
+    }
+
+    pub(crate) fn branch_call(&self, name: String) -> Call<Branch> {
+        let project = self.0.clone();
+        engine::call(move |_| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            let record = find_branch(&home, &project.record, &name).await?;
+            Ok(Branch::of(
+                &project,
+                record,
+                None,
+                Timings::default(),
+                false,
+            ))
+        })
+    }
+
+    /// Every branch, oldest first: ephemeral ones too, and those being made or deleted.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub async fn branches(&self) -> Result<Vec<BranchInfo>> {
+        self.branches_call().await
+    }
+
+    pub(crate) fn branches_call(&self) -> Call<Vec<BranchInfo>> {
+        let project = self.0.clone();
+        engine::call(move |_| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            let scope = project.record.id.to_string();
+            let records = home
+                .state()
+                .read(move |tx| tx.list::<BranchRecord>(&scope))
+                .await?;
+            branch::infos(&home, &project.record, records).await
+        })
+    }
+
+    /// The snapshot `branch@name`, or with this id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    pub async fn snapshot(&self, name: impl Into<String>) -> Result<Snapshot> {
+        self.snapshot_call(name.into()).await
+    }
+
+    pub(crate) fn snapshot_call(&self, name: String) -> Call<Snapshot> {
+        let project = self.0.clone();
+        engine::call(move |_| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            let wanted = match name.parse::<Id>() {
+                Ok(id) => crate::spec::BranchSource::Snapshot(id),
+                Err(_) if name.parse::<Named>()?.snapshot.is_none() => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidInput,
+                        format!("{name:?} names no snapshot"),
+                    )
+                    .with_hint("write branch@snapshot, like main@before"));
+                }
+                Err(_) => crate::spec::BranchSource::Named(name),
+            };
+            let record = project.record.clone();
+            let (snapshot, branch) = home
+                .state()
+                .read(
+                    move |tx| match crate::create::resolve(tx, &record, &wanted)? {
+                        crate::create::SourceRecord::Snapshot(snapshot) => {
+                            let branch = tx.get::<BranchRecord>(snapshot.branch)?;
+                            Ok((snapshot, branch))
+                        }
+                        crate::create::SourceRecord::Branch(_) => {
+                            Err(Error::new(ErrorKind::NotFound, "no such snapshot"))
+                        }
+                    },
+                )
+                .await?;
+            Ok(Snapshot::of(&project, snapshot, branch.as_ref()))
+        })
+    }
+
+    /// Every named snapshot, oldest first.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        self.snapshots_call().await
+    }
+
+    pub(crate) fn snapshots_call(&self) -> Call<Vec<SnapshotInfo>> {
+        let project = self.0.clone();
+        engine::call(move |_| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            crate::snapshot::infos(&home, &project.record).await
+        })
+    }
+
+    /// Deletes the project with everything in it. Without `force` only if `main` is its only
+    /// branch, and it has no snapshot.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`], naming the branches, without `force`.
+    pub async fn delete(&self, force: bool) -> Result<()> {
+        self.delete_call(force).await
+    }
+
+    pub(crate) fn delete_call(&self, force: bool) -> Call<()> {
+        let project = self.0.clone();
+        engine::call(move |_| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            let (id, name) = (project.record.id, project.record.name.clone());
+            let others = home
+                .state()
+                .read(move |tx| {
+                    let scope = id.to_string();
+                    let mut others: Vec<String> = tx
+                        .list::<BranchRecord>(&scope)?
+                        .iter()
+                        .filter(|b| b.parent.is_some())
+                        .map(|b| format!("{name}/{}", b.shown()))
+                        .collect();
+                    let snapshots = tx.list::<SnapshotRecord>(&scope)?;
+                    others.extend(
+                        snapshots
+                            .iter()
+                            .filter(|s| s.role == Role::Named)
+                            .filter_map(|s| Some(format!("the snapshot {}", s.name.as_ref()?))),
+                    );
+                    Ok(others)
+                })
+                .await?;
+            if !force && !others.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "project {} is not empty: {}",
+                        project.record.name,
+                        others.join(", ")
+                    ),
+                )
+                .with_hint("delete them first, or use force (--force) to delete all of it"));
+            }
+            teardown::project(&home, &project.record).await
+        })
+    }
+}
+
+impl ProjectBuilder {
+    /// The settings to use instead of those of the file and the environment.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// For a new project: the superuser that URLs name (`postgres` unless told).
+    pub fn role(mut self, role: impl Into<String>) -> Self {
+        self.role = role.into();
+        self
+    }
+
+    /// For a new project: the database that URLs name (`postgres` unless told).
+    pub fn database(mut self, database: impl Into<String>) -> Self {
+        self.database = database.into();
+        self
+    }
+
+    /// For a new project: the locale of its databases, as `initdb --locale` takes it. Unless told
+    /// it is `C.UTF-8`, which sorts by code point and does not depend on the system's version.
+    pub fn locale(mut self, locale: impl Into<String>) -> Self {
+        self.locale = Some(locale.into());
+        self
+    }
+
+    /// Opens the project.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    pub async fn open(self) -> Result<Project> {
+        self.open_call().await
+    }
+
+    /// Creates the project.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if the name is taken, [`ErrorKind::PostgresMissing`] if no
+    /// PostgreSQL is found, [`ErrorKind::Unsupported`] if the storage does not work in the home.
+    pub async fn create(self) -> Result<Project> {
+        self.create_call().await
+    }
+
+    /// Opens the project, or creates it if there is none. Of several processes that do so at once
+    /// one creates it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub async fn open_or_create(self) -> Result<Project> {
+        self.open_or_create_call().await
+    }
+
+    pub(crate) fn open_call(self) -> Call<Project> {
+        engine::call(move |_| self.open_here())
+    }
+
+    pub(crate) fn create_call(self) -> Call<Project> {
+        engine::call(move |op| async move { self.create_here(&op).await })
+    }
+
+    pub(crate) fn open_or_create_call(self) -> Call<Project> {
+        engine::call(move |op| async move {
+            let config = self.settings()?;
+            let home = Engine::get()?.home(&config).await?;
+            let name = ProjectName::new(self.name.clone())?;
+            let _lock = crate::lock::Lock::take(
+                &home.lock_path(&format!("create-{name}")),
+                crate::lock::Mode::Exclusive,
+                home.config.start_timeout * 2,
+                &format!("the project {name}"),
+                &op.cancel,
+            )
+            .await?;
+            match self.clone().open_here().await {
+                Err(error) if error.kind() == ErrorKind::NotFound => self.create_here(&op).await,
+                other => other,
+            }
+        })
+    }
+
+    fn settings(&self) -> Result<Config> {
+        self.config.clone().map_or_else(Config::load, Ok)
+    }
+
+    async fn open_here(self) -> Result<Project> {
+        let config = self.settings()?;
+        let name = ProjectName::new(self.name)?;
+        let home = Engine::get()?.home(&config).await?;
+        let wanted = name.to_string();
+        let found = home
+            .state()
+            .read(move |tx| tx.named::<ProjectRecord>("", &wanted))
+            .await?;
+        let record = found.filter(|r| r.phase == Phase::Ready).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("there is no project {name}"))
+                .with_hint(format!("create it: velo project create {name}"))
+                .with_context("home", config.home.display())
+        })?;
+        // Fails now, with the reason, if this build or machine lacks what the project needs.
+        fits(
+            &*home.storage(record.storage)?,
+            &*home.runtime(record.runtime)?,
+        )?;
+        Ok(Project(Arc::new(Inner {
+            config,
+            record,
+            timings: Timings::default(),
+        })))
+    }
+
+    async fn create_here(self, op: &Op) -> Result<Project> {
+        let config = self.settings()?;
+        let name = ProjectName::new(self.name.clone())?;
+        check_identifier("role", &self.role)?;
+        check_identifier("database", &self.database)?;
+        let home = Engine::get()?.home(&config).await?;
+        let user = home.server_user();
+        let postgres = binaries::find(&Search::from(&config), user).await?;
+        let storage = storage::build(config.storage, &config.home).await?;
+        let runtime = home.runtime(config.runtime)?;
+        fits(&*storage, &*runtime)?;
+        let kind = storage.capability().name.parse()?;
+
+        let lease = home.lease()?;
+        let project = ProjectRecord {
+            id: Id::generate(),
+            name: name.clone(),
+            phase: Phase::Creating,
+            lease: Some(lease),
+            storage: kind,
+            runtime: config.runtime,
+            postgres,
+            role: self.role.clone(),
+            database: self.database.clone(),
+            created_at: now(),
+        };
+        let main = self.record(&home, &project, lease).await;
+        let main = match main {
+            Err(error)
+                if error.kind() == ErrorKind::AlreadyExists
+                    && crate::reconcile::run(&home).await.undone > 0 =>
+            {
+                self.record(&home, &project, lease).await?
+            }
+            other => other?,
+        };
+        let made = self
+            .fill(&home, &project, &main, &*storage, &*runtime, op)
+            .await;
+        let done = match made {
+            Ok(cut) => commit(&home, &project, &main, cut, op).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(record) => {
+                let timings = op.steps.timings();
+                Ok(Project(Arc::new(Inner {
+                    config,
+                    record,
+                    timings,
+                })))
+            }
+            Err(error) => match teardown::project(&home, &project).await {
+                Ok(()) => Err(error),
+                Err(cleanup) => Err(error.with_cleanup(cleanup)),
+            },
+        }
+    }
+
+    /// Records the project and its `main` before anything is made.
+    async fn record(
+        &self,
+        home: &Home,
+        project: &ProjectRecord,
+        lease: Id,
+    ) -> Result<BranchRecord> {
+        let password = Password::generate()?;
+        let candidates = home.port_candidates();
+        let project = project.clone();
+        home.state()
+            .write(move |tx| {
+                let name = project.name.as_str();
+                if tx.named::<ProjectRecord>("", name)?.is_some() {
+                    return Err(Error::new(
+                        ErrorKind::AlreadyExists,
+                        format!("a project {name} exists already"),
+                    )
+                    .with_hint("take another name, or delete it: velo project delete"));
+                }
+                tx.insert(&project)?;
+                vacant(tx, &project, &BranchName::main())?;
+                let id = Id::generate();
+                let volume = VolumeRecord {
+                    id: Id::generate(),
+                    project: project.id,
+                    branch: Some(id),
+                    source: None,
+                };
+                tx.insert(&volume)?;
+                let main = BranchRecord {
+                    id,
+                    project: project.id,
+                    name: Some(BranchName::main()),
+                    label: None,
+                    phase: Phase::Creating,
+                    ephemeral: false,
+                    lease: Some(lease),
+                    parent: None,
+                    made_from: Origin::Initdb,
+                    origin: None,
+                    volume: volume.id,
+                    port: free_port(tx, candidates)?,
+                    password,
+                    wanted: true,
+                    settings: Default::default(),
+                    cut: None,
+                    created_at: now(),
+                    timings: Timings::default(),
+                };
+                tx.insert(&main)?;
+                Ok(main)
+            })
+            .await
+    }
+
+    async fn fill(
+        &self,
+        home: &Home,
+        project: &ProjectRecord,
+        main: &BranchRecord,
+        storage: &dyn Storage,
+        runtime: &dyn Runtime,
+        op: &Op,
+    ) -> Result<Cut> {
+        op.cancel.check()?;
+        let volume = Object::Volume(main.volume);
+        let mut spec = VolumeSpec::new(main.volume);
+        if let Some(user) = home.server_user() {
+            spec = spec.owner(user.uid, user.gid);
+        }
+        op.steps.run("volume", storage.create_volume(spec)).await?;
+        op.steps
+            .run("initdb", self.initdb(home, project, main, storage, runtime))
+            .await?;
+        op.cancel.check()?;
+        let control = control::read(
+            &storage
+                .location(volume)
+                .host_path()
+                .join("global/pg_control"),
+        )?;
+        // initdb was told not to sync: all of it is synced at once, while the server starts.
+        let boot = Boot {
+            home,
+            project,
+            branch: main,
+            volume: main.volume,
+            doors: Doors::Open,
+            fresh_clone: false,
+        };
+        let (up, synced) = tokio::join!(
+            boot.run(runtime, op),
+            op.steps.run("sync", storage.sync(volume))
+        );
+        synced?;
+        up?;
+        self.make_database(home, project, main).await?;
+        Ok(Cut {
+            method: Method::Stopped,
+            lsn: control.checkpoint,
+            next_xid: control.next_xid,
+            oldest_active_xid: control.oldest_active_xid,
+            timeline: control.timeline,
+            at: now(),
+            system_identifier: control.system_identifier,
+            major: control.major,
+            in_recovery: false,
+        })
+    }
+
+    async fn initdb(
+        &self,
+        home: &Home,
+        project: &ProjectRecord,
+        main: &BranchRecord,
+        storage: &dyn Storage,
+        runtime: &dyn Runtime,
+    ) -> Result<()> {
+        let user = home.server_user();
+        // The password reaches initdb as a verifier in a file that only the server's user reads.
+        let secret = RunDir::of(home, main.id).secret(&scram::verifier(&main.password)?, user)?;
+        let location = storage.location(Object::Volume(main.volume));
+        let mut output = None;
+        for locale in locales(self.locale.as_deref(), project.postgres.version.major) {
+            let mut args: Vec<String> = [
+                "-D",
+                "{}",
+                "--encoding=UTF8",
+                "--data-checksums",
+                "--no-sync",
+                "--no-instructions",
+                "--auth-local=peer",
+                "--auth-host=reject",
+            ]
+            .map(str::to_owned)
+            .to_vec();
+            args.push(format!("--username={}", project.role));
+            args.push(format!("--pwfile={}", secret.display()));
+            args.extend(locale);
+            let spec = ToolSpec {
+                postgres: project.postgres.clone(),
+                tool: "initdb",
+                args,
+                location: location.clone(),
+            };
+            let ran = runtime.run(spec).await?;
+            let again = !ran.success && self.locale.is_none() && ran.stderr.contains("locale");
+            output = Some(ran);
+            if !again {
+                break;
+            }
+        }
+        RunDir::of(home, main.id).forget_secret()?;
+        match output {
+            Some(output) if output.success => Ok(()),
+            Some(output) => {
+                let line = |l: &&str| l.contains("error:") || l.contains("FATAL:");
+                let text = output.stderr;
+                let why = text
+                    .lines()
+                    .find(line)
+                    .or(text.lines().last())
+                    .unwrap_or_default();
+                let kind = if text.contains("No space left on device") {
+                    ErrorKind::Exhausted
+                } else {
+                    ErrorKind::Postgres
+                };
+                Err(Error::new(
+                    kind,
+                    format!("initdb failed ({}): {}", output.status, why.trim()),
+                )
+                .with_context("stderr", text))
+            }
+            None => Err(Error::new(ErrorKind::Internal, "no locale to try")),
+        }
+    }
+
+    /// The project's database, if it is not the one that initdb makes.
+    async fn make_database(
+        &self,
+        home: &Home,
+        project: &ProjectRecord,
+        main: &BranchRecord,
+    ) -> Result<()> {
+        if project.database == "postgres" {
+            return Ok(());
+        }
+        let socket_dir = RunDir::of(home, main.id).socket();
+        let session = Session::connect(Target {
+            socket_dir: &socket_dir,
+            port: main.port,
+            role: &project.role,
+            database: "postgres",
+            major: project.postgres.version.major,
+        })
+        .await?;
+        let exists = format!(
+            "SELECT count(*) FROM pg_database WHERE datname = {}",
+            literal(&project.database)
+        );
+        if session.value("look for the database", &exists).await? == "0" {
+            let sql = format!("CREATE DATABASE {}", ident(&project.database));
+            session
+                .execute("create the project's database", &sql)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// The locale arguments to try, best first.
+fn locales(chosen: Option<&str>, major: u32) -> Vec<Vec<String>> {
+    match chosen {
+        Some(locale) => vec![vec![format!("--locale={locale}")]],
+        None if major >= 17 => vec![vec![
+            "--locale=C".into(),
+            "--locale-provider=builtin".into(),
+            "--builtin-locale=C.UTF-8".into(),
+        ]],
+        None => vec![vec!["--locale=C.UTF-8".into()], vec!["--locale=C".into()]],
+    }
+}
+
+fn check_identifier(what: &str, name: &str) -> Result<()> {
+    if name.is_empty()
+        || name.len() > 63
+        || name.chars().any(char::is_control)
+        || name.starts_with("pg_")
+    {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{name:?} is not a {what} name"),
+        )
+        .with_hint("PostgreSQL's names have 1 to 63 bytes and do not begin with pg_"));
+    }
+    Ok(())
+}
+
+async fn commit(
+    home: &Home,
+    project: &ProjectRecord,
+    main: &BranchRecord,
+    cut: Cut,
+    op: &Op,
+) -> Result<ProjectRecord> {
+    op.cancel.check()?;
+    let (project, main, timings) = (project.id, main.id, op.steps.timings());
+    home.state()
+        .write_durable(move |tx| {
+            tx.update(main, |branch: &mut BranchRecord| {
+                branch.phase = Phase::Ready;
+                branch.lease = None;
+                branch.cut = Some(cut);
+                branch.timings = timings;
+                Ok(())
+            })?;
+            tx.update(project, |project: &mut ProjectRecord| {
+                project.phase = Phase::Ready;
+                project.lease = None;
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Refuses a storage and a runtime that cannot work together.
+fn fits(storage: &dyn Storage, runtime: &dyn Runtime) -> Result<()> {
+    let probe = storage.location(Object::Volume(Id::generate()));
+    let on_host = matches!(probe, storage::Location::HostPath(_));
+    if runtime.capability().needs_host_path && !on_host {
+        return Err(Error::new(
+            ErrorKind::Incompatible,
+            format!(
+                "the runtime {} needs folders of this machine, and the storage {} has none",
+                runtime.capability().name,
+                storage.capability().name
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn info(record: &ProjectRecord) -> ProjectInfo {
+    ProjectInfo {
+        name: record.name.clone(),
+        id: record.id,
+        storage: record.storage,
+        runtime: record.runtime,
+        postgres: record.postgres.clone(),
+        role: record.role.clone(),
+        database: record.database.clone(),
+        created_at: record.created_at,
+    }
+}
+
+/// A branch by its name or id.
+async fn find_branch(home: &Home, project: &ProjectRecord, name: &str) -> Result<BranchRecord> {
+    let (scope, wanted) = (project.id, name.to_owned());
+    let by_id = name.parse::<Id>().ok();
+    if by_id.is_none() {
+        BranchName::new(name)?;
+    }
+    let found = home
+        .state()
+        .read(move |tx| match by_id {
+            Some(id) => Ok(tx.get::<BranchRecord>(id)?.filter(|b| b.project == scope)),
+            None => tx.named::<BranchRecord>(&scope.to_string(), &wanted),
+        })
+        .await?;
+    found
+        .filter(|b| b.phase != Phase::Creating && b.phase != Phase::Deleting)
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("there is no branch {}/{name}", project.name),
+            )
+            .with_hint(format!("velo branch list {}", project.name))
+        })
+}

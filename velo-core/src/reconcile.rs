@@ -1,0 +1,131 @@
+//! Undoing or finishing what dead processes left.
+//!
+//! Whatever is recorded under a lease whose holder is dead is nobody's: a branch that was being
+//! made, an ephemeral one, a deletion or a reset half done. Whoever takes the dead lease finishes
+//! it from the record alone.
+
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::home::Home;
+use crate::id::Id;
+use crate::lease::Dead;
+use crate::lock::{Lock, Mode};
+use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord};
+use crate::{reset, teardown};
+
+/// How long one `open` may spend on it; the next one goes on.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What one round did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outcome {
+    /// Records that were undone or finished.
+    pub(crate) undone: usize,
+}
+
+/// At the opening of a home: one process does it, and the others do not wait for it.
+pub(crate) async fn at_open(home: &Home) {
+    run(home).await;
+}
+
+/// One bounded round. Its errors are logged: what could not be undone stays recorded under a dead
+/// lease, and `velo doctor` names it.
+pub(crate) async fn run(home: &Home) -> Outcome {
+    match round(home).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            tracing::warn!(%error, "cannot clean up after dead processes now");
+            Outcome::default()
+        }
+    }
+}
+
+async fn round(home: &Home) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let leases = home.state().read(|tx| tx.leases()).await?;
+    if leases.is_empty() {
+        return Ok(outcome);
+    }
+    let own = home.lease()?;
+    let Some(_one) = Lock::try_take(&home.lock_path("reconcile"), Mode::Exclusive)? else {
+        return Ok(outcome);
+    };
+    let begun = Instant::now();
+    for id in leases {
+        if id == own {
+            continue;
+        }
+        let Some(dead) = Dead::claim(&home.leases(), id)? else {
+            continue;
+        };
+        tracing::info!(lease = %id, "undoing what a dead process left");
+        let mut clean = true;
+        for record in under(home, dead.id).await? {
+            if begun.elapsed() > LIMIT {
+                clean = false;
+                break;
+            }
+            match record.finish(home).await {
+                Ok(()) => outcome.undone += 1,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot undo what a dead process left");
+                    clean = false;
+                }
+            }
+        }
+        if clean {
+            dead.bury()?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Something that lives under a dead lease.
+enum Left {
+    Project(ProjectRecord),
+    Branch(ProjectRecord, Box<BranchRecord>),
+    Snapshot(ProjectRecord, Id),
+}
+
+impl Left {
+    async fn finish(self, home: &Home) -> Result<()> {
+        match self {
+            Self::Project(project) => teardown::project(home, &project).await,
+            Self::Branch(project, branch) if branch.phase == Phase::Resetting => {
+                reset::finish(home, &project, branch.id).await
+            }
+            Self::Branch(project, branch) => teardown::branch(home, &project, branch.id).await,
+            Self::Snapshot(project, id) => teardown::snapshot(home, &project, id).await,
+        }
+    }
+}
+
+async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
+    home.state()
+        .read(move |tx| {
+            let mut left = Vec::new();
+            for project in tx.leased::<ProjectRecord>()? {
+                if project.lease == Some(lease) {
+                    left.push(Left::Project(project));
+                }
+            }
+            for branch in tx.leased::<BranchRecord>()? {
+                if branch.lease == Some(lease)
+                    && let Some(project) = tx.get(branch.project)?
+                {
+                    left.push(Left::Branch(project, Box::new(branch)));
+                }
+            }
+            for snapshot in tx.leased::<SnapshotRecord>()? {
+                // An origin goes with its branch.
+                if snapshot.lease == Some(lease)
+                    && let Some(project) = tx.get(snapshot.project)?
+                {
+                    left.push(Left::Snapshot(project, snapshot.id));
+                }
+            }
+            Ok(left)
+        })
+        .await
+}

@@ -1,0 +1,248 @@
+//! A branch's data renewed under the same name, URL and password.
+//!
+//! The new data is made, recovered and checked on a private socket, and its server stopped, before
+//! the old server goes. Then the old one stops, the record names the new volume, and the new one
+//! starts on the port without recovery; if that fails, the old one is started again. A process
+//! that is killed in between leaves the phase `Resetting`, and whoever finds it starts the volume
+//! that the record names and destroys the other.
+
+use crate::boot::{self, Boot, Doors, RunDir, Up};
+use crate::create::{SourceRecord, clone_source};
+use crate::cut::Cut;
+use crate::engine::Op;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::Id;
+use crate::lock::Mode;
+use crate::record::{BranchRecord, Phase, ProjectRecord, VolumeRecord};
+use crate::runtime::{InstanceRef, Status, StopMode};
+use crate::storage::Object;
+use crate::teardown;
+
+/// Renews `branch` from `source`. Returns the new record, and what the server said.
+pub(crate) async fn reset(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    source: &SourceRecord,
+    op: &Op,
+) -> Result<(BranchRecord, Option<Up>)> {
+    let shown = format!("the branch {}", branch.shown());
+    let _lock = home
+        .lock(branch.id, Mode::Exclusive, &shown, &op.cancel)
+        .await?;
+    op.cancel.check()?;
+    let (old, new) = begin(home, branch.id, source).await?;
+    let done = renew(home, project, &old, new, source, op).await;
+    match done {
+        Ok(done) => Ok(done),
+        Err(error) => match finish_locked(home, project, old.id).await {
+            Ok(()) => Err(error),
+            Err(cleanup) => Err(error.with_cleanup(cleanup)),
+        },
+    }
+}
+
+/// Records the intent: the new volume, and the phase.
+async fn begin(home: &Home, id: Id, source: &SourceRecord) -> Result<(BranchRecord, Id)> {
+    let lease = home.lease()?;
+    let source = source.object();
+    home.state()
+        .write(move |tx| {
+            let mut before = None;
+            let branch = tx.update(id, |branch: &mut BranchRecord| {
+                if branch.phase != Phase::Ready {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        format!("the branch {} is being changed", branch.shown()),
+                    ));
+                }
+                before = Some(branch.clone());
+                branch.phase = Phase::Resetting;
+                branch.lease = Some(lease);
+                Ok(())
+            })?;
+            let volume = VolumeRecord {
+                id: Id::generate(),
+                project: branch.project,
+                branch: Some(id),
+                source: Some(source),
+            };
+            tx.insert(&volume)?;
+            Ok((branch, volume.id))
+        })
+        .await
+}
+
+async fn renew(
+    home: &Home,
+    project: &ProjectRecord,
+    old: &BranchRecord,
+    new: Id,
+    source: &SourceRecord,
+    op: &Op,
+) -> Result<(BranchRecord, Option<Up>)> {
+    let runtime = home.runtime(project.runtime)?;
+    let storage = home.storage(project.storage)?;
+    let cut = clone_source(home, project, source, Object::Volume(new), op).await?;
+    op.cancel.check()?;
+    // A clone that starts without recovery and has the right password needs no rehearsal, where
+    // durability is not asked for: the server that clients get checks the rest.
+    if !(old.ephemeral && cut.is_clean() && source.password() == &old.password) {
+        let rehearsal = Boot {
+            home,
+            project,
+            branch: old,
+            volume: new,
+            doors: Doors::Private,
+            fresh_clone: true,
+        };
+        let up = op.steps.run("rehearse", rehearsal.run(&*runtime, op)).await;
+        let stopped = boot::stop(home, project, old.id, new, StopMode::Fast).await;
+        RunDir::of(home, new).remove()?;
+        up?;
+        stopped?;
+        if !old.ephemeral {
+            op.steps
+                .run("sync", storage.sync(Object::Volume(new)))
+                .await?;
+        }
+    }
+    op.cancel.check()?;
+    // From here on it goes through: the old server is gone, and the new one is known to come up.
+    let instance = InstanceRef {
+        id: old.id,
+        location: storage.location(Object::Volume(old.volume)),
+    };
+    let running = matches!(runtime.status(&instance).await?, Status::Running { .. });
+    let mode = if old.ephemeral {
+        StopMode::Immediate
+    } else {
+        StopMode::Fast
+    };
+    op.steps
+        .run("stop", boot::stop(home, project, old.id, old.volume, mode))
+        .await?;
+    let branch = point(home, old, new, Some(cut)).await?;
+    let up = if running {
+        let last = Op {
+            cancel: Default::default(),
+            steps: op.steps.clone(),
+        };
+        let boot = Boot {
+            home,
+            project,
+            branch: &branch,
+            volume: new,
+            doors: Doors::Open,
+            fresh_clone: true,
+        };
+        match boot.run(&*runtime, &last).await {
+            Ok(up) => Some(up),
+            Err(error) => {
+                boot::stop(home, project, old.id, new, StopMode::Immediate).await?;
+                point(home, old, old.volume, old.cut.clone()).await?;
+                return Err(error);
+            }
+        }
+    } else {
+        None
+    };
+    teardown::volume(home, project, old.volume).await?;
+    Ok((ready(home, old.id).await?, up))
+}
+
+/// The record names `volume` from now on.
+async fn point(
+    home: &Home,
+    old: &BranchRecord,
+    volume: Id,
+    cut: Option<Cut>,
+) -> Result<BranchRecord> {
+    let id = old.id;
+    home.state()
+        .write_durable(move |tx| {
+            tx.update(id, |branch: &mut BranchRecord| {
+                branch.volume = volume;
+                branch.cut = cut;
+                Ok(())
+            })
+        })
+        .await
+}
+
+async fn ready(home: &Home, id: Id) -> Result<BranchRecord> {
+    home.state()
+        .write(move |tx| {
+            tx.update(id, |branch: &mut BranchRecord| {
+                branch.phase = Phase::Ready;
+                if !branch.ephemeral {
+                    branch.lease = None;
+                }
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Ends a reset that failed or was killed: the volume that the record names is the branch's, every
+/// other one goes, and the server runs if it ought to.
+pub(crate) async fn finish(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let never = Default::default();
+    let _lock = home.lock(id, Mode::Exclusive, "the branch", &never).await?;
+    let branch = home
+        .state()
+        .read(move |tx| tx.get::<BranchRecord>(id))
+        .await?;
+    match branch {
+        // Its holder is dead.
+        Some(branch) if branch.ephemeral => teardown::branch(home, project, id).await,
+        Some(_) => finish_locked(home, project, id).await,
+        None => Ok(()),
+    }
+}
+
+async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let found = home
+        .state()
+        .read(move |tx| {
+            let Some(branch) = tx.get::<BranchRecord>(id)? else {
+                return Ok(None);
+            };
+            let volumes = tx.list::<VolumeRecord>(&branch.project.to_string())?;
+            let others: Vec<Id> = volumes
+                .into_iter()
+                .filter(|v| v.branch == Some(id) && v.id != branch.volume)
+                .map(|v| v.id)
+                .collect();
+            Ok(Some((branch, others)))
+        })
+        .await?;
+    let Some((branch, others)) = found else {
+        return Ok(());
+    };
+    for other in others {
+        boot::stop(home, project, id, other, StopMode::Immediate).await?;
+        RunDir::of(home, other).remove()?;
+        teardown::volume(home, project, other).await?;
+    }
+    if branch.wanted {
+        let runtime = home.runtime(project.runtime)?;
+        let location = home
+            .storage(project.storage)?
+            .location(Object::Volume(branch.volume));
+        let status = runtime.status(&InstanceRef { id, location }).await?;
+        if status == Status::Stopped {
+            let boot = Boot {
+                home,
+                project,
+                branch: &branch,
+                volume: branch.volume,
+                doors: Doors::Open,
+                fresh_clone: false,
+            };
+            boot.run(&*runtime, &Op::default()).await?;
+        }
+    }
+    ready(home, id).await.map(drop)
+}

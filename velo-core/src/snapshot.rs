@@ -1,0 +1,269 @@
+//! [`Snapshot`]: a named, immutable state that branches start from.
+
+use std::sync::Arc;
+
+use crate::create::{SourceRecord, clone_source, find_snapshot};
+use crate::cut::Cut;
+use crate::engine::{self, Call, Engine, Op};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::{Id, SnapshotName};
+use crate::lock::Mode;
+use crate::project::{self, Project};
+use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, now};
+use crate::storage::{Object, Usage};
+use crate::teardown;
+
+/// A snapshot: a named, immutable state of a branch.
+///
+/// A handle is cheap to clone, and dropping it changes nothing.
+///
+/// ```no_run
+/// # async fn example(project: velo_core::Project) -> velo_core::Result<()> {
+/// use velo_core::{Branch, BranchSpec};
+/// let before = project.main().await?.snapshot("before").await?;
+/// let branch = Branch::create(&project, BranchSpec::ephemeral().from(&before)).await?;
+/// # let _ = branch;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Snapshot(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    project: Arc<project::Inner>,
+    info: SnapshotInfo,
+}
+
+/// What is known of a snapshot.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SnapshotInfo {
+    /// Its identity.
+    pub id: Id,
+    /// The project's name.
+    pub project: String,
+    /// The branch it was taken of.
+    pub branch: String,
+    /// Its name, unique among the branch's.
+    pub name: String,
+    /// The moment that it holds.
+    pub cut: Option<Cut>,
+    /// When it was made, in milliseconds since 1970, UTC.
+    pub created_at: u64,
+}
+
+impl Snapshot {
+    pub(crate) fn of(
+        project: &Arc<project::Inner>,
+        record: SnapshotRecord,
+        branch: Option<&BranchRecord>,
+    ) -> Self {
+        let info = info(&project.record, &record, branch);
+        Self(Arc::new(Inner {
+            project: project.clone(),
+            info,
+        }))
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.0.info.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.info.name
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn info(&self) -> &SnapshotInfo {
+        &self.0.info
+    }
+
+    /// The project it belongs to.
+    #[must_use]
+    pub fn project(&self) -> Project {
+        Project(self.0.project.clone())
+    }
+
+    /// How much space it takes, in bytes.
+    ///
+    /// # Errors
+    /// If its files cannot be looked at.
+    pub async fn usage(&self) -> Result<Usage> {
+        self.usage_call().await
+    }
+
+    pub(crate) fn usage_call(&self) -> Call<Usage> {
+        let inner = self.0.clone();
+        engine::call(move |_| async move {
+            let home = Engine::get()?.home(&inner.project.config).await?;
+            let storage = home.storage(inner.project.record.storage)?;
+            storage.usage(Object::Snapshot(inner.info.id)).await
+        })
+    }
+
+    /// Deletes it. Branches that were made from it must be deleted first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`], naming the branches.
+    pub async fn delete(&self) -> Result<()> {
+        self.delete_call().await
+    }
+
+    pub(crate) fn delete_call(&self) -> Call<()> {
+        let inner = self.0.clone();
+        engine::call(move |op| async move {
+            let home = Engine::get()?.home(&inner.project.config).await?;
+            let (project, id) = (&inner.project.record, inner.info.id);
+            let _lock = home
+                .lock(id, Mode::Exclusive, "the snapshot", &op.cancel)
+                .await?;
+            let scope = project.id.to_string();
+            let dependents: Vec<String> = home
+                .state()
+                .read(move |tx| tx.list::<BranchRecord>(&scope))
+                .await?
+                .iter()
+                .filter(|b| b.made_from == Origin::Snapshot(id))
+                .map(|b| format!("{}/{}", project.name, b.shown()))
+                .collect();
+            if !dependents.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "branches were made from {}/{}@{}: {}",
+                        project.name,
+                        inner.info.branch,
+                        inner.info.name,
+                        dependents.join(", ")
+                    ),
+                )
+                .with_hint("delete them first"));
+            }
+            teardown::snapshot(&home, project, id).await
+        })
+    }
+}
+
+/// Takes a snapshot of a branch: the intent, the clone, the commit.
+pub(crate) async fn take(
+    home: &Home,
+    project: &Arc<project::Inner>,
+    branch: &BranchRecord,
+    name: &str,
+    op: &Op,
+) -> Result<Snapshot> {
+    let name = SnapshotName::new(name)?;
+    let lease = home.lease()?;
+    let (id, shown) = (
+        branch.id,
+        format!("{}/{}", project.record.name, branch.shown()),
+    );
+    let snapshot = home
+        .state()
+        .write(move |tx| {
+            let branch = tx.get::<BranchRecord>(id)?.ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("the branch {shown} is gone"))
+            })?;
+            if find_snapshot(tx, &branch, name.as_str())?.is_some() {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("a snapshot {shown}@{name} exists already"),
+                )
+                .with_hint("take another name, or delete it: velo snapshot delete"));
+            }
+            let snapshot = SnapshotRecord {
+                id: Id::generate(),
+                project: branch.project,
+                branch: id,
+                name: Some(name),
+                role: Role::Named,
+                phase: Phase::Creating,
+                lease: Some(lease),
+                source: Some(Object::Volume(branch.volume)),
+                password: branch.password,
+                cut: None,
+                created_at: now(),
+            };
+            tx.insert(&snapshot)?;
+            Ok(snapshot)
+        })
+        .await?;
+    let done = fill(home, &project.record, branch, &snapshot, op).await;
+    match done {
+        Ok(record) => Ok(Snapshot::of(project, record, Some(branch))),
+        Err(error) => match teardown::snapshot(home, &project.record, snapshot.id).await {
+            Ok(()) => Err(error),
+            Err(cleanup) => Err(error.with_cleanup(cleanup)),
+        },
+    }
+}
+
+async fn fill(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    snapshot: &SnapshotRecord,
+    op: &Op,
+) -> Result<SnapshotRecord> {
+    let source = SourceRecord::Branch(branch.clone());
+    let object = Object::Snapshot(snapshot.id);
+    let cut = clone_source(home, project, &source, object, op).await?;
+    op.steps
+        .run("sync", home.storage(project.storage)?.sync(object))
+        .await?;
+    op.cancel.check()?;
+    let id = snapshot.id;
+    home.state()
+        .write_durable(move |tx| {
+            tx.update(id, |snapshot: &mut SnapshotRecord| {
+                snapshot.phase = Phase::Ready;
+                snapshot.lease = None;
+                snapshot.cut = Some(cut);
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Every named snapshot of a project.
+pub(crate) async fn infos(home: &Home, project: &ProjectRecord) -> Result<Vec<SnapshotInfo>> {
+    let scope = project.id.to_string();
+    let (snapshots, branches) = home
+        .state()
+        .read(move |tx| {
+            Ok((
+                tx.list::<SnapshotRecord>(&scope)?,
+                tx.list::<BranchRecord>(&scope)?,
+            ))
+        })
+        .await?;
+    Ok(snapshots
+        .iter()
+        .filter(|s| s.role == Role::Named && s.phase == Phase::Ready)
+        .map(|s| info(project, s, branches.iter().find(|b| b.id == s.branch)))
+        .collect())
+}
+
+fn info(
+    project: &ProjectRecord,
+    record: &SnapshotRecord,
+    branch: Option<&BranchRecord>,
+) -> SnapshotInfo {
+    SnapshotInfo {
+        id: record.id,
+        project: project.name.to_string(),
+        branch: branch.map_or_else(|| record.branch.to_string(), BranchRecord::shown),
+        name: record
+            .name
+            .as_ref()
+            .map_or_else(|| record.id.to_string(), ToString::to_string),
+        cut: record.cut.clone(),
+        created_at: record.created_at,
+    }
+}

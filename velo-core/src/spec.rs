@@ -1,0 +1,176 @@
+//! What a branch is to be: [`BranchSpec`].
+
+use std::collections::BTreeMap;
+
+use crate::branch::Branch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BranchName, Id, SnapshotName};
+use crate::snapshot::Snapshot;
+
+/// What a branch starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BranchSource {
+    /// A name: `main`, `feature/login`, or with a snapshot of that branch `main@before`.
+    Named(String),
+    /// The branch with this identity.
+    Branch(Id),
+    /// The snapshot with this identity.
+    Snapshot(Id),
+}
+
+impl From<&str> for BranchSource {
+    fn from(name: &str) -> Self {
+        Self::Named(name.to_owned())
+    }
+}
+
+impl From<String> for BranchSource {
+    fn from(name: String) -> Self {
+        Self::Named(name)
+    }
+}
+
+impl From<&Branch> for BranchSource {
+    fn from(branch: &Branch) -> Self {
+        Self::Branch(branch.id())
+    }
+}
+
+impl From<&Snapshot> for BranchSource {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self::Snapshot(snapshot.id())
+    }
+}
+
+/// A name taken apart: the branch, and perhaps one of its snapshots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) branch: BranchName,
+    pub(crate) snapshot: Option<SnapshotName>,
+}
+
+impl std::str::FromStr for Named {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        Ok(match s.split_once('@') {
+            Some((branch, snapshot)) => Self {
+                branch: BranchName::new(branch)?,
+                snapshot: Some(SnapshotName::new(snapshot)?),
+            },
+            None => Self {
+                branch: BranchName::new(s)?,
+                snapshot: None,
+            },
+        })
+    }
+}
+
+/// A branch to create.
+///
+/// ```
+/// use velo_core::BranchSpec;
+/// let throwaway = BranchSpec::ephemeral().label("tests/signup.rs::works");
+/// let lasting = BranchSpec::named("feature/login").from("main").set("work_mem", "64MB");
+/// # let _ = (throwaway, lasting);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BranchSpec {
+    pub(crate) name: Option<String>,
+    pub(crate) label: Option<String>,
+    pub(crate) from: BranchSource,
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) start: bool,
+}
+
+impl BranchSpec {
+    fn new(name: Option<String>) -> Self {
+        Self {
+            name,
+            label: None,
+            from: BranchSource::Named("main".into()),
+            settings: BTreeMap::new(),
+            start: true,
+        }
+    }
+
+    /// A branch that lives no longer than its handles, and no longer than this process. It gives
+    /// up durability for speed: `fsync`, `synchronous_commit` and `full_page_writes` are off.
+    #[must_use]
+    pub fn ephemeral() -> Self {
+        Self::new(None)
+    }
+
+    /// A branch that stays until it is deleted, with PostgreSQL's full durability. The name is
+    /// checked when the branch is created.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self::new(Some(name.into()))
+    }
+
+    /// What it starts from: a branch's name, `branch@snapshot`, a [`Branch`] or a [`Snapshot`].
+    /// `main` unless told.
+    #[must_use]
+    pub fn from(mut self, source: impl Into<BranchSource>) -> Self {
+        self.from = source.into();
+        self
+    }
+
+    /// What an ephemeral branch is called in lists: any text, such as a test's path.
+    #[must_use]
+    pub fn label(mut self, text: impl AsRef<str>) -> Self {
+        self.label = Some(crate::id::label(text.as_ref())).filter(|label| !label.is_empty());
+        self
+    }
+
+    /// A setting of PostgreSQL for the branch's server, as on its command line. It holds for the
+    /// branch's whole life, and SQL's `ALTER SYSTEM` does not change it.
+    #[must_use]
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.insert(name.into(), value.into());
+        self
+    }
+
+    /// Creates it stopped: no server is started until [`Branch::start`]. Not for ephemeral
+    /// branches.
+    #[must_use]
+    pub fn stopped(mut self) -> Self {
+        self.start = false;
+        self
+    }
+
+    /// Checks everything that can be checked without looking anything up.
+    pub(crate) fn check(&self) -> Result<Option<BranchName>> {
+        let name = self.name.as_ref().map(BranchName::new).transpose()?;
+        if name.is_none() && !self.start {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "an ephemeral branch cannot be created stopped",
+            )
+            .with_hint("give it a name"));
+        }
+        for (key, value) in &self.settings {
+            let fine = key
+                .bytes()
+                .next()
+                .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+                && key
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+            if !fine || value.contains('\0') {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("{key:?} is not a setting of PostgreSQL"),
+                ));
+            }
+            if crate::postgres::settings::is_forced(key) {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("the setting {key} is Velo's own: it keeps branches apart"),
+                ));
+            }
+        }
+        Ok(name)
+    }
+}

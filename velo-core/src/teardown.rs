@@ -1,0 +1,222 @@
+//! The one undo. Every function here may be called again after it failed or was killed half-way,
+//! and by another process than the one that made the thing.
+
+use crate::boot::{self, RunDir};
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::id::Id;
+use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
+use crate::runtime::StopMode;
+use crate::state::Tx;
+use crate::storage::Object;
+
+/// Collects the errors of steps that must all be tried: the first one leads.
+#[derive(Default)]
+struct Errors(Option<Error>);
+
+impl Errors {
+    fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "cleaning up failed; the next open tries again");
+            self.0 = Some(match self.0.take() {
+                None => error,
+                Some(first) => first.with_cleanup(error),
+            });
+        }
+    }
+
+    fn result(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+/// Undoes a branch, whatever of it exists. Missing is fine.
+pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let lease = home.lease()?;
+    let found = home
+        .state()
+        .write(move |tx| {
+            if tx.get::<BranchRecord>(id)?.is_none() {
+                return Ok(None);
+            }
+            let branch = tx.update(id, |branch: &mut BranchRecord| {
+                branch.phase = Phase::Deleting;
+                branch.lease = Some(lease);
+                Ok(())
+            })?;
+            let scope = branch.project.to_string();
+            let volumes: Vec<_> = tx
+                .list::<VolumeRecord>(&scope)?
+                .into_iter()
+                .filter(|v| v.branch == Some(id))
+                .collect();
+            Ok(Some((branch, volumes)))
+        })
+        .await?;
+    let Some((branch, volumes)) = found else {
+        return Ok(());
+    };
+
+    let mut errors = Errors::default();
+    for volume in &volumes {
+        errors.note(boot::stop(home, project, id, volume.id, StopMode::Immediate).await);
+    }
+    if errors.0.is_some() {
+        // A server that still runs must keep its files, or nobody could name it any more.
+        return errors.result();
+    }
+    for volume in &volumes {
+        errors.note(self::volume(home, project, volume.id).await);
+        errors.note(RunDir::of(home, volume.id).remove());
+    }
+    if let Some(origin) = branch.origin {
+        errors.note(snapshot(home, project, origin).await);
+    }
+    errors.note(RunDir::of(home, id).remove());
+    errors.result()?;
+    home.state()
+        .write(move |tx| tx.remove::<BranchRecord>(id))
+        .await?;
+    // Nobody can want the lock of a branch without a record.
+    remove_lock(home, id)
+}
+
+/// Destroys a volume and its record; while clones need it, it is only hidden.
+pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let storage = home.storage(project.storage)?;
+    let needed = storage.capability().clones_need_source;
+    let hidden = home
+        .state()
+        .write(move |tx| {
+            let Some(record) = tx.get::<VolumeRecord>(id)? else {
+                return Ok(false);
+            };
+            let hide = needed && has_clones(tx, &record.project, Object::Volume(id))?;
+            if hide {
+                tx.update(id, |volume: &mut VolumeRecord| {
+                    volume.branch = None;
+                    Ok(())
+                })?;
+            }
+            Ok(hide)
+        })
+        .await?;
+    if hidden {
+        return Ok(());
+    }
+    storage.destroy_volume(id).await?;
+    let source = home
+        .state()
+        .write(move |tx| {
+            let source = tx.get::<VolumeRecord>(id)?.and_then(|volume| volume.source);
+            tx.remove::<VolumeRecord>(id)?;
+            Ok(source)
+        })
+        .await?;
+    // The last dependent of a hidden volume takes it along.
+    if let Some(Object::Volume(source)) = source
+        && needed
+        && is_hidden(home, source).await?
+    {
+        Box::pin(volume(home, project, source)).await?;
+    }
+    Ok(())
+}
+
+/// Destroys a snapshot and its record. Missing is fine.
+pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let lease = home.lease()?;
+    let there = home
+        .state()
+        .write(move |tx| {
+            if tx.get::<SnapshotRecord>(id)?.is_none() {
+                return Ok(false);
+            }
+            tx.update(id, |snapshot: &mut SnapshotRecord| {
+                snapshot.phase = Phase::Deleting;
+                snapshot.lease = Some(lease);
+                Ok(())
+            })?;
+            Ok(true)
+        })
+        .await?;
+    if !there {
+        return Ok(());
+    }
+    home.storage(project.storage)?.destroy_snapshot(id).await?;
+    home.state()
+        .write(move |tx| tx.remove::<SnapshotRecord>(id))
+        .await?;
+    remove_lock(home, id)
+}
+
+/// Undoes a project with all that it holds. Missing is fine.
+pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
+    let (id, lease) = (record.id, home.lease()?);
+    let found = home
+        .state()
+        .write(move |tx| {
+            if tx.get::<ProjectRecord>(id)?.is_none() {
+                return Ok(None);
+            }
+            tx.update(id, |project: &mut ProjectRecord| {
+                project.phase = Phase::Deleting;
+                project.lease = Some(lease);
+                Ok(())
+            })?;
+            let scope = id.to_string();
+            Ok(Some((
+                tx.list::<BranchRecord>(&scope)?,
+                tx.list::<SnapshotRecord>(&scope)?,
+            )))
+        })
+        .await?;
+    let Some((mut branches, snapshots)) = found else {
+        return Ok(());
+    };
+    let mut errors = Errors::default();
+    // Children are younger than their parents.
+    branches.sort_by_key(|b| std::cmp::Reverse(b.id));
+    for branch in branches {
+        errors.note(self::branch(home, record, branch.id).await);
+    }
+    for snapshot in snapshots.iter().filter(|s| s.role == Role::Named) {
+        errors.note(self::snapshot(home, record, snapshot.id).await);
+    }
+    errors.result()?;
+    home.state()
+        .write_durable(move |tx| tx.remove::<ProjectRecord>(id))
+        .await
+}
+
+fn has_clones(tx: &Tx<'_>, project: &Id, object: Object) -> Result<bool> {
+    let scope = project.to_string();
+    Ok(tx
+        .list::<VolumeRecord>(&scope)?
+        .iter()
+        .any(|v| v.source == Some(object))
+        || tx
+            .list::<SnapshotRecord>(&scope)?
+            .iter()
+            .any(|s| s.source == Some(object)))
+}
+
+async fn is_hidden(home: &Home, id: Id) -> Result<bool> {
+    home.state()
+        .read(move |tx| {
+            Ok(tx
+                .get::<VolumeRecord>(id)?
+                .is_some_and(|v| v.branch.is_none()))
+        })
+        .await
+}
+
+fn remove_lock(home: &Home, id: Id) -> Result<()> {
+    let path = home.lock_path(&id.to_string());
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()), e))
+        }
+        _ => Ok(()),
+    }
+}
