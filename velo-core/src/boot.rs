@@ -12,7 +12,7 @@ use crate::postgres::scram::{self, Password};
 use crate::postgres::session::{Session, Target, ident, literal};
 use crate::postgres::{hba, readiness, settings, subscriptions};
 use crate::record::{BranchRecord, ProjectRecord};
-use crate::runtime::{Endpoint, InstanceRef, InstanceSpec, Lifeline, Runtime, StopMode};
+use crate::runtime::{InstanceRef, InstanceSpec, Lifeline, Runtime, StopMode};
 use crate::storage::Object;
 
 /// Who may connect while a server comes up.
@@ -41,7 +41,6 @@ pub(crate) struct Boot<'a> {
 /// What a server said about itself when it came up.
 #[derive(Debug, Clone)]
 pub(crate) struct Up {
-    pub(crate) endpoint: Endpoint,
     /// What in it can still reach out to other servers.
     pub(crate) outgoing: Vec<String>,
 }
@@ -222,7 +221,6 @@ impl Boot<'_> {
             lifeline,
         };
         let started = op.steps.run("start", runtime.start(spec)).await?;
-        let endpoint = started.endpoint.clone();
         let target = self.target(&socket_dir);
         let limit = self.home.config.start_timeout;
         let ready = op.steps.run(
@@ -244,7 +242,7 @@ impl Boot<'_> {
                 .await?;
             op.steps.run("open", self.opened()).await?;
         }
-        Ok(Up { endpoint, outgoing })
+        Ok(Up { outgoing })
     }
 
     /// Libraries to load where the parent's would act by themselves.

@@ -711,21 +711,69 @@ async fn discard_now(home: &Home, project: &ProjectRecord, id: Id, op: &Op) -> R
         .await
 }
 
-/// Deletes a branch by the tree's rules.
+/// Deletes a branch by the tree's rules. What goes is decided and marked in one transaction, so
+/// that no child can be added meanwhile.
 async fn delete(home: &Home, project: &ProjectRecord, id: Id, force: bool, op: &Op) -> Result<()> {
-    let scope = project.id.to_string();
-    let (branches, snapshots) = home
+    let lease = home.lease()?;
+    let owned = project.clone();
+    let (snapshots, branches) = home
         .state()
-        .read(move |tx| {
-            Ok((
-                tx.list::<BranchRecord>(&scope)?,
-                tx.list::<SnapshotRecord>(&scope)?,
-            ))
+        .write_durable(move |tx| {
+            let scope = owned.id.to_string();
+            let branches = tx.list::<BranchRecord>(&scope)?;
+            let Some(branch) = branches.iter().find(|b| b.id == id) else {
+                return Ok((Vec::new(), Vec::new()));
+            };
+            let named: Vec<SnapshotRecord> = tx
+                .list::<SnapshotRecord>(&scope)?
+                .into_iter()
+                .filter(|s| s.role == Role::Named)
+                .collect();
+            let subtree = subtree(&owned, branch, &branches, &named, force)?;
+            let snapshots: Vec<Id> = named
+                .iter()
+                .filter(|s| subtree.contains(&s.branch))
+                .map(|s| s.id)
+                .collect();
+            for snapshot in &snapshots {
+                tx.update(*snapshot, |snapshot: &mut SnapshotRecord| {
+                    snapshot.phase = Phase::Deleting;
+                    snapshot.lease = Some(lease);
+                    Ok(())
+                })?;
+            }
+            for branch in &subtree {
+                tx.update(*branch, |branch: &mut BranchRecord| {
+                    branch.phase = Phase::Deleting;
+                    branch.lease = Some(lease);
+                    Ok(())
+                })?;
+            }
+            Ok((snapshots, subtree))
         })
         .await?;
-    let Some(branch) = branches.iter().find(|b| b.id == id) else {
-        return Ok(());
-    };
+    // Children first; and from here on it goes through, wanted or not.
+    let through = Op::default();
+    for id in branches.into_iter().rev() {
+        discard_now(home, project, id, &through).await?;
+    }
+    for id in snapshots {
+        let _lock = home
+            .lock(id, Mode::Exclusive, "the snapshot", &through.cancel)
+            .await?;
+        teardown::snapshot(home, project, id).await?;
+    }
+    op.cancel.check()
+}
+
+/// A branch and all that hangs from it, parents before children; without `force` it must be alone.
+fn subtree(
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    branches: &[BranchRecord],
+    named: &[SnapshotRecord],
+    force: bool,
+) -> Result<Vec<Id>> {
     if branch.parent.is_none() {
         return Err(Error::new(
             ErrorKind::Conflict,
@@ -736,9 +784,9 @@ async fn delete(home: &Home, project: &ProjectRecord, id: Id, force: bool, op: &
             project.name
         )));
     }
-    // The subtree, parents before their children: ids sort by time.
-    let mut subtree = vec![id];
-    for branch in &branches {
+    // Ids sort by time, so a parent comes before its children.
+    let mut subtree = vec![branch.id];
+    for branch in branches {
         if branch
             .parent
             .is_some_and(|parent| subtree.contains(&parent))
@@ -746,45 +794,25 @@ async fn delete(home: &Home, project: &ProjectRecord, id: Id, force: bool, op: &
             subtree.push(branch.id);
         }
     }
-    let named: Vec<&SnapshotRecord> = snapshots
-        .iter()
-        .filter(|s| s.role == Role::Named && subtree.contains(&s.branch))
+    let children = branches.iter().filter(|b| subtree[1..].contains(&b.id));
+    let snapshots = named.iter().filter(|s| s.branch == branch.id);
+    let dependents: Vec<String> = children
+        .map(|b| format!("{}/{}", project.name, b.shown()))
+        .chain(snapshots.filter_map(|s| Some(format!("the snapshot @{}", s.name.as_ref()?))))
         .collect();
-    if !force {
-        let mut dependents: Vec<String> = branches
-            .iter()
-            .filter(|b| subtree[1..].contains(&b.id))
-            .map(|b| format!("{}/{}", project.name, b.shown()))
-            .collect();
-        dependents.extend(
-            named
-                .iter()
-                .filter(|s| s.branch == id)
-                .filter_map(|s| Some(format!("the snapshot @{}", s.name.as_ref()?))),
-        );
-        if !dependents.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "{}/{} has dependents: {}",
-                    project.name,
-                    branch.shown(),
-                    dependents.join(", ")
-                ),
-            )
-            .with_hint("delete them first, or use force (--force) to delete the subtree"));
-        }
+    if force || dependents.is_empty() {
+        return Ok(subtree);
     }
-    for id in subtree.into_iter().rev() {
-        for snapshot in named.iter().filter(|s| s.branch == id) {
-            let _lock = home
-                .lock(snapshot.id, Mode::Exclusive, "the snapshot", &op.cancel)
-                .await?;
-            teardown::snapshot(home, project, snapshot.id).await?;
-        }
-        discard_now(home, project, id, op).await?;
-    }
-    Ok(())
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "{}/{} has dependents: {}",
+            project.name,
+            branch.shown(),
+            dependents.join(", ")
+        ),
+    )
+    .with_hint("delete them first, or use force (--force) to delete the subtree"))
 }
 
 /// What a reset starts from.

@@ -271,7 +271,7 @@ pub(crate) async fn clone_source(
                 .read(move |tx| tx.get::<BranchRecord>(id))
                 .await?;
             let branch = now
-                .filter(|b| b.phase == Phase::Ready)
+                .filter(settled)
                 .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{shown} is gone")))?;
             let location = storage.location(Object::Volume(branch.volume));
             let socket_dir = RunDir::of(home, branch.id).socket();
@@ -379,6 +379,11 @@ async fn commit(home: &Home, made: BranchRecord, cut: Cut, op: &Op) -> Result<Br
     }
 }
 
+/// Whether a branch's volume is whole. While it is reset, the volume that its record names is.
+fn settled(branch: &BranchRecord) -> bool {
+    matches!(branch.phase, Phase::Ready | Phase::Resetting)
+}
+
 /// The project is there and not on its way out.
 fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
     match tx.get::<ProjectRecord>(project.id)? {
@@ -419,7 +424,7 @@ pub(crate) fn resolve(
     };
     let branch = |id: Id| {
         tx.get::<BranchRecord>(id)?
-            .filter(|b| b.project == project.id && b.phase == Phase::Ready)
+            .filter(|b| b.project == project.id && settled(b))
             .ok_or_else(|| missing("the branch to start from is gone".into()))
     };
     match source {
@@ -439,7 +444,7 @@ pub(crate) fn resolve(
                         project.name, named.branch
                     ))
                 })?;
-            if parent.phase == Phase::Creating || parent.phase == Phase::Deleting {
+            if !settled(&parent) {
                 return Err(missing(format!(
                     "the branch {}/{} is just being made or deleted",
                     project.name, named.branch

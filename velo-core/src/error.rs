@@ -1,8 +1,8 @@
 //! The one error type of the crate.
 //!
 //! An [`Error`] says what happened, to what, and what to do about it: a [`kind`](Error::kind) to
-//! match on, a one-line message, context pairs, a hint, and the error below it as its
-//! [`source`](std::error::Error::source) (which the message does not repeat).
+//! match on, a message of one line that is complete in itself, context pairs, a hint, and for
+//! programs that look closer the error below it as its [`source`](std::error::Error::source).
 
 use std::fmt;
 
@@ -80,9 +80,8 @@ impl fmt::Display for ErrorKind {
 
 /// An error: a kind, what happened to what, what to do, and what caused it.
 ///
-/// `Display` is one line without the source and without the hint. Walk
-/// [`source`](std::error::Error::source) for the cause, and print [`hint`](Error::hint) where a
-/// person reads it.
+/// `Display` is one line, complete but for the [`hint`](Error::hint), which is to be printed too
+/// where a person reads it. [`source`](std::error::Error::source) is the cause, for programs.
 ///
 /// ```
 /// let error = velo_core::BranchName::new("a b").unwrap_err();
@@ -90,14 +89,17 @@ impl fmt::Display for ErrorKind {
 /// assert!(error.hint().is_some());
 /// ```
 #[derive(thiserror::Error)]
-#[error("{}", self.0.message)]
+#[error(transparent)]
 pub struct Error(Box<Inner>);
 
+#[derive(thiserror::Error)]
+#[error("{message}")]
 struct Inner {
     kind: ErrorKind,
     message: String,
     context: Vec<(&'static str, String)>,
     hint: Option<String>,
+    #[source]
     source: Option<Source>,
     cleanup: Vec<Error>,
 }
@@ -192,29 +194,30 @@ impl Error {
     pub fn cleanup(&self) -> &[Error] {
         &self.0.cleanup
     }
-
-    /// The cause, as `std::error::Error::source` gives it.
-    pub(crate) fn source_ref(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|s| s as _)
-    }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");
-        out.field("kind", &self.0.kind)
-            .field("message", &self.0.message);
-        if !self.0.context.is_empty() {
-            out.field("context", &self.0.context);
+        out.field("kind", &self.kind)
+            .field("message", &self.message);
+        if !self.context.is_empty() {
+            out.field("context", &self.context);
         }
-        if let Some(hint) = &self.0.hint {
+        if let Some(hint) = &self.hint {
             out.field("hint", hint);
         }
-        if let Some(source) = &self.0.source {
+        if let Some(source) = &self.source {
             out.field("source", source);
         }
-        if !self.0.cleanup.is_empty() {
-            out.field("cleanup", &self.0.cleanup);
+        if !self.cleanup.is_empty() {
+            out.field("cleanup", &self.cleanup);
         }
         out.finish()
     }
@@ -234,5 +237,6 @@ mod tests {
         let error = Error::io("write x", std::io::Error::from_raw_os_error(28));
         assert_eq!(error.kind(), ErrorKind::Exhausted);
         assert!(error.hint().is_some());
+        assert!(std::error::Error::source(&error).is_some());
     }
 }

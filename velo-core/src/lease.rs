@@ -26,11 +26,30 @@ impl Lease {
     /// A new lease under the folder `dir`. No record names it before it is locked, so nobody can
     /// take it for a dead one.
     pub(crate) fn take(dir: &Path) -> Result<Self> {
-        let id = Id::generate();
-        let path = path(dir, id);
-        let lock = Lock::try_take(&path, Mode::Exclusive)?;
-        Ok(Self { id, path, lock })
+        loop {
+            let id = Id::generate();
+            let path = path(dir, id);
+            // Between its making and its locking a sweeper may take the file for a dead one's.
+            if let Some(lock) = Lock::try_take(&path, Mode::Exclusive)?
+                && lock.is_linked()
+            {
+                return Ok(Self {
+                    id,
+                    path,
+                    lock: Some(lock),
+                });
+            }
+        }
     }
+}
+
+/// Every lease that has a file, dead or alive.
+pub(crate) fn all(dir: &Path) -> Result<Vec<Id>> {
+    let entries =
+        std::fs::read_dir(dir).map_err(|e| Error::io(format!("list {}", dir.display()), e))?;
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect())
 }
 
 impl Drop for Lease {

@@ -98,6 +98,12 @@ impl Lock {
         }
     }
 
+    /// Whether the file still has its name.
+    pub(crate) fn is_linked(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        self.file.metadata().is_ok_and(|m| m.nlink() > 0)
+    }
+
     fn register(file: File) -> Self {
         HANDLER.call_once(|| {
             // SAFETY: the handler is a plain function that only makes async-signal-safe calls.

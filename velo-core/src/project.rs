@@ -11,7 +11,7 @@ use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id, ProjectName};
-use crate::postgres::binaries::{self, Search};
+use crate::postgres::binaries::{self, Installation, Search};
 use crate::postgres::control;
 use crate::postgres::scram::{self, Password};
 use crate::postgres::session::{Session, Target, ident, literal};
@@ -418,6 +418,8 @@ impl ProjectBuilder {
                 .with_hint(format!("create it: velo project create {name}"))
                 .with_context("home", config.home.display())
         })?;
+        let postgres = installed(&record, &config, &home).await?;
+        let record = ProjectRecord { postgres, ..record };
         // Fails now, with the reason, if this build or machine lacks what the project needs.
         fits(
             &*home.storage(record.storage)?,
@@ -754,6 +756,30 @@ async fn commit(
             })
         })
         .await
+}
+
+/// The PostgreSQL for an existing project: the recorded one, as long as it is there and of the same
+/// major, else any of that major. One that the caller names must fit.
+async fn installed(record: &ProjectRecord, config: &Config, home: &Home) -> Result<Installation> {
+    let major = record.postgres.version.major;
+    let search = Search::from(config);
+    if let Some((dir, source)) = search.named() {
+        let named = Installation::at(dir, source).await?;
+        if named.version.major != major {
+            return Err(Error::new(
+                ErrorKind::Incompatible,
+                format!(
+                    "project {} is of PostgreSQL {major}, and {source} names PostgreSQL {}",
+                    record.name, named.version
+                ),
+            )
+            .with_hint(format!("name the folder of a PostgreSQL {major}, or none")));
+        }
+    }
+    match Installation::at(&record.postgres.bin_dir, record.postgres.source).await {
+        Ok(found) if found.version.major == major => Ok(found),
+        _ => binaries::find(&search.of_major(major), home.server_user()).await,
+    }
 }
 
 /// Refuses a storage and a runtime that cannot work together.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
-use crate::lease::Dead;
+use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord};
 use crate::{reset, teardown};
@@ -43,7 +43,11 @@ pub(crate) async fn run(home: &Home) -> Outcome {
 
 async fn round(home: &Home) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let leases = home.state().read(|tx| tx.leases()).await?;
+    // Those that records name, and those of processes that ended without leaving a record.
+    let mut leases = home.state().read(|tx| tx.leases()).await?;
+    leases.extend(lease::all(&home.leases())?);
+    leases.sort();
+    leases.dedup();
     if leases.is_empty() {
         return Ok(outcome);
     }

@@ -196,6 +196,21 @@ impl From<&Config> for Search {
 }
 
 impl Search {
+    /// The same search for one major.
+    #[must_use]
+    pub fn of_major(mut self, major: u32) -> Self {
+        self.major = Some(major);
+        self
+    }
+
+    /// The folder that somebody named, which is used or refused but never passed over.
+    #[must_use]
+    pub fn named(&self) -> Option<(&Path, Source)> {
+        let explicit = self.explicit.as_deref().map(|dir| (dir, Source::Explicit));
+        let environment = self.environment.as_deref();
+        explicit.or(environment.map(|dir| (dir, Source::Environment)))
+    }
+
     /// Every PostgreSQL that runs, best first.
     pub async fn list(&self) -> Vec<Installation> {
         let mut found: Vec<Installation> = Vec::new();
@@ -290,13 +305,7 @@ async fn on_path() -> Option<PathBuf> {
 /// The PostgreSQL to use, which servers can run as `user`.
 pub(crate) async fn find(search: &Search, user: Option<&OsUser>) -> Result<Installation> {
     let passable = |dir: &Path| user.map_or(Ok(()), |user| check_passable(dir, user));
-    // What is named is used or refused, never passed over.
-    let named = [
-        (&search.explicit, Source::Explicit),
-        (&search.environment, Source::Environment),
-    ];
-    for (dir, source) in named {
-        let Some(dir) = dir else { continue };
+    if let Some((dir, source)) = search.named() {
         let found = Installation::at(dir, source).await?;
         passable(&found.bin_dir)?;
         check_supported(&found)?;
@@ -306,11 +315,11 @@ pub(crate) async fn find(search: &Search, user: Option<&OsUser>) -> Result<Insta
             return Err(Error::new(
                 ErrorKind::Incompatible,
                 format!(
-                    "{} holds PostgreSQL {}, and {major} is wanted",
-                    dir.display(),
+                    "{source} names PostgreSQL {}, and {major} is wanted",
                     found.version
                 ),
             )
+            .with_context("folder", dir.display())
             .with_hint("name the folder of that version, or unset VELO_PG_VERSION"));
         }
         return Ok(found);
