@@ -1,1 +1,285 @@
-//! placeholder
+//! Subvolumes of btrfs and their snapshots.
+//!
+//! Linux only. A snapshot stays writable: a user who is not root can delete no other. Clones and
+//! snapshots need their source for nothing.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
+
+use crate::cancel::Cancel;
+use crate::engine::blocking;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::storage::files::{
+    Files, Folder, Patterns, check_link, ficlone, not_made, open_dir, read_dir, remove_at,
+};
+use crate::storage::{
+    CloneSpec, Cut, FileOp, Location, Object, Storage, StorageCapability, Usage, VolumeSpec,
+};
+
+/// Subvolumes.
+#[derive(Debug)]
+pub(crate) struct Btrfs(Files);
+
+impl Btrfs {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self(Files::new(root))
+    }
+
+    async fn clone(&self, spec: CloneSpec, target: Object, cancel: &Cancel) -> Result<()> {
+        let (files, cancel) = (self.0.clone(), cancel.clone());
+        blocking(move || {
+            cancel.check()?;
+            let source = files.open(spec.source)?;
+            let shelf = files.open_shelf(target)?;
+            snapshot(&shelf, &source.fd, &target.id().to_string()).map_err(|e| match e {
+                Errno::EXIST => not_made(target, e),
+                Errno::INVAL | Errno::XDEV | Errno::NOTTY => Error::new(
+                    ErrorKind::Incompatible,
+                    format!("{} is not a btrfs subvolume of the same file system", source.path.display()),
+                )
+                .with_source(std::io::Error::from(e))
+                .with_hint("it was made by another storage; use that one for this project"),
+                e => Error::io(format_args!("snapshot {}", source.path.display()), e),
+            })?;
+            let clone = files.open(target)?;
+            Check::new(&source, &clone, &spec)?.folder(&clone.fd, Path::new(""), 0)
+        })
+        .await
+    }
+
+    async fn destroy(&self, object: Object) -> Result<()> {
+        let files = self.0.clone();
+        blocking(move || {
+            if let Ok(shelf) = open_dir(rustix::fs::CWD, files.shelf(object)) {
+                match destroy(&shelf, &object.id().to_string()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    // A normal user without `user_subvol_rm_allowed`, or a subvolume inside: an
+                    // emptied subvolume can be removed like a folder.
+                    Err(error) => tracing::debug!(%object, %error, "removed file by file"),
+                }
+            }
+            // Also what an earlier attempt left.
+            files.remove(object)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Storage for Btrfs {
+    fn capability(&self) -> StorageCapability {
+        StorageCapability {
+            name: "btrfs",
+            copy_on_write: true,
+            cut: Cut::Synced,
+            clones_need_source: false,
+            quota: false,
+        }
+    }
+
+    fn location(&self, object: Object) -> Location {
+        self.0.location(object)
+    }
+
+    async fn create_volume(&self, spec: VolumeSpec) -> Result<()> {
+        let files = self.0.clone();
+        blocking(move || {
+            let object = Object::Volume(spec.id);
+            let shelf = files.open_shelf(object)?;
+            create(&shelf, &object.id().to_string()).map_err(|e| not_made(object, e))?;
+            files.own(object, &spec)
+        })
+        .await
+    }
+
+    async fn branch_volume(&self, spec: CloneSpec, cancel: &Cancel) -> Result<()> {
+        let target = Object::Volume(spec.target);
+        self.clone(spec, target, cancel).await
+    }
+
+    async fn snapshot(&self, spec: CloneSpec, cancel: &Cancel) -> Result<()> {
+        let target = Object::Snapshot(spec.target);
+        self.clone(spec, target, cancel).await
+    }
+
+    async fn edit(&self, object: Object, ops: Vec<FileOp>) -> Result<()> {
+        self.0.edit(object, ops, ficlone).await
+    }
+
+    async fn sync(&self, object: Object) -> Result<()> {
+        self.0.sync(object).await
+    }
+
+    async fn destroy_volume(&self, id: Id) -> Result<()> {
+        self.destroy(Object::Volume(id)).await
+    }
+
+    async fn destroy_snapshot(&self, id: Id) -> Result<()> {
+        self.destroy(Object::Snapshot(id)).await
+    }
+
+    async fn list(&self) -> Result<Vec<Object>> {
+        self.0.list().await
+    }
+
+    async fn usage(&self, object: Object) -> Result<Usage> {
+        self.0.usage(object).await
+    }
+}
+
+/// One walk over a fresh clone, which nothing changes yet: removes what is to be left out, and
+/// refuses what a clone must not hold.
+struct Check<'a> {
+    source: &'a Folder,
+    clone: &'a Folder,
+    device: u64,
+    skip: Patterns<'a>,
+}
+
+/// The inode of the empty folder that stands in a snapshot for a subvolume of its source.
+const PLACEHOLDER: u64 = 2;
+/// How deep folders may be nested: each level holds a descriptor.
+const DEPTH: usize = 64;
+
+impl<'a> Check<'a> {
+    fn new(source: &'a Folder, clone: &'a Folder, spec: &'a CloneSpec) -> Result<Self> {
+        let device = rustix::fs::fstat(&source.fd)
+            .map_err(|e| Error::io(format_args!("look at {}", source.path.display()), e))?
+            .st_dev;
+        Ok(Self { source, clone, device, skip: Patterns::new(&spec.skip) })
+    }
+
+    fn folder(&self, fd: &OwnedFd, rel: &Path, depth: usize) -> Result<()> {
+        let at = |rel: &Path| self.clone.path.join(rel).display().to_string();
+        if depth > DEPTH {
+            return Err(Error::new(ErrorKind::Incompatible, format!("{} is nested too deeply", at(rel)))
+                .with_hint("PostgreSQL makes no such folder; move it out of the data folder"));
+        }
+        let fault = |e| Error::io(format_args!("look through {}", at(rel)), e);
+        for entry in read_dir(fd).map_err(fault)? {
+            let path = rel.join(OsStr::from_bytes(entry.name.to_bytes()));
+            if self.skip.matches(path.as_os_str().as_bytes()) {
+                remove_at(fd, entry.name.as_c_str())
+                    .map_err(|e| Error::io(format_args!("remove {}", at(&path)), e))?;
+                continue;
+            }
+            match entry.kind {
+                FileType::Directory => {
+                    let inner = open_dir(fd, &entry.name).map_err(fault)?;
+                    let inode = rustix::fs::fstat(&inner).map_err(fault)?.st_ino;
+                    self.check_folder(&path, inode)?;
+                    self.folder(&inner, &path, depth + 1)?;
+                }
+                FileType::Symlink => {
+                    let target =
+                        rustix::fs::readlinkat(fd, &entry.name, Vec::new()).map_err(fault)?;
+                    check_link(&self.source.path, &path, target.to_bytes())?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot holds nothing of the subvolumes and of the file systems inside its source: their
+    /// folders would be silently empty.
+    fn check_folder(&self, rel: &PathBuf, inode: u64) -> Result<()> {
+        let other_device = || {
+            rustix::fs::statat(&self.source.fd, rel, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| stat.st_dev != self.device)
+        };
+        if inode != PLACEHOLDER && !other_device() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Incompatible,
+            format!(
+                "{} is a subvolume or a mounted file system of its own, which a snapshot would \
+                 leave empty",
+                self.source.path.join(rel).display()
+            ),
+        )
+        .with_hint("replace it by a plain folder with the same content, or use storage reflink"))
+    }
+}
+
+/// `struct btrfs_ioctl_vol_args`.
+#[repr(C)]
+struct VolArgs {
+    fd: i64,
+    name: [u8; 4088],
+}
+
+/// `struct btrfs_ioctl_vol_args_v2`.
+#[repr(C)]
+struct VolArgsV2 {
+    fd: i64,
+    transid: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; 4040],
+}
+
+const _: () = assert!(size_of::<VolArgs>() == 4096 && size_of::<VolArgsV2>() == 4096);
+
+const SUBVOL_CREATE: Opcode = opcode::write::<VolArgs>(0x94, 14);
+const SNAP_DESTROY: Opcode = opcode::write::<VolArgs>(0x94, 15);
+const SNAP_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(0x94, 23);
+
+/// `name` with zeros behind it.
+fn name<const N: usize>(name: &str) -> rustix::io::Result<[u8; N]> {
+    let mut out = [0; N];
+    match out.get_mut(..name.len()) {
+        Some(to) if name.len() < N => to.copy_from_slice(name.as_bytes()),
+        _ => return Err(Errno::NAMETOOLONG),
+    }
+    Ok(out)
+}
+
+/// Makes the subvolume `new` in the folder `at`.
+fn create(at: &OwnedFd, new: &str) -> rustix::io::Result<()> {
+    let args = VolArgs { fd: 0, name: name(new)? };
+    // SAFETY: the opcode is that of BTRFS_IOC_SUBVOL_CREATE, which reads a `VolArgs` and writes
+    // nothing; the name in it ends with a zero.
+    unsafe { ioctl(at, Setter::<SUBVOL_CREATE, _>::new(args)) }
+}
+
+/// Makes `new` in the folder `at` as a snapshot of the subvolume `source`.
+fn snapshot(at: &OwnedFd, source: &OwnedFd, new: &str) -> rustix::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let fd = i64::from(source.as_fd().as_raw_fd());
+    let args = VolArgsV2 { fd, transid: 0, flags: 0, unused: [0; 4], name: name(new)? };
+    // SAFETY: the opcode is that of BTRFS_IOC_SNAP_CREATE_V2, which reads a `VolArgsV2` (and
+    // without a flag for it writes nothing); `source` is open until it returns, and the name ends
+    // with a zero.
+    unsafe { ioctl(at, Setter::<SNAP_CREATE_V2, _>::new(args)) }
+}
+
+/// Deletes the subvolume `old` in the folder `at`.
+fn destroy(at: &OwnedFd, old: &str) -> rustix::io::Result<()> {
+    let args = VolArgs { fd: 0, name: name(old)? };
+    // SAFETY: as for `create`, with BTRFS_IOC_SNAP_DESTROY.
+    unsafe { ioctl(at, Setter::<SNAP_DESTROY, _>::new(args)) }
+}
+
+/// Tries it in `folder`.
+pub(super) fn works_in(folder: &OwnedFd) -> rustix::io::Result<()> {
+    create(folder, "volume")?;
+    let made = open_dir(folder, "volume").and_then(|source| snapshot(folder, &source, "clone"));
+    for name in ["volume", "clone"] {
+        match destroy(folder, name) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            // Emptied, a subvolume is removed like a folder; whether that works is part of it.
+            Err(_) => remove_at(folder, name)?,
+        }
+    }
+    made
+}
