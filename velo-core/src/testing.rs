@@ -6,6 +6,7 @@
 //! # }
 //! ```
 
+mod data;
 mod storage;
 
 pub use storage::storage_suite;

@@ -84,7 +84,7 @@ pub(super) fn clone_tree(
     )?;
     for rel in &spec.last {
         cancel.check()?;
-        let (Some((from, name)), (to, _)) = (from.parent(rel)?, to.existing_parent(rel)?) else {
+        let (Some((from, name)), Some((to, _))) = (from.parent(rel)?, to.parent(rel)?) else {
             if spec.live {
                 continue;
             }
