@@ -2,6 +2,7 @@
 //!
 //! `VELO_TEST_BTRFS`, `VELO_TEST_XFS` and `VELO_TEST_EXT4` name a folder on each.
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used)] // helpers of tests are no tests to the lint
 
 mod common;
 
@@ -158,7 +159,7 @@ async fn owners_and_modes_are_kept() {
 }
 
 #[tokio::test]
-async fn a_subvolume_or_a_mount_inside_is_refused() {
+async fn a_subvolume_inside_is_refused() {
     let Some(root) = root("VELO_TEST_BTRFS") else { return };
     let storage = open(StorageKind::Btrfs, root.path()).await;
     let (source, from) = volume(&*storage).await;
@@ -278,7 +279,8 @@ async fn measure() {
             storage.destroy_volume(target.id()).await.unwrap();
             gone.push(start.elapsed());
         }
-        for (what, times) in [("clone", &mut clone), ("usage", &mut usage), ("destroy", &mut gone)] {
+        for (what, times) in [("clone", &mut clone), ("usage", &mut usage), ("destroy", &mut gone)]
+        {
             times.sort();
             eprintln!("{kind} {what}: median {:?}, least {:?}", times[7], times[0]);
         }

@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_trait::async_trait;
 use rustix::fs::{AtFlags, FileType};
@@ -43,7 +43,10 @@ impl Btrfs {
                 Errno::EXIST => not_made(target, e),
                 Errno::INVAL | Errno::XDEV | Errno::NOTTY => Error::new(
                     ErrorKind::Incompatible,
-                    format!("{} is not a btrfs subvolume of the same file system", source.path.display()),
+                    format!(
+                        "{} is not a btrfs subvolume of the same file system",
+                        source.path.display()
+                    ),
                 )
                 .with_source(std::io::Error::from(e))
                 .with_hint("it was made by another storage; use that one for this project"),
@@ -160,8 +163,11 @@ impl<'a> Check<'a> {
     fn folder(&self, fd: &OwnedFd, rel: &Path, depth: usize) -> Result<()> {
         let at = |rel: &Path| self.clone.path.join(rel).display().to_string();
         if depth > DEPTH {
-            return Err(Error::new(ErrorKind::Incompatible, format!("{} is nested too deeply", at(rel)))
-                .with_hint("PostgreSQL makes no such folder; move it out of the data folder"));
+            return Err(Error::new(
+                ErrorKind::Incompatible,
+                format!("{} is nested too deeply", at(rel)),
+            )
+            .with_hint("PostgreSQL makes no such folder; move it out of the data folder"));
         }
         let fault = |e| Error::io(format_args!("look through {}", at(rel)), e);
         for entry in read_dir(fd).map_err(fault)? {
@@ -191,7 +197,7 @@ impl<'a> Check<'a> {
 
     /// A snapshot holds nothing of the subvolumes and of the file systems inside its source: their
     /// folders would be silently empty.
-    fn check_folder(&self, rel: &PathBuf, inode: u64) -> Result<()> {
+    fn check_folder(&self, rel: &Path, inode: u64) -> Result<()> {
         let other_device = || {
             rustix::fs::statat(&self.source.fd, rel, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| stat.st_dev != self.device)

@@ -84,8 +84,7 @@ fn exclusive(file: BorrowedFd<'_>) -> rustix::io::Result<u64> {
 pub(super) fn usage(folder: &OwnedFd, path: &Path) -> Result<Usage> {
     let fault = |e: Errno| Error::io(format_args!("measure {}", path.display()), e);
     let free = rustix::fs::fstatvfs(folder).map_err(fault)?;
-    let mut usage =
-        Usage { referenced: 0, exclusive: 0, available: free.f_bavail * free.f_frsize };
+    let mut usage = Usage { referenced: 0, exclusive: 0, available: free.f_bavail * free.f_frsize };
     count(folder, &mut usage).map_err(fault)?;
     Ok(usage)
 }

@@ -1,4 +1,8 @@
 //! What the backends of this crate share: objects are folders under one root, named by their ids.
+//!
+//! Linux is what this is tested on. Elsewhere only copies work, without their usage, and untested.
+// btrfs alone clones no folders, and without any backend only the probe is left.
+#![cfg_attr(not(any(feature = "reflink", feature = "copy")), allow(dead_code))]
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -15,7 +19,7 @@ use crate::storage::{CloneSpec, FileOp, Location, Object, Usage, VolumeSpec};
 
 mod beneath;
 mod edit;
-#[cfg(any(feature = "btrfs", feature = "reflink"))]
+#[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
 mod ficlone;
 mod links;
 mod pool;
@@ -24,16 +28,16 @@ mod remove;
 mod skip;
 mod tree;
 
-#[cfg(feature = "btrfs")]
+#[cfg(all(feature = "btrfs", target_os = "linux"))]
 pub(super) use beneath::Folder;
 #[cfg(target_os = "linux")]
 pub(super) use beneath::{open_dir, open_file, read_dir};
-#[cfg(any(feature = "btrfs", feature = "reflink"))]
+#[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
 pub(super) use ficlone::ficlone;
-#[cfg(feature = "btrfs")]
-pub(super) use {links::check_link, remove::remove_at, skip::Patterns};
 pub(super) use probe::probe;
 pub(super) use tree::CloneFn;
+#[cfg(all(feature = "btrfs", target_os = "linux"))]
+pub(super) use {links::check_link, remove::remove_at, skip::Patterns};
 
 const VOLUMES: &str = "volumes";
 const SNAPSHOTS: &str = "snapshots";
@@ -131,7 +135,12 @@ impl Files {
         beneath::Folder::open(self.path(object), object)
     }
 
-    pub(super) async fn edit(&self, object: Object, ops: Vec<FileOp>, clone: CloneFn) -> Result<()> {
+    pub(super) async fn edit(
+        &self,
+        object: Object,
+        ops: Vec<FileOp>,
+        clone: CloneFn,
+    ) -> Result<()> {
         let this = self.clone();
         blocking(move || edit::edit(&this, object, &ops, clone)).await
     }
@@ -162,7 +171,8 @@ impl Files {
     /// removes it. Finishes what an earlier attempt left.
     pub(super) fn remove(&self, object: Object) -> Result<()> {
         let shelf = self.shelf(object);
-        let fault = |e: Errno| Error::io(format_args!("destroy {object} in {}", shelf.display()), e);
+        let fault =
+            |e: Errno| Error::io(format_args!("destroy {object} in {}", shelf.display()), e);
         let fd = match beneath::open_dir(CWD, &shelf) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(()),

@@ -43,7 +43,16 @@ pub(super) fn same(wanted: &Tree, found: &Tree, what: &str) -> Result<()> {
 
 /// Something like a PGDATA: nested folders, files of many sizes, modes and links.
 pub(super) fn fill(root: &Path) -> Result<()> {
-    for folder in ["base", "base/1", "base/pgsql_tmp", "global", "pg_wal", "pg_wal/archive_status", "pg_tblspc", "empty"] {
+    for folder in [
+        "base",
+        "base/1",
+        "base/pgsql_tmp",
+        "global",
+        "pg_wal",
+        "pg_wal/archive_status",
+        "pg_tblspc",
+        "empty",
+    ] {
         let path = root.join(folder);
         fs::create_dir(&path).map_err(|e| Error::io("make a folder", e))?;
         chmod(&path, if folder == "global" { 0o750 } else { 0o700 })?;
@@ -81,6 +90,5 @@ pub(super) fn unlink(root: &Path, name: &str) -> Result<()> {
 }
 
 pub(super) fn stat(path: &Path) -> Result<fs::Metadata> {
-    fs::symlink_metadata(path)
-        .map_err(|e| Error::io(format_args!("look at {}", path.display()), e))
+    fs::symlink_metadata(path).map_err(|e| Error::io(format_args!("look at {}", path.display()), e))
 }

@@ -268,9 +268,17 @@ impl Bench {
         link(&outside, "folder")?;
         link(&outside.join("PG_VERSION"), "file")?;
         let outside_path = outside.join("PG_VERSION").display().to_string();
-        for bad in
-            ["", ".", "..", "../x", "base/../../x", "/x", "base//1", "folder/PG_VERSION", &outside_path]
-        {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "base/../../x",
+            "/x",
+            "base//1",
+            "folder/PG_VERSION",
+            &outside_path,
+        ] {
             let path = || bad.to_owned();
             for op in [
                 FileOp::Write { path: path(), content: b"bad".to_vec() },

@@ -32,11 +32,8 @@ pub(in crate::storage) fn open_file(
     at: impl AsFd,
     name: impl rustix::path::Arg,
 ) -> rustix::io::Result<(OwnedFd, rustix::fs::Stat)> {
-    let flags = OFlags::RDONLY
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY
-        | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(at, name, flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&fd)?;
     match FileType::from_raw_mode(stat.st_mode) {

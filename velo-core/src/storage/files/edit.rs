@@ -22,9 +22,8 @@ pub(super) fn edit(files: &Files, object: Object, ops: &[FileOp], clone: CloneFn
         match op {
             FileOp::Remove { path } => {
                 if let Some((parent, name)) = folder.parent(path)? {
-                    remove::remove_at(&parent, name).map_err(|e| {
-                        Error::io(format_args!("remove {}", folder.show(path)), e)
-                    })?;
+                    remove::remove_at(&parent, name)
+                        .map_err(|e| Error::io(format_args!("remove {}", folder.show(path)), e))?;
                 }
             }
             FileOp::Write { path, content } => write(&folder, path, content)?,

@@ -36,7 +36,7 @@ fn try_all(root: &Path) -> Result<Vec<StorageKind>> {
     found.map_err(fault)
 }
 
-#[allow(clippy::vec_init_then_push, unused_variables)] // features decide what is pushed
+#[allow(clippy::vec_init_then_push, unused_mut, unused_variables)] // features decide what is pushed
 fn works(folder: &OwnedFd) -> Vec<StorageKind> {
     let mut kinds = Vec::new();
     #[cfg(all(feature = "btrfs", target_os = "linux"))]

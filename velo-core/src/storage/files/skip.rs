@@ -33,7 +33,8 @@ mod tests {
         for yes in ["postmaster.pid", "pg_notify/0000", "base/pgsql_tmp", "base/pgsql_tmp1.2"] {
             assert!(skip.matches(yes.as_bytes()), "{yes}");
         }
-        for no in ["postmaster.pid2", "a/postmaster.pid", "pg_notify", "base", "base/1", "base/pgsql"]
+        for no in
+            ["postmaster.pid2", "a/postmaster.pid", "pg_notify", "base", "base/1", "base/pgsql"]
         {
             assert!(!skip.matches(no.as_bytes()), "{no}");
         }

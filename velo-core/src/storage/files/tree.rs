@@ -78,9 +78,7 @@ pub(super) fn clone_tree(
     let mut closed = Vec::new();
     pool::run(
         |feed| work.walk(&root, 0, feed, &mut closed),
-        |batch: Batch| {
-            batch.names.iter().try_for_each(|name| work.file(&batch.pair, name))
-        },
+        |batch: Batch| batch.names.iter().try_for_each(|name| work.file(&batch.pair, name)),
     )?;
     for rel in &spec.last {
         cancel.check()?;
@@ -229,8 +227,7 @@ pub(super) fn create(
     name: impl rustix::path::Arg,
     mode: Mode,
 ) -> rustix::io::Result<OwnedFd> {
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, name, flags, mode)
 }
 
@@ -251,4 +248,48 @@ pub(super) fn dress(fd: BorrowedFd<'_>, stat: &Stat, chown: bool) -> rustix::io:
         rustix::fs::fchmod(fd, mode)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+    use crate::storage::Object;
+
+    /// Clones `files` files with `clone`; says how it ended and how many there are then.
+    fn run(files: usize, clone: CloneFn) -> (Result<()>, usize) {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("from"), root.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        for i in 0..files {
+            std::fs::write(from.join(i.to_string()), "x").unwrap();
+        }
+        let object = Object::Volume(Id::generate());
+        let spec = CloneSpec::new(object, Id::generate());
+        let open = |path: &Path| Folder::open(path.to_path_buf(), object).unwrap();
+        let done = clone_tree(&open(&from), &open(&to), &spec, clone, &Cancel::new());
+        (done, std::fs::read_dir(&to).unwrap().count())
+    }
+
+    #[test]
+    fn a_clone_ends_where_it_is_canceled() {
+        let (done, made) = run(5000, |_, _, _, _, cancel| {
+            cancel.cancel();
+            Ok(())
+        });
+        assert_eq!(done.unwrap_err().kind(), ErrorKind::Canceled);
+        assert!(made < 100, "{made}");
+    }
+
+    #[test]
+    fn the_first_error_is_returned_and_names_the_file() {
+        let (done, made) = run(5000, |_, _, _, path, _| {
+            Err(Error::io(format_args!("clone {}", path.display()), Errno::NOSPC))
+        });
+        let error = done.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        assert!(error.to_string().contains("/from/"), "{error}");
+        assert!(made < 100, "{made}");
+    }
 }
