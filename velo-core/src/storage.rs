@@ -15,14 +15,14 @@ use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 
-#[cfg(feature = "btrfs")]
+#[cfg(all(feature = "btrfs", target_os = "linux"))]
 mod btrfs;
 #[cfg(feature = "copy")]
 mod copy;
 #[cfg(target_os = "linux")]
 mod extents;
 mod files;
-#[cfg(feature = "reflink")]
+#[cfg(all(feature = "reflink", target_os = "linux"))]
 mod reflink;
 
 /// Something that a storage holds.
@@ -364,15 +364,16 @@ pub async fn build(kind: StorageKind, root: &Path) -> Result<Arc<dyn Storage>> {
 
 /// The backend `kind` on `root` without trying whether it works: for a kind that a record names,
 /// which worked when the record was made.
+#[allow(unused_variables)] // some features may be off
 pub(crate) fn attach(kind: StorageKind, root: &Path) -> Result<Arc<dyn Storage>> {
     match kind {
-        #[cfg(feature = "btrfs")]
+        #[cfg(all(feature = "btrfs", target_os = "linux"))]
         StorageKind::Btrfs => Ok(Arc::new(btrfs::Btrfs::new(root))),
-        #[cfg(feature = "reflink")]
+        #[cfg(all(feature = "reflink", target_os = "linux"))]
         StorageKind::Reflink => Ok(Arc::new(reflink::Reflink::new(root))),
         #[cfg(feature = "copy")]
         StorageKind::Copy => Ok(Arc::new(copy::Copy::new(root))),
-        #[allow(unreachable_patterns)] // some features may be off
+        #[allow(unreachable_patterns)] // some features may be off, and copy alone is not of Linux
         kind => Err(Error::new(
             ErrorKind::Unsupported,
             format!("storage {kind} is not part of this build"),

@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_trait::async_trait;
 use rustix::fs::{AtFlags, FileType};
@@ -157,12 +157,7 @@ impl<'a> Check<'a> {
         let device = rustix::fs::fstat(&source.fd)
             .map_err(|e| Error::io(format_args!("look at {}", source.path.display()), e))?
             .st_dev;
-        Ok(Self {
-            source,
-            clone,
-            device,
-            skip: Patterns::new(&spec.skip),
-        })
+        Ok(Self { source, clone, device, skip: Patterns::new(&spec.skip) })
     }
 
     fn folder(&self, fd: &OwnedFd, rel: &Path, depth: usize) -> Result<()> {
@@ -202,7 +197,7 @@ impl<'a> Check<'a> {
 
     /// A snapshot holds nothing of the subvolumes and of the file systems inside its source: their
     /// folders would be silently empty.
-    fn check_folder(&self, rel: &PathBuf, inode: u64) -> Result<()> {
+    fn check_folder(&self, rel: &Path, inode: u64) -> Result<()> {
         let other_device = || {
             rustix::fs::statat(&self.source.fd, rel, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| stat.st_dev != self.device)
@@ -257,10 +252,7 @@ fn name<const N: usize>(name: &str) -> rustix::io::Result<[u8; N]> {
 
 /// Makes the subvolume `new` in the folder `at`.
 fn create(at: &OwnedFd, new: &str) -> rustix::io::Result<()> {
-    let args = VolArgs {
-        fd: 0,
-        name: name(new)?,
-    };
+    let args = VolArgs { fd: 0, name: name(new)? };
     // SAFETY: the opcode is that of BTRFS_IOC_SUBVOL_CREATE, which reads a `VolArgs` and writes
     // nothing; the name in it ends with a zero.
     unsafe { ioctl(at, Setter::<SUBVOL_CREATE, _>::new(args)) }
@@ -270,13 +262,7 @@ fn create(at: &OwnedFd, new: &str) -> rustix::io::Result<()> {
 fn snapshot(at: &OwnedFd, source: &OwnedFd, new: &str) -> rustix::io::Result<()> {
     use std::os::fd::AsRawFd;
     let fd = i64::from(source.as_fd().as_raw_fd());
-    let args = VolArgsV2 {
-        fd,
-        transid: 0,
-        flags: 0,
-        unused: [0; 4],
-        name: name(new)?,
-    };
+    let args = VolArgsV2 { fd, transid: 0, flags: 0, unused: [0; 4], name: name(new)? };
     // SAFETY: the opcode is that of BTRFS_IOC_SNAP_CREATE_V2, which reads a `VolArgsV2` (and
     // without a flag for it writes nothing); `source` is open until it returns, and the name ends
     // with a zero.
@@ -285,10 +271,7 @@ fn snapshot(at: &OwnedFd, source: &OwnedFd, new: &str) -> rustix::io::Result<()>
 
 /// Deletes the subvolume `old` in the folder `at`.
 fn destroy(at: &OwnedFd, old: &str) -> rustix::io::Result<()> {
-    let args = VolArgs {
-        fd: 0,
-        name: name(old)?,
-    };
+    let args = VolArgs { fd: 0, name: name(old)? };
     // SAFETY: as for `create`, with BTRFS_IOC_SNAP_DESTROY.
     unsafe { ioctl(at, Setter::<SNAP_DESTROY, _>::new(args)) }
 }

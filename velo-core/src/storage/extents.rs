@@ -71,15 +71,8 @@ fn exclusive(file: BorrowedFd<'_>) -> rustix::io::Result<u64> {
         // by `count` extents, which is what `Page` is; the kernel writes within it only, and any
         // bytes are valid values of its integers.
         unsafe { ioctl(file, Updater::<FIEMAP, Page>::new(&mut page))? };
-        let mapped = page
-            .extents
-            .get(..page.header.mapped as usize)
-            .unwrap_or(&page.extents);
-        sum += mapped
-            .iter()
-            .filter(|e| e.flags & SHARED == 0)
-            .map(|e| e.length)
-            .sum::<u64>();
+        let mapped = page.extents.get(..page.header.mapped as usize).unwrap_or(&page.extents);
+        sum += mapped.iter().filter(|e| e.flags & SHARED == 0).map(|e| e.length).sum::<u64>();
         match mapped.last() {
             Some(last) if last.flags & LAST == 0 => start = last.logical + last.length,
             _ => return Ok(sum),
@@ -91,11 +84,7 @@ fn exclusive(file: BorrowedFd<'_>) -> rustix::io::Result<u64> {
 pub(super) fn usage(folder: &OwnedFd, path: &Path) -> Result<Usage> {
     let fault = |e: Errno| Error::io(format_args!("measure {}", path.display()), e);
     let free = rustix::fs::fstatvfs(folder).map_err(fault)?;
-    let mut usage = Usage {
-        referenced: 0,
-        exclusive: 0,
-        available: free.f_bavail * free.f_frsize,
-    };
+    let mut usage = Usage { referenced: 0, exclusive: 0, available: free.f_bavail * free.f_frsize };
     count(folder, &mut usage).map_err(fault)?;
     Ok(usage)
 }

@@ -1,4 +1,8 @@
 //! What the backends of this crate share: objects are folders under one root, named by their ids.
+//!
+//! Linux is what this is tested on. Elsewhere only copies work, without their usage, and untested.
+// btrfs alone clones no folders, and without any backend only the probe is left.
+#![cfg_attr(not(any(feature = "reflink", feature = "copy")), allow(dead_code))]
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -15,7 +19,7 @@ use crate::storage::{CloneSpec, FileOp, Location, Object, Usage, VolumeSpec};
 
 mod beneath;
 mod edit;
-#[cfg(any(feature = "btrfs", feature = "reflink"))]
+#[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
 mod ficlone;
 mod links;
 mod pool;
@@ -24,15 +28,15 @@ mod remove;
 mod skip;
 mod tree;
 
-#[cfg(feature = "btrfs")]
+#[cfg(all(feature = "btrfs", target_os = "linux"))]
 pub(super) use beneath::Folder;
 #[cfg(target_os = "linux")]
 pub(super) use beneath::{open_dir, open_file, read_dir};
-#[cfg(any(feature = "btrfs", feature = "reflink"))]
+#[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
 pub(super) use ficlone::ficlone;
 pub(super) use probe::probe;
 pub(super) use tree::CloneFn;
-#[cfg(feature = "btrfs")]
+#[cfg(all(feature = "btrfs", target_os = "linux"))]
 pub(super) use {links::check_link, remove::remove_at, skip::Patterns};
 
 const VOLUMES: &str = "volumes";
@@ -49,9 +53,7 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_path_buf(),
-        }
+        Self { root: root.to_path_buf() }
     }
 
     /// The folder that objects of this kind are in.
@@ -99,9 +101,7 @@ impl Files {
         let fault = |e: Errno| Error::io(format_args!("prepare {}", path.display()), e);
         let fd = beneath::open_dir(CWD, &path).map_err(fault)?;
         rustix::fs::fchmod(&fd, Mode::RWXU).map_err(fault)?;
-        let Some((uid, gid)) = spec.owner else {
-            return Ok(());
-        };
+        let Some((uid, gid)) = spec.owner else { return Ok(()) };
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::fchown(&fd, Some(uid), Some(gid)).map_err(|e| {
             Error::io(format_args!("give {} to user {uid}", path.display()), e)
@@ -194,11 +194,7 @@ impl Files {
         blocking(move || {
             let mut found = std::collections::BTreeSet::new();
             for shelf in [VOLUMES, SNAPSHOTS] {
-                let object = if shelf == VOLUMES {
-                    Object::Volume
-                } else {
-                    Object::Snapshot
-                };
+                let object = if shelf == VOLUMES { Object::Volume } else { Object::Snapshot };
                 let shelf = this.root.join(shelf);
                 let fault = |e: Errno| Error::io(format_args!("list {}", shelf.display()), e);
                 let fd = match beneath::open_dir(CWD, &shelf) {
@@ -207,9 +203,7 @@ impl Files {
                     Err(e) => return Err(fault(e)),
                 };
                 for entry in beneath::read_dir(&fd).map_err(fault)? {
-                    let Ok(name) = entry.name.to_str() else {
-                        continue;
-                    };
+                    let Ok(name) = entry.name.to_str() else { continue };
                     let name = name.strip_prefix(GONE).unwrap_or(name);
                     // A ULID is read in either case and written in one: others are not ours.
                     if let Ok(id) = Id::from_str(name)
@@ -231,10 +225,7 @@ impl Files {
             #[cfg(target_os = "linux")]
             return crate::storage::extents::usage(&folder.fd, &folder.path);
             #[cfg(not(target_os = "linux"))]
-            Err(Error::new(
-                ErrorKind::Unsupported,
-                "the usage of a volume is known on Linux only",
-            ))
+            Err(Error::new(ErrorKind::Unsupported, "the usage of a volume is known on Linux only"))
         })
         .await
     }

@@ -2,7 +2,6 @@
 //!
 //! Linux only. A file that the file system refuses to clone is an error, never a silent copy.
 
-#[cfg(target_os = "linux")]
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -82,7 +81,6 @@ impl Storage for Reflink {
 }
 
 /// Tries it in `folder`; whoever calls removes what is left there.
-#[cfg(target_os = "linux")]
 pub(super) fn works_in(folder: &OwnedFd) -> rustix::io::Result<()> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;

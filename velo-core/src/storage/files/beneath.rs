@@ -16,10 +16,8 @@ use rustix::io::Errno;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Object;
 
-const DIR: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIR: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Opens the folder `name`, which must not be a link.
 pub(in crate::storage) fn open_dir(
@@ -69,10 +67,7 @@ pub(in crate::storage) fn read_dir(fd: impl AsFd) -> rustix::io::Result<Vec<Entr
             },
             kind => kind,
         };
-        out.push(Entry {
-            name: name.to_owned(),
-            kind,
-        });
+        out.push(Entry { name: name.to_owned(), kind });
     }
     Ok(out)
 }
@@ -93,10 +88,7 @@ impl Folder {
                 format!("{object} does not exist ({})", path.display()),
             )
             .with_hint("`velo doctor` says what is on disk and what is recorded")),
-            Err(e) => Err(Error::io(
-                format_args!("open {object} ({})", path.display()),
-                e,
-            )),
+            Err(e) => Err(Error::io(format_args!("open {object} ({})", path.display()), e)),
         }
     }
 
@@ -104,16 +96,11 @@ impl Folder {
     /// the way does not exist.
     pub(super) fn parent<'a>(&self, rel: &'a str) -> Result<Option<(OwnedFd, &'a str)>> {
         let parts: Vec<&str> = rel.split('/').collect();
-        if let Some(bad) = parts
-            .iter()
-            .find(|p| matches!(**p, "" | "." | "..") || p.contains('\0'))
+        if let Some(bad) = parts.iter().find(|p| matches!(**p, "" | "." | "..") || p.contains('\0'))
         {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
-                format!(
-                    "{rel:?} is not a path within {}: {bad:?}",
-                    self.path.display()
-                ),
+                format!("{rel:?} is not a path within {}: {bad:?}", self.path.display()),
             )
             .with_hint("use a relative path without '.', '..' and empty parts"));
         }
@@ -130,10 +117,7 @@ impl Folder {
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     return Err(Error::new(
                         ErrorKind::Incompatible,
-                        format!(
-                            "{}: {folder:?} is a link or a file, not a folder",
-                            self.show(rel)
-                        ),
+                        format!("{}: {folder:?} is a link or a file, not a folder", self.show(rel)),
                     )
                     .with_hint("replace the link by the folder itself; Velo follows none here"));
                 }
@@ -155,9 +139,6 @@ impl Folder {
 
     /// `rel` as messages show it.
     pub(super) fn show(&self, rel: &str) -> String {
-        self.path
-            .join(rel.trim_start_matches('/'))
-            .display()
-            .to_string()
+        self.path.join(rel.trim_start_matches('/')).display().to_string()
     }
 }

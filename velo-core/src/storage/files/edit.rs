@@ -51,9 +51,7 @@ fn write(folder: &Folder, path: &str, content: &[u8]) -> Result<()> {
     // The owner of the folder, with a mode of its own.
     let mut stat = rustix::fs::fstat(&folder.fd).map_err(fault)?;
     stat.st_mode = 0o100_600;
-    place(folder, path, &stat, "write", |to| {
-        write_all(to, content).map_err(fault)
-    })
+    place(folder, path, &stat, "write", |to| write_all(to, content).map_err(fault))
 }
 
 fn write_all(to: &OwnedFd, mut content: &[u8]) -> rustix::io::Result<()> {
@@ -82,13 +80,7 @@ fn clone_file(
             return Ok(());
         }
         let path = source.path.join(from);
-        clone(
-            file.as_fd(),
-            target.as_fd(),
-            stat.st_size as u64,
-            &path,
-            &Cancel::new(),
-        )
+        clone(file.as_fd(), target.as_fd(), stat.st_size as u64, &path, &Cancel::new())
     })
 }
 

@@ -3,14 +3,12 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-#[cfg(target_os = "linux")]
 use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Clones one file whole, however long it has become since.
-#[cfg(target_os = "linux")]
 pub(in crate::storage) fn ficlone(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
@@ -35,22 +33,4 @@ pub(in crate::storage) fn ficlone(
             Err(e) => Err(Error::io(format_args!("clone {}", path.display()), e)),
         };
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(in crate::storage) fn ficlone(
-    _from: BorrowedFd<'_>,
-    _to: BorrowedFd<'_>,
-    _len: u64,
-    path: &Path,
-    _cancel: &Cancel,
-) -> Result<()> {
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        format!(
-            "cannot clone {}: storage reflink works on Linux only",
-            path.display()
-        ),
-    )
-    .with_hint("use storage copy"))
 }

@@ -32,9 +32,7 @@ pub(super) fn run<T: Send>(
     find: impl FnOnce(&Feed<'_, T>) -> Result<()>,
     work: impl Fn(T) -> Result<()> + Sync,
 ) -> Result<()> {
-    let workers = std::thread::available_parallelism()
-        .map_or(1, |n| n.get())
-        .min(MOST);
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(MOST);
     let failed = AtomicBool::new(false);
     let first: Mutex<Option<Error>> = Mutex::new(None);
     let found = std::thread::scope(|scope| {
@@ -55,20 +53,14 @@ pub(super) fn run<T: Send>(
                         }
                         if let Err(error) = work(next) {
                             failed.store(true, Ordering::Relaxed);
-                            first
-                                .lock()
-                                .unwrap_or_else(|e| e.into_inner())
-                                .get_or_insert(error);
+                            first.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
                         }
                     }
                 })
                 .map_err(|e| Error::io("start a thread", e))?;
         }
         drop(receiver);
-        find(&Feed {
-            sender,
-            failed: &failed,
-        })
+        find(&Feed { sender, failed: &failed })
     });
     match first.into_inner().unwrap_or_else(|e| e.into_inner()) {
         Some(error) => Err(error),

@@ -19,12 +19,8 @@ pub(in crate::storage) async fn probe(root: PathBuf) -> Result<Vec<StorageKind>>
 }
 
 fn try_all(root: &Path) -> Result<Vec<StorageKind>> {
-    let fault = |e: Errno| {
-        Error::io(
-            format_args!("try which storages work in {}", root.display()),
-            e,
-        )
-    };
+    let fault =
+        |e: Errno| Error::io(format_args!("try which storages work in {}", root.display()), e);
     let root_fd = rustix::fs::openat(
         CWD,
         root,
@@ -40,7 +36,7 @@ fn try_all(root: &Path) -> Result<Vec<StorageKind>> {
     found.map_err(fault)
 }
 
-#[allow(clippy::vec_init_then_push, unused_variables)] // features decide what is pushed
+#[allow(clippy::vec_init_then_push, unused_mut, unused_variables)] // features decide what is pushed
 fn works(folder: &OwnedFd) -> Vec<StorageKind> {
     let mut kinds = Vec::new();
     #[cfg(all(feature = "btrfs", target_os = "linux"))]

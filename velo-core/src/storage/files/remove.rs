@@ -35,9 +35,7 @@ pub(super) fn remove_tree(at: &OwnedFd, name: &str, shelf: &Path) -> Result<()> 
     pool::run(
         |feed| empty(&Arc::new(top), feed, fault),
         |(folder, names): (Arc<OwnedFd>, Vec<CString>)| {
-            names
-                .iter()
-                .try_for_each(|name| unlink(&folder, name).map_err(fault))
+            names.iter().try_for_each(|name| unlink(&folder, name).map_err(fault))
         },
     )?;
     remove_at(at, name).map_err(fault)

@@ -78,16 +78,11 @@ pub(super) fn clone_tree(
     let mut closed = Vec::new();
     pool::run(
         |feed| work.walk(&root, 0, feed, &mut closed),
-        |batch: Batch| {
-            batch
-                .names
-                .iter()
-                .try_for_each(|name| work.file(&batch.pair, name))
-        },
+        |batch: Batch| batch.names.iter().try_for_each(|name| work.file(&batch.pair, name)),
     )?;
     for rel in &spec.last {
         cancel.check()?;
-        let (Some((from, name)), (to, _)) = (from.parent(rel)?, to.existing_parent(rel)?) else {
+        let (Some((from, name)), Some((to, _))) = (from.parent(rel)?, to.parent(rel)?) else {
             if spec.live {
                 continue;
             }
@@ -96,10 +91,7 @@ pub(super) fn clone_tree(
                 format!("{} does not exist", from.show(rel)),
             ));
         };
-        let rel = Path::new(rel)
-            .parent()
-            .unwrap_or(Path::new(""))
-            .to_path_buf();
+        let rel = Path::new(rel).parent().unwrap_or(Path::new("")).to_path_buf();
         let name = CString::new(name)
             .map_err(|e| Error::new(ErrorKind::InvalidInput, "a path with NUL").with_source(e))?;
         work.file(&Pair { from, to, rel }, &name)?;
@@ -130,10 +122,7 @@ impl Work<'_> {
         if depth > DEPTH {
             return Err(Error::new(
                 ErrorKind::Incompatible,
-                format!(
-                    "{} is nested too deeply",
-                    self.root.join(&pair.rel).display()
-                ),
+                format!("{} is nested too deeply", self.root.join(&pair.rel).display()),
             )
             .with_hint("PostgreSQL makes no such folder; move it out of the data folder"));
         }
@@ -150,10 +139,7 @@ impl Work<'_> {
                     names.push(entry.name);
                     if names.len() == BATCH {
                         let names = std::mem::take(&mut names);
-                        feed.send(Batch {
-                            pair: pair.clone(),
-                            names,
-                        })?;
+                        feed.send(Batch { pair: pair.clone(), names })?;
                     }
                 }
                 FileType::Directory => folders.push((entry.name, rel)),
@@ -162,15 +148,10 @@ impl Work<'_> {
             }
         }
         if !names.is_empty() {
-            feed.send(Batch {
-                pair: pair.clone(),
-                names,
-            })?;
+            feed.send(Batch { pair: pair.clone(), names })?;
         }
         for (name, rel) in folders {
-            let Some(pair) = self.folder(pair, &name, rel, closed)? else {
-                continue;
-            };
+            let Some(pair) = self.folder(pair, &name, rel, closed)? else { continue };
             self.walk(&Arc::new(pair), depth + 1, feed, closed)?;
         }
         Ok(())
@@ -221,11 +202,7 @@ impl Work<'_> {
 
     fn file(&self, pair: &Pair, name: &CString) -> Result<()> {
         self.cancel.check()?;
-        let path = || {
-            self.root
-                .join(&pair.rel)
-                .join(OsStr::from_bytes(name.to_bytes()))
-        };
+        let path = || self.root.join(&pair.rel).join(OsStr::from_bytes(name.to_bytes()));
         let fault = |e| Error::io(format_args!("clone {}", path().display()), e);
         let (from, stat) = match open_file(&pair.from, name) {
             Ok(opened) => opened,
@@ -234,13 +211,7 @@ impl Work<'_> {
         };
         let to = create(&pair.to, name, Mode::from_raw_mode(stat.st_mode)).map_err(fault)?;
         if stat.st_size > 0 {
-            (self.clone)(
-                from.as_fd(),
-                to.as_fd(),
-                stat.st_size as u64,
-                &path(),
-                self.cancel,
-            )?;
+            (self.clone)(from.as_fd(), to.as_fd(), stat.st_size as u64, &path(), self.cancel)?;
         }
         self.dress(to.as_fd(), &stat).map_err(fault)
     }
@@ -277,4 +248,48 @@ pub(super) fn dress(fd: BorrowedFd<'_>, stat: &Stat, chown: bool) -> rustix::io:
         rustix::fs::fchmod(fd, mode)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+    use crate::storage::Object;
+
+    /// Clones `files` files with `clone`; says how it ended and how many there are then.
+    fn run(files: usize, clone: CloneFn) -> (Result<()>, usize) {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("from"), root.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        for i in 0..files {
+            std::fs::write(from.join(i.to_string()), "x").unwrap();
+        }
+        let object = Object::Volume(Id::generate());
+        let spec = CloneSpec::new(object, Id::generate());
+        let open = |path: &Path| Folder::open(path.to_path_buf(), object).unwrap();
+        let done = clone_tree(&open(&from), &open(&to), &spec, clone, &Cancel::new());
+        (done, std::fs::read_dir(&to).unwrap().count())
+    }
+
+    #[test]
+    fn a_clone_ends_where_it_is_canceled() {
+        let (done, made) = run(5000, |_, _, _, _, cancel| {
+            cancel.cancel();
+            Ok(())
+        });
+        assert_eq!(done.unwrap_err().kind(), ErrorKind::Canceled);
+        assert!(made < 100, "{made}");
+    }
+
+    #[test]
+    fn the_first_error_is_returned_and_names_the_file() {
+        let (done, made) = run(5000, |_, _, _, path, _| {
+            Err(Error::io(format_args!("clone {}", path.display()), Errno::NOSPC))
+        });
+        let error = done.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        assert!(error.to_string().contains("/from/"), "{error}");
+        assert!(made < 100, "{made}");
+    }
 }

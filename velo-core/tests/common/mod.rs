@@ -1,0 +1,20 @@
+//! What the integration tests share.
+#![allow(dead_code, unreachable_pub)] // no test uses all of it
+
+use std::path::PathBuf;
+
+/// The folder that the environment variable `var` names: a mounted file system of a certain kind.
+/// `None`, said loudly, if it is missing; a failure if `VELO_TEST_REQUIRE=1`.
+#[allow(clippy::panic, clippy::print_stderr)]
+pub fn fs_dir(var: &str) -> Option<PathBuf> {
+    let why = match std::env::var_os(var).map(PathBuf::from) {
+        None => format!("{var} is not set"),
+        Some(path) if !path.is_dir() => format!("{var}={} is no folder", path.display()),
+        Some(path) => return Some(path),
+    };
+    if std::env::var_os("VELO_TEST_REQUIRE").is_some_and(|v| v == "1") {
+        panic!("{why}, and VELO_TEST_REQUIRE=1");
+    }
+    eprintln!("SKIP: {why}");
+    None
+}

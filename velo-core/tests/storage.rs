@@ -1,0 +1,289 @@
+//! Every backend on every file system that it is for.
+//!
+//! `VELO_TEST_BTRFS`, `VELO_TEST_XFS` and `VELO_TEST_EXT4` name a folder on each.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used)] // helpers of tests are no tests to the lint
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::fs_dir;
+use velo_core::cancel::Cancel;
+use velo_core::storage::{
+    CloneSpec, FileOp, Object, Storage, StorageKind, VolumeSpec, build, detect,
+};
+use velo_core::{ErrorKind, Id};
+
+/// A root of its own on the file system that `var` names. It removes itself.
+fn root(var: &str) -> Option<tempfile::TempDir> {
+    let root = tempfile::Builder::new().prefix("velo-test-").tempdir_in(fs_dir(var)?).unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    Some(root)
+}
+
+async fn open(kind: StorageKind, root: &Path) -> Arc<dyn Storage> {
+    build(kind, root).await.unwrap()
+}
+
+async fn suite(kind: StorageKind, var: &str) {
+    let Some(root) = root(var) else { return };
+    let storage = open(kind, root.path()).await;
+    velo_core::testing::storage_suite(storage.clone()).await.unwrap();
+    assert_eq!(storage.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn btrfs_on_btrfs() {
+    suite(StorageKind::Btrfs, "VELO_TEST_BTRFS").await;
+}
+
+#[tokio::test]
+async fn reflink_on_btrfs() {
+    suite(StorageKind::Reflink, "VELO_TEST_BTRFS").await;
+}
+
+#[tokio::test]
+async fn reflink_on_xfs() {
+    suite(StorageKind::Reflink, "VELO_TEST_XFS").await;
+}
+
+#[tokio::test]
+async fn copy_on_ext4() {
+    suite(StorageKind::Copy, "VELO_TEST_EXT4").await;
+}
+
+#[tokio::test]
+async fn copy_on_xfs() {
+    suite(StorageKind::Copy, "VELO_TEST_XFS").await;
+}
+
+#[tokio::test]
+async fn the_best_storage_is_found_and_nothing_is_left() {
+    use StorageKind::{Btrfs, Copy, Reflink};
+    for (var, wanted) in [
+        ("VELO_TEST_BTRFS", &[Btrfs, Reflink, Copy][..]),
+        ("VELO_TEST_XFS", &[Reflink, Copy]),
+        ("VELO_TEST_EXT4", &[Copy]),
+    ] {
+        let Some(root) = root(var) else { continue };
+        assert_eq!(detect(root.path()).await.unwrap(), wanted, "{var}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "{var}");
+    }
+}
+
+/// The backends that work on the three file systems, each on a root of its own.
+async fn all() -> Vec<(StorageKind, tempfile::TempDir, Arc<dyn Storage>)> {
+    let mut out = Vec::new();
+    for (kind, var) in [
+        (StorageKind::Btrfs, "VELO_TEST_BTRFS"),
+        (StorageKind::Reflink, "VELO_TEST_XFS"),
+        (StorageKind::Copy, "VELO_TEST_EXT4"),
+    ] {
+        let Some(root) = root(var) else { continue };
+        let storage = open(kind, root.path()).await;
+        out.push((kind, root, storage));
+    }
+    out
+}
+
+async fn volume(storage: &dyn Storage) -> (Object, PathBuf) {
+    let volume = Object::Volume(Id::generate());
+    storage.create_volume(VolumeSpec::new(volume.id())).await.unwrap();
+    (volume, storage.location(volume).host_path().to_path_buf())
+}
+
+async fn branch(storage: &dyn Storage, source: Object) -> (Object, velo_core::Result<PathBuf>) {
+    let target = Object::Volume(Id::generate());
+    let spec = CloneSpec::new(source, target.id());
+    let done = storage.branch_volume(spec, &Cancel::new()).await;
+    (target, done.map(|()| storage.location(target).host_path().to_path_buf()))
+}
+
+async fn destroy(storage: &dyn Storage, objects: &[Object]) {
+    for object in objects {
+        storage.destroy_volume(object.id()).await.unwrap();
+    }
+    assert_eq!(storage.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn owners_and_modes_are_kept() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIP: only root can give files away");
+        return;
+    }
+    for (kind, _root, storage) in all().await {
+        let id = Id::generate();
+        storage.create_volume(VolumeSpec::new(id).owner(1234, 5678)).await.unwrap();
+        let source = Object::Volume(id);
+        let from = storage.location(source).host_path().to_path_buf();
+        fs::create_dir(from.join("closed")).unwrap();
+        fs::write(from.join("closed/file"), "x").unwrap();
+        std::os::unix::fs::symlink("closed/file", from.join("link")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            from.join("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        for (name, uid) in [("closed", 4321), ("closed/file", 8765), ("link", 99)] {
+            std::os::unix::fs::lchown(from.join(name), Some(uid), Some(uid + 1)).unwrap();
+        }
+        fs::set_permissions(from.join("closed"), fs::Permissions::from_mode(0o2550)).unwrap();
+        let (target, to) = branch(&*storage, source).await;
+        let to = to.unwrap();
+        for name in ["", "closed", "closed/file", "link"] {
+            let look = |root: &Path| {
+                let meta = fs::symlink_metadata(root.join(name)).unwrap();
+                (meta.mode(), meta.uid(), meta.gid())
+            };
+            assert_eq!(look(&to), look(&from), "{kind} {name}");
+        }
+        let root = fs::metadata(&to).unwrap();
+        assert_eq!((root.uid(), root.gid(), root.mode() & 0o7777), (1234, 5678, 0o700), "{kind}");
+        storage
+            .edit(target, vec![FileOp::Write { path: "written".into(), content: vec![1] }])
+            .await
+            .unwrap();
+        let written = fs::metadata(to.join("written")).unwrap();
+        assert_eq!((written.uid(), written.gid()), (1234, 5678), "{kind}");
+        destroy(&*storage, &[source, target]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_subvolume_inside_is_refused() {
+    let Some(root) = root("VELO_TEST_BTRFS") else { return };
+    let storage = open(StorageKind::Btrfs, root.path()).await;
+    let (source, from) = volume(&*storage).await;
+    fs::create_dir(from.join("base")).unwrap();
+    // A volume of the same storage is a subvolume: it is put inside.
+    let (_, inner) = volume(&*storage).await;
+    fs::write(inner.join("file"), "x").unwrap();
+    fs::rename(&inner, from.join("base/nested")).unwrap();
+    let (target, refused) = branch(&*storage, source).await;
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
+    assert!(error.to_string().contains("base/nested"), "{error}");
+    assert!(error.hint().is_some());
+    destroy(&*storage, &[source, target]).await;
+}
+
+#[tokio::test]
+async fn what_is_half_made_or_half_destroyed_goes_too() {
+    for (kind, root, storage) in all().await {
+        let volumes = root.path().join("volumes");
+        let (whole, path) = volume(&*storage).await;
+        // Destroyed half-way.
+        fs::write(path.join("file"), "x").unwrap();
+        fs::rename(&path, volumes.join(format!(".gone-{}", whole.id()))).unwrap();
+        // Half made: a plain folder, on btrfs too; and one with both.
+        let half = Object::Volume(Id::generate());
+        fs::create_dir_all(volumes.join(half.id().to_string()).join("base/1")).unwrap();
+        fs::create_dir_all(volumes.join(format!(".gone-{}", half.id())).join("base/2")).unwrap();
+        // Not ours.
+        fs::create_dir(volumes.join("other")).unwrap();
+        fs::create_dir(volumes.join(half.id().to_string().to_lowercase())).unwrap();
+        let mut wanted = vec![whole, half];
+        wanted.sort();
+        assert_eq!(storage.list().await.unwrap(), wanted, "{kind}");
+        let usage = storage.usage(whole).await;
+        assert_eq!(usage.unwrap_err().kind(), ErrorKind::NotFound, "{kind}");
+        destroy(&*storage, &wanted).await;
+        assert_eq!(fs::read_dir(&volumes).unwrap().count(), 2, "{kind}");
+    }
+}
+
+/// A normal user may not delete subvolumes unless the mount says so; and owns no other's files.
+#[tokio::test]
+#[allow(clippy::disallowed_methods)] // the test starts itself as another user
+async fn a_normal_user_can_do_it_all() {
+    if !rustix::process::geteuid().is_root() {
+        return; // The other tests run as one already.
+    }
+    for (kind, root, _) in all().await {
+        // A place where that user may read it.
+        let program = root.path().join("test");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let home = root.path().join("home");
+        fs::create_dir(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+        let out = std::process::Command::new(&program)
+            .args(["--exact", "as_a_normal_user", "--ignored", "--nocapture"])
+            .env("VELO_TEST_HOME", &home)
+            .env("VELO_TEST_KIND", kind.as_str())
+            .current_dir("/")
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{kind}: {said}");
+        assert!(said.contains("done as 65534"), "{kind}: {said}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "started by a_normal_user_can_do_it_all"]
+async fn as_a_normal_user() {
+    let home = PathBuf::from(std::env::var_os("VELO_TEST_HOME").unwrap());
+    let kind: StorageKind = std::env::var("VELO_TEST_KIND").unwrap().parse().unwrap();
+    assert!(detect(&home).await.unwrap().contains(&kind));
+    let storage = open(kind, &home).await;
+    velo_core::testing::storage_suite(storage.clone()).await.unwrap();
+    assert_eq!(storage.list().await.unwrap(), []);
+    // A folder that its owner may not write.
+    let (source, from) = volume(&*storage).await;
+    fs::create_dir(from.join("closed")).unwrap();
+    fs::write(from.join("closed/file"), "x").unwrap();
+    fs::set_permissions(from.join("closed"), fs::Permissions::from_mode(0o500)).unwrap();
+    let (target, to) = branch(&*storage, source).await;
+    let mode = fs::metadata(to.unwrap().join("closed")).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o500);
+    destroy(&*storage, &[source, target]).await;
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 2);
+    eprintln!("done as {}", rustix::process::geteuid().as_raw());
+}
+
+/// Says how long 1,000 files take.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure() {
+    for (kind, _root, storage) in all().await {
+        let (source, from) = volume(&*storage).await;
+        for folder in 0..4 {
+            fs::create_dir_all(from.join(format!("base/{folder}"))).unwrap();
+            for file in 0..250 {
+                let content = vec![7; if file == 0 { 4 << 20 } else { 8192 * (1 + file % 12) }];
+                fs::write(from.join(format!("base/{folder}/{file}")), content).unwrap();
+            }
+        }
+        storage.sync(source).await.unwrap();
+        let (mut clone, mut usage, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..15 {
+            let start = std::time::Instant::now();
+            let (target, done) = branch(&*storage, source).await;
+            done.unwrap();
+            clone.push(start.elapsed());
+            let start = std::time::Instant::now();
+            storage.usage(target).await.unwrap();
+            usage.push(start.elapsed());
+            let start = std::time::Instant::now();
+            storage.destroy_volume(target.id()).await.unwrap();
+            gone.push(start.elapsed());
+        }
+        for (what, times) in [("clone", &mut clone), ("usage", &mut usage), ("destroy", &mut gone)]
+        {
+            times.sort();
+            eprintln!("{kind} {what}: median {:?}, least {:?}", times[7], times[0]);
+        }
+        destroy(&*storage, &[source]).await;
+    }
+}
