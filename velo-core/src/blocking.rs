@@ -197,9 +197,7 @@ impl Branch {
     /// # Errors
     /// As there.
     pub fn create(project: &Project, spec: BranchSpec) -> Result<Self> {
-        crate::Branch::create_call(&project.0, spec)
-            .wait()
-            .map(Self)
+        crate::Branch::create_call(&project.0, spec).wait().map(Self)
     }
 
     /// The async handle of the same branch.

@@ -52,9 +52,7 @@ pub(crate) struct RunDir {
 
 impl RunDir {
     pub(crate) fn of(home: &Home, id: Id) -> Self {
-        Self {
-            dir: home.run_dir(id),
-        }
+        Self { dir: home.run_dir(id) }
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -77,12 +75,7 @@ impl RunDir {
         make(&self.socket(), 0o700)?;
         if let Some(user) = user {
             std::os::unix::fs::lchown(self.socket(), Some(user.uid), Some(user.gid)).map_err(
-                |e| {
-                    Error::io(
-                        format!("change the owner of {}", self.socket().display()),
-                        e,
-                    )
-                },
+                |e| Error::io(format!("change the owner of {}", self.socket().display()), e),
             )?;
         }
         Ok(())
@@ -99,11 +92,8 @@ impl RunDir {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&new)?;
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             file.write_all(content.as_bytes())?;
             if let Some(user) = user {
                 std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
@@ -150,11 +140,7 @@ impl Boot<'_> {
     }
 
     fn run_dir(&self) -> RunDir {
-        let id = if self.doors == Doors::Private {
-            self.volume
-        } else {
-            self.branch.id
-        };
+        let id = if self.doors == Doors::Private { self.volume } else { self.branch.id };
         RunDir::of(self.home, id)
     }
 
@@ -169,10 +155,7 @@ impl Boot<'_> {
 
         let user = self.home.server_user();
         let run_dir = self.run_dir();
-        let files = hba::Files {
-            role: &self.project.role,
-            users: &self.home.trusted_users(),
-        };
+        let files = hba::Files { role: &self.project.role, users: &self.home.trusted_users() };
         run_dir.make(user)?;
         let open = self.doors == Doors::Open;
         let hba = run_dir.write("hba.conf", &files.hba(open), user)?;
@@ -194,24 +177,12 @@ impl Boot<'_> {
         if let Some(libraries) = self.libraries(runtime, &location, major).await? {
             given.push(("shared_preload_libraries".into(), libraries));
         }
-        given.extend(
-            self.branch
-                .settings
-                .iter()
-                .map(|(k, v)| (k.clone(), v.clone())),
-        );
+        given.extend(self.branch.settings.iter().map(|(k, v)| (k.clone(), v.clone())));
 
         let log = run_dir.log();
-        let lifeline = if self.branch.ephemeral {
-            Lifeline::Process
-        } else {
-            Lifeline::Detached
-        };
+        let lifeline = if self.branch.ephemeral { Lifeline::Process } else { Lifeline::Detached };
         let spec = InstanceSpec {
-            instance: InstanceRef {
-                id: self.branch.id,
-                location,
-            },
+            instance: InstanceRef { id: self.branch.id, location },
             postgres: self.project.postgres.clone(),
             settings: given,
             socket_dir: socket_dir.clone(),
@@ -223,10 +194,8 @@ impl Boot<'_> {
         let started = op.steps.run("start", runtime.start(spec)).await?;
         let target = self.target(&socket_dir);
         let limit = self.home.config.start_timeout;
-        let ready = op.steps.run(
-            "ready",
-            readiness::wait(started, &data, target, limit, &op.cancel),
-        );
+        let ready =
+            op.steps.run("ready", readiness::wait(started, &data, target, limit, &op.cancel));
         let session = match ready.await {
             Ok(session) => session,
             Err(error) if error.kind() == ErrorKind::Postgres => {
@@ -237,9 +206,7 @@ impl Boot<'_> {
         let outgoing = op.steps.run("check", self.settle(&session, target)).await?;
         if self.doors == Doors::OpenWhenReady {
             run_dir.write("hba.conf", &files.hba(true), user)?;
-            session
-                .execute("reload its settings", "SELECT pg_reload_conf()")
-                .await?;
+            session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
             op.steps.run("open", self.opened()).await?;
         }
         Ok(Up { outgoing })
@@ -253,12 +220,9 @@ impl Boot<'_> {
         major: u32,
     ) -> Result<Option<String>> {
         let data = location.host_path();
-        let suspicious = ["postgresql.conf", "postgresql.auto.conf"]
-            .iter()
-            .any(|name| {
-                std::fs::read(data.join(name))
-                    .is_ok_and(|conf| settings::may_preload_pg_cron(&conf))
-            });
+        let suspicious = ["postgresql.conf", "postgresql.auto.conf"].iter().any(|name| {
+            std::fs::read(data.join(name)).is_ok_and(|conf| settings::may_preload_pg_cron(&conf))
+        });
         // `main` is the project's own; it may run its jobs.
         if !suspicious || self.branch.parent.is_none() {
             return Ok(None);
@@ -281,10 +245,7 @@ impl Boot<'_> {
         if !output.success {
             return Err(Error::new(
                 ErrorKind::Postgres,
-                format!(
-                    "postgres cannot read the settings of the data: {}",
-                    output.stderr.trim()
-                ),
+                format!("postgres cannot read the settings of the data: {}", output.stderr.trim()),
             ));
         }
         Ok(Some(settings::without_pg_cron(output.stdout.trim())))
@@ -341,9 +302,7 @@ impl Boot<'_> {
                 subscriptions::cut_off(session, target).await?;
             }
         }
-        Ok(text(4)
-            .map(|list| list.split(',').map(str::to_owned).collect())
-            .unwrap_or_default())
+        Ok(text(4).map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default())
     }
 
     /// Waits until the reloaded rules are in force. The postmaster reloads when the signal reaches
@@ -355,10 +314,7 @@ impl Boot<'_> {
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
-        Err(Error::new(
-            ErrorKind::Timeout,
-            "PostgreSQL does not reload its access rules",
-        ))
+        Err(Error::new(ErrorKind::Timeout, "PostgreSQL does not reload its access rules"))
     }
 
     /// Whether a client over TCP gets in with the password.
@@ -387,10 +343,8 @@ impl Boot<'_> {
     /// An error of a server that ended, with what it said last.
     async fn explain(&self, error: Error, runtime: &dyn Runtime, log: &Path) -> Error {
         let tail = runtime.logs(log, 15).await.unwrap_or_default();
-        let why = tail
-            .lines()
-            .rev()
-            .find(|line| line.contains("FATAL:") || line.contains("PANIC:"));
+        let why =
+            tail.lines().rev().find(|line| line.contains("FATAL:") || line.contains("PANIC:"));
         let port = self.branch.port;
         if self.doors != Doors::Private && !port_is_free(port) {
             return Error::new(
@@ -414,11 +368,8 @@ impl Boot<'_> {
 }
 
 async fn set_password(session: &Session, role: &str, password: &Password) -> Result<()> {
-    let sql = format!(
-        "ALTER ROLE {} PASSWORD {}",
-        ident(role),
-        literal(&scram::verifier(password)?)
-    );
+    let sql =
+        format!("ALTER ROLE {} PASSWORD {}", ident(role), literal(&scram::verifier(password)?));
     session.execute("set the password of its role", &sql).await
 }
 
@@ -437,16 +388,6 @@ pub(crate) async fn stop(
     volume: Id,
     mode: StopMode,
 ) -> Result<()> {
-    let location = home
-        .storage(project.storage)?
-        .location(Object::Volume(volume));
-    home.runtime(project.runtime)?
-        .stop(
-            &InstanceRef {
-                id: branch,
-                location,
-            },
-            mode,
-        )
-        .await
+    let location = home.storage(project.storage)?.location(Object::Volume(volume));
+    home.runtime(project.runtime)?.stop(&InstanceRef { id: branch, location }, mode).await
 }

@@ -152,13 +152,7 @@ impl Branch {
             let home = Engine::get()?.home(&project.config).await?;
             let made = create::create(&home, &project.record, &spec, &op).await?;
             let discard = made.branch.ephemeral;
-            Ok(Self::of(
-                &project,
-                made.branch,
-                made.up,
-                op.steps.timings(),
-                discard,
-            ))
+            Ok(Self::of(&project, made.branch, made.up, op.steps.timings(), discard))
         })
     }
 
@@ -180,11 +174,7 @@ impl Branch {
     }
 
     fn record(&self) -> BranchRecord {
-        self.0
-            .record
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .clone()
+        self.0.record.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Its identity.
@@ -269,23 +259,13 @@ impl Branch {
     /// The file that its server logs to.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
-        self.0
-            .project
-            .config
-            .home
-            .join("run")
-            .join(self.id().to_string())
-            .join("postgres.log")
+        self.0.project.config.home.join("run").join(self.id().to_string()).join("postgres.log")
     }
 
     /// What each step took of what this handle did last: creation, a reset, a start.
     #[must_use]
     pub fn timings(&self) -> Timings {
-        self.0
-            .timings
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .clone()
+        self.0.timings.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// What in the branch's database can still reach out to other servers when a session asks it
@@ -293,11 +273,7 @@ impl Branch {
     /// this handle.
     #[must_use]
     pub fn outgoing(&self) -> Vec<String> {
-        self.0
-            .outgoing
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .clone()
+        self.0.outgoing.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// What is known of it now.
@@ -454,9 +430,7 @@ impl Branch {
             // A running server's lifeline cannot be changed from outside: it is stopped, cleanly,
             // and started anew without one.
             branch.stop_here(&home, &record, &op).await?;
-            home.storage(project.storage)?
-                .sync(Object::Volume(record.volume))
-                .await?;
+            home.storage(project.storage)?.sync(Object::Volume(record.volume)).await?;
             let (owned, id) = (project.clone(), record.id);
             let record = home
                 .state()
@@ -537,9 +511,7 @@ impl Branch {
     {
         self.call(move |branch, home, op| async move {
             let shown = format!("the branch {}", branch.full_name());
-            let lock = home
-                .lock(branch.id(), Mode::Exclusive, &shown, &op.cancel)
-                .await?;
+            let lock = home.lock(branch.id(), Mode::Exclusive, &shown, &op.cancel).await?;
             work(branch, home, op, Arc::new(lock)).await
         })
     }
@@ -547,13 +519,8 @@ impl Branch {
     /// The record as it is now.
     async fn current(&self, home: &Home) -> Result<BranchRecord> {
         let id = self.id();
-        let found = home
-            .state()
-            .read(move |tx| tx.get::<BranchRecord>(id))
-            .await?;
-        let record = found
-            .filter(|b| b.phase != Phase::Deleting)
-            .ok_or_else(|| gone(self))?;
+        let found = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
+        let record = found.filter(|b| b.phase != Phase::Deleting).ok_or_else(|| gone(self))?;
         self.remember(record.clone());
         Ok(record)
     }
@@ -602,13 +569,8 @@ impl Branch {
     async fn start_here(&self, home: &Home, record: &BranchRecord, op: &Op) -> Result<()> {
         let project = &self.0.project.record;
         let runtime = home.runtime(project.runtime)?;
-        let location = home
-            .storage(project.storage)?
-            .location(Object::Volume(record.volume));
-        let instance = InstanceRef {
-            id: record.id,
-            location,
-        };
+        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
+        let instance = InstanceRef { id: record.id, location };
         if matches!(runtime.status(&instance).await?, Status::Running { .. }) {
             return Ok(());
         }
@@ -703,12 +665,8 @@ impl Drop for Inner {
 
 /// Undoes a branch under its lock.
 async fn discard_now(home: &Home, project: &ProjectRecord, id: Id, op: &Op) -> Result<()> {
-    let _lock = home
-        .lock(id, Mode::Exclusive, "the branch", &op.cancel)
-        .await?;
-    op.steps
-        .run("teardown", teardown::branch(home, project, id))
-        .await
+    let _lock = home.lock(id, Mode::Exclusive, "the branch", &op.cancel).await?;
+    op.steps.run("teardown", teardown::branch(home, project, id)).await
 }
 
 /// Deletes a branch by the tree's rules. What goes is decided and marked in one transaction, so
@@ -730,11 +688,8 @@ async fn delete(home: &Home, project: &ProjectRecord, id: Id, force: bool, op: &
                 .filter(|s| s.role == Role::Named)
                 .collect();
             let subtree = subtree(&owned, branch, &branches, &named, force)?;
-            let snapshots: Vec<Id> = named
-                .iter()
-                .filter(|s| subtree.contains(&s.branch))
-                .map(|s| s.id)
-                .collect();
+            let snapshots: Vec<Id> =
+                named.iter().filter(|s| subtree.contains(&s.branch)).map(|s| s.id).collect();
             for snapshot in &snapshots {
                 tx.update(*snapshot, |snapshot: &mut SnapshotRecord| {
                     snapshot.phase = Phase::Deleting;
@@ -758,9 +713,7 @@ async fn delete(home: &Home, project: &ProjectRecord, id: Id, force: bool, op: &
         discard_now(home, project, id, &through).await?;
     }
     for id in snapshots {
-        let _lock = home
-            .lock(id, Mode::Exclusive, "the snapshot", &through.cancel)
-            .await?;
+        let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &through.cancel).await?;
         teardown::snapshot(home, project, id).await?;
     }
     op.cancel.check()
@@ -779,18 +732,12 @@ fn subtree(
             ErrorKind::Conflict,
             format!("{}/main cannot be deleted alone", project.name),
         )
-        .with_hint(format!(
-            "delete the whole project: velo project delete {}",
-            project.name
-        )));
+        .with_hint(format!("delete the whole project: velo project delete {}", project.name)));
     }
     // Ids sort by time, so a parent comes before its children.
     let mut subtree = vec![branch.id];
     for branch in branches {
-        if branch
-            .parent
-            .is_some_and(|parent| subtree.contains(&parent))
-        {
+        if branch.parent.is_some_and(|parent| subtree.contains(&parent)) {
             subtree.push(branch.id);
         }
     }
@@ -805,12 +752,7 @@ fn subtree(
     }
     Err(Error::new(
         ErrorKind::Conflict,
-        format!(
-            "{}/{} has dependents: {}",
-            project.name,
-            branch.shown(),
-            dependents.join(", ")
-        ),
+        format!("{}/{} has dependents: {}", project.name, branch.shown(), dependents.join(", ")),
     )
     .with_hint("delete them first, or use force (--force) to delete the subtree"))
 }
@@ -849,9 +791,7 @@ async fn reset_source(
         },
     };
     let project = project.clone();
-    home.state()
-        .read(move |tx| create::resolve(tx, &project, &source))
-        .await
+    home.state().read(move |tx| create::resolve(tx, &project, &source)).await
 }
 
 /// What is known of these branches of a project.
@@ -866,23 +806,13 @@ pub(crate) async fn infos(
     let scope = project.id.to_string();
     let (all, snapshots) = home
         .state()
-        .read(move |tx| {
-            Ok((
-                tx.list::<BranchRecord>(&scope)?,
-                tx.list::<SnapshotRecord>(&scope)?,
-            ))
-        })
+        .read(move |tx| Ok((tx.list::<BranchRecord>(&scope)?, tx.list::<SnapshotRecord>(&scope)?)))
         .await?;
     let shown: std::collections::HashMap<Id, String> =
         all.iter().map(|b| (b.id, b.shown())).collect();
     for record in records {
         let location = storage.location(Object::Volume(record.volume));
-        let status = runtime
-            .status(&InstanceRef {
-                id: record.id,
-                location,
-            })
-            .await?;
+        let status = runtime.status(&InstanceRef { id: record.id, location }).await?;
         let (running, pid) = match status {
             Status::Running { pid } => (true, pid),
             _ => (false, None),
@@ -926,10 +856,7 @@ pub(crate) async fn infos(
 }
 
 fn gone(branch: &Branch) -> Error {
-    Error::new(
-        ErrorKind::NotFound,
-        format!("the branch {} is gone", branch.full_name()),
-    )
+    Error::new(ErrorKind::NotFound, format!("the branch {} is gone", branch.full_name()))
 }
 
 /// Percent-encodes a part of a URL.

@@ -45,11 +45,7 @@ impl Cancel {
     /// # Errors
     /// [`ErrorKind::Canceled`].
     pub fn check(&self) -> Result<()> {
-        if self.is_canceled() {
-            Err(Self::error())
-        } else {
-            Ok(())
-        }
+        if self.is_canceled() { Err(Self::error()) } else { Ok(()) }
     }
 
     /// Waits until it is asked to stop.
@@ -77,9 +73,6 @@ impl Cancel {
     }
 
     fn error() -> Error {
-        Error::new(
-            ErrorKind::Canceled,
-            "canceled: the caller no longer waits for it",
-        )
+        Error::new(ErrorKind::Canceled, "canceled: the caller no longer waits for it")
     }
 }

@@ -77,14 +77,12 @@ impl Program {
     }
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
         self
     }
 
     pub(crate) fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env
-            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -125,20 +123,14 @@ impl Program {
     }
 
     fn name(&self) -> String {
-        self.path
-            .file_name()
-            .unwrap_or(self.path.as_os_str())
-            .to_string_lossy()
-            .into_owned()
+        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
     }
 
     /// Spawns it and returns at once. The child is not killed when the handle is dropped.
     pub(crate) fn spawn(self) -> Result<Child> {
         let shown = self.path.display().to_string();
         let mut command = self.command()?;
-        command
-            .spawn()
-            .map_err(|e| Error::io(format!("start {shown}"), e))
+        command.spawn().map_err(|e| Error::io(format!("start {shown}"), e))
     }
 
     /// Runs it to its end, at most `limit`; then it is killed.
@@ -154,18 +146,10 @@ impl Program {
     ) -> Result<Output> {
         let name = self.name();
         let mut command = self.command()?;
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut child = command
-            .spawn()
-            .map_err(|e| Error::io(format!("start {name}"), e))?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|e| Error::io(format!("start {name}"), e))?;
         let (Some(out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                format!("{name} has no output pipe"),
-            ));
+            return Err(Error::new(ErrorKind::Internal, format!("{name} has no output pipe")));
         };
         let mut stdout = String::new();
         let mut stderr = Vec::new();
@@ -192,10 +176,7 @@ impl Program {
             Err(_) => {
                 return Err(Error::new(
                     ErrorKind::Timeout,
-                    format!(
-                        "{name} did not end within {} s and was killed",
-                        limit.as_secs()
-                    ),
+                    format!("{name} did not end within {} s and was killed", limit.as_secs()),
                 ));
             }
         };
@@ -224,9 +205,7 @@ impl Program {
         command.current_dir(self.dir.as_deref().unwrap_or(Path::new("/")));
         match self.log {
             Some(log) => {
-                let second = log
-                    .try_clone()
-                    .map_err(|e| Error::io("duplicate a log file", e))?;
+                let second = log.try_clone().map_err(|e| Error::io("duplicate a log file", e))?;
                 command.stdout(second).stderr(log);
             }
             None => {

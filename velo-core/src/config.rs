@@ -202,20 +202,14 @@ impl ConfigBuilder {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an unknown key, variable or value.
     pub fn build(self) -> Result<Config> {
-        resolve(
-            self,
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))),
-        )
+        resolve(self, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))))
     }
 }
 
 /// Parses a variable's text.
 fn parsed<T: std::str::FromStr>(key: &str, value: &std::ffi::OsStr, want: &str) -> Result<T> {
     value.to_str().and_then(|v| v.parse().ok()).ok_or_else(|| {
-        Error::new(
-            ErrorKind::InvalidInput,
-            format!("{key}={} is not {want}", value.display()),
-        )
+        Error::new(ErrorKind::InvalidInput, format!("{key}={} is not {want}", value.display()))
     })
 }
 
@@ -267,18 +261,12 @@ fn resolve(
     }
     let root = rustix::process::geteuid().is_root();
     let folder = |xdg: &str, below: &str| {
-        system
-            .get(xdg)
-            .cloned()
-            .or_else(|| Some(system.get("HOME")?.join(below)))
+        system.get(xdg).cloned().or_else(|| Some(system.get("HOME")?.join(below)))
     };
     let (file, must_exist) = match builder.file.or(named) {
         Some(file) => (Some(file), true),
         None if root => (Some(PathBuf::from("/etc/velo.toml")), false),
-        None => (
-            folder("XDG_CONFIG_HOME", ".config").map(|f| f.join("velo.toml")),
-            false,
-        ),
+        None => (folder("XDG_CONFIG_HOME", ".config").map(|f| f.join("velo.toml")), false),
     };
     let file = match &file {
         Some(path) => read_file(path, must_exist)?,
@@ -300,12 +288,7 @@ fn resolve(
     };
     let home = match first!(home) {
         Some(home) => home,
-        None => own(
-            "VELO_HOME",
-            "/var/lib/velo",
-            "XDG_DATA_HOME",
-            ".local/share",
-        )?,
+        None => own("VELO_HOME", "/var/lib/velo", "XDG_DATA_HOME", ".local/share")?,
     };
     let cache = match first!(cache) {
         Some(cache) => cache,
@@ -334,11 +317,8 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>> {
         .and_then(|(first, last)| Some(first.trim().parse().ok()?..=last.trim().parse().ok()?))
         .filter(|range| !range.is_empty() && *range.start() >= 1024)
         .ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidInput,
-                format!("ports {text:?} is not a range of ports"),
-            )
-            .with_hint("use first-last with first at least 1024, like 21000-29999")
+            Error::new(ErrorKind::InvalidInput, format!("ports {text:?} is not a range of ports"))
+                .with_hint("use first-last with first at least 1024, like 21000-29999")
         })
 }
 
@@ -349,20 +329,14 @@ fn read_file(path: &Path, must_exist: bool) -> Result<Layer> {
             return Ok(Layer::default());
         }
         Err(e) => {
-            return Err(Error::io(
-                format!("read the settings file {}", path.display()),
-                e,
-            ));
+            return Err(Error::io(format!("read the settings file {}", path.display()), e));
         }
     };
     toml::from_str(&text).map_err(|e| {
         let line = e.message().lines().next().unwrap_or_default().to_owned();
-        Error::new(
-            ErrorKind::InvalidInput,
-            format!("settings file {}: {line}", path.display()),
-        )
-        .with_hint("mend or remove the key that is named")
-        .with_source(e)
+        Error::new(ErrorKind::InvalidInput, format!("settings file {}: {line}", path.display()))
+            .with_hint("mend or remove the key that is named")
+            .with_source(e)
     })
 }
 
@@ -372,28 +346,18 @@ mod tests {
 
     fn with(vars: &[(&str, &str)], builder: ConfigBuilder) -> Result<Config> {
         let vars = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).into()));
-        resolve(
-            builder,
-            std::iter::once(("HOME".to_owned(), "/h".into())).chain(vars),
-        )
+        resolve(builder, std::iter::once(("HOME".to_owned(), "/h".into())).chain(vars))
     }
 
     #[test]
     fn file_under_environment_under_builder() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("velo.toml");
-        std::fs::write(
-            &file,
-            "storage = \"copy\"\nports = \"3000-3001\"\npg_version = 15",
-        )
-        .unwrap();
+        std::fs::write(&file, "storage = \"copy\"\nports = \"3000-3001\"\npg_version = 15")
+            .unwrap();
         let file = file.to_str().unwrap();
         let config = with(
-            &[
-                ("VELO_CONFIG", file),
-                ("VELO_STORAGE", "reflink"),
-                ("VELO_PG_VERSION", "16"),
-            ],
+            &[("VELO_CONFIG", file), ("VELO_STORAGE", "reflink"), ("VELO_PG_VERSION", "16")],
             Config::builder().storage(StorageKind::Btrfs),
         )
         .unwrap();
@@ -408,10 +372,7 @@ mod tests {
         let file = dir.path().join("velo.toml");
         std::fs::write(&file, "storrage = \"copy\"").unwrap();
         assert!(
-            with(&[], Config::builder().file(&file))
-                .unwrap_err()
-                .to_string()
-                .contains("storrage")
+            with(&[], Config::builder().file(&file)).unwrap_err().to_string().contains("storrage")
         );
         assert!(with(&[], Config::builder().file(dir.path().join("none"))).is_err());
         for (key, value) in [
@@ -424,12 +385,6 @@ mod tests {
             let error = with(&[(key, value)], Config::builder()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{key}");
         }
-        assert!(
-            with(
-                &[("VELO_TEST_X", "1"), ("VELO_RUN", "1")],
-                Config::builder()
-            )
-            .is_ok()
-        );
+        assert!(with(&[("VELO_TEST_X", "1"), ("VELO_RUN", "1")], Config::builder()).is_ok());
     }
 }

@@ -88,10 +88,7 @@ pub(crate) async fn create(
     op: &Op,
 ) -> Result<Made> {
     let name = spec.check()?;
-    let planned = op
-        .steps
-        .run("record", record(home, project, spec, name.as_ref(), op))
-        .await;
+    let planned = op.steps.run("record", record(home, project, spec, name.as_ref(), op)).await;
     let (mut branch, source) = match planned {
         // What holds the name may be the ruin of a dead process.
         Err(error)
@@ -161,11 +158,7 @@ async fn record(
                 port: free_port(tx, candidates)?,
                 // An ephemeral branch shares its source's password, so that its start changes
                 // nothing. A lasting one has its own.
-                password: if ephemeral {
-                    source.password().clone()
-                } else {
-                    own_password
-                },
+                password: if ephemeral { source.password().clone() } else { own_password },
                 wanted: spec.start,
                 settings: spec.settings,
                 cut: None,
@@ -209,9 +202,7 @@ async fn fill(
     let cut = clone_source(home, project, source, volume, op).await?;
     if let Some(origin) = branch.origin {
         let spec = CloneSpec::new(volume, origin);
-        op.steps
-            .run("origin", storage.snapshot(spec, &op.cancel))
-            .await?;
+        op.steps.run("origin", storage.snapshot(spec, &op.cancel)).await?;
     }
     op.cancel.check()?;
     // Nobody has synced a clone, and a lasting branch must survive a crash of the machine.
@@ -242,34 +233,22 @@ pub(crate) async fn clone_source(
 ) -> Result<Cut> {
     let storage = home.storage(project.storage)?;
     let runtime = home.runtime(project.runtime)?;
-    let tools = Tools {
-        storage: &*storage,
-        runtime: &*runtime,
-    };
+    let tools = Tools { storage: &*storage, runtime: &*runtime };
     match source {
         SourceRecord::Snapshot(snapshot) => {
             let cut = snapshot.cut.as_ref().ok_or_else(|| {
                 Error::new(ErrorKind::Conflict, "the snapshot is not complete")
                     .with_context("snapshot", snapshot.id)
             })?;
-            let _lock = home
-                .lock(snapshot.id, Mode::Shared, "the snapshot", &op.cancel)
-                .await?;
-            tools
-                .clone(From::Snapshot(snapshot.id, cut), target, op)
-                .await
+            let _lock = home.lock(snapshot.id, Mode::Shared, "the snapshot", &op.cancel).await?;
+            tools.clone(From::Snapshot(snapshot.id, cut), target, op).await
         }
         SourceRecord::Branch(branch) => {
             let shown = format!("the branch {}", branch.shown());
-            let _lock = home
-                .lock(branch.id, Mode::Shared, &shown, &op.cancel)
-                .await?;
+            let _lock = home.lock(branch.id, Mode::Shared, &shown, &op.cancel).await?;
             // A reset may have given it another volume before the lock was ours.
             let id = branch.id;
-            let now = home
-                .state()
-                .read(move |tx| tx.get::<BranchRecord>(id))
-                .await?;
+            let now = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
             let branch = now
                 .filter(settled)
                 .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{shown} is gone")))?;
@@ -282,15 +261,8 @@ pub(crate) async fn clone_source(
                 database: &project.database,
                 major: project.postgres.version.major,
             };
-            let instance = InstanceRef {
-                id: branch.id,
-                location,
-            };
-            let from = From::Branch {
-                instance,
-                volume: branch.volume,
-                target: target_server,
-            };
+            let instance = InstanceRef { id: branch.id, location };
+            let from = From::Branch { instance, volume: branch.volume, target: target_server };
             tools.clone(from, target, op).await
         }
     }
@@ -313,11 +285,7 @@ async fn start_fresh(
             project,
             branch: &branch,
             volume: branch.volume,
-            doors: if known {
-                Doors::Open
-            } else {
-                Doors::OpenWhenReady
-            },
+            doors: if known { Doors::Open } else { Doors::OpenWhenReady },
             fresh_clone: true,
         };
         match boot.run(&*runtime, op).await {
@@ -342,10 +310,7 @@ async fn start_fresh(
             Err(error) => return Err(error),
         }
     }
-    Err(Error::new(
-        ErrorKind::Internal,
-        "unreachable: the loop above returns",
-    ))
+    Err(Error::new(ErrorKind::Internal, "unreachable: the loop above returns"))
 }
 
 /// Step 7.
@@ -372,11 +337,7 @@ async fn commit(home: &Home, made: BranchRecord, cut: Cut, op: &Op) -> Result<Br
             Ok(())
         })
     };
-    if ephemeral {
-        home.state().write(work).await
-    } else {
-        home.state().write_durable(work).await
-    }
+    if ephemeral { home.state().write(work).await } else { home.state().write_durable(work).await }
 }
 
 /// Whether a branch's volume is whole. While it is reset, the volume that its record names is.
@@ -388,10 +349,7 @@ fn settled(branch: &BranchRecord) -> bool {
 fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
     match tx.get::<ProjectRecord>(project.id)? {
         Some(record) if record.phase == Phase::Ready => Ok(()),
-        _ => Err(Error::new(
-            ErrorKind::NotFound,
-            format!("project {} is gone", project.name),
-        )),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("project {} is gone", project.name))),
     }
 }
 
@@ -417,10 +375,8 @@ pub(crate) fn resolve(
     source: &BranchSource,
 ) -> Result<SourceRecord> {
     let missing = |what: String| {
-        Error::new(ErrorKind::NotFound, what).with_hint(format!(
-            "velo branch list {0}; velo snapshot list {0}",
-            project.name
-        ))
+        Error::new(ErrorKind::NotFound, what)
+            .with_hint(format!("velo branch list {0}; velo snapshot list {0}", project.name))
     };
     let branch = |id: Id| {
         tx.get::<BranchRecord>(id)?
@@ -439,10 +395,7 @@ pub(crate) fn resolve(
             let parent = tx
                 .named::<BranchRecord>(&project.id.to_string(), named.branch.as_str())?
                 .ok_or_else(|| {
-                    missing(format!(
-                        "there is no branch {}/{}",
-                        project.name, named.branch
-                    ))
+                    missing(format!("there is no branch {}/{}", project.name, named.branch))
                 })?;
             if !settled(&parent) {
                 return Err(missing(format!(

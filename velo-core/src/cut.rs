@@ -79,11 +79,7 @@ pub(crate) enum From<'a> {
     /// A snapshot, and the moment that it holds.
     Snapshot(Id, &'a Cut),
     /// A branch. The caller holds its lock.
-    Branch {
-        instance: InstanceRef,
-        volume: Id,
-        target: Target<'a>,
-    },
+    Branch { instance: InstanceRef, volume: Id, target: Target<'a> },
 }
 
 /// What no clone holds: what belongs to the running server alone, and the slots, which would pin
@@ -118,11 +114,7 @@ impl Tools<'_> {
                 op.steps.run("clone", self.place(target, spec, op)).await?;
                 Ok(cut.clone())
             }
-            From::Branch {
-                instance,
-                volume,
-                target: server,
-            } => {
+            From::Branch { instance, volume, target: server } => {
                 let source = Object::Volume(volume);
                 match self.runtime.status(&instance).await? {
                     Status::Stopped => self.of_stopped(source, target, server.major, op).await,
@@ -137,18 +129,8 @@ impl Tools<'_> {
         let spec = CloneSpec::new(source, target.id()).skip(&SKIP);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let in_recovery = self.unfollow(target).await?;
-        let method = if control.was_shut_down() {
-            Method::Stopped
-        } else {
-            Method::Crashed
-        };
-        Ok(cut(
-            method,
-            control.checkpoint,
-            &control,
-            major,
-            in_recovery,
-        ))
+        let method = if control.was_shut_down() { Method::Stopped } else { Method::Crashed };
+        Ok(cut(method, control.checkpoint, &control, major, in_recovery))
     }
 
     async fn of_running(
@@ -179,11 +161,9 @@ impl Tools<'_> {
             CutKind::FileByFile => false,
         };
         if whole {
-            self.by_checkpoint(session, source, target, server.major, op)
-                .await
+            self.by_checkpoint(session, source, target, server.major, op).await
         } else {
-            self.by_backup(session, source, target, server.major, op)
-                .await
+            self.by_backup(session, source, target, server.major, op).await
         }
     }
 
@@ -201,19 +181,12 @@ impl Tools<'_> {
             .steps
             .run("checkpoint", async {
                 session.execute("write a checkpoint", "CHECKPOINT").await?;
-                session
-                    .value(
-                        "say where its WAL ends",
-                        "SELECT pg_current_wal_insert_lsn()",
-                    )
-                    .await
+                session.value("say where its WAL ends", "SELECT pg_current_wal_insert_lsn()").await
             })
             .await?
             .parse()?;
         drop(session);
-        let spec = CloneSpec::new(source, target.id())
-            .skip(&SKIP)
-            .live(&[CONTROL]);
+        let spec = CloneSpec::new(source, target.id()).skip(&SKIP).live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let control = self.control(target)?;
         Ok(cut(Method::Checkpoint, lsn, &control, major, false))
@@ -229,10 +202,8 @@ impl Tools<'_> {
         op: &Op,
     ) -> Result<Cut> {
         let backup = op.steps.run("checkpoint", Backup::begin(session)).await?;
-        let spec = CloneSpec::new(source, target.id())
-            .skip(&SKIP)
-            .skip(&["pg_wal/*"])
-            .live(&[CONTROL]);
+        let spec =
+            CloneSpec::new(source, target.id()).skip(&SKIP).skip(&["pg_wal/*"]).live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let control = self.whole_control(source, target).await?;
         let finished = op.steps.run("stop backup", backup.finish()).await?;
@@ -242,26 +213,13 @@ impl Tools<'_> {
             .into_iter()
             .map(|name| {
                 let path = format!("pg_wal/{name}");
-                FileOp::CloneFile {
-                    source,
-                    from: path.clone(),
-                    to: path,
-                }
+                FileOp::CloneFile { source, from: path.clone(), to: path }
             })
             .collect();
-        ops.push(FileOp::Write {
-            path: "backup_label".into(),
-            content: finished.label.into(),
-        });
+        ops.push(FileOp::Write { path: "backup_label".into(), content: finished.label.into() });
         op.steps.run("wal", self.storage.edit(target, ops)).await?;
         let in_recovery = self.unfollow(target).await?;
-        Ok(cut(
-            Method::Backup,
-            finished.stop,
-            &control,
-            major,
-            in_recovery,
-        ))
+        Ok(cut(Method::Backup, finished.stop, &control, major, in_recovery))
     }
 
     async fn place(&self, target: Object, spec: CloneSpec, op: &Op) -> Result<()> {
@@ -281,11 +239,7 @@ impl Tools<'_> {
             if let Ok(control) = self.control(target) {
                 return Ok(control);
             }
-            let again = FileOp::CloneFile {
-                source,
-                from: CONTROL.into(),
-                to: CONTROL.into(),
-            };
+            let again = FileOp::CloneFile { source, from: CONTROL.into(), to: CONTROL.into() };
             self.storage.edit(target, vec![again]).await?;
         }
         self.control(target)
@@ -302,13 +256,8 @@ impl Tools<'_> {
             .edit(
                 target,
                 vec![
-                    FileOp::Remove {
-                        path: "standby.signal".into(),
-                    },
-                    FileOp::Write {
-                        path: "recovery.signal".into(),
-                        content: Vec::new(),
-                    },
+                    FileOp::Remove { path: "standby.signal".into() },
+                    FileOp::Write { path: "recovery.signal".into(), content: Vec::new() },
                 ],
             )
             .await?;
@@ -339,7 +288,5 @@ pub(crate) fn check_major(found: u32, wanted: u32) -> Result<()> {
         ErrorKind::Incompatible,
         format!("the data is of PostgreSQL {found}, and the server would be {wanted}"),
     )
-    .with_hint(format!(
-        "install PostgreSQL {found}: velo pg install {found}"
-    )))
+    .with_hint(format!("install PostgreSQL {found}: velo pg install {found}")))
 }

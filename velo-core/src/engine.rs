@@ -91,12 +91,7 @@ impl Engine {
             .recv()
             .map_err(|e| Error::new(ErrorKind::Internal, "Velo's thread ended").with_source(e))?
             .map_err(|e| Error::io("start Velo's runtime", e))?;
-        Ok(Self {
-            pid: std::process::id(),
-            handle,
-            homes: Mutex::default(),
-            _alive: alive,
-        })
+        Ok(Self { pid: std::process::id(), handle, homes: Mutex::default(), _alive: alive })
     }
 
     /// The home of `config`, opened at the first use of this process. Call it on the engine.
@@ -134,11 +129,7 @@ where
     let engine = match Engine::get() {
         Ok(engine) => engine,
         Err(error) => {
-            return Call {
-                receiver: None,
-                cancel,
-                failed: Some(error),
-            };
+            return Call { receiver: None, cancel, failed: Some(error) };
         }
     };
     let (sender, receiver) = oneshot::channel();
@@ -147,11 +138,7 @@ where
         // discards an ephemeral branch.
         let _ = sender.send(work(op).await);
     });
-    Call {
-        receiver: Some(receiver),
-        cancel,
-        failed: None,
-    }
+    Call { receiver: Some(receiver), cancel, failed: None }
 }
 
 /// Runs `work` on the engine, and nobody waits for it. For `Drop`.
@@ -209,10 +196,8 @@ impl<T> Future for Call<T> {
             Poll::Ready(result) => {
                 self.receiver = None;
                 Poll::Ready(result.unwrap_or_else(|_| {
-                    Err(
-                        Error::new(ErrorKind::Internal, "an operation of Velo panicked")
-                            .with_hint("please report it; the next open cleans up after it"),
-                    )
+                    Err(Error::new(ErrorKind::Internal, "an operation of Velo panicked")
+                        .with_hint("please report it; the next open cleans up after it"))
                 }))
             }
         }

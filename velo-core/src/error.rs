@@ -205,8 +205,7 @@ impl fmt::Debug for Error {
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");
-        out.field("kind", &self.kind)
-            .field("message", &self.message);
+        out.field("kind", &self.kind).field("message", &self.message);
         if !self.context.is_empty() {
             out.field("context", &self.context);
         }

@@ -60,9 +60,8 @@ impl Home {
             let own_user = OsUser::by_uid(uid)?.map_or_else(|| uid.to_string(), |u| u.name);
             let state = State::open(&config.home.join("state.db"))?;
             let spread = config.home.as_os_str().as_encoded_bytes().iter();
-            let spread = spread.fold(0u32, |hash, b| {
-                hash.wrapping_mul(31).wrapping_add(u32::from(*b))
-            });
+            let spread =
+                spread.fold(0u32, |hash, b| hash.wrapping_mul(31).wrapping_add(u32::from(*b)));
             Ok(Self {
                 config,
                 shared: Arc::new(Shared {
@@ -86,10 +85,7 @@ impl Home {
         if self.config == *config {
             self.clone()
         } else {
-            Arc::new(Self {
-                config: config.clone(),
-                shared: self.shared.clone(),
-            })
+            Arc::new(Self { config: config.clone(), shared: self.shared.clone() })
         }
     }
 
@@ -114,11 +110,7 @@ impl Home {
 
     /// The storage of a record.
     pub(crate) fn storage(&self, kind: StorageKind) -> Result<Arc<dyn Storage>> {
-        let mut storages = self
-            .shared
-            .storages
-            .lock()
-            .unwrap_or_else(|e| e.into_inner());
+        let mut storages = self.shared.storages.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(storage) = storages.get(&kind) {
             return Ok(storage.clone());
         }
@@ -129,11 +121,7 @@ impl Home {
 
     /// The runtime of a record.
     pub(crate) fn runtime(&self, kind: RuntimeKind) -> Result<Arc<dyn Runtime>> {
-        let mut runtimes = self
-            .shared
-            .runtimes
-            .lock()
-            .unwrap_or_else(|e| e.into_inner());
+        let mut runtimes = self.shared.runtimes.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(runtime) = runtimes.get(&kind) {
             return Ok(runtime.clone());
         }
@@ -170,14 +158,7 @@ impl Home {
         what: &str,
         cancel: &Cancel,
     ) -> Result<Lock> {
-        Lock::take(
-            &self.lock_path(&id.to_string()),
-            mode,
-            LOCK_WAIT,
-            what,
-            cancel,
-        )
-        .await
+        Lock::take(&self.lock_path(&id.to_string()), mode, LOCK_WAIT, what, cancel).await
     }
 
     /// The folder of a server's files.
@@ -190,11 +171,8 @@ impl Home {
     pub(crate) fn port_candidates(&self) -> impl Iterator<Item = u16> + use<> {
         let range = self.config.ports();
         let (first, count) = (*range.start(), u32::from(range.end() - range.start()) + 1);
-        let begin = self
-            .shared
-            .next_port
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-            % count;
+        let begin =
+            self.shared.next_port.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % count;
         (0..count).map(move |i| first + ((begin + i) % count) as u16)
     }
 }

@@ -45,22 +45,14 @@ fn check(what: &str, name: &str, slashes: bool) -> Result<()> {
         None => Ok(()),
         Some(why) => {
             let shown: String = name.chars().take(40).collect();
-            let shown = if shown.len() < name.len() {
-                format!("{shown}…")
-            } else {
-                shown
-            };
+            let shown = if shown.len() < name.len() { format!("{shown}…") } else { shown };
             Err(Error::new(
                 ErrorKind::InvalidInput,
                 format!("{shown:?} is not a valid {what} name: {why}"),
             )
             .with_hint(format!(
                 "use a name like {}",
-                if slashes {
-                    "\"dev\" or \"feature/login\""
-                } else {
-                    "\"api\""
-                }
+                if slashes { "\"dev\" or \"feature/login\"" } else { "\"api\"" }
             )))
         }
     }
@@ -188,13 +180,7 @@ impl FromStr for Id {
 pub(crate) fn label(text: &str) -> String {
     let mut out: String = text
         .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '_' | '.') {
-                c
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.') { c } else { '-' })
         .collect();
     if out.len() > 60 {
         out.drain(..out.len() - 60);
@@ -209,9 +195,9 @@ mod tests {
     #[test]
     fn names_that_are_refused() {
         let long = "a".repeat(300);
-        for bad in [
-            "", "../x", "a b", "-a", "a//b", "/a", "a/", "ä", "a;b", ".", "a/../b", "a'b", &long,
-        ] {
+        for bad in
+            ["", "../x", "a b", "-a", "a//b", "/a", "a/", "ä", "a;b", ".", "a/../b", "a'b", &long]
+        {
             assert!(BranchName::new(bad).is_err(), "{bad}");
             assert!(ProjectName::new(bad).is_err(), "{bad}");
         }
@@ -227,10 +213,7 @@ mod tests {
 
     #[test]
     fn a_label_is_made_from_anything() {
-        assert_eq!(
-            label("tests/test_a.py::test_x[ä-1]"),
-            "tests-test_a.py--test_x---1"
-        );
+        assert_eq!(label("tests/test_a.py::test_x[ä-1]"), "tests-test_a.py--test_x---1");
         assert_eq!(label(&"x".repeat(100)).len(), 60);
     }
 }

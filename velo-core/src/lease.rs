@@ -33,11 +33,7 @@ impl Lease {
             if let Some(lock) = Lock::try_take(&path, Mode::Exclusive)?
                 && lock.is_linked()
             {
-                return Ok(Self {
-                    id,
-                    path,
-                    lock: Some(lock),
-                });
+                return Ok(Self { id, path, lock: Some(lock) });
             }
         }
     }
@@ -47,9 +43,7 @@ impl Lease {
 pub(crate) fn all(dir: &Path) -> Result<Vec<Id>> {
     let entries =
         std::fs::read_dir(dir).map_err(|e| Error::io(format!("list {}", dir.display()), e))?;
-    Ok(entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect())
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
 impl Drop for Lease {
@@ -72,11 +66,7 @@ impl Dead {
     /// Takes `id` over if its holder is dead.
     pub(crate) fn claim(dir: &Path, id: Id) -> Result<Option<Self>> {
         let path = path(dir, id);
-        Ok(Lock::try_take(&path, Mode::Exclusive)?.map(|lock| Self {
-            id,
-            path,
-            _lock: lock,
-        }))
+        Ok(Lock::try_take(&path, Mode::Exclusive)?.map(|lock| Self { id, path, _lock: lock }))
     }
 
     /// Everything under it was undone.

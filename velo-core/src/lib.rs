@@ -53,6 +53,8 @@ mod spec;
 mod state;
 pub mod storage;
 mod teardown;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timings;
 
 pub use branch::{Branch, BranchInfo, Connection, ResetTarget, State};

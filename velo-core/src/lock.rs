@@ -111,17 +111,12 @@ impl Lock {
         });
         let fd = file.as_raw_fd();
         let slot = HELD.iter().find(|slot| {
-            slot.compare_exchange(FREE, fd, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+            slot.compare_exchange(FREE, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         });
         if slot.is_none() {
             tracing::warn!("too many locks at once: a fork now would keep this one alive");
         }
-        Self {
-            file,
-            slot,
-            pid: std::process::id(),
-        }
+        Self { file, slot, pid: std::process::id() }
     }
 }
 
@@ -174,10 +169,7 @@ mod tests {
             unsafe { libc::_exit(0) };
         }
         drop(lock);
-        assert!(
-            Lock::try_take(&path, Mode::Exclusive).unwrap().is_some(),
-            "the child holds it"
-        );
+        assert!(Lock::try_take(&path, Mode::Exclusive).unwrap().is_some(), "the child holds it");
         drop(writer);
         let mut status = 0;
         // SAFETY: waits for the child made above.

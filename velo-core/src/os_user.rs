@@ -50,10 +50,8 @@ impl OsUser {
             },
         };
         if user.uid == 0 {
-            return Err(
-                Error::new(ErrorKind::InvalidInput, "postgres must not run as root")
-                    .with_hint("set VELO_USER to an unprivileged user"),
-            );
+            return Err(Error::new(ErrorKind::InvalidInput, "postgres must not run as root")
+                .with_hint("set VELO_USER to an unprivileged user"));
         }
         Ok(Some(user))
     }
@@ -66,13 +64,7 @@ impl OsUser {
         lookup(|entry, buffer, result| {
             // SAFETY: every pointer is valid for the call, and the buffer's length is its own.
             unsafe {
-                libc::getpwnam_r(
-                    c_name.as_ptr(),
-                    entry,
-                    buffer.as_mut_ptr(),
-                    buffer.len(),
-                    result,
-                )
+                libc::getpwnam_r(c_name.as_ptr(), entry, buffer.as_mut_ptr(), buffer.len(), result)
             }
         })
     }
@@ -111,10 +103,7 @@ fn lookup(
             }
             libc::ENOENT | libc::ESRCH => return Ok(None),
             code => {
-                return Err(Error::io(
-                    "look up a user",
-                    std::io::Error::from_raw_os_error(code),
-                ));
+                return Err(Error::io("look up a user", std::io::Error::from_raw_os_error(code)));
             }
         }
     }

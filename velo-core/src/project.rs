@@ -122,11 +122,7 @@ impl Project {
         engine::call(move |_| async move {
             let home = Engine::get()?.home(&config).await?;
             let records = home.state().read(|tx| tx.list::<ProjectRecord>("")).await?;
-            Ok(records
-                .iter()
-                .filter(|r| r.phase == Phase::Ready)
-                .map(info)
-                .collect())
+            Ok(records.iter().filter(|r| r.phase == Phase::Ready).map(info).collect())
         })
     }
 
@@ -181,13 +177,7 @@ impl Project {
         engine::call(move |_| async move {
             let home = Engine::get()?.home(&project.config).await?;
             let record = find_branch(&home, &project.record, &name).await?;
-            Ok(Branch::of(
-                &project,
-                record,
-                None,
-                Timings::default(),
-                false,
-            ))
+            Ok(Branch::of(&project, record, None, Timings::default(), false))
         })
     }
 
@@ -204,10 +194,7 @@ impl Project {
         engine::call(move |_| async move {
             let home = Engine::get()?.home(&project.config).await?;
             let scope = project.record.id.to_string();
-            let records = home
-                .state()
-                .read(move |tx| tx.list::<BranchRecord>(&scope))
-                .await?;
+            let records = home.state().read(move |tx| tx.list::<BranchRecord>(&scope)).await?;
             branch::infos(&home, &project.record, records).await
         })
     }
@@ -238,17 +225,15 @@ impl Project {
             let record = project.record.clone();
             let (snapshot, branch) = home
                 .state()
-                .read(
-                    move |tx| match crate::create::resolve(tx, &record, &wanted)? {
-                        crate::create::SourceRecord::Snapshot(snapshot) => {
-                            let branch = tx.get::<BranchRecord>(snapshot.branch)?;
-                            Ok((snapshot, branch))
-                        }
-                        crate::create::SourceRecord::Branch(_) => {
-                            Err(Error::new(ErrorKind::NotFound, "no such snapshot"))
-                        }
-                    },
-                )
+                .read(move |tx| match crate::create::resolve(tx, &record, &wanted)? {
+                    crate::create::SourceRecord::Snapshot(snapshot) => {
+                        let branch = tx.get::<BranchRecord>(snapshot.branch)?;
+                        Ok((snapshot, branch))
+                    }
+                    crate::create::SourceRecord::Branch(_) => {
+                        Err(Error::new(ErrorKind::NotFound, "no such snapshot"))
+                    }
+                })
                 .await?;
             Ok(Snapshot::of(&project, snapshot, branch.as_ref()))
         })
@@ -307,11 +292,7 @@ impl Project {
             if !force && !others.is_empty() {
                 return Err(Error::new(
                     ErrorKind::Conflict,
-                    format!(
-                        "project {} is not empty: {}",
-                        project.record.name,
-                        others.join(", ")
-                    ),
+                    format!("project {} is not empty: {}", project.record.name, others.join(", ")),
                 )
                 .with_hint("delete them first, or use force (--force) to delete all of it"));
             }
@@ -409,10 +390,7 @@ impl ProjectBuilder {
         let name = ProjectName::new(self.name)?;
         let home = Engine::get()?.home(&config).await?;
         let wanted = name.to_string();
-        let found = home
-            .state()
-            .read(move |tx| tx.named::<ProjectRecord>("", &wanted))
-            .await?;
+        let found = home.state().read(move |tx| tx.named::<ProjectRecord>("", &wanted)).await?;
         let record = found.filter(|r| r.phase == Phase::Ready).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("there is no project {name}"))
                 .with_hint(format!("create it: velo project create {name}"))
@@ -421,15 +399,8 @@ impl ProjectBuilder {
         let postgres = installed(&record, &config, &home).await?;
         let record = ProjectRecord { postgres, ..record };
         // Fails now, with the reason, if this build or machine lacks what the project needs.
-        fits(
-            &*home.storage(record.storage)?,
-            &*home.runtime(record.runtime)?,
-        )?;
-        Ok(Project(Arc::new(Inner {
-            config,
-            record,
-            timings: Timings::default(),
-        })))
+        fits(&*home.storage(record.storage)?, &*home.runtime(record.runtime)?)?;
+        Ok(Project(Arc::new(Inner { config, record, timings: Timings::default() })))
     }
 
     async fn create_here(self, op: &Op) -> Result<Project> {
@@ -468,9 +439,7 @@ impl ProjectBuilder {
             }
             other => other?,
         };
-        let made = self
-            .fill(&home, &project, &main, &*storage, &*runtime, op)
-            .await;
+        let made = self.fill(&home, &project, &main, &*storage, &*runtime, op).await;
         let done = match made {
             Ok(cut) => commit(&home, &project, &main, cut, op).await,
             Err(error) => Err(error),
@@ -478,11 +447,7 @@ impl ProjectBuilder {
         match done {
             Ok(record) => {
                 let timings = op.steps.timings();
-                Ok(Project(Arc::new(Inner {
-                    config,
-                    record,
-                    timings,
-                })))
+                Ok(Project(Arc::new(Inner { config, record, timings })))
             }
             Err(error) => match teardown::project(&home, &project).await {
                 Ok(()) => Err(error),
@@ -563,16 +528,10 @@ impl ProjectBuilder {
             spec = spec.owner(user.uid, user.gid);
         }
         op.steps.run("volume", storage.create_volume(spec)).await?;
-        op.steps
-            .run("initdb", self.initdb(home, project, main, storage, runtime))
-            .await?;
+        op.steps.run("initdb", self.initdb(home, project, main, storage, runtime)).await?;
         op.cancel.check()?;
-        let control = control::read(
-            &storage
-                .location(volume)
-                .host_path()
-                .join("global/pg_control"),
-        )?;
+        let control =
+            control::read(&storage.location(volume).host_path().join("global/pg_control"))?;
         // initdb was told not to sync: all of it is synced at once, while the server starts.
         let boot = Boot {
             home,
@@ -582,10 +541,8 @@ impl ProjectBuilder {
             doors: Doors::Open,
             fresh_clone: false,
         };
-        let (up, synced) = tokio::join!(
-            boot.run(runtime, op),
-            op.steps.run("sync", storage.sync(volume))
-        );
+        let (up, synced) =
+            tokio::join!(boot.run(runtime, op), op.steps.run("sync", storage.sync(volume)));
         synced?;
         up?;
         self.make_database(home, project, main).await?;
@@ -650,21 +607,14 @@ impl ProjectBuilder {
             Some(output) => {
                 let line = |l: &&str| l.contains("error:") || l.contains("FATAL:");
                 let text = output.stderr;
-                let why = text
-                    .lines()
-                    .find(line)
-                    .or(text.lines().last())
-                    .unwrap_or_default();
+                let why = text.lines().find(line).or(text.lines().last()).unwrap_or_default();
                 let kind = if text.contains("No space left on device") {
                     ErrorKind::Exhausted
                 } else {
                     ErrorKind::Postgres
                 };
-                Err(Error::new(
-                    kind,
-                    format!("initdb failed ({}): {}", output.status, why.trim()),
-                )
-                .with_context("stderr", text))
+                Err(Error::new(kind, format!("initdb failed ({}): {}", output.status, why.trim()))
+                    .with_context("stderr", text))
             }
             None => Err(Error::new(ErrorKind::Internal, "no locale to try")),
         }
@@ -695,9 +645,7 @@ impl ProjectBuilder {
         );
         if session.value("look for the database", &exists).await? == "0" {
             let sql = format!("CREATE DATABASE {}", ident(&project.database));
-            session
-                .execute("create the project's database", &sql)
-                .await?;
+            session.execute("create the project's database", &sql).await?;
         }
         Ok(())
     }
@@ -722,11 +670,8 @@ fn check_identifier(what: &str, name: &str) -> Result<()> {
         || name.chars().any(char::is_control)
         || name.starts_with("pg_")
     {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            format!("{name:?} is not a {what} name"),
-        )
-        .with_hint("PostgreSQL's names have 1 to 63 bytes and do not begin with pg_"));
+        return Err(Error::new(ErrorKind::InvalidInput, format!("{name:?} is not a {what} name"))
+            .with_hint("PostgreSQL's names have 1 to 63 bytes and do not begin with pg_"));
     }
     Ok(())
 }
@@ -826,13 +771,8 @@ async fn find_branch(home: &Home, project: &ProjectRecord, name: &str) -> Result
             None => tx.named::<BranchRecord>(&scope.to_string(), &wanted),
         })
         .await?;
-    found
-        .filter(|b| b.phase != Phase::Creating && b.phase != Phase::Deleting)
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!("there is no branch {}/{name}", project.name),
-            )
+    found.filter(|b| b.phase != Phase::Creating && b.phase != Phase::Deleting).ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("there is no branch {}/{name}", project.name))
             .with_hint(format!("velo branch list {}", project.name))
-        })
+    })
 }

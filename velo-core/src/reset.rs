@@ -28,9 +28,7 @@ pub(crate) async fn reset(
     op: &Op,
 ) -> Result<(BranchRecord, Option<Up>)> {
     let shown = format!("the branch {}", branch.shown());
-    let _lock = home
-        .lock(branch.id, Mode::Exclusive, &shown, &op.cancel)
-        .await?;
+    let _lock = home.lock(branch.id, Mode::Exclusive, &shown, &op.cancel).await?;
     op.cancel.check()?;
     let (old, new) = begin(home, branch.id, source).await?;
     let done = renew(home, project, &old, new, source, op).await;
@@ -103,32 +101,19 @@ async fn renew(
         up?;
         stopped?;
         if !old.ephemeral {
-            op.steps
-                .run("sync", storage.sync(Object::Volume(new)))
-                .await?;
+            op.steps.run("sync", storage.sync(Object::Volume(new))).await?;
         }
     }
     op.cancel.check()?;
     // From here on it goes through: the old server is gone, and the new one is known to come up.
-    let instance = InstanceRef {
-        id: old.id,
-        location: storage.location(Object::Volume(old.volume)),
-    };
+    let instance =
+        InstanceRef { id: old.id, location: storage.location(Object::Volume(old.volume)) };
     let running = matches!(runtime.status(&instance).await?, Status::Running { .. });
-    let mode = if old.ephemeral {
-        StopMode::Immediate
-    } else {
-        StopMode::Fast
-    };
-    op.steps
-        .run("stop", boot::stop(home, project, old.id, old.volume, mode))
-        .await?;
+    let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
+    op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
     let branch = point(home, old, new, Some(cut)).await?;
     let up = if running {
-        let last = Op {
-            cancel: Default::default(),
-            steps: op.steps.clone(),
-        };
+        let last = Op { cancel: Default::default(), steps: op.steps.clone() };
         let boot = Boot {
             home,
             project,
@@ -190,10 +175,7 @@ async fn ready(home: &Home, id: Id) -> Result<BranchRecord> {
 pub(crate) async fn finish(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     let never = Default::default();
     let _lock = home.lock(id, Mode::Exclusive, "the branch", &never).await?;
-    let branch = home
-        .state()
-        .read(move |tx| tx.get::<BranchRecord>(id))
-        .await?;
+    let branch = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
     match branch {
         // Its holder is dead.
         Some(branch) if branch.ephemeral => teardown::branch(home, project, id).await,
@@ -228,9 +210,7 @@ async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<(
     }
     if branch.wanted {
         let runtime = home.runtime(project.runtime)?;
-        let location = home
-            .storage(project.storage)?
-            .location(Object::Volume(branch.volume));
+        let location = home.storage(project.storage)?.location(Object::Volume(branch.volume));
         let status = runtime.status(&InstanceRef { id, location }).await?;
         if status == Status::Stopped {
             let boot = Boot {

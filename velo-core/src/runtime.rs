@@ -115,9 +115,7 @@ pub struct Started {
 
 impl fmt::Debug for Started {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Started")
-            .field("endpoint", &self.endpoint)
-            .finish_non_exhaustive()
+        f.debug_struct("Started").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
@@ -207,10 +205,8 @@ impl std::str::FromStr for RuntimeKind {
     fn from_str(s: &str) -> Result<Self> {
         match s {
             "process" => Ok(Self::Process),
-            _ => Err(
-                Error::new(ErrorKind::InvalidInput, format!("{s:?} is not a runtime"))
-                    .with_hint("use process"),
-            ),
+            _ => Err(Error::new(ErrorKind::InvalidInput, format!("{s:?} is not a runtime"))
+                .with_hint("use process")),
         }
     }
 }

@@ -60,10 +60,7 @@ impl Snapshot {
         branch: Option<&BranchRecord>,
     ) -> Self {
         let info = info(&project.record, &record, branch);
-        Self(Arc::new(Inner {
-            project: project.clone(),
-            info,
-        }))
+        Self(Arc::new(Inner { project: project.clone(), info }))
     }
 
     /// Its identity.
@@ -120,9 +117,7 @@ impl Snapshot {
         engine::call(move |op| async move {
             let home = Engine::get()?.home(&inner.project.config).await?;
             let (project, id) = (&inner.project.record, inner.info.id);
-            let _lock = home
-                .lock(id, Mode::Exclusive, "the snapshot", &op.cancel)
-                .await?;
+            let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &op.cancel).await?;
             let scope = project.id.to_string();
             let dependents: Vec<String> = home
                 .state()
@@ -160,10 +155,7 @@ pub(crate) async fn take(
 ) -> Result<Snapshot> {
     let name = SnapshotName::new(name)?;
     let lease = home.lease()?;
-    let (id, shown) = (
-        branch.id,
-        format!("{}/{}", project.record.name, branch.shown()),
-    );
+    let (id, shown) = (branch.id, format!("{}/{}", project.record.name, branch.shown()));
     let snapshot = home
         .state()
         .write(move |tx| {
@@ -214,9 +206,7 @@ async fn fill(
     let source = SourceRecord::Branch(branch.clone());
     let object = Object::Snapshot(snapshot.id);
     let cut = clone_source(home, project, &source, object, op).await?;
-    op.steps
-        .run("sync", home.storage(project.storage)?.sync(object))
-        .await?;
+    op.steps.run("sync", home.storage(project.storage)?.sync(object)).await?;
     op.cancel.check()?;
     let id = snapshot.id;
     home.state()
@@ -236,12 +226,7 @@ pub(crate) async fn infos(home: &Home, project: &ProjectRecord) -> Result<Vec<Sn
     let scope = project.id.to_string();
     let (snapshots, branches) = home
         .state()
-        .read(move |tx| {
-            Ok((
-                tx.list::<SnapshotRecord>(&scope)?,
-                tx.list::<BranchRecord>(&scope)?,
-            ))
-        })
+        .read(move |tx| Ok((tx.list::<SnapshotRecord>(&scope)?, tx.list::<BranchRecord>(&scope)?)))
         .await?;
     Ok(snapshots
         .iter()
@@ -259,10 +244,7 @@ fn info(
         id: record.id,
         project: project.name.to_string(),
         branch: branch.map_or_else(|| record.branch.to_string(), BranchRecord::shown),
-        name: record
-            .name
-            .as_ref()
-            .map_or_else(|| record.id.to_string(), ToString::to_string),
+        name: record.name.as_ref().map_or_else(|| record.id.to_string(), ToString::to_string),
         cut: record.cut.clone(),
         created_at: record.created_at,
     }

@@ -58,10 +58,7 @@ impl std::str::FromStr for Named {
                 branch: BranchName::new(branch)?,
                 snapshot: Some(SnapshotName::new(snapshot)?),
             },
-            None => Self {
-                branch: BranchName::new(s)?,
-                snapshot: None,
-            },
+            None => Self { branch: BranchName::new(s)?, snapshot: None },
         })
     }
 }
@@ -151,13 +148,8 @@ impl BranchSpec {
             .with_hint("give it a name"));
         }
         for (key, value) in &self.settings {
-            let fine = key
-                .bytes()
-                .next()
-                .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-                && key
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+            let fine = key.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+                && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
             if !fine || value.contains('\0') {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,

@@ -63,15 +63,12 @@ fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
                 ErrorKind::PermissionDenied,
                 "VELO_HOME must be writable, and belongs to the user who made it",
             ),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
-                ErrorKind::Timeout,
-                "another process holds state.db; is one of them stopped?",
-            ),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                (ErrorKind::Timeout, "another process holds state.db; is one of them stopped?")
+            }
             _ => (ErrorKind::Io, "see the cause"),
         };
-        Error::new(kind, format!("state.db: cannot {what}: {e}"))
-            .with_hint(hint)
-            .with_source(e)
+        Error::new(kind, format!("state.db: cannot {what}: {e}")).with_hint(hint).with_source(e)
     }
 }
 
@@ -89,9 +86,8 @@ impl State {
             .map_err(|e| Error::io(format!("open {}", path.display()), e))?;
         let mut db = Connection::open(path).map_err(sql("open it"))?;
         db.busy_timeout(BUSY).map_err(sql("set it up"))?;
-        let tx = db
-            .transaction_with_behavior(TransactionBehavior::Deferred)
-            .map_err(sql("read it"))?;
+        let tx =
+            db.transaction_with_behavior(TransactionBehavior::Deferred).map_err(sql("read it"))?;
         let (application, version) = header(&tx)?;
         drop(tx);
         if application != 0 && application != APPLICATION {
@@ -104,10 +100,7 @@ impl State {
         if version > VERSION {
             return Err(Error::new(
                 ErrorKind::Corrupt,
-                format!(
-                    "{} is from a newer version of Velo (format {version})",
-                    path.display()
-                ),
+                format!("{} is from a newer version of Velo (format {version})", path.display()),
             )
             .with_hint("use that version, or set VELO_HOME to another folder"));
         }
@@ -118,10 +111,7 @@ impl State {
             if mode != "wal" {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
-                    format!(
-                        "{} is on a file system without shared memory",
-                        path.display()
-                    ),
+                    format!("{} is on a file system without shared memory", path.display()),
                 )
                 .with_hint("set VELO_HOME to a folder on a local file system"));
             }
@@ -149,8 +139,7 @@ impl State {
         }
         // A crash of the machine may lose the last transactions but never tears them; operations
         // on persistent things ask for more with `durable`.
-        db.pragma_update(None, "synchronous", "NORMAL")
-            .map_err(sql("set it up"))?;
+        db.pragma_update(None, "synchronous", "NORMAL").map_err(sql("set it up"))?;
         db.set_prepared_statement_cache_capacity(32);
         Ok(Self(Arc::new(Mutex::new(db))))
     }
@@ -160,8 +149,7 @@ impl State {
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.transact("NORMAL", TransactionBehavior::Immediate, work)
-            .await
+        self.transact("NORMAL", TransactionBehavior::Immediate, work).await
     }
 
     /// Like [`write`](Self::write), and what was written survives a crash of the machine.
@@ -169,8 +157,7 @@ impl State {
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.transact("FULL", TransactionBehavior::Immediate, work)
-            .await
+        self.transact("FULL", TransactionBehavior::Immediate, work).await
     }
 
     /// Runs `work` on one consistent view.
@@ -178,8 +165,7 @@ impl State {
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.transact("NORMAL", TransactionBehavior::Deferred, work)
-            .await
+        self.transact("NORMAL", TransactionBehavior::Deferred, work).await
     }
 
     async fn transact<T: Send + 'static>(
@@ -191,11 +177,8 @@ impl State {
         let db = self.0.clone();
         crate::engine::blocking(move || {
             let mut db = db.lock().unwrap_or_else(|e| e.into_inner());
-            db.pragma_update(None, "synchronous", synchronous)
-                .map_err(sql("write"))?;
-            let tx = db
-                .transaction_with_behavior(behavior)
-                .map_err(sql("begin"))?;
+            db.pragma_update(None, "synchronous", synchronous).map_err(sql("write"))?;
+            let tx = db.transaction_with_behavior(behavior).map_err(sql("begin"))?;
             let tx = Tx(tx);
             let out = work(&tx)?;
             tx.0.commit().map_err(sql("write"))?;
@@ -206,21 +189,15 @@ impl State {
 }
 
 fn header(db: &Connection) -> Result<(i32, i32)> {
-    let read = |pragma: &str| {
-        db.query_row(pragma, [], |row| row.get(0))
-            .map_err(sql("read it"))
-    };
+    let read = |pragma: &str| db.query_row(pragma, [], |row| row.get(0)).map_err(sql("read it"));
     Ok((read("PRAGMA application_id")?, read("PRAGMA user_version")?))
 }
 
 fn decode<R: Record>(body: &str) -> Result<R> {
     serde_json::from_str(body).map_err(|e| {
-        Error::new(
-            ErrorKind::Corrupt,
-            format!("state.db holds a {} that cannot be read", R::KIND),
-        )
-        .with_hint("was it written by a newer version of Velo?")
-        .with_source(e)
+        Error::new(ErrorKind::Corrupt, format!("state.db holds a {} that cannot be read", R::KIND))
+            .with_hint("was it written by a newer version of Velo?")
+            .with_source(e)
     })
 }
 
@@ -236,10 +213,8 @@ impl Tx<'_> {
         self.0
             .prepare_cached("SELECT body FROM record WHERE kind = ?1 AND id = ?2")
             .and_then(|mut s| {
-                s.query_row(params![R::KIND, id.to_string()], |row| {
-                    row.get::<_, String>(0)
-                })
-                .optional()
+                s.query_row(params![R::KIND, id.to_string()], |row| row.get::<_, String>(0))
+                    .optional()
             })
             .map_err(sql("read"))?
             .map(|body| decode(&body))
@@ -251,8 +226,7 @@ impl Tx<'_> {
         self.0
             .prepare_cached("SELECT body FROM record WHERE kind = ?1 AND scope = ?2 AND name = ?3")
             .and_then(|mut s| {
-                s.query_row(params![R::KIND, scope, name], |row| row.get::<_, String>(0))
-                    .optional()
+                s.query_row(params![R::KIND, scope, name], |row| row.get::<_, String>(0)).optional()
             })
             .map_err(sql("read"))?
             .map(|body| decode(&body))
@@ -281,17 +255,14 @@ impl Tx<'_> {
             .0
             .prepare_cached("SELECT DISTINCT lease FROM record WHERE lease IS NOT NULL")
             .map_err(sql("read"))?;
-        let rows = statement
-            .query_map([], |row| row.get::<_, String>(0))
-            .map_err(sql("read"))?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(sql("read"))?;
         rows.map(|row| row.map_err(sql("read"))?.parse()).collect()
     }
 
     fn all<R: Record>(&self, query: &str, params: impl rusqlite::Params) -> Result<Vec<R>> {
         let mut statement = self.0.prepare_cached(query).map_err(sql("read"))?;
-        let rows = statement
-            .query_map(params, |row| row.get::<_, String>(0))
-            .map_err(sql("read"))?;
+        let rows =
+            statement.query_map(params, |row| row.get::<_, String>(0)).map_err(sql("read"))?;
         rows.map(|row| decode(&row.map_err(sql("read"))?)).collect()
     }
 
@@ -301,9 +272,7 @@ impl Tx<'_> {
             .0
             .prepare_cached("SELECT port FROM record WHERE port IS NOT NULL")
             .map_err(sql("read"))?;
-        let rows = statement
-            .query_map([], |row| row.get(0))
-            .map_err(sql("read"))?;
+        let rows = statement.query_map([], |row| row.get(0)).map_err(sql("read"))?;
         rows.map(|row| row.map_err(sql("read"))).collect()
     }
 

@@ -147,13 +147,7 @@ impl CloneSpec {
     /// A complete clone of a source that nothing changes meanwhile.
     #[must_use]
     pub fn new(source: Object, target: Id) -> Self {
-        Self {
-            source,
-            target,
-            skip: Vec::new(),
-            last: Vec::new(),
-            live: false,
-        }
+        Self { source, target, skip: Vec::new(), last: Vec::new(), live: false }
     }
 
     /// Leaves out what these patterns name.
@@ -320,10 +314,8 @@ impl std::str::FromStr for StorageKind {
             "reflink" => Self::Reflink,
             "copy" => Self::Copy,
             _ => {
-                return Err(
-                    Error::new(ErrorKind::InvalidInput, format!("{s:?} is not a storage"))
-                        .with_hint("use auto, btrfs, reflink or copy"),
-                );
+                return Err(Error::new(ErrorKind::InvalidInput, format!("{s:?} is not a storage"))
+                    .with_hint("use auto, btrfs, reflink or copy"));
             }
         })
     }

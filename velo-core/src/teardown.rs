@@ -74,9 +74,7 @@ pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Resu
     }
     errors.note(RunDir::of(home, id).remove());
     errors.result()?;
-    home.state()
-        .write(move |tx| tx.remove::<BranchRecord>(id))
-        .await?;
+    home.state().write(move |tx| tx.remove::<BranchRecord>(id)).await?;
     // Nobody can want the lock of a branch without a record.
     remove_lock(home, id)
 }
@@ -144,9 +142,7 @@ pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Re
         return Ok(());
     }
     home.storage(project.storage)?.destroy_snapshot(id).await?;
-    home.state()
-        .write(move |tx| tx.remove::<SnapshotRecord>(id))
-        .await?;
+    home.state().write(move |tx| tx.remove::<SnapshotRecord>(id)).await?;
     remove_lock(home, id)
 }
 
@@ -165,10 +161,7 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
                 Ok(())
             })?;
             let scope = id.to_string();
-            Ok(Some((
-                tx.list::<BranchRecord>(&scope)?,
-                tx.list::<SnapshotRecord>(&scope)?,
-            )))
+            Ok(Some((tx.list::<BranchRecord>(&scope)?, tx.list::<SnapshotRecord>(&scope)?)))
         })
         .await?;
     let Some((mut branches, snapshots)) = found else {
@@ -184,30 +177,18 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
         errors.note(self::snapshot(home, record, snapshot.id).await);
     }
     errors.result()?;
-    home.state()
-        .write_durable(move |tx| tx.remove::<ProjectRecord>(id))
-        .await
+    home.state().write_durable(move |tx| tx.remove::<ProjectRecord>(id)).await
 }
 
 fn has_clones(tx: &Tx<'_>, project: &Id, object: Object) -> Result<bool> {
     let scope = project.to_string();
-    Ok(tx
-        .list::<VolumeRecord>(&scope)?
-        .iter()
-        .any(|v| v.source == Some(object))
-        || tx
-            .list::<SnapshotRecord>(&scope)?
-            .iter()
-            .any(|s| s.source == Some(object)))
+    Ok(tx.list::<VolumeRecord>(&scope)?.iter().any(|v| v.source == Some(object))
+        || tx.list::<SnapshotRecord>(&scope)?.iter().any(|s| s.source == Some(object)))
 }
 
 async fn is_hidden(home: &Home, id: Id) -> Result<bool> {
     home.state()
-        .read(move |tx| {
-            Ok(tx
-                .get::<VolumeRecord>(id)?
-                .is_some_and(|v| v.branch.is_none()))
-        })
+        .read(move |tx| Ok(tx.get::<VolumeRecord>(id)?.is_some_and(|v| v.branch.is_none())))
         .await
 }
 

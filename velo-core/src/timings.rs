@@ -27,10 +27,7 @@ pub(crate) struct Steps {
 
 impl Default for Steps {
     fn default() -> Self {
-        Self {
-            begun: Instant::now(),
-            done: Arc::default(),
-        }
+        Self { begun: Instant::now(), done: Arc::default() }
     }
 }
 
@@ -42,10 +39,7 @@ impl Steps {
         let out = work.instrument(tracing::debug_span!("step", name)).await;
         let took = begun.elapsed();
         tracing::debug!(step = name, took_us = took.as_micros() as u64);
-        self.done
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .push((name.to_owned(), took));
+        self.done.lock().unwrap_or_else(|e| e.into_inner()).push((name.to_owned(), took));
         out
     }
 

@@ -160,7 +160,9 @@ async fn owners_and_modes_are_kept() {
 
 #[tokio::test]
 async fn a_subvolume_inside_is_refused() {
-    let Some(root) = root("VELO_TEST_BTRFS") else { return };
+    let Some(root) = root("VELO_TEST_BTRFS") else {
+        return;
+    };
     let storage = open(StorageKind::Btrfs, root.path()).await;
     let (source, from) = volume(&*storage).await;
     fs::create_dir(from.join("base")).unwrap();

@@ -61,10 +61,7 @@ impl Backup {
         };
         let row = self.session.row("end a backup", stop).await?;
         let [Some(lsn), Some(label), map] = row.as_slice() else {
-            return Err(Error::new(
-                ErrorKind::Postgres,
-                "the end of the backup has no label",
-            ));
+            return Err(Error::new(ErrorKind::Postgres, "the end of the backup has no label"));
         };
         if map.as_ref().is_some_and(|map| !map.trim().is_empty()) {
             return Err(Error::new(
@@ -73,11 +70,7 @@ impl Backup {
             )
             .with_hint("move their objects to pg_default and drop them"));
         }
-        Ok(Finished {
-            first: Segment::of_label(label)?,
-            stop: lsn.parse()?,
-            label: label.clone(),
-        })
+        Ok(Finished { first: Segment::of_label(label)?, stop: lsn.parse()?, label: label.clone() })
     }
 }
 
@@ -99,10 +92,7 @@ impl Segment {
             .and_then(|rest| rest.split_once("(file ")?.1.strip_suffix(')'))
             .and_then(Self::parse)
             .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Postgres,
-                    "the backup's label names no WAL segment",
-                )
+                Error::new(ErrorKind::Postgres, "the backup's label names no WAL segment")
             })
     }
 
@@ -111,11 +101,7 @@ impl Segment {
             return None;
         }
         let part = |i: usize| u32::from_str_radix(&name[i..i + 8], 16).ok();
-        Some(Self {
-            timeline: part(0)?,
-            high: part(8)?,
-            low: part(16)?,
-        })
+        Some(Self { timeline: part(0)?, high: part(8)?, low: part(16)? })
     }
 
     /// The names of the segments from this one to the one that holds the last byte before `stop`.
@@ -124,14 +110,7 @@ impl Segment {
         let first = u64::from(self.high) * per_file + u64::from(self.low);
         let last = stop.0.saturating_sub(1) / u64::from(segment_size.max(1));
         (first..=last)
-            .map(|n| {
-                format!(
-                    "{:08X}{:08X}{:08X}",
-                    self.timeline,
-                    n / per_file,
-                    n % per_file
-                )
-            })
+            .map(|n| format!("{:08X}{:08X}{:08X}", self.timeline, n / per_file, n % per_file))
             .collect()
     }
 }
@@ -151,14 +130,8 @@ mod tests {
             ["000000010000000000000002"]
         );
         // A stop at a boundary needs nothing of the segment that begins there.
-        assert_eq!(
-            first.names_until("0/3000000".parse().unwrap(), mb16).len(),
-            1
-        );
-        assert_eq!(
-            first.names_until("0/3000001".parse().unwrap(), mb16).len(),
-            2
-        );
+        assert_eq!(first.names_until("0/3000000".parse().unwrap(), mb16).len(), 1);
+        assert_eq!(first.names_until("0/3000001".parse().unwrap(), mb16).len(), 2);
         let first = Segment::parse("0000000300000001000000FF").unwrap();
         assert_eq!(
             first.names_until("2/100".parse().unwrap(), mb16),

@@ -31,23 +31,12 @@ pub struct Version {
 impl Version {
     /// The version in what `postgres --version` prints: `postgres (PostgreSQL) 15.8 (Debian …)`.
     fn of_output(text: &str) -> Option<Self> {
-        let number = text
-            .split_once("(PostgreSQL) ")?
-            .1
-            .split_whitespace()
-            .next()?;
-        let digits = |s: &str| {
-            s.chars()
-                .take_while(char::is_ascii_digit)
-                .collect::<String>()
-        };
+        let number = text.split_once("(PostgreSQL) ")?.1.split_whitespace().next()?;
+        let digits = |s: &str| s.chars().take_while(char::is_ascii_digit).collect::<String>();
         let mut parts = number.split('.');
         Some(Self {
             major: digits(parts.next()?).parse().ok()?,
-            minor: parts
-                .next()
-                .and_then(|minor| digits(minor).parse().ok())
-                .unwrap_or(0),
+            minor: parts.next().and_then(|minor| digits(minor).parse().ok()).unwrap_or(0),
         })
     }
 }
@@ -120,11 +109,7 @@ impl Installation {
             .and_then(|m| m.modified())
             .map_err(|e| missing(format!("postgres: {e}")))?;
         if let Some(version) = remembered(&postgres, changed) {
-            return Ok(Self {
-                bin_dir,
-                version,
-                source,
-            });
+            return Ok(Self { bin_dir, version, source });
         }
         let output = Program::new(&postgres)
             .arg("--version")
@@ -142,11 +127,7 @@ impl Installation {
             .unwrap_or_else(|e| e.into_inner())
             .get_or_insert_default()
             .insert(postgres, (changed, version));
-        Ok(Self {
-            bin_dir,
-            version,
-            source,
-        })
+        Ok(Self { bin_dir, version, source })
     }
 
     /// The path of one of its programs.
@@ -186,12 +167,7 @@ impl From<&Config> for Search {
             (dir, true) => (None, dir.clone()),
             (dir, false) => (dir.clone(), None),
         };
-        Self {
-            explicit,
-            environment,
-            cache: config.cache.clone(),
-            major: config.pg_version,
-        }
+        Self { explicit, environment, cache: config.cache.clone(), major: config.pg_version }
     }
 }
 
@@ -232,16 +208,8 @@ impl Search {
     /// The folders to look into, best first.
     async fn candidates(&self) -> Vec<(PathBuf, Source)> {
         let mut dirs = Vec::new();
-        dirs.extend(
-            self.explicit
-                .iter()
-                .map(|dir| (dir.clone(), Source::Explicit)),
-        );
-        dirs.extend(
-            self.environment
-                .iter()
-                .map(|dir| (dir.clone(), Source::Environment)),
-        );
+        dirs.extend(self.explicit.iter().map(|dir| (dir.clone(), Source::Explicit)));
+        dirs.extend(self.environment.iter().map(|dir| (dir.clone(), Source::Environment)));
         dirs.extend(on_path().await.map(|dir| (dir, Source::Path)));
         for pattern in [
             "/usr/lib/postgresql/{}/bin",
@@ -251,19 +219,12 @@ impl Search {
         ] {
             let newest_first = SUPPORTED.rev();
             dirs.extend(newest_first.map(|major| {
-                (
-                    PathBuf::from(pattern.replace("{}", &major.to_string())),
-                    Source::System,
-                )
+                (PathBuf::from(pattern.replace("{}", &major.to_string())), Source::System)
             }));
         }
         dirs.push(("/usr/local/pgsql/bin".into(), Source::System));
         dirs.push(("/usr/lib/postgresql/bin".into(), Source::System));
-        dirs.extend(
-            cached(&self.cache)
-                .into_iter()
-                .map(|dir| (dir, Source::Cache)),
-        );
+        dirs.extend(cached(&self.cache).into_iter().map(|dir| (dir, Source::Cache)));
         dirs
     }
 }
@@ -279,10 +240,7 @@ pub(crate) fn cached(cache: &Path) -> Vec<PathBuf> {
         .flatten()
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            Some((
-                number(entry.file_name().to_str()?)?,
-                entry.path().join("bin"),
-            ))
+            Some((number(entry.file_name().to_str()?)?, entry.path().join("bin")))
         })
         .collect();
     versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
@@ -291,14 +249,9 @@ pub(crate) fn cached(cache: &Path) -> Vec<PathBuf> {
 
 async fn on_path() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    let pg_config = std::env::split_paths(&path)
-        .map(|dir| dir.join("pg_config"))
-        .find(|p| p.is_file())?;
-    let output = Program::new(pg_config)
-        .arg("--bindir")
-        .output(LIMIT)
-        .await
-        .ok()?;
+    let pg_config =
+        std::env::split_paths(&path).map(|dir| dir.join("pg_config")).find(|p| p.is_file())?;
+    let output = Program::new(pg_config).arg("--bindir").output(LIMIT).await.ok()?;
     output.success.then(|| PathBuf::from(output.stdout.trim()))
 }
 
@@ -314,10 +267,7 @@ pub(crate) async fn find(search: &Search, user: Option<&OsUser>) -> Result<Insta
         {
             return Err(Error::new(
                 ErrorKind::Incompatible,
-                format!(
-                    "{source} names PostgreSQL {}, and {major} is wanted",
-                    found.version
-                ),
+                format!("{source} names PostgreSQL {}, and {major} is wanted", found.version),
             )
             .with_context("folder", dir.display())
             .with_hint("name the folder of that version, or unset VELO_PG_VERSION"));
@@ -326,10 +276,7 @@ pub(crate) async fn find(search: &Search, user: Option<&OsUser>) -> Result<Insta
     }
     let mut passed_over = None;
     for found in search.list().await {
-        if search
-            .major
-            .is_some_and(|major| major != found.version.major)
-        {
+        if search.major.is_some_and(|major| major != found.version.major) {
             continue;
         }
         match passable(&found.bin_dir).and_then(|()| check_supported(&found)) {
@@ -362,11 +309,7 @@ fn check_supported(found: &Installation) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::Incompatible,
-        format!(
-            "PostgreSQL {} in {} is too old",
-            found.version,
-            found.bin_dir.display()
-        ),
+        format!("PostgreSQL {} in {} is too old", found.version, found.bin_dir.display()),
     )
     .with_hint("Velo needs 14 or later: velo pg install"))
 }
@@ -378,20 +321,12 @@ mod tests {
     #[test]
     fn versions_in_what_postgres_prints() {
         for (text, major, minor) in [
-            (
-                "postgres (PostgreSQL) 15.8 (Debian 15.8-0+deb12u1)\n",
-                15,
-                8,
-            ),
+            ("postgres (PostgreSQL) 15.8 (Debian 15.8-0+deb12u1)\n", 15, 8),
             ("postgres (PostgreSQL) 18.6\n", 18, 6),
             ("postgres (PostgreSQL) 19beta1\n", 19, 0),
             ("postgres (PostgreSQL) 16devel\n", 16, 0),
         ] {
-            assert_eq!(
-                Version::of_output(text),
-                Some(Version { major, minor }),
-                "{text}"
-            );
+            assert_eq!(Version::of_output(text), Some(Version { major, minor }), "{text}");
         }
         assert_eq!(Version::of_output("psql 15"), None);
     }
@@ -404,15 +339,7 @@ mod tests {
         }
         let names: Vec<_> = cached(dir.path())
             .iter()
-            .map(|p| {
-                p.parent()
-                    .unwrap()
-                    .file_name()
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .to_owned()
-            })
+            .map(|p| p.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned())
             .collect();
         assert_eq!(names, ["18.1", "15.10", "15.9", "9.6"]);
     }

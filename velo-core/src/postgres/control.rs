@@ -75,10 +75,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ControlFile> {
         }
     };
     if crc32c::crc32c(bytes.get(..crc_at).ok_or_else(short)?) != u32_at(crc_at)? {
-        return Err(
-            Error::new(ErrorKind::Corrupt, "pg_control has a wrong checksum")
-                .with_hint("the data folder is damaged; restore it from a snapshot or a backup"),
-        );
+        return Err(Error::new(ErrorKind::Corrupt, "pg_control has a wrong checksum")
+            .with_hint("the data folder is damaged; restore it from a snapshot or a backup"));
     }
     // The catalog version begins with the year in which the major was frozen.
     let major = match u32_at(12)? / 100_000 {

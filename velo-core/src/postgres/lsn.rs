@@ -29,18 +29,13 @@ impl FromStr for Lsn {
     fn from_str(s: &str) -> Result<Self> {
         let part = |text: &str| {
             let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-            hex.then(|| u32::from_str_radix(text, 16).ok())
-                .flatten()
-                .map(u64::from)
+            hex.then(|| u32::from_str_radix(text, 16).ok()).flatten().map(u64::from)
         };
         s.split_once('/')
             .and_then(|(high, low)| Some(Self(part(high)? << 32 | part(low)?)))
             .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::InvalidInput,
-                    format!("{s:?} is not a position in the WAL"),
-                )
-                .with_hint("write it as PostgreSQL does, like 0/1A2B3C8")
+                Error::new(ErrorKind::InvalidInput, format!("{s:?} is not a position in the WAL"))
+                    .with_hint("write it as PostgreSQL does, like 0/1A2B3C8")
             })
     }
 }
@@ -53,9 +48,7 @@ impl Serialize for Lsn {
 
 impl<'de> Deserialize<'de> for Lsn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -65,17 +58,7 @@ mod tests {
 
     #[test]
     fn what_is_no_position() {
-        for bad in [
-            "",
-            "1",
-            "/",
-            "1/",
-            "/1",
-            "x/1",
-            "1/100000000",
-            "+1/1",
-            "1/1/1",
-        ] {
+        for bad in ["", "1", "/", "1/", "/1", "x/1", "1/100000000", "+1/1", "1/1/1"] {
             assert!(bad.parse::<Lsn>().is_err(), "{bad}");
         }
         assert_eq!("1/0".parse::<Lsn>().unwrap(), Lsn(1 << 32));

@@ -80,9 +80,7 @@ pub(crate) async fn wait(
 /// Whether the server on `data` says that it takes connections.
 fn says_ready(data: &Path) -> bool {
     std::fs::read_to_string(data.join("postmaster.pid")).is_ok_and(|text| {
-        text.lines()
-            .nth(7)
-            .is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
+        text.lines().nth(7).is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
     })
 }
 
@@ -112,11 +110,7 @@ impl Watcher {
                 .and_then(|fd| Ok(unsafe { AsyncFd::register(fd) }?))
                 .inspect_err(|error| tracing::warn!(%error, "no inotify: readiness is polled"))
                 .ok()?;
-            Some(Watcher {
-                pid: std::process::id(),
-                fd,
-                watches: Mutex::default(),
-            })
+            Some(Watcher { pid: std::process::id(), fd, watches: Mutex::default() })
         });
         let watcher = watcher.as_ref()?;
         // A forked child shares the descriptor with its parent, and with it the events.
@@ -137,11 +131,7 @@ impl Watcher {
             .inspect_err(|error| tracing::debug!(%error, "no watch: readiness is polled"))
             .ok()?;
         watches.insert(id, Arc::downgrade(&notify));
-        Some(Watch {
-            watcher: self,
-            id,
-            notify,
-        })
+        Some(Watch { watcher: self, id, notify })
     }
 
     async fn read(&self) {
@@ -178,11 +168,7 @@ impl Watcher {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut watches = self
-            .watcher
-            .watches
-            .lock()
-            .unwrap_or_else(|e| e.into_inner());
+        let mut watches = self.watcher.watches.lock().unwrap_or_else(|e| e.into_inner());
         watches.remove(&self.id);
         // The folder may be gone already, and the watch with it.
         let _ = inotify::remove_watch(self.watcher.fd.get_ref(), self.id);

@@ -61,10 +61,7 @@ pub(crate) fn matches(verifier: &str, password: &Password) -> bool {
         let rest = verifier.strip_prefix("SCRAM-SHA-256$")?;
         let (head, _) = rest.split_once('$')?;
         let (iterations, salt) = head.split_once(':')?;
-        let iterations: u32 = iterations
-            .parse()
-            .ok()
-            .filter(|n| (1..=1_000_000).contains(n))?;
+        let iterations: u32 = iterations.parse().ok().filter(|n| (1..=1_000_000).contains(n))?;
         write(password, &STANDARD.decode(salt).ok()?, iterations).ok()
     };
     parse().is_some_and(|own| own == verifier)
@@ -108,9 +105,7 @@ mod tests {
         mac.update(auth);
         let signature = STANDARD.encode(mac.finalize().into_bytes());
         assert_eq!(signature, "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
-        let proof = STANDARD
-            .decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
-            .unwrap();
+        let proof = STANDARD.decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=").unwrap();
         let mut mac = Hmac::<Sha256>::new_from_slice(&stored).unwrap();
         mac.update(auth);
         let signature = mac.finalize().into_bytes();
@@ -123,13 +118,9 @@ mod tests {
         let (a, b) = (Password::generate().unwrap(), Password::generate().unwrap());
         let text = verifier(&a).unwrap();
         assert!(matches(&text, &a) && !matches(&text, &b));
-        for bad in [
-            "",
-            "md5abc",
-            "SCRAM-SHA-256$",
-            "SCRAM-SHA-256$0:$:",
-            "SCRAM-SHA-256$9999999999:a$b:c",
-        ] {
+        for bad in
+            ["", "md5abc", "SCRAM-SHA-256$", "SCRAM-SHA-256$0:$:", "SCRAM-SHA-256$9999999999:a$b:c"]
+        {
             assert!(!matches(bad, &a), "{bad}");
         }
         assert!(!format!("{a:?}").contains(a.expose()));

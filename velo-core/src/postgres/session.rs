@@ -64,11 +64,7 @@ impl Session {
             Attempt::Failed(error)
                 if missing_database(&error) && target.database != "template1" =>
             {
-                Self::attempt_one(Target {
-                    database: "template1",
-                    ..target
-                })
-                .await
+                Self::attempt_one(Target { database: "template1", ..target }).await
             }
             other => other,
         }
@@ -92,10 +88,7 @@ impl Session {
                         tracing::debug!(%error, "a session of Velo's ended");
                     }
                 });
-                Attempt::Connected(Self {
-                    client,
-                    major: target.major,
-                })
+                Attempt::Connected(Self { client, major: target.major })
             }
             Err(e) if e.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => {
                 Attempt::NotYet(failed("connect", e))
@@ -108,27 +101,18 @@ impl Session {
 
     /// Runs statements; their results are thrown away.
     pub(crate) async fn execute(&self, what: &str, sql: &str) -> Result<()> {
-        self.client
-            .batch_execute(sql)
-            .await
-            .map_err(|e| failed(what, e))
+        self.client.batch_execute(sql).await.map_err(|e| failed(what, e))
     }
 
     /// The rows of a query, as text.
     pub(crate) async fn rows(&self, what: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        let messages = self
-            .client
-            .simple_query(sql)
-            .await
-            .map_err(|e| failed(what, e))?;
+        let messages = self.client.simple_query(sql).await.map_err(|e| failed(what, e))?;
         Ok(messages
             .into_iter()
             .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(
-                    (0..row.len())
-                        .map(|i| row.get(i).map(str::to_owned))
-                        .collect(),
-                ),
+                SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+                }
                 _ => None,
             })
             .collect())
@@ -136,38 +120,21 @@ impl Session {
 
     /// The only row of a query, as text.
     pub(crate) async fn row(&self, what: &str, sql: &str) -> Result<Vec<Option<String>>> {
-        self.rows(what, sql)
-            .await?
-            .into_iter()
-            .next()
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Postgres,
-                    format!("PostgreSQL gave no row: {what}"),
-                )
-            })
+        self.rows(what, sql).await?.into_iter().next().ok_or_else(|| {
+            Error::new(ErrorKind::Postgres, format!("PostgreSQL gave no row: {what}"))
+        })
     }
 
     /// The only value of a query, as text; an error if it is NULL.
     pub(crate) async fn value(&self, what: &str, sql: &str) -> Result<String> {
-        self.row(what, sql)
-            .await?
-            .into_iter()
-            .next()
-            .flatten()
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Postgres,
-                    format!("PostgreSQL gave no value: {what}"),
-                )
-            })
+        self.row(what, sql).await?.into_iter().next().flatten().ok_or_else(|| {
+            Error::new(ErrorKind::Postgres, format!("PostgreSQL gave no value: {what}"))
+        })
     }
 }
 
 fn missing_database(error: &Error) -> bool {
-    error
-        .context()
-        .any(|(key, value)| key == "sqlstate" && value == "3D000")
+    error.context().any(|(key, value)| key == "sqlstate" && value == "3D000")
 }
 
 /// An error of the server's or of the connection.
@@ -182,10 +149,7 @@ fn failed(what: &str, e: tokio_postgres::Error) -> Error {
             Error::new(kind, format!("PostgreSQL cannot {what}: {}", db.message()))
                 .with_context("sqlstate", db.code().code())
         }
-        None => Error::new(
-            ErrorKind::Postgres,
-            format!("cannot {what} to PostgreSQL: {e}"),
-        ),
+        None => Error::new(ErrorKind::Postgres, format!("cannot {what} to PostgreSQL: {e}")),
     };
     error.with_source(e)
 }

@@ -113,21 +113,14 @@ pub(crate) fn is_forced(name: &str) -> bool {
 pub(crate) fn of(server: &Server<'_>) -> Vec<(String, String)> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let mut settings = forced(server.major);
-    let table = if server.ephemeral {
-        EPHEMERAL
-    } else {
-        PERSISTENT
-    };
+    let table = if server.ephemeral { EPHEMERAL } else { PERSISTENT };
     settings.extend(rows(table, server.major));
     settings.extend([
         // A parent's own setting would start the clone's server on the parent's folder.
         ("data_directory", path(server.data)),
         ("hba_file", path(server.hba)),
         ("ident_file", path(server.ident)),
-        (
-            "listen_addresses",
-            if server.tcp { "127.0.0.1" } else { "" }.to_owned(),
-        ),
+        ("listen_addresses", if server.tcp { "127.0.0.1" } else { "" }.to_owned()),
         ("port", server.port.to_string()),
         ("unix_socket_directories", quoted(&path(server.socket_dir))),
         // The folder of the socket keeps others out.
@@ -144,10 +137,7 @@ pub(crate) fn of(server: &Server<'_>) -> Vec<(String, String)> {
         // primary it comes from.
         settings.push(("hot_standby", "off".to_owned()));
     }
-    settings
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// An element of a list setting.
@@ -162,9 +152,7 @@ pub(crate) fn may_preload_pg_cron(conf: &[u8]) -> bool {
         let line = line.trim_ascii_start();
         !line.starts_with(b"#")
             && (line.to_ascii_lowercase().starts_with(b"include")
-                || line
-                    .windows(7)
-                    .any(|part| part.eq_ignore_ascii_case(b"pg_cron")))
+                || line.windows(7).any(|part| part.eq_ignore_ascii_case(b"pg_cron")))
     })
 }
 
@@ -173,11 +161,7 @@ pub(crate) fn without_pg_cron(list: &str) -> String {
     list.split(',')
         .map(str::trim)
         .filter(|library| {
-            let name = library
-                .trim_matches('"')
-                .rsplit('/')
-                .next()
-                .unwrap_or_default();
+            let name = library.trim_matches('"').rsplit('/').next().unwrap_or_default();
             !name.trim_end_matches(".so").eq_ignore_ascii_case("pg_cron") && !library.is_empty()
         })
         .collect::<Vec<_>>()
@@ -190,17 +174,10 @@ mod tests {
 
     #[test]
     fn pg_cron_is_found_and_left_out() {
-        assert!(may_preload_pg_cron(
-            b"a = 1\nshared_preload_libraries = 'x, pg_cron'\n"
-        ));
+        assert!(may_preload_pg_cron(b"a = 1\nshared_preload_libraries = 'x, pg_cron'\n"));
         assert!(may_preload_pg_cron(b"  include_dir 'conf.d'\n"));
-        assert!(!may_preload_pg_cron(
-            b"#shared_preload_libraries = 'pg_cron'\n# include 'x'\n"
-        ));
-        assert_eq!(
-            without_pg_cron("a, pg_cron,\"b\",$libdir/pg_cron, c.so"),
-            "a,\"b\",c.so"
-        );
+        assert!(!may_preload_pg_cron(b"#shared_preload_libraries = 'pg_cron'\n# include 'x'\n"));
+        assert_eq!(without_pg_cron("a, pg_cron,\"b\",$libdir/pg_cron, c.so"), "a,\"b\",c.so");
         assert_eq!(without_pg_cron("pg_cron"), "");
     }
 

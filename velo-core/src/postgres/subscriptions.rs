@@ -16,11 +16,7 @@ pub(crate) async fn cut_off(session: &Session, target: Target<'_>) -> Result<()>
         )
         .await?;
     for database in databases.into_iter().flatten().flatten() {
-        let session = Session::connect(Target {
-            database: &database,
-            ..target
-        })
-        .await?;
+        let session = Session::connect(Target { database: &database, ..target }).await?;
         let names = session
             .rows(
                 "list its subscriptions",

@@ -39,11 +39,7 @@ impl Process {
 #[async_trait]
 impl Runtime for Process {
     fn capability(&self) -> RuntimeCapability {
-        RuntimeCapability {
-            name: "process",
-            needs_host_path: true,
-            unix_socket: true,
-        }
+        RuntimeCapability { name: "process", needs_host_path: true, unix_socket: true }
     }
 
     async fn start(&self, spec: InstanceSpec) -> Result<Started> {
@@ -133,9 +129,7 @@ impl Runtime for Process {
 
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
         Ok(match postmaster(instance.location.host_path()) {
-            Some(pid) => Status::Running {
-                pid: u32::try_from(pid.as_raw_nonzero().get()).ok(),
-            },
+            Some(pid) => Status::Running { pid: u32::try_from(pid.as_raw_nonzero().get()).ok() },
             None => Status::Stopped,
         })
     }
@@ -217,15 +211,7 @@ fn processes_in(data: &Path) -> Vec<Pid> {
         return Vec::new();
     };
     entries
-        .filter_map(|entry| {
-            entry
-                .ok()?
-                .file_name()
-                .to_str()?
-                .parse()
-                .ok()
-                .and_then(Pid::from_raw)
-        })
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
         .filter(|pid| works_in(*pid, data))
         .collect()
 }

@@ -101,7 +101,9 @@ impl Files {
         let fault = |e: Errno| Error::io(format_args!("prepare {}", path.display()), e);
         let fd = beneath::open_dir(CWD, &path).map_err(fault)?;
         rustix::fs::fchmod(&fd, Mode::RWXU).map_err(fault)?;
-        let Some((uid, gid)) = spec.owner else { return Ok(()) };
+        let Some((uid, gid)) = spec.owner else {
+            return Ok(());
+        };
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::fchown(&fd, Some(uid), Some(gid)).map_err(|e| {
             Error::io(format_args!("give {} to user {uid}", path.display()), e)
@@ -203,7 +205,9 @@ impl Files {
                     Err(e) => return Err(fault(e)),
                 };
                 for entry in beneath::read_dir(&fd).map_err(fault)? {
-                    let Ok(name) = entry.name.to_str() else { continue };
+                    let Ok(name) = entry.name.to_str() else {
+                        continue;
+                    };
                     let name = name.strip_prefix(GONE).unwrap_or(name);
                     // A ULID is read in either case and written in one: others are not ours.
                     if let Ok(id) = Id::from_str(name)

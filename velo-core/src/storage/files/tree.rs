@@ -151,7 +151,9 @@ impl Work<'_> {
             feed.send(Batch { pair: pair.clone(), names })?;
         }
         for (name, rel) in folders {
-            let Some(pair) = self.folder(pair, &name, rel, closed)? else { continue };
+            let Some(pair) = self.folder(pair, &name, rel, closed)? else {
+                continue;
+            };
             self.walk(&Arc::new(pair), depth + 1, feed, closed)?;
         }
         Ok(())
