@@ -35,6 +35,7 @@ mod command;
 mod config;
 mod create;
 mod cut;
+pub mod doctor;
 mod engine;
 mod error;
 mod home;

@@ -1,0 +1,29 @@
+//! The commands, a file for each noun.
+
+mod branch;
+mod completions;
+mod doctor;
+mod pg;
+mod project;
+mod snapshot;
+mod status;
+
+use velo_core::Result;
+
+use crate::args::{Cli, Command};
+use crate::output::Out;
+
+/// Runs a command, and gives the exit code if it did not fail.
+pub(crate) fn dispatch(cli: Cli, out: &Out) -> Result<u8> {
+    match cli.command {
+        Command::Project(command) => project::run(command, out)?,
+        Command::Branch(command) => branch::run(command, out)?,
+        Command::Snapshot(command) => snapshot::run(command, out)?,
+        Command::Run(command) => return crate::run::run(command, out),
+        Command::Status => status::run(out)?,
+        Command::Doctor => return doctor::run(out),
+        Command::Pg(command) => pg::run(command, out)?,
+        Command::Completions { shell } => completions::run(shell),
+    }
+    Ok(crate::DONE)
+}

@@ -1,0 +1,347 @@
+//! `velo branch`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use velo_core::blocking;
+use velo_core::storage::Usage;
+use velo_core::{BranchInfo, BranchSpec, Config, ResetTarget, Result, State};
+
+use crate::args::{Branch, BranchCreate};
+use crate::output::{self, Colour, Out};
+use crate::progress::Spinner;
+use crate::target::{Target, open_project};
+use crate::tree;
+
+pub(crate) fn run(command: Branch, out: &Out) -> Result<()> {
+    match command {
+        Branch::Create(args) => create(args, out),
+        Branch::List { project, size } => list(project, size, out),
+        Branch::Get(branch) => get(&branch.name, out),
+        Branch::Delete { branch, force } => delete(&branch.name, force, out),
+        Branch::Reset {
+            branch,
+            to,
+            to_origin,
+        } => {
+            let target = match to {
+                Some(name) => ResetTarget::Snapshot(name),
+                None if to_origin => ResetTarget::Origin,
+                None => ResetTarget::Source,
+            };
+            change(&branch.name, "reset", out, |b| b.reset_to(target))
+        }
+        Branch::Start(branch) => change(&branch.name, "started", out, blocking::Branch::start),
+        Branch::Stop(branch) => change(&branch.name, "stopped", out, blocking::Branch::stop),
+        Branch::Restart(branch) => {
+            change(&branch.name, "restarted", out, blocking::Branch::restart)
+        }
+        Branch::Url { branch, socket } => url(&branch.name, socket, out),
+    }
+}
+
+/// The shape `branch` of docs/json.md, but for what only a handle knows.
+fn shape(info: &BranchInfo) -> Value {
+    json!({
+        "name": format!("{}/{}", info.project, info.shown),
+        "id": info.id.to_string(),
+        "project": info.project,
+        "branch": info.shown,
+        "parent": info.parent_shown.as_ref().map(|p| format!("{}/{p}", info.project)),
+        "from_snapshot": info.from_snapshot,
+        "ephemeral": info.ephemeral,
+        "state": info.state,
+        "storage": info.storage.as_str(),
+        "runtime": info.runtime.as_str(),
+        "port": info.port,
+        "pid": info.pid,
+        "created_at": info.created_at,
+        "cut": info.cut,
+    })
+}
+
+/// The shape with what a handle knows too.
+fn whole(branch: &blocking::Branch, info: &BranchInfo) -> Value {
+    let mut value = shape(info);
+    value["url"] = json!(branch.url());
+    value["socket_url"] = json!(branch.socket_url());
+    value
+}
+
+/// `size` of docs/json.md; null if it could not be measured.
+pub(crate) fn size_shape(usage: Option<&Usage>) -> Value {
+    usage.map_or(Value::Null, |usage| {
+        json!({
+            "referenced": usage.referenced,
+            "exclusive": usage.exclusive,
+            "shared": usage.referenced.saturating_sub(usage.exclusive),
+        })
+    })
+}
+
+/// The cells OWN and SHARED.
+pub(crate) fn size_cells(usage: Option<&Usage>) -> [String; 2] {
+    match usage {
+        Some(usage) => [
+            output::bytes(usage.exclusive),
+            output::bytes(usage.referenced.saturating_sub(usage.exclusive)),
+        ],
+        None => ["?".into(), "?".into()],
+    }
+}
+
+fn create(args: BranchCreate, out: &Out) -> Result<()> {
+    let target = Target::branch(&args.branch.name)?;
+    let project = open_project(&target.project)?;
+    // `--from api/main` is understood too, as long as it is the same project.
+    let own = format!("{}/", target.project);
+    let from = args.from.strip_prefix(&own).unwrap_or(&args.from);
+    let mut spec = BranchSpec::named(&target.branch).from(from);
+    for (key, value) in &args.settings {
+        spec = spec.set(key, value);
+    }
+    if args.stopped {
+        spec = spec.stopped();
+    }
+    let branch = {
+        let _spinner = Spinner::new(format!("creating {}", args.branch.name));
+        blocking::Branch::create(&project, spec)?
+    };
+    let info = branch.info()?;
+    let (timings, outgoing) = (branch.timings(), branch.outgoing());
+    out.result(
+        || {
+            let mut value = whole(&branch, &info);
+            value["timings_ms"] = output::timings(&timings);
+            value["outgoing"] = json!(outgoing);
+            value
+        },
+        |out| {
+            out.line(branch.url());
+            out.line(format!(
+                "{} created in {} from {}, storage {}, {}",
+                branch.full_name(),
+                output::took(timings.total),
+                args.from,
+                info.storage,
+                info.state.as_str(),
+            ));
+        },
+    );
+    warn_outgoing(&outgoing, out);
+    Ok(())
+}
+
+/// What of the parent's data can still reach out is the user's to know.
+fn warn_outgoing(outgoing: &[String], out: &Out) {
+    if !outgoing.is_empty() && !out.json {
+        out.note(&format!(
+            "the branch can still reach other servers when a session asks it to: {}",
+            outgoing.join(", ")
+        ));
+    }
+}
+
+fn list(project: Option<String>, size: bool, out: &Out) -> Result<()> {
+    let projects = match project {
+        Some(name) => vec![open_project(&name)?],
+        None => {
+            let config = Config::load()?;
+            let infos = blocking::Project::list(&config)?;
+            let names = infos.iter().map(|info| info.name.as_str());
+            names.map(open_project).collect::<Result<Vec<_>>>()?
+        }
+    };
+    let mut all = Vec::new();
+    for project in &projects {
+        for info in project.branches()? {
+            all.push((info, None));
+        }
+    }
+    if size {
+        let _spinner = Spinner::new("measuring");
+        for (info, usage) in &mut all {
+            let project = projects.iter().find(|p| p.name() == info.project);
+            // One that is being made or went away meanwhile has no size; the list is still right.
+            *usage = project
+                .and_then(|p| p.branch(info.id.to_string()).ok())
+                .and_then(|b| b.usage().ok());
+        }
+    }
+    out.result(
+        || {
+            all.iter()
+                .map(|(info, usage)| {
+                    let mut value = shape(info);
+                    if size {
+                        value["size"] = size_shape(usage.as_ref());
+                    }
+                    value
+                })
+                .collect()
+        },
+        |out| draw(&all, size, out),
+    );
+    Ok(())
+}
+
+fn draw(all: &[(BranchInfo, Option<Usage>)], size: bool, out: &Out) {
+    if all.is_empty() {
+        return out.line("no branches; create a project: velo project create NAME");
+    }
+    let parents: Vec<Option<usize>> = all
+        .iter()
+        .map(|(info, _)| {
+            let parent = info.parent?;
+            all.iter().position(|(other, _)| other.id == parent)
+        })
+        .collect();
+    let mut head = vec!["BRANCH", "STATE", "AGE", "PORT"];
+    if size {
+        head.extend(["OWN", "SHARED"]);
+    }
+    let rows: Vec<Vec<String>> = tree::arrange(&parents)
+        .into_iter()
+        .map(|(i, lines)| {
+            let (info, usage) = &all[i];
+            let mut name = match parents[i] {
+                Some(_) => format!("{lines}{}", info.shown),
+                None => format!("{lines}{}/{}", info.project, info.shown),
+            };
+            if let Some(snapshot) = &info.from_snapshot {
+                name.push_str(&format!(" (@{snapshot})"));
+            }
+            let mut row = vec![
+                name,
+                info.state.as_str().to_owned(),
+                output::age(info.created_at),
+                info.port.to_string(),
+            ];
+            if size {
+                row.extend(size_cells(usage.as_ref()));
+            }
+            row
+        })
+        .collect();
+    out.table(&head, &rows);
+}
+
+fn get(name: &str, out: &Out) -> Result<()> {
+    let branch = Target::branch(name)?.open()?;
+    let info = branch.info()?;
+    let usage = {
+        let _spinner = Spinner::new("measuring");
+        branch.usage().ok()
+    };
+    out.result(
+        || {
+            let mut value = whole(&branch, &info);
+            value["size"] = size_shape(usage.as_ref());
+            value
+        },
+        |out| {
+            let from = match (&info.parent_shown, &info.from_snapshot) {
+                (Some(parent), Some(snapshot)) => format!("{parent}@{snapshot}"),
+                (Some(parent), None) => parent.clone(),
+                (None, _) => "-".to_owned(),
+            };
+            let colour = match info.state {
+                State::Running => Colour::Green,
+                _ => Colour::Yellow,
+            };
+            let [own, shared] = size_cells(usage.as_ref());
+            out.pairs(&[
+                ("name", branch.full_name()),
+                ("id", info.id.to_string()),
+                ("url", branch.url()),
+                ("from", from),
+                ("state", out.paint(info.state.as_str(), colour)),
+                (
+                    "lifetime",
+                    if info.ephemeral {
+                        "ephemeral"
+                    } else {
+                        "persistent"
+                    }
+                    .to_owned(),
+                ),
+                ("storage", info.storage.to_string()),
+                ("runtime", info.runtime.as_str().to_owned()),
+                ("size", format!("{own} of its own, {shared} shared")),
+                ("age", output::age(info.created_at)),
+                ("log", branch.as_async().log_file().display().to_string()),
+            ]);
+        },
+    );
+    Ok(())
+}
+
+fn delete(name: &str, force: bool, out: &Out) -> Result<()> {
+    let branch = Target::branch(name)?.open()?;
+    let (shown, id) = (branch.full_name(), branch.id());
+    let begun = Instant::now();
+    {
+        let _spinner = Spinner::new(format!("deleting {shown}"));
+        branch.delete(force)?;
+    }
+    let took = begun.elapsed();
+    out.result(
+        || {
+            json!({
+                "name": shown,
+                "id": id.to_string(),
+                "deleted": true,
+                "timings_ms": { "total": output::ms(took) },
+            })
+        },
+        |out| out.line(format!("{shown} deleted in {}", output::took(took))),
+    );
+    Ok(())
+}
+
+/// A command that changes a branch and leaves it there.
+fn change(
+    name: &str,
+    done: &str,
+    out: &Out,
+    work: impl FnOnce(&blocking::Branch) -> Result<()>,
+) -> Result<()> {
+    let branch = Target::branch(name)?.open()?;
+    let begun = Instant::now();
+    {
+        let _spinner = Spinner::new(format!("{name}: waiting until it is {done}"));
+        work(&branch)?;
+    }
+    let took: Duration = begun.elapsed();
+    let info = branch.info()?;
+    let (mut timings, outgoing) = (branch.timings(), branch.outgoing());
+    timings.total = took;
+    out.result(
+        || {
+            let mut value = whole(&branch, &info);
+            value["timings_ms"] = output::timings(&timings);
+            value["outgoing"] = json!(outgoing);
+            value
+        },
+        |out| {
+            out.line(format!(
+                "{} {done} in {}",
+                branch.full_name(),
+                output::took(took)
+            ));
+        },
+    );
+    warn_outgoing(&outgoing, out);
+    Ok(())
+}
+
+fn url(name: &str, socket: bool, out: &Out) -> Result<()> {
+    let branch = Target::branch(name)?.open()?;
+    let url = if socket {
+        branch.socket_url()
+    } else {
+        branch.url()
+    };
+    out.result(|| json!({ "url": url }), |out| out.line(&url));
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! `velo project`.
+
+use serde_json::{Value, json};
+use velo_core::blocking;
+use velo_core::{Config, ProjectInfo, Result};
+
+use crate::args::{Project, ProjectCreate};
+use crate::output::{self, Out};
+use crate::progress::Spinner;
+use crate::target::open_project;
+
+pub(crate) fn run(command: Project, out: &Out) -> Result<()> {
+    match command {
+        Project::Create(args) => create(args, out),
+        Project::List => list(out),
+        Project::Get { name } => get(&name, out),
+        Project::Delete { name, force } => delete(&name, force, out),
+    }
+}
+
+/// The shape `project` of docs/json.md.
+fn shape(info: &ProjectInfo) -> Value {
+    json!({
+        "name": info.name.as_str(),
+        "id": info.id.to_string(),
+        "storage": info.storage.as_str(),
+        "runtime": info.runtime.as_str(),
+        "postgres": super::pg::shape(&info.postgres),
+        "role": info.role,
+        "database": info.database,
+        "created_at": info.created_at,
+    })
+}
+
+fn create(args: ProjectCreate, out: &Out) -> Result<()> {
+    let mut config = Config::builder();
+    if let Some(storage) = args.storage {
+        config = config.storage(storage);
+    }
+    if let Some(major) = args.pg_version {
+        config = config.pg_version(major);
+    }
+    let mut builder = blocking::Project::builder(&args.name).config(config.build()?);
+    if let Some(role) = args.role {
+        builder = builder.role(role);
+    }
+    if let Some(database) = args.database {
+        builder = builder.database(database);
+    }
+    if let Some(locale) = args.locale {
+        builder = builder.locale(locale);
+    }
+    let project = {
+        let _spinner = Spinner::new(format!("creating {}", args.name));
+        builder.create()?
+    };
+    let main = project.main()?;
+    let info = project.info();
+    let total = project.timings().total;
+    out.result(
+        || {
+            let mut value = shape(&info);
+            value["url"] = json!(main.url());
+            value["timings_ms"] = output::timings(project.timings());
+            value
+        },
+        |out| {
+            out.line(main.url());
+            out.line(format!(
+                "{} created in {}: PostgreSQL {}, storage {}, runtime {}",
+                info.name,
+                output::took(total),
+                info.postgres.version,
+                info.storage,
+                info.runtime.as_str(),
+            ));
+        },
+    );
+    Ok(())
+}
+
+fn list(out: &Out) -> Result<()> {
+    let projects = blocking::Project::list(&Config::load()?)?;
+    out.result(
+        || projects.iter().map(shape).collect(),
+        |out| {
+            if projects.is_empty() {
+                return out.line("no projects; create one: velo project create NAME");
+            }
+            let rows: Vec<_> = projects
+                .iter()
+                .map(|p| {
+                    vec![
+                        p.name.to_string(),
+                        p.storage.to_string(),
+                        p.runtime.as_str().to_owned(),
+                        p.postgres.version.to_string(),
+                        output::age(p.created_at),
+                    ]
+                })
+                .collect();
+            out.table(&["PROJECT", "STORAGE", "RUNTIME", "POSTGRES", "AGE"], &rows);
+        },
+    );
+    Ok(())
+}
+
+fn get(name: &str, out: &Out) -> Result<()> {
+    let project = open_project(name)?;
+    let info = project.info();
+    let url = project.main()?.url();
+    out.result(
+        || {
+            let mut value = shape(&info);
+            value["url"] = json!(url);
+            value
+        },
+        |out| {
+            out.pairs(&[
+                ("name", info.name.to_string()),
+                ("id", info.id.to_string()),
+                ("url", url.clone()),
+                ("storage", info.storage.to_string()),
+                ("runtime", info.runtime.as_str().to_owned()),
+                (
+                    "postgres",
+                    format!(
+                        "{} ({})",
+                        info.postgres.version,
+                        info.postgres.bin_dir.display()
+                    ),
+                ),
+                ("role", info.role.clone()),
+                ("database", info.database.clone()),
+                ("age", output::age(info.created_at)),
+            ]);
+        },
+    );
+    Ok(())
+}
+
+fn delete(name: &str, force: bool, out: &Out) -> Result<()> {
+    let project = open_project(name)?;
+    let id = project.info().id;
+    {
+        let _spinner = Spinner::new(format!("deleting {name}"));
+        project.delete(force)?;
+    }
+    out.result(
+        || json!({ "name": name, "id": id.to_string(), "deleted": true }),
+        |out| out.line(format!("{name} deleted")),
+    );
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! `velo status`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use velo_core::blocking::Project;
+use velo_core::{Config, Result, State};
+
+use crate::output::{self, Out};
+use crate::target::open_project;
+
+/// How many branches there are.
+#[derive(Debug, Default)]
+struct Counts {
+    projects: usize,
+    branches: usize,
+    running: usize,
+    ephemeral: usize,
+    snapshots: usize,
+}
+
+pub(crate) fn run(out: &Out) -> Result<()> {
+    let config = Config::load()?;
+    // A look changes nothing: a home that is not there is not made.
+    let exists = config.home().is_dir();
+    let (counts, works) = if exists {
+        (count(&config)?, velo_core::doctor::storages(&config)?)
+    } else {
+        (Counts::default(), Vec::new())
+    };
+    let best = works.first().copied();
+    let disk = disk(config.home());
+    out.result(
+        || {
+            json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "home": config.home(),
+                "home_exists": exists,
+                "storage": best.map(|s| s.as_str()),
+                "storages": works.iter().map(|s| s.as_str()).collect::<Vec<_>>(),
+                "storage_setting": config.storage().as_str(),
+                "runtime": config.runtime().as_str(),
+                "projects": counts.projects,
+                "branches": counts.branches,
+                "running": counts.running,
+                "ephemeral": counts.ephemeral,
+                "snapshots": counts.snapshots,
+                "disk": disk.map_or(Value::Null, |(total, available)| {
+                    json!({ "total": total, "available": available })
+                }),
+            })
+        },
+        |out| {
+            let missing = if exists { "" } else { " (not made yet)" };
+            let storage = match best {
+                Some(best) => {
+                    let all: Vec<_> = works.iter().map(|s| s.as_str()).collect();
+                    format!("{best} (works here: {})", all.join(", "))
+                }
+                None => "unknown until the home is made".to_owned(),
+            };
+            out.pairs(&[
+                ("velo", env!("CARGO_PKG_VERSION").to_owned()),
+                ("home", format!("{}{missing}", config.home().display())),
+                ("storage", storage),
+                ("runtime", config.runtime().as_str().to_owned()),
+                ("projects", counts.projects.to_string()),
+                (
+                    "branches",
+                    format!(
+                        "{} ({} running, {} ephemeral)",
+                        counts.branches, counts.running, counts.ephemeral
+                    ),
+                ),
+                ("snapshots", counts.snapshots.to_string()),
+                (
+                    "disk",
+                    disk.map_or_else(
+                        || "unknown".to_owned(),
+                        |(total, available)| {
+                            format!(
+                                "{} available of {}",
+                                output::bytes(available),
+                                output::bytes(total)
+                            )
+                        },
+                    ),
+                ),
+            ]);
+        },
+    );
+    Ok(())
+}
+
+fn count(config: &Config) -> Result<Counts> {
+    let mut counts = Counts::default();
+    for info in Project::list(config)? {
+        let project = open_project(info.name.as_str())?;
+        counts.projects += 1;
+        counts.snapshots += project.snapshots()?.len();
+        for branch in project.branches()? {
+            counts.branches += 1;
+            counts.running += usize::from(branch.state == State::Running);
+            counts.ephemeral += usize::from(branch.ephemeral);
+        }
+    }
+    Ok(counts)
+}
+
+/// Total and available bytes of the file system that the home is or will be on.
+fn disk(home: &Path) -> Option<(u64, u64)> {
+    let there = home.ancestors().find(|path| path.exists())?;
+    let stat = rustix::fs::statvfs(there).ok()?;
+    Some((
+        stat.f_blocks.saturating_mul(stat.f_frsize),
+        stat.f_bavail.saturating_mul(stat.f_frsize),
+    ))
+}

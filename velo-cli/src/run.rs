@@ -1,0 +1,201 @@
+//! `velo run`: a command with a throwaway branch.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use rustix::process::{Pid, Signal};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc::UnboundedReceiver;
+use velo_core::{Branch, BranchSpec, Config, Error, ErrorKind, Project, Result};
+
+use crate::args::Run;
+use crate::output::Out;
+use crate::progress::Spinner;
+use crate::signals::{self, Got};
+use crate::target::Target;
+
+/// What a shell gives when a command cannot be run, or is not there.
+const CANNOT_RUN: u8 = 126;
+const NOT_THERE: u8 = 127;
+
+pub(crate) fn run(args: Run, out: &Out) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("start a runtime", e))?;
+    runtime.block_on(with_branch(args, out))
+}
+
+async fn with_branch(args: Run, out: &Out) -> Result<u8> {
+    // Before there is anything that a signal could leave behind.
+    let mut signals = signals::listen()?;
+    let target = Target::source(&args.source);
+    let project = Project::builder(&target.project)
+        .config(Config::load()?)
+        .open()
+        .await?;
+    let mut spec = BranchSpec::ephemeral()
+        .from(target.branch.as_str())
+        .label(label(&args.command));
+    for (key, value) in &args.settings {
+        spec = spec.set(key, value);
+    }
+    let branch = {
+        let _spinner = Spinner::new(format!("branching {}", args.source));
+        match create(&project, spec, &mut signals).await {
+            Ok(branch) => branch?,
+            Err(signal) => return Ok(code_of_signal(signal)),
+        }
+    };
+    let ended = match spawn(&args.command, &branch) {
+        Ok(child) => wait(child, &mut signals).await,
+        Err(error) => Err(error),
+    };
+    // Whatever the command did, its branch goes. What cannot be undone now the next `velo` undoes,
+    // so it is told, but is not the command's failure.
+    if let Err(error) = branch.close().await {
+        out.note(&format!("the throwaway branch is not gone yet: {error}"));
+    }
+    match ended {
+        Ok(status) => Ok(code(status)),
+        Err(error) => {
+            out.error(&error);
+            Ok(match error.kind() {
+                ErrorKind::NotFound => NOT_THERE,
+                _ => CANNOT_RUN,
+            })
+        }
+    }
+}
+
+/// Makes the branch. At a signal it is still finished, so that it can be undone completely; at a
+/// second one this process ends at once, and the next `velo` undoes what was left.
+async fn create(
+    project: &Project,
+    spec: BranchSpec,
+    signals: &mut UnboundedReceiver<Got>,
+) -> std::result::Result<Result<Branch>, i32> {
+    let mut creation = std::pin::pin!(Branch::create(project, spec));
+    let mut first = None;
+    let made = loop {
+        tokio::select! {
+            made = &mut creation => break made,
+            Some(got) = signals.recv() => match first {
+                None => first = Some(got.signal),
+                Some(signal) => return Err(signal),
+            },
+        }
+    };
+    match (made, first) {
+        (made, None) => Ok(made),
+        (Ok(branch), Some(signal)) => {
+            let _ = branch.close().await;
+            Err(signal)
+        }
+        (Err(_), Some(signal)) => Err(signal),
+    }
+}
+
+/// The command's name without its folder: what the branch is called in lists.
+fn label(command: &[OsString]) -> String {
+    let program = command.first().map(Path::new);
+    let name = program.and_then(Path::file_name).unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+fn spawn(command: &[OsString], branch: &Branch) -> Result<Child> {
+    let Some((program, args)) = command.split_first() else {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "the command is missing",
+        ));
+    };
+    let to = branch.connection();
+    // Not velo-core's way to spawn programs, which is made for tools: this one belongs to the user,
+    // with the terminal, every variable and whatever else this process was given.
+    #[allow(clippy::disallowed_methods)]
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env("DATABASE_URL", branch.url())
+        .env("PGHOST", &to.host)
+        .env("PGPORT", to.port.to_string())
+        .env("PGUSER", &to.user)
+        .env("PGPASSWORD", &to.password)
+        .env("PGDATABASE", &to.database);
+    // These would turn libpq away from the branch, whatever the variables above say.
+    for other in [
+        "PGHOSTADDR",
+        "PGSERVICE",
+        "PGSERVICEFILE",
+        "PGPASSFILE",
+        "PGOPTIONS",
+    ] {
+        command.env_remove(other);
+    }
+    command.spawn().map_err(|e| {
+        let error = Error::io(format!("run {}", program.to_string_lossy()), e);
+        match error.kind() {
+            ErrorKind::NotFound => error.with_hint("name a program that is on PATH"),
+            _ => error,
+        }
+    })
+}
+
+/// Waits for the command, and passes signals on to it.
+///
+/// The command stays in this process's group, so that it keeps the terminal: what the terminal
+/// sends (Ctrl-C, Ctrl-\, its end) reaches both at once and is not passed on, or the command would
+/// get it twice. What a process sends (`kill PID`, a supervisor) reached this process alone, and
+/// is. Somebody who sends to the whole group is not to be told apart from that, and makes the
+/// command get it twice.
+async fn wait(mut child: Child, signals: &mut UnboundedReceiver<Got>) -> Result<ExitStatus> {
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                return status.map_err(|e| Error::io("wait for the command", e));
+            }
+            Some(got) = signals.recv() => {
+                // No id: it has been waited for, and its number may be another process's.
+                let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+                if let (Some(pid), Some(signal), false) =
+                    (pid, Signal::from_named_raw(got.signal), got.from_terminal)
+                {
+                    let _ = rustix::process::kill_process(pid, signal);
+                }
+            }
+        }
+    }
+}
+
+fn code(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(crate::FAILED),
+        (None, Some(signal)) => code_of_signal(signal),
+        (None, None) => crate::FAILED,
+    }
+}
+
+/// As shells tell that a command was ended by a signal.
+fn code_of_signal(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(crate::FAILED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_the_programs_name() {
+        assert_eq!(label(&["/usr/bin/psql".into(), "-c".into()]), "psql");
+        assert_eq!(label(&[]), "");
+    }
+
+    #[test]
+    fn codes_are_those_of_a_shell() {
+        assert_eq!(code(ExitStatus::from_raw(3 << 8)), 3);
+        assert_eq!(code(ExitStatus::from_raw(15)), 143);
+    }
+}

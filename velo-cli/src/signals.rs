@@ -1,0 +1,103 @@
+//! The signals that `velo run` passes on.
+//!
+//! A handler, not a blocked mask: handlers are gone after `exec`, so neither the command nor the
+//! servers start with a signal blocked. It tells what the kernel sent from what a process sent,
+//! which tokio's and the standard library's do not.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use velo_core::{Error, Result};
+
+/// A signal that this process got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Got {
+    pub(crate) signal: i32,
+    /// The kernel sent it: Ctrl-C or Ctrl-\ in the terminal, or the terminal went away.
+    pub(crate) from_terminal: bool,
+}
+
+const PASSED_ON: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
+/// The pipe from the handler to the thread that reads it. A handler can use little else.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: with SA_SIGINFO the kernel gives a valid pointer.
+    let code = unsafe { info.as_ref() }.map_or(0, |info| info.si_code);
+    // `kill`, `raise` and `sigqueue` have codes of zero and below; what is above is the kernel's.
+    let message = [signal as u8, u8::from(code > 0)];
+    // SAFETY: `write` is async-signal-safe, the buffer lives, and errno is put back.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::write(
+            PIPE.load(Ordering::Relaxed),
+            message.as_ptr().cast(),
+            message.len(),
+        );
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// From now on these signals do not end this process, but are received here. A signal that this
+/// process was started to ignore (`nohup`) stays ignored, by the command too.
+pub(crate) fn listen() -> Result<UnboundedReceiver<Got>> {
+    let failed = |e: std::io::Error| Error::io("listen to signals", e);
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    // Never closed: a handler may run until the process ends.
+    PIPE.store(
+        std::os::fd::IntoRawFd::into_raw_fd(writer),
+        Ordering::Relaxed,
+    );
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::Builder::new()
+        .name("velo-signals".into())
+        .spawn(move || {
+            while let Some(got) = next(&reader) {
+                if sender.send(got).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(failed)?;
+    for signal in PASSED_ON {
+        // SAFETY: both structures are plain data of the right size, and the handler is one that
+        // only does what a handler may.
+        let result = unsafe {
+            let mut old: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &mut old) == 0
+                && old.sa_sigaction == libc::SIG_IGN
+            {
+                continue;
+            }
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+            libc::sigaction(signal, &action, std::ptr::null_mut())
+        };
+        if result != 0 {
+            return Err(failed(std::io::Error::last_os_error()));
+        }
+    }
+    Ok(receiver)
+}
+
+fn next(reader: &OwnedFd) -> Option<Got> {
+    let mut message = [0u8; 2];
+    // Two bytes are written at once, and below PIPE_BUF that is never torn.
+    loop {
+        return match rustix::io::read(reader, &mut message) {
+            Ok(2) => Some(Got {
+                signal: i32::from(message[0]),
+                from_terminal: message[1] == 1,
+            }),
+            Err(rustix::io::Errno::INTR) => continue,
+            result => {
+                let _ = (result, reader.as_raw_fd());
+                None
+            }
+        };
+    }
+}

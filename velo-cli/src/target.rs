@@ -1,0 +1,108 @@
+//! Names as they are written on the command line: `project/branch@snapshot`.
+
+use velo_core::blocking::{Branch, Project};
+use velo_core::{Config, Error, ErrorKind, Result};
+
+/// `project/branch`. A branch's name may hold `/`, so the first one divides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) project: String,
+    pub(crate) branch: String,
+}
+
+impl Target {
+    /// Takes `project/branch` apart; whether the parts are names is for velo-core to say.
+    pub(crate) fn branch(text: &str) -> Result<Self> {
+        match text.split_once('/') {
+            Some((project, branch)) => Ok(Self {
+                project: project.to_owned(),
+                branch: branch.to_owned(),
+            }),
+            None => Err(
+                Error::new(ErrorKind::InvalidInput, format!("{text:?} names no branch"))
+                    .with_hint(format!("write project/branch, like {}/main", sample(text))),
+            ),
+        }
+    }
+
+    /// `project`, or with what to start from `project/branch` or `project/branch@snapshot`.
+    pub(crate) fn source(text: &str) -> Self {
+        let (project, branch) = text.split_once('/').unwrap_or((text, "main"));
+        Self {
+            project: project.to_owned(),
+            branch: branch.to_owned(),
+        }
+    }
+
+    /// `project/branch@snapshot`.
+    pub(crate) fn snapshot(text: &str) -> Result<(Self, String)> {
+        let target = Self::branch(text)?;
+        match target.branch.split_once('@') {
+            Some((branch, name)) => Ok((
+                Self {
+                    project: target.project.clone(),
+                    branch: branch.to_owned(),
+                },
+                name.to_owned(),
+            )),
+            None => Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("{text:?} names no snapshot"),
+            )
+            .with_hint(format!("write project/branch@name, like {text}@before"))),
+        }
+    }
+
+    /// Opens the project and the branch.
+    pub(crate) fn open(&self) -> Result<Branch> {
+        let project = open_project(&self.project)?;
+        // An ephemeral branch as lists show it, `~label.id`, is no name that a branch can have.
+        if self.branch.starts_with('~') {
+            let branches = project.branches()?;
+            if let Some(found) = branches.iter().find(|b| b.shown == self.branch) {
+                return project.branch(found.id.to_string());
+            }
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is no branch {}/{}", self.project, self.branch),
+            )
+            .with_hint(format!("velo branch list {}", self.project)));
+        }
+        project.branch(self.branch.as_str())
+    }
+}
+
+/// Opens a project with the settings of the environment.
+pub(crate) fn open_project(name: &str) -> Result<Project> {
+    Project::builder(name).config(Config::load()?).open()
+}
+
+fn sample(text: &str) -> &str {
+    if velo_core::ProjectName::new(text).is_ok() {
+        text
+    } else {
+        "api"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_slash_divides() {
+        let target = Target::branch("api/feature/login").unwrap();
+        assert_eq!(target.project, "api");
+        assert_eq!(target.branch, "feature/login");
+        assert!(Target::branch("api").is_err());
+        assert_eq!(Target::source("api").branch, "main");
+        assert_eq!(Target::source("api/a/b@c").branch, "a/b@c");
+    }
+
+    #[test]
+    fn a_snapshot_stands_behind_the_at() {
+        let (target, name) = Target::snapshot("api/a/b@c").unwrap();
+        assert_eq!((target.branch.as_str(), name.as_str()), ("a/b", "c"));
+        assert!(Target::snapshot("api/a").is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! What works here, what does not, and the one line that mends it.
+//!
+//! Blocking, because people wait for it. Nothing is changed: what is wrong is reported, with what
+//! to do about it.
+
+mod machine;
+mod records;
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::engine;
+use crate::error::{Error, Result};
+use crate::os_user::OsUser;
+use crate::postgres::Installation;
+use crate::postgres::binaries::Search;
+use crate::storage::{self, StorageKind};
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// It works.
+    Ok,
+    /// It works, but could be better or may break.
+    Warn,
+    /// Something that Velo needs is broken.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What was looked at: `home`, `storage`, `postgres`, …. Stable.
+    pub name: &'static str,
+    /// How bad it is.
+    pub status: Status,
+    /// What was found, in one line.
+    pub what: String,
+    /// The one line that mends it, if something is to be mended.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    fn ok(name: &'static str, what: impl Into<String>) -> Self {
+        Self::new(name, Status::Ok, what, None)
+    }
+
+    fn warn(name: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(name, Status::Warn, what, Some(fix.into()))
+    }
+
+    fn fail(name: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(name, Status::Fail, what, Some(fix.into()))
+    }
+
+    fn error(name: &'static str, error: &Error) -> Self {
+        let fix = error.hint().map(str::to_owned);
+        Self::new(name, Status::Fail, error.to_string(), fix)
+    }
+
+    fn new(
+        name: &'static str,
+        status: Status,
+        what: impl Into<String>,
+        fix: Option<String>,
+    ) -> Self {
+        Self {
+            name,
+            status,
+            what: what.into(),
+            fix,
+        }
+    }
+}
+
+/// Looks at everything that Velo needs with these settings. What could not be looked at is a
+/// finding too, so this cannot fail.
+#[must_use]
+pub fn examine(config: &Config) -> Vec<Finding> {
+    let owned = config.clone();
+    let found = engine::call(move |_| async move { Ok(look(&owned).await) }).wait();
+    found.unwrap_or_else(|error| vec![Finding::error("velo", &error)])
+}
+
+async fn look(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let user = match OsUser::for_servers(config.user.as_deref()) {
+        Ok(user) => {
+            found.push(machine::user(user.as_ref()));
+            user
+        }
+        Err(error) => {
+            found.push(Finding::error("user", &error));
+            None
+        }
+    };
+    found.push(machine::postgres(config, user.as_ref()).await);
+    found.push(machine::ports(config));
+    found.push(machine::inotify());
+    found.extend(machine::logind());
+    match crate::engine::Engine::get() {
+        Ok(engine) => match engine.home(config).await {
+            Ok(home) => {
+                let shown = config.home.display();
+                found.push(Finding::ok("home", format!("{shown} is writable")));
+                found.push(machine::storage(config).await);
+                found.extend(records::look(&home).await);
+            }
+            Err(error) => found.push(Finding::error("home", &error)),
+        },
+        Err(error) => found.push(Finding::error("home", &error)),
+    }
+    found
+}
+
+/// Every PostgreSQL that Velo finds with these settings, best first.
+///
+/// # Errors
+/// If Velo's own thread cannot be started.
+pub fn installations(config: &Config) -> Result<Vec<Installation>> {
+    let search = Search::from(config);
+    engine::call(move |_| async move { Ok(search.list().await) }).wait()
+}
+
+/// The storages that work in the home, best first, found by trying them.
+///
+/// # Errors
+/// If the home cannot be written to.
+pub fn storages(config: &Config) -> Result<Vec<StorageKind>> {
+    let home = config.home.clone();
+    engine::call(move |_| async move { storage::detect(&home).await }).wait()
+}

@@ -1,0 +1,234 @@
+//! What the machine offers.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use super::Finding;
+use crate::config::Config;
+use crate::os_user::OsUser;
+use crate::postgres::binaries::{self, Search};
+use crate::storage::{self, StorageKind};
+
+pub(super) fn user(user: Option<&OsUser>) -> Finding {
+    match user {
+        None => Finding::ok("user", "servers run as you"),
+        Some(user) if user.name == "nobody" => Finding::warn(
+            "user",
+            "there is no user postgres: servers run as nobody, whom other programs may be too",
+            "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin postgres",
+        ),
+        Some(user) => Finding::ok("user", format!("servers run as {}", user.name)),
+    }
+}
+
+pub(super) async fn postgres(config: &Config, user: Option<&OsUser>) -> Finding {
+    let search = Search::from(config);
+    match binaries::find(&search, user).await {
+        Ok(first) => {
+            let others: Vec<String> = search
+                .list()
+                .await
+                .iter()
+                .filter(|i| i.bin_dir != first.bin_dir)
+                .map(|i| format!("{} in {}", i.version, i.bin_dir.display()))
+                .collect();
+            let mut what = format!(
+                "{} in {} ({})",
+                first.version,
+                first.bin_dir.display(),
+                first.source
+            );
+            if !others.is_empty() {
+                what.push_str(&format!("; also {}", others.join(", ")));
+            }
+            Finding::ok("postgres", what)
+        }
+        Err(error) => Finding::error("postgres", &error),
+    }
+}
+
+pub(super) async fn storage(config: &Config) -> Finding {
+    let works = match storage::detect(&config.home).await {
+        Ok(works) => works,
+        Err(error) => return Finding::error("storage", &error),
+    };
+    let names: Vec<&str> = works.iter().map(|kind| kind.as_str()).collect();
+    let home = config.home.display();
+    if config.storage != StorageKind::Auto && !works.contains(&config.storage) {
+        return Finding::fail(
+            "storage",
+            format!("{} is set, and does not work in {home}", config.storage),
+            format!(
+                "unset VELO_STORAGE, or set it to one of: {}",
+                names.join(", ")
+            ),
+        );
+    }
+    match works.first() {
+        None => Finding::fail(
+            "storage",
+            format!("no storage works in {home}"),
+            "set VELO_HOME to a folder on a local file system",
+        ),
+        Some(StorageKind::Copy) => Finding::warn(
+            "storage",
+            format!("{home} cannot clone: every branch is a whole copy of its parent"),
+            clones(&config.home),
+        ),
+        Some(best) => Finding::ok(
+            "storage",
+            format!(
+                "{best} is the best that works in {home} ({})",
+                names.join(", ")
+            ),
+        ),
+    }
+}
+
+/// The line that gives real clones: a btrfs in a file, mounted where a new home can be.
+fn clones(home: &Path) -> String {
+    let file = home.with_extension("btrfs");
+    let target = home.with_extension("clones");
+    let (file, target) = (file.display(), target.display());
+    format!(
+        "truncate -s 50G {file} && mkfs.btrfs -q {file} && mkdir -p {target} && \
+         mount -o loop,noatime {file} {target} && export VELO_HOME={target}"
+    )
+}
+
+pub(super) fn ports(config: &Config) -> Finding {
+    let range = config.ports();
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let kernel = text.ok().as_deref().and_then(parse_range);
+    let (first, last) = (range.start(), range.end());
+    if let Some(kernel) = kernel
+        && range.start() <= kernel.end()
+        && kernel.start() <= range.end()
+    {
+        let (low, high) = (kernel.start(), kernel.end());
+        return Finding::warn(
+            "ports",
+            format!(
+                "{first}-{last} overlaps {low}-{high}, from which the kernel gives ports to \
+                 outgoing connections: a stopped branch may find its port taken"
+            ),
+            "set VELO_PORTS to a range below it, like 21000-29999",
+        );
+    }
+    // A few are tried, spread over the range: a range that somebody else uses shows.
+    let step = usize::from(((last - first) / 16).max(1));
+    let taken: Vec<u16> = range
+        .clone()
+        .step_by(step)
+        .filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_err())
+        .collect();
+    if taken.len() > 4 {
+        return Finding::warn(
+            "ports",
+            format!("much of {first}-{last} is in use"),
+            "set VELO_PORTS to a range that is free",
+        );
+    }
+    Finding::ok("ports", format!("{first}-{last}"))
+}
+
+/// `32768\t60999`.
+fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut parts = text.split_whitespace();
+    Some(parts.next()?.parse().ok()?..=parts.next()?.parse().ok()?)
+}
+
+pub(super) fn inotify() -> Finding {
+    const ENOUGH: u64 = 64;
+    let path = "/proc/sys/fs/inotify/max_user_instances";
+    let limit = std::fs::read_to_string(path)
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    match limit {
+        Some(limit) if limit < ENOUGH => Finding::warn(
+            "inotify",
+            format!("{limit} inotify instances for each user are few for many branches at once"),
+            "sysctl fs.inotify.max_user_instances=512",
+        ),
+        Some(limit) => Finding::ok("inotify", format!("{limit} instances for each user")),
+        None => Finding::ok("inotify", "not limited"),
+    }
+}
+
+/// What systemd does to a user's servers when the user logs out. A system user keeps its objects.
+pub(super) fn logind() -> Vec<Finding> {
+    let uid = rustix::process::geteuid().as_raw();
+    if uid < 1000 || !Path::new("/run/systemd/system").is_dir() {
+        return Vec::new();
+    }
+    let mut settings = String::new();
+    let mut add = |path: &Path| {
+        if let Ok(text) = std::fs::read_to_string(path) {
+            settings.push_str(&text);
+            settings.push('\n');
+        }
+    };
+    add(Path::new("/etc/systemd/logind.conf"));
+    let mut extras: Vec<_> = std::fs::read_dir("/etc/systemd/logind.conf.d")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    extras.sort();
+    extras.iter().for_each(|path| add(path));
+    let lingers = std::fs::read_dir("/var/lib/systemd/linger").is_ok_and(|mut users| {
+        let own = OsUser::by_uid(uid).ok().flatten().map(|user| user.name);
+        users.any(|entry| entry.is_ok_and(|e| own.as_deref() == e.file_name().to_str()))
+    });
+    if lingers {
+        return vec![Finding::ok("logind", "your servers outlive your sessions")];
+    }
+    let mut found = Vec::new();
+    // On unless it is switched off.
+    if last_value(&settings, "RemoveIPC").is_none_or(is_yes) {
+        found.push(Finding::warn(
+            "logind",
+            "systemd removes your shared memory when you log out: running branches may crash",
+            "loginctl enable-linger",
+        ));
+    }
+    if last_value(&settings, "KillUserProcesses").is_some_and(is_yes) {
+        found.push(Finding::warn(
+            "logind",
+            "systemd ends your processes when you log out: branches are stopped uncleanly",
+            "loginctl enable-linger",
+        ));
+    }
+    found
+}
+
+fn is_yes(value: &str) -> bool {
+    ["1", "yes", "true", "on"].contains(&value.to_ascii_lowercase().as_str())
+}
+
+/// The value that counts of a key in files of the form `Key=value`.
+fn last_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines()
+        .filter_map(|line| line.trim().split_once('='))
+        .filter(|(name, _)| name.trim() == key)
+        .map(|(_, value)| value.trim())
+        .next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_range_is_read() {
+        assert_eq!(parse_range("32768\t60999\n"), Some(32768..=60999));
+        assert_eq!(parse_range("nonsense"), None);
+    }
+
+    #[test]
+    fn the_last_value_counts_and_comments_do_not() {
+        let text = "[Login]\n#RemoveIPC=yes\nRemoveIPC=yes\nRemoveIPC = no\n";
+        assert_eq!(last_value(text, "RemoveIPC"), Some("no"));
+        assert_eq!(last_value(text, "KillUserProcesses"), None);
+    }
+}

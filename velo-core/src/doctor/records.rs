@@ -1,0 +1,210 @@
+//! Whether the records, the disk and the processes agree.
+
+use std::collections::HashSet;
+
+use super::Finding;
+use crate::error::Result;
+use crate::home::Home;
+use crate::id::Id;
+use crate::lease::Dead;
+use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord, VolumeRecord};
+use crate::runtime::{InstanceRef, Status};
+use crate::storage::Object;
+
+/// Everything that is recorded.
+struct Records {
+    projects: Vec<ProjectRecord>,
+    branches: Vec<BranchRecord>,
+    volumes: Vec<VolumeRecord>,
+    snapshots: Vec<SnapshotRecord>,
+    leases: Vec<Id>,
+}
+
+pub(super) async fn look(home: &Home) -> Vec<Finding> {
+    let records = match read(home).await {
+        Ok(records) => records,
+        Err(error) => return vec![Finding::error("state", &error)],
+    };
+    let mut found = vec![Finding::ok(
+        "state",
+        format!(
+            "{} projects, {} branches, {} snapshots",
+            records.projects.len(),
+            records.branches.len(),
+            records.snapshots.len()
+        ),
+    )];
+    let rest = async {
+        found.extend(disk(home, &records).await?);
+        found.extend(servers(home, &records).await?);
+        found.extend(leases(home, &records)?);
+        Ok(())
+    };
+    let result: Result<()> = rest.await;
+    if let Err(error) = result {
+        found.push(Finding::error("state", &error));
+    }
+    found
+}
+
+async fn read(home: &Home) -> Result<Records> {
+    home.state()
+        .read(|tx| {
+            let mut all = Records {
+                projects: tx.list("")?,
+                branches: Vec::new(),
+                volumes: Vec::new(),
+                snapshots: Vec::new(),
+                leases: tx.leases()?,
+            };
+            for project in &all.projects {
+                let scope = project.id.to_string();
+                all.branches.extend(tx.list::<BranchRecord>(&scope)?);
+                all.volumes.extend(tx.list::<VolumeRecord>(&scope)?);
+                all.snapshots.extend(tx.list::<SnapshotRecord>(&scope)?);
+            }
+            Ok(all)
+        })
+        .await
+}
+
+/// Volumes and snapshots: what is recorded against what is there.
+async fn disk(home: &Home, records: &Records) -> Result<Vec<Finding>> {
+    let recorded: HashSet<Object> = records
+        .volumes
+        .iter()
+        .map(|v| Object::Volume(v.id))
+        .chain(records.snapshots.iter().map(|s| Object::Snapshot(s.id)))
+        .collect();
+    let mut there = HashSet::new();
+    for storage in storages(home) {
+        there.extend(storage.list().await?);
+    }
+    let mut found = Vec::new();
+    // What is being made may not be there yet, and what is being deleted may be gone.
+    let steady: HashSet<Object> = records
+        .branches
+        .iter()
+        .filter(|b| b.phase == Phase::Ready)
+        .map(|b| Object::Volume(b.volume))
+        .chain(
+            records
+                .snapshots
+                .iter()
+                .filter(|s| s.phase == Phase::Ready)
+                .map(|s| Object::Snapshot(s.id)),
+        )
+        .collect();
+    let missing: Vec<String> = named(steady.difference(&there));
+    if !missing.is_empty() {
+        found.push(Finding::fail(
+            "disk",
+            format!("recorded, and not there: {}", missing.join(", ")),
+            "delete the branches and snapshots that they belong to, or bring the files back",
+        ));
+    }
+    // Something newer than the records that were read is some process's work right now.
+    let newest = recorded.iter().map(|o| o.id()).max();
+    let strange: Vec<String> = named(
+        there
+            .difference(&recorded)
+            .filter(|object| newest.is_none_or(|newest| object.id() < newest)),
+    );
+    if !strange.is_empty() {
+        found.push(Finding::warn(
+            "disk",
+            format!("there, and not recorded: {}", strange.join(", ")),
+            format!(
+                "look at them in {} and remove them by hand",
+                home.config.home.display()
+            ),
+        ));
+    }
+    if found.is_empty() {
+        found.push(Finding::ok("disk", "records and volumes agree"));
+    }
+    Ok(found)
+}
+
+/// Every storage that this build has. Those that share a layout of folders list the same objects.
+fn storages(home: &Home) -> Vec<std::sync::Arc<dyn crate::storage::Storage>> {
+    use crate::storage::StorageKind;
+    [StorageKind::Btrfs, StorageKind::Reflink, StorageKind::Copy]
+        .into_iter()
+        .filter_map(|kind| home.storage(kind).ok())
+        .collect()
+}
+
+fn named<'a>(objects: impl Iterator<Item = &'a Object>) -> Vec<String> {
+    let mut names: Vec<String> = objects.map(ToString::to_string).collect();
+    names.sort();
+    names
+}
+
+/// Servers that run and ought not to, and the other way round.
+async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
+    let (mut running, mut unwanted, mut down) = (0usize, Vec::new(), Vec::new());
+    for branch in records.branches.iter().filter(|b| b.phase == Phase::Ready) {
+        let Some(project) = records.projects.iter().find(|p| p.id == branch.project) else {
+            continue;
+        };
+        let location = home
+            .storage(project.storage)?
+            .location(Object::Volume(branch.volume));
+        let instance = InstanceRef {
+            id: branch.id,
+            location,
+        };
+        let runs = matches!(
+            home.runtime(project.runtime)?.status(&instance).await?,
+            Status::Running { .. }
+        );
+        running += usize::from(runs);
+        let name = format!("{}/{}", project.name, branch.shown());
+        match (runs, branch.wanted) {
+            (true, false) => unwanted.push(name),
+            (false, true) => down.push(name),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Some(first) = unwanted.first() {
+        found.push(Finding::warn(
+            "servers",
+            format!("run, and were stopped: {}", unwanted.join(", ")),
+            format!("velo branch stop {first}"),
+        ));
+    }
+    if let Some(first) = down.first() {
+        found.push(Finding::warn(
+            "servers",
+            format!("ought to run, and do not: {}", down.join(", ")),
+            format!("velo branch start {first}"),
+        ));
+    }
+    if found.is_empty() {
+        found.push(Finding::ok("servers", format!("{running} running")));
+    }
+    Ok(found)
+}
+
+/// Leases whose holder is dead, which the opening of the home could not undo.
+fn leases(home: &Home, records: &Records) -> Result<Vec<Finding>> {
+    let own = home.lease()?;
+    let mut dead = Vec::new();
+    for id in records.leases.iter().filter(|id| **id != own) {
+        // Dropped at once: whoever opens the home next undoes what is under it.
+        if Dead::claim(&home.leases(), *id)?.is_some() {
+            dead.push(id.to_string());
+        }
+    }
+    Ok(if dead.is_empty() {
+        vec![Finding::ok("leases", "nothing is left of dead processes")]
+    } else {
+        vec![Finding::warn(
+            "leases",
+            format!("left by dead processes: {}", dead.join(", ")),
+            "velo -v status tries again, and says what is in the way",
+        )]
+    })
+}
