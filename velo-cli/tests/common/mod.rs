@@ -1,0 +1,284 @@
+//! A home of its own for each test, and the command in it.
+#![allow(dead_code, unreachable_pub)] // each test file uses some of it
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, clippy::print_stderr)]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long something may take that is waited for.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A home that is deleted with every project in it, after a panic too.
+pub struct Home {
+    dir: tempfile::TempDir,
+    home: PathBuf,
+}
+
+/// What a run of the command gave.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+pub fn program() -> PathBuf {
+    std::env::var_os("VELO_TEST_VELO")
+        .map_or_else(|| env!("CARGO_BIN_EXE_velo").into(), PathBuf::from)
+}
+
+/// A folder that the servers' user can pass, with a path short enough for sockets.
+pub fn folder(base: &Path) -> tempfile::TempDir {
+    let dir = tempfile::Builder::new()
+        .prefix("velo-")
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir_in(base)
+        .unwrap();
+    // Whatever the umask is.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Self::under(Path::new("/var/tmp"))
+    }
+
+    pub fn under(base: &Path) -> Self {
+        let dir = folder(base);
+        std::fs::write(dir.path().join("velo.toml"), "").unwrap();
+        let home = dir.path().join("h");
+        Self { dir, home }
+    }
+
+    /// A home with the project `api`.
+    pub fn with_project() -> Self {
+        let home = Self::new();
+        home.ok(&["project", "create", "api"]);
+        home
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.home
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The command with nothing of this process's settings but where PostgreSQL is.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(program());
+        for (key, _) in std::env::vars_os() {
+            let name = key.to_string_lossy();
+            let kept = [
+                "VELO_PG_BIN",
+                "VELO_PG_VERSION",
+                "VELO_STORAGE",
+                "VELO_USER",
+            ];
+            if (name.starts_with("VELO_") || name.starts_with("PG"))
+                && !kept.contains(&name.as_ref())
+            {
+                command.env_remove(&key);
+            }
+        }
+        command
+            .env("VELO_HOME", &self.home)
+            .env("VELO_CACHE", self.dir.path().join("cache"))
+            .env("VELO_CONFIG", self.dir.path().join("velo.toml"))
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ran {
+        self.run_with(args, |_| {})
+    }
+
+    pub fn run_with(&self, args: &[&str], change: impl FnOnce(&mut Command)) -> Ran {
+        let mut command = self.command();
+        command.args(args);
+        change(&mut command);
+        command.output().unwrap().into()
+    }
+
+    /// Runs it, and it must be done.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        let ran = self.run(args);
+        assert_eq!(ran.code, 0, "velo {args:?}: {ran:?}");
+        ran.stdout
+    }
+
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut all = args.to_vec();
+        all.push("--json");
+        let text = self.ok(&all);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("velo {args:?}: {e}: {text}"))
+    }
+
+    /// Runs it, and it must fail with this code, one line that has `part` in it, and a hint.
+    #[track_caller]
+    pub fn fails(&self, args: &[&str], code: i32, part: &str) {
+        self.fails_with(args, code, part, |_| {});
+    }
+
+    #[track_caller]
+    pub fn fails_with(
+        &self,
+        args: &[&str],
+        code: i32,
+        part: &str,
+        change: impl FnOnce(&mut Command),
+    ) {
+        self.run_with(args, change).is_error(code, part);
+    }
+
+    /// The output of an SQL query on a branch, by psql through `velo branch url`.
+    #[track_caller]
+    pub fn sql(&self, branch: &str, query: &str) -> String {
+        let url = self.ok(&["branch", "url", branch]);
+        psql(url.trim(), query)
+    }
+
+    /// Every branch's full name, as `branch list --json` gives them.
+    #[track_caller]
+    pub fn branches(&self) -> Vec<String> {
+        let list = self.json(&["branch", "list"]);
+        let names = list.as_array().unwrap().iter();
+        names
+            .map(|b| b["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// What is on disk: the names of volumes and snapshots, and the branches with their states.
+    #[track_caller]
+    pub fn everything(&self) -> String {
+        let list = |name: &str| {
+            let mut names: Vec<_> = std::fs::read_dir(self.home.join(name))
+                .into_iter()
+                .flatten()
+                .map(|entry| entry.unwrap().file_name())
+                .filter(|name| !name.to_string_lossy().starts_with(".gone-"))
+                .collect();
+            names.sort();
+            format!("{names:?}")
+        };
+        let (volumes, snapshots) = (list("volumes"), list("snapshots"));
+        let run = self.json(&["branch", "list"]);
+        format!("{volumes}\n{snapshots}\n{run}")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let delete = || {
+            let projects: Value =
+                serde_json::from_str(&self.run(&["project", "list", "--json"]).stdout).ok()?;
+            for project in projects.as_array()? {
+                let name = project["name"].as_str()?;
+                let ran = self.run(&["project", "delete", name, "--force"]);
+                if ran.code != 0 {
+                    eprintln!("cannot delete {name}: {ran:?}");
+                }
+            }
+            Some(())
+        };
+        if self.home.join("state.db").exists() && delete().is_none() {
+            eprintln!("cannot list what to delete in {}", self.home.display());
+        }
+        // Last: a server whose data a test has hidden from Velo.
+        kill_servers_in(&self.home.join("volumes"));
+    }
+}
+
+fn kill_servers_in(volumes: &Path) {
+    for entry in std::fs::read_dir(volumes).into_iter().flatten().flatten() {
+        let pid = std::fs::read_to_string(entry.path().join("postmaster.pid"));
+        let pid = pid.ok().and_then(|t| t.lines().next()?.parse::<i32>().ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let cwd = format!("/proc/{}/cwd", pid.as_raw_nonzero());
+            if std::fs::read_link(cwd).is_ok_and(|cwd| cwd == entry.path()) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+            }
+        }
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        let signal = output.status.signal().map(|s| -s);
+        Self {
+            code: output.status.code().or(signal).unwrap(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ran {
+    /// It must have failed with this code, one line that has `part` in it, and a hint.
+    #[track_caller]
+    pub fn is_error(&self, code: i32, part: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        let lines: Vec<&str> = self.stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "not an error and a hint: {self:?}");
+        assert!(lines[0].starts_with("error: "), "{self:?}");
+        assert!(lines[0].contains(part), "{part:?} is not in {self:?}");
+        assert!(lines[1].starts_with("hint: "), "{self:?}");
+        assert_eq!(self.stdout, "", "{self:?}");
+    }
+}
+
+/// The output of a query.
+#[track_caller]
+pub fn psql(url: &str, query: &str) -> String {
+    let output = Command::new("psql")
+        .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query, url])
+        .stdin(Stdio::null())
+        .output()
+        .expect("psql must be on PATH");
+    assert!(
+        output.status.success(),
+        "{query}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Waits until `done`, at most [`LIMIT`].
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        // A poll, bounded: nothing tells what is waited for.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A folder that the test command has made, or `None` with a loud line. `VELO_TEST_REQUIRE=1` makes
+/// its absence a failure.
+pub fn prepared(variable: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os(variable).map(PathBuf::from);
+    if folder.is_none() {
+        assert!(
+            std::env::var_os("VELO_TEST_REQUIRE").is_none_or(|v| v != "1"),
+            "{variable} is not set, and VELO_TEST_REQUIRE is"
+        );
+        eprintln!("SKIP: {variable} names no folder");
+    }
+    folder
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -1,0 +1,161 @@
+//! `velo run`: its variables, its exit codes, its signals, and that the branch always goes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::process::{Child, Stdio};
+
+use common::{Home, wait_until};
+use rustix::process::{Pid, Signal};
+
+#[track_caller]
+fn nothing_left(home: &Home) {
+    assert_eq!(home.branches(), ["api/main"]);
+    let volumes = std::fs::read_dir(home.path().join("volumes")).unwrap();
+    let left: Vec<_> = volumes
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| !name.to_string_lossy().starts_with('.'))
+        .collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn the_command_gets_a_branch_and_its_exit_code_is_passed_on() {
+    let home = Home::with_project();
+    home.sql("api/main", "CREATE TABLE t (x int)");
+    let script = "psql -XAtqc 'INSERT INTO t VALUES (1) RETURNING x' && \
+                  psql -XAtqc 'SELECT count(*) FROM t' \"$DATABASE_URL\" && \
+                  psql -XAtqc 'SHOW fsync' && exit 7";
+    let ran = home.run(&["run", "api", "--", "sh", "-c", script]);
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (7, "1\n1\noff\n"),
+        "{ran:?}"
+    );
+    assert_eq!(home.sql("api/main", "SELECT count(*) FROM t"), "0");
+    nothing_left(&home);
+
+    assert_eq!(home.run(&["run", "api/main", "--", "true"]).code, 0);
+    let killed = home.run(&["run", "api", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(killed.code, 137);
+    home.run(&["run", "api", "--", "/no/such/program"])
+        .is_error(127, "/no/such/program");
+    assert_eq!(home.run(&["run", "api", "--", "/etc/passwd"]).code, 126);
+    let set = [
+        "run",
+        "api",
+        "--set",
+        "work_mem=9MB",
+        "--",
+        "psql",
+        "-XAtqc",
+        "SHOW work_mem",
+    ];
+    assert_eq!(home.run(&set).stdout, "9MB\n");
+    nothing_left(&home);
+
+    // What the branch is of, and its label.
+    home.ok(&["branch", "create", "api/a/b"]);
+    home.sql("api/a/b", "CREATE TABLE only_here (x int)");
+    home.ok(&["snapshot", "create", "api/a/b@s"]);
+    home.sql("api/a/b", "DROP TABLE only_here");
+    let ran = home.run(&[
+        "run",
+        "api/a/b@s",
+        "--",
+        "psql",
+        "-XAtqc",
+        "SELECT to_regclass('only_here')",
+    ]);
+    assert_eq!(ran.stdout, "only_here\n", "{ran:?}");
+    home.fails(&["run", "nope", "--", "true"], 1, "nope");
+    home.fails(&["run", "api/nope", "--", "true"], 1, "nope");
+    home.fails(&["run", "api/a b", "--", "true"], 2, "a b");
+    home.fails(&["run", "api"], 2, "CMD");
+}
+
+/// Starts a command that writes a file once it listens to signals, and says which one it got.
+fn start(home: &Home, own_group: bool) -> Child {
+    let script = "trap 'echo TERM >> got; exit 41' TERM; trap 'echo INT >> got; exit 42' INT; \
+                  trap 'echo HUP >> got; exit 43' HUP; trap 'echo QUIT >> got; exit 44' QUIT; \
+                  echo > up; while :; do sleep 0.05; done";
+    let mut command = home.command();
+    command
+        .args(["run", "api", "--", "bash", "-c", script])
+        .current_dir(home.dir())
+        .stdout(Stdio::null());
+    if own_group {
+        use std::os::unix::process::CommandExt;
+        command.process_group(0);
+    }
+    let child = command.spawn().unwrap();
+    wait_until("the command runs", || home.dir().join("up").exists());
+    std::fs::remove_file(home.dir().join("up")).unwrap();
+    child
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed()).unwrap()
+}
+
+#[test]
+fn a_signal_reaches_the_command_and_the_branch_goes() {
+    let home = Home::with_project();
+    for (signal, name, code) in [
+        (Signal::TERM, "TERM\n", 41),
+        (Signal::INT, "INT\n", 42),
+        (Signal::HUP, "HUP\n", 43),
+        (Signal::QUIT, "QUIT\n", 44),
+    ] {
+        let mut child = start(&home, false);
+        let list = home.branches();
+        assert_eq!(list.len(), 2);
+        assert!(list[1].starts_with("api/~bash."), "{list:?}");
+        rustix::process::kill_process(pid(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        let got = home.dir().join("got");
+        assert_eq!(std::fs::read_to_string(&got).unwrap(), name);
+        std::fs::remove_file(got).unwrap();
+        nothing_left(&home);
+    }
+}
+
+#[test]
+fn a_killed_velo_leaves_no_server_and_the_next_one_cleans_up() {
+    let home = Home::with_project();
+    let mut child = start(&home, true);
+    let list = home.json(&["branch", "list"]);
+    let server = Pid::from_raw(list[1]["pid"].as_i64().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid(&child), Signal::KILL).unwrap();
+    child.wait().unwrap();
+    wait_until("the server ends", || {
+        rustix::process::test_kill_process(server).is_err()
+    });
+    nothing_left(&home);
+    // The command was not velo's to end; its group is ours.
+    let _ = rustix::process::kill_process_group(pid(&child), Signal::KILL);
+}
+
+#[test]
+fn a_signal_while_the_branch_is_made_leaves_nothing() {
+    let home = Home::with_project();
+    // Big enough that the copy takes a moment; where it is a clone, this is a signal like others.
+    home.sql(
+        "api/main",
+        "CREATE TABLE t AS SELECT repeat('x', 1000) FROM generate_series(1, 60000)",
+    );
+    let mut child = home
+        .command()
+        .args(["run", "api", "--", "sleep", "60"])
+        .spawn()
+        .unwrap();
+    wait_until("the branch is being made", || {
+        std::fs::read_dir(home.path().join("volumes"))
+            .unwrap()
+            .count()
+            > 1
+    });
+    rustix::process::kill_process(pid(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    nothing_left(&home);
+}
