@@ -210,6 +210,7 @@ impl ConfigBuilder {
 fn parsed<T: std::str::FromStr>(key: &str, value: &std::ffi::OsStr, want: &str) -> Result<T> {
     value.to_str().and_then(|v| v.parse().ok()).ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, format!("{key}={} is not {want}", value.display()))
+            .with_hint(format!("set {key} to {want}, or unset it"))
     })
 }
 

@@ -154,13 +154,15 @@ impl BranchSpec {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
                     format!("{key:?} is not a setting of PostgreSQL"),
-                ));
+                )
+                .with_hint("a setting is a name like work_mem, and its value holds no NUL"));
             }
             if crate::postgres::settings::is_forced(key) {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
                     format!("the setting {key} is Velo's own: it keeps branches apart"),
-                ));
+                )
+                .with_hint("leave it out"));
             }
         }
         Ok(name)
