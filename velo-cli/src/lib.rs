@@ -65,10 +65,7 @@ fn usage(error: &clap::Error, args: &[OsString]) -> u8 {
         };
     }
     // The command line was not understood, so its --json has to be looked for by hand.
-    let json = args
-        .iter()
-        .take_while(|arg| *arg != "--")
-        .any(|arg| arg == "--json");
+    let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     use clap::error::ErrorKind as Clap;
     if error.kind() == Clap::DisplayHelpOnMissingArgumentOrSubcommand && !json {
         let _ = error.print();

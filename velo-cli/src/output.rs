@@ -36,11 +36,7 @@ pub(crate) fn colour_on_stderr() -> bool {
 }
 
 fn paint(text: &str, colour: Colour, on: bool) -> String {
-    if on {
-        format!("\x1b[{}m{text}\x1b[0m", colour as u8)
-    } else {
-        text.to_owned()
-    }
+    if on { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
 }
 
 impl Out {
@@ -86,11 +82,8 @@ impl Out {
             }
         }
         let line = |cells: &[String]| {
-            let padded: Vec<String> = cells
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:<width$}"))
-                .collect();
+            let padded: Vec<String> =
+                cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
             padded.join("  ").trim_end().to_owned()
         };
         let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
@@ -149,11 +142,7 @@ fn with_causes(error: &velo_core::Error) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    text.split('\n')
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ")
+    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Milliseconds with three decimals.
@@ -183,9 +172,7 @@ pub(crate) fn took(duration: Duration) -> String {
 
 /// How long ago: `12s`, `5m`, `3h`, `8d`.
 pub(crate) fn age(created_at: u64) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     let seconds = now.saturating_sub(created_at) / 1000;
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -204,11 +191,7 @@ pub(crate) fn bytes(count: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 {
-        format!("{count} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 #[cfg(test)]

@@ -21,21 +21,17 @@ impl Spinner {
             return Self { running: None };
         }
         let (stop, stopped) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("velo-spinner".into())
-            .spawn(move || {
-                if stopped.recv_timeout(Duration::from_secs(1)) != Err(RecvTimeoutError::Timeout) {
-                    return;
-                }
-                let bar = ProgressBar::new_spinner().with_message(message);
-                bar.enable_steady_tick(Duration::from_millis(100));
-                // Ends with the sender.
-                let _ = stopped.recv();
-                bar.finish_and_clear();
-            });
-        Self {
-            running: thread.ok().map(|thread| (stop, thread)),
-        }
+        let thread = std::thread::Builder::new().name("velo-spinner".into()).spawn(move || {
+            if stopped.recv_timeout(Duration::from_secs(1)) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            let bar = ProgressBar::new_spinner().with_message(message);
+            bar.enable_steady_tick(Duration::from_millis(100));
+            // Ends with the sender.
+            let _ = stopped.recv();
+            bar.finish_and_clear();
+        });
+        Self { running: thread.ok().map(|thread| (stop, thread)) }
     }
 }
 

@@ -32,13 +32,8 @@ async fn with_branch(args: Run, out: &Out) -> Result<u8> {
     // Before there is anything that a signal could leave behind.
     let mut signals = signals::listen()?;
     let target = Target::source(&args.source);
-    let project = Project::builder(&target.project)
-        .config(Config::load()?)
-        .open()
-        .await?;
-    let mut spec = BranchSpec::ephemeral()
-        .from(target.branch.as_str())
-        .label(label(&args.command));
+    let project = Project::builder(&target.project).config(Config::load()?).open().await?;
+    let mut spec = BranchSpec::ephemeral().from(target.branch.as_str()).label(label(&args.command));
     for (key, value) in &args.settings {
         spec = spec.set(key, value);
     }
@@ -107,10 +102,7 @@ fn label(command: &[OsString]) -> String {
 
 fn spawn(command: &[OsString], branch: &Branch) -> Result<Child> {
     let Some((program, args)) = command.split_first() else {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            "the command is missing",
-        ));
+        return Err(Error::new(ErrorKind::InvalidInput, "the command is missing"));
     };
     let to = branch.connection();
     // Not velo-core's way to spawn programs, which is made for tools: this one belongs to the user,
@@ -126,13 +118,7 @@ fn spawn(command: &[OsString], branch: &Branch) -> Result<Child> {
         .env("PGPASSWORD", &to.password)
         .env("PGDATABASE", &to.database);
     // These would turn libpq away from the branch, whatever the variables above say.
-    for other in [
-        "PGHOSTADDR",
-        "PGSERVICE",
-        "PGSERVICEFILE",
-        "PGPASSFILE",
-        "PGOPTIONS",
-    ] {
+    for other in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGOPTIONS"] {
         command.env_remove(other);
     }
     command.spawn().map_err(|e| {

@@ -31,11 +31,7 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     // SAFETY: `write` is async-signal-safe, the buffer lives, and errno is put back.
     unsafe {
         let errno = *libc::__errno_location();
-        libc::write(
-            PIPE.load(Ordering::Relaxed),
-            message.as_ptr().cast(),
-            message.len(),
-        );
+        libc::write(PIPE.load(Ordering::Relaxed), message.as_ptr().cast(), message.len());
         *libc::__errno_location() = errno;
     }
 }
@@ -47,10 +43,7 @@ pub(crate) fn listen() -> Result<UnboundedReceiver<Got>> {
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
     // Never closed: a handler may run until the process ends.
-    PIPE.store(
-        std::os::fd::IntoRawFd::into_raw_fd(writer),
-        Ordering::Relaxed,
-    );
+    PIPE.store(std::os::fd::IntoRawFd::into_raw_fd(writer), Ordering::Relaxed);
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     std::thread::Builder::new()
         .name("velo-signals".into())
@@ -89,10 +82,7 @@ fn next(reader: &OwnedFd) -> Option<Got> {
     // Two bytes are written at once, and below PIPE_BUF that is never torn.
     loop {
         return match rustix::io::read(reader, &mut message) {
-            Ok(2) => Some(Got {
-                signal: i32::from(message[0]),
-                from_terminal: message[1] == 1,
-            }),
+            Ok(2) => Some(Got { signal: i32::from(message[0]), from_terminal: message[1] == 1 }),
             Err(rustix::io::Errno::INTR) => continue,
             result => {
                 let _ = (result, reader.as_raw_fd());

@@ -14,24 +14,18 @@ impl Target {
     /// Takes `project/branch` apart; whether the parts are names is for velo-core to say.
     pub(crate) fn branch(text: &str) -> Result<Self> {
         match text.split_once('/') {
-            Some((project, branch)) => Ok(Self {
-                project: project.to_owned(),
-                branch: branch.to_owned(),
-            }),
-            None => Err(
-                Error::new(ErrorKind::InvalidInput, format!("{text:?} names no branch"))
-                    .with_hint(format!("write project/branch, like {}/main", sample(text))),
-            ),
+            Some((project, branch)) => {
+                Ok(Self { project: project.to_owned(), branch: branch.to_owned() })
+            }
+            None => Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} names no branch"))
+                .with_hint(format!("write project/branch, like {}/main", sample(text)))),
         }
     }
 
     /// `project`, or with what to start from `project/branch` or `project/branch@snapshot`.
     pub(crate) fn source(text: &str) -> Self {
         let (project, branch) = text.split_once('/').unwrap_or((text, "main"));
-        Self {
-            project: project.to_owned(),
-            branch: branch.to_owned(),
-        }
+        Self { project: project.to_owned(), branch: branch.to_owned() }
     }
 
     /// `project/branch@snapshot`.
@@ -39,17 +33,11 @@ impl Target {
         let target = Self::branch(text)?;
         match target.branch.split_once('@') {
             Some((branch, name)) => Ok((
-                Self {
-                    project: target.project.clone(),
-                    branch: branch.to_owned(),
-                },
+                Self { project: target.project.clone(), branch: branch.to_owned() },
                 name.to_owned(),
             )),
-            None => Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("{text:?} names no snapshot"),
-            )
-            .with_hint(format!("write project/branch@name, like {text}@before"))),
+            None => Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} names no snapshot"))
+                .with_hint(format!("write project/branch@name, like {text}@before"))),
         }
     }
 
@@ -78,11 +66,7 @@ pub(crate) fn open_project(name: &str) -> Result<Project> {
 }
 
 fn sample(text: &str) -> &str {
-    if velo_core::ProjectName::new(text).is_ok() {
-        text
-    } else {
-        "api"
-    }
+    if velo_core::ProjectName::new(text).is_ok() { text } else { "api" }
 }
 
 #[cfg(test)]

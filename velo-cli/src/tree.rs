@@ -5,9 +5,7 @@
 pub(crate) fn arrange(parents: &[Option<usize>]) -> Vec<(usize, String)> {
     let mut out = Vec::with_capacity(parents.len());
     let mut seen = vec![false; parents.len()];
-    let roots: Vec<usize> = (0..parents.len())
-        .filter(|i| parents[*i].is_none())
-        .collect();
+    let roots: Vec<usize> = (0..parents.len()).filter(|i| parents[*i].is_none()).collect();
     for root in roots {
         add(parents, root, "", "", &mut seen, &mut out);
     }
@@ -30,15 +28,10 @@ fn add(
 ) {
     seen[at] = true;
     out.push((at, own.to_owned()));
-    let children: Vec<usize> = (0..parents.len())
-        .filter(|i| parents[*i] == Some(at))
-        .collect();
+    let children: Vec<usize> = (0..parents.len()).filter(|i| parents[*i] == Some(at)).collect();
     for (n, child) in children.iter().enumerate() {
-        let (branch, line) = if n + 1 == children.len() {
-            ("└─ ", "   ")
-        } else {
-            ("├─ ", "│  ")
-        };
+        let (branch, line) =
+            if n + 1 == children.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         let (own, below) = (format!("{below}{branch}"), format!("{below}{line}"));
         add(parents, *child, &own, &below, seen, out);
     }

@@ -8,12 +8,7 @@ use serde_json::Value;
 
 #[track_caller]
 fn keys(value: &Value) -> Vec<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+    value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 const BRANCH: [&str; 14] = [
@@ -46,16 +41,7 @@ fn has_keys(value: &Value, base: &[&str], more: &[&str]) {
 fn a_project_from_its_creation_to_its_deletion() {
     let home = Home::new();
     let project = home.json(&["project", "create", "api", "--database", "shop"]);
-    let shape = [
-        "created_at",
-        "database",
-        "id",
-        "name",
-        "postgres",
-        "role",
-        "runtime",
-        "storage",
-    ];
+    let shape = ["created_at", "database", "id", "name", "postgres", "role", "runtime", "storage"];
     has_keys(&project, &shape, &["timings_ms", "url"]);
     assert_eq!(project["name"], "api");
     assert_eq!(project["database"], "shop");
@@ -64,16 +50,9 @@ fn a_project_from_its_creation_to_its_deletion() {
     let list = home.json(&["project", "list"]);
     has_keys(&list[0], &shape, &[]);
 
-    home.sql(
-        "api/main",
-        "CREATE TABLE t (x int); INSERT INTO t VALUES (1)",
-    );
+    home.sql("api/main", "CREATE TABLE t (x int); INSERT INTO t VALUES (1)");
     let branch = home.json(&["branch", "create", "api/feature/x", "--set", "work_mem=9MB"]);
-    has_keys(
-        &branch,
-        &BRANCH,
-        &["outgoing", "socket_url", "timings_ms", "url"],
-    );
+    has_keys(&branch, &BRANCH, &["outgoing", "socket_url", "timings_ms", "url"]);
     assert_eq!(branch["name"], "api/feature/x");
     assert_eq!(branch["parent"], "api/main");
     assert_eq!(branch["state"], "running");
@@ -85,75 +64,37 @@ fn a_project_from_its_creation_to_its_deletion() {
     home.sql("api/feature/x", "INSERT INTO t VALUES (2)");
     assert_eq!(home.sql("api/main", "SELECT count(*) FROM t"), "1");
     let reset = home.json(&["branch", "reset", "api/feature/x"]);
-    has_keys(
-        &reset,
-        &BRANCH,
-        &["outgoing", "socket_url", "timings_ms", "url"],
-    );
+    has_keys(&reset, &BRANCH, &["outgoing", "socket_url", "timings_ms", "url"]);
     assert_eq!(reset["url"], branch["url"]);
     assert_eq!(home.sql("api/feature/x", "SELECT count(*) FROM t"), "1");
 
     // Snapshots, in both ways to name them.
     let snapshot = home.json(&["snapshot", "create", "api/main@one"]);
-    let shape = [
-        "branch",
-        "created_at",
-        "cut",
-        "id",
-        "name",
-        "project",
-        "snapshot",
-    ];
+    let shape = ["branch", "created_at", "cut", "id", "name", "project", "snapshot"];
     has_keys(&snapshot, &shape, &["timings_ms"]);
     assert_eq!(snapshot["name"], "api/main@one");
     home.ok(&["snapshot", "create", "api/main", "two"]);
     home.sql("api/main", "DELETE FROM t");
     let snapshots = home.json(&["snapshot", "list", "api", "--size"]);
     has_keys(&snapshots[0], &shape, &["size"]);
-    has_keys(
-        &snapshots[0]["size"],
-        &["exclusive", "referenced", "shared"],
-        &[],
-    );
+    has_keys(&snapshots[0]["size"], &["exclusive", "referenced", "shared"], &[]);
     home.ok(&["branch", "create", "api/old", "--from", "main@one"]);
     assert_eq!(home.sql("api/old", "SELECT count(*) FROM t"), "1");
     home.ok(&["branch", "reset", "api/feature/x", "--to", "main@two"]);
     assert_eq!(home.sql("api/feature/x", "SELECT count(*) FROM t"), "1");
-    assert_eq!(
-        home.json(&["branch", "get", "api/old"])["from_snapshot"],
-        "one"
-    );
+    assert_eq!(home.json(&["branch", "get", "api/old"])["from_snapshot"], "one");
 
     // Stop, start, restart: the URL stays.
     let url = home.ok(&["branch", "url", "api/old"]);
-    assert_eq!(
-        home.json(&["branch", "stop", "api/old"])["state"],
-        "stopped"
-    );
+    assert_eq!(home.json(&["branch", "stop", "api/old"])["state"], "stopped");
     home.ok(&["branch", "stop", "api/old"]);
-    assert_eq!(
-        home.json(&["branch", "start", "api/old"])["state"],
-        "running"
-    );
-    assert_eq!(
-        home.json(&["branch", "restart", "api/old"])["state"],
-        "running"
-    );
+    assert_eq!(home.json(&["branch", "start", "api/old"])["state"], "running");
+    assert_eq!(home.json(&["branch", "restart", "api/old"])["state"], "running");
     assert_eq!(home.ok(&["branch", "url", "api/old"]), url);
-    assert!(
-        home.ok(&["branch", "url", "api/old", "--socket"])
-            .contains("host=")
-    );
+    assert!(home.ok(&["branch", "url", "api/old", "--socket"]).contains("host="));
 
     // The tree.
-    home.ok(&[
-        "branch",
-        "create",
-        "api/child",
-        "--from",
-        "old",
-        "--stopped",
-    ]);
+    home.ok(&["branch", "create", "api/child", "--from", "old", "--stopped"]);
     let tree = home.ok(&["branch", "list", "api", "--size"]);
     assert!(tree.contains("api/main"), "{tree}");
     assert!(tree.contains("├─ feature/x"), "{tree}");
@@ -177,11 +118,7 @@ fn a_project_from_its_creation_to_its_deletion() {
     }
 
     // The tree's rules.
-    home.fails(
-        &["branch", "delete", "api/main"],
-        1,
-        "cannot be deleted alone",
-    );
+    home.fails(&["branch", "delete", "api/main"], 1, "cannot be deleted alone");
     home.fails(&["branch", "delete", "api/main", "--force"], 1, "alone");
     home.fails(&["branch", "delete", "api/old"], 1, "api/child");
     home.fails(&["snapshot", "delete", "api/main@one"], 1, "api/old");
@@ -205,11 +142,7 @@ fn a_reset_to_the_origin_or_a_clear_refusal() {
     home.ok(&["branch", "create", "api/dev"]);
     home.sql("api/dev", "CREATE TABLE t (x int)");
     if home.json(&["branch", "get", "api/dev"])["storage"] == "copy" {
-        home.fails(
-            &["branch", "reset", "api/dev", "--to-origin"],
-            1,
-            "keeps no snapshot",
-        );
+        home.fails(&["branch", "reset", "api/dev", "--to-origin"], 1, "keeps no snapshot");
     } else {
         home.ok(&["branch", "reset", "api/dev", "--to-origin"]);
         assert_eq!(home.sql("api/dev", "SELECT to_regclass('t') IS NULL"), "t");
@@ -243,8 +176,5 @@ fn what_can_reach_out_is_told() {
     let branch = home.json(&["branch", "create", "api/dev"]);
     assert!(branch["outgoing"].to_string().contains("far"), "{branch}");
     let ran = home.run(&["branch", "create", "api/dev2"]);
-    assert!(
-        ran.stderr.contains("note: ") && ran.stderr.contains("far"),
-        "{ran:?}"
-    );
+    assert!(ran.stderr.contains("note: ") && ran.stderr.contains("far"), "{ran:?}");
 }

@@ -27,30 +27,16 @@ fn the_command_gets_a_branch_and_its_exit_code_is_passed_on() {
                   psql -XAtqc 'SELECT count(*) FROM t' \"$DATABASE_URL\" && \
                   psql -XAtqc 'SHOW fsync' && exit 7";
     let ran = home.run(&["run", "api", "--", "sh", "-c", script]);
-    assert_eq!(
-        (ran.code, ran.stdout.as_str()),
-        (7, "1\n1\noff\n"),
-        "{ran:?}"
-    );
+    assert_eq!((ran.code, ran.stdout.as_str()), (7, "1\n1\noff\n"), "{ran:?}");
     assert_eq!(home.sql("api/main", "SELECT count(*) FROM t"), "0");
     nothing_left(&home);
 
     assert_eq!(home.run(&["run", "api/main", "--", "true"]).code, 0);
     let killed = home.run(&["run", "api", "--", "sh", "-c", "kill -9 $$"]);
     assert_eq!(killed.code, 137);
-    home.run(&["run", "api", "--", "/no/such/program"])
-        .is_error(127, "/no/such/program");
+    home.run(&["run", "api", "--", "/no/such/program"]).is_error(127, "/no/such/program");
     assert_eq!(home.run(&["run", "api", "--", "/etc/passwd"]).code, 126);
-    let set = [
-        "run",
-        "api",
-        "--set",
-        "work_mem=9MB",
-        "--",
-        "psql",
-        "-XAtqc",
-        "SHOW work_mem",
-    ];
+    let set = ["run", "api", "--set", "work_mem=9MB", "--", "psql", "-XAtqc", "SHOW work_mem"];
     assert_eq!(home.run(&set).stdout, "9MB\n");
     nothing_left(&home);
 
@@ -59,14 +45,8 @@ fn the_command_gets_a_branch_and_its_exit_code_is_passed_on() {
     home.sql("api/a/b", "CREATE TABLE only_here (x int)");
     home.ok(&["snapshot", "create", "api/a/b@s"]);
     home.sql("api/a/b", "DROP TABLE only_here");
-    let ran = home.run(&[
-        "run",
-        "api/a/b@s",
-        "--",
-        "psql",
-        "-XAtqc",
-        "SELECT to_regclass('only_here')",
-    ]);
+    let ran =
+        home.run(&["run", "api/a/b@s", "--", "psql", "-XAtqc", "SELECT to_regclass('only_here')"]);
     assert_eq!(ran.stdout, "only_here\n", "{ran:?}");
     home.fails(&["run", "nope", "--", "true"], 1, "nope");
     home.fails(&["run", "api/nope", "--", "true"], 1, "nope");
@@ -128,9 +108,7 @@ fn a_killed_velo_leaves_no_server_and_the_next_one_cleans_up() {
     let server = Pid::from_raw(list[1]["pid"].as_i64().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid(&child), Signal::KILL).unwrap();
     child.wait().unwrap();
-    wait_until("the server ends", || {
-        rustix::process::test_kill_process(server).is_err()
-    });
+    wait_until("the server ends", || rustix::process::test_kill_process(server).is_err());
     nothing_left(&home);
     // The command was not velo's to end; its group is ours.
     let _ = rustix::process::kill_process_group(pid(&child), Signal::KILL);
@@ -144,16 +122,9 @@ fn a_signal_while_the_branch_is_made_leaves_nothing() {
         "api/main",
         "CREATE TABLE t AS SELECT repeat('x', 1000) FROM generate_series(1, 60000)",
     );
-    let mut child = home
-        .command()
-        .args(["run", "api", "--", "sleep", "60"])
-        .spawn()
-        .unwrap();
+    let mut child = home.command().args(["run", "api", "--", "sleep", "60"]).spawn().unwrap();
     wait_until("the branch is being made", || {
-        std::fs::read_dir(home.path().join("volumes"))
-            .unwrap()
-            .count()
-            > 1
+        std::fs::read_dir(home.path().join("volumes")).unwrap().count() > 1
     });
     rustix::process::kill_process(pid(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143));

@@ -67,12 +67,7 @@ impl Finding {
         what: impl Into<String>,
         fix: Option<String>,
     ) -> Self {
-        Self {
-            name,
-            status,
-            what: what.into(),
-            fix,
-        }
+        Self { name, status, what: what.into(), fix }
     }
 }
 

@@ -19,11 +19,7 @@ pub(crate) fn run(command: Branch, out: &Out) -> Result<()> {
         Branch::List { project, size } => list(project, size, out),
         Branch::Get(branch) => get(&branch.name, out),
         Branch::Delete { branch, force } => delete(&branch.name, force, out),
-        Branch::Reset {
-            branch,
-            to,
-            to_origin,
-        } => {
+        Branch::Reset { branch, to, to_origin } => {
             let target = match to {
                 Some(name) => ResetTarget::Snapshot(name),
                 None if to_origin => ResetTarget::Origin,
@@ -256,15 +252,7 @@ fn get(name: &str, out: &Out) -> Result<()> {
                 ("url", branch.url()),
                 ("from", from),
                 ("state", out.paint(info.state.as_str(), colour)),
-                (
-                    "lifetime",
-                    if info.ephemeral {
-                        "ephemeral"
-                    } else {
-                        "persistent"
-                    }
-                    .to_owned(),
-                ),
+                ("lifetime", if info.ephemeral { "ephemeral" } else { "persistent" }.to_owned()),
                 ("storage", info.storage.to_string()),
                 ("runtime", info.runtime.as_str().to_owned()),
                 ("size", format!("{own} of its own, {shared} shared")),
@@ -324,11 +312,7 @@ fn change(
             value
         },
         |out| {
-            out.line(format!(
-                "{} {done} in {}",
-                branch.full_name(),
-                output::took(took)
-            ));
+            out.line(format!("{} {done} in {}", branch.full_name(), output::took(took)));
         },
     );
     warn_outgoing(&outgoing, out);
@@ -337,11 +321,7 @@ fn change(
 
 fn url(name: &str, socket: bool, out: &Out) -> Result<()> {
     let branch = Target::branch(name)?.open()?;
-    let url = if socket {
-        branch.socket_url()
-    } else {
-        branch.url()
-    };
+    let url = if socket { branch.socket_url() } else { branch.url() };
     out.result(|| json!({ "url": url }), |out| out.line(&url));
     Ok(())
 }

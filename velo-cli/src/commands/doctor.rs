@@ -31,12 +31,7 @@ fn show(finding: &Finding, out: &Out) {
         Status::Warn => ("warn", Colour::Yellow),
         _ => ("FAIL", Colour::Red),
     };
-    out.line(format!(
-        "{}  {}: {}",
-        out.paint(mark, colour),
-        finding.name,
-        finding.what
-    ));
+    out.line(format!("{}  {}: {}", out.paint(mark, colour), finding.name, finding.what));
     if let Some(fix) = &finding.fix {
         out.line(format!("      {} {fix}", out.paint("fix:", Colour::Yellow)));
     }

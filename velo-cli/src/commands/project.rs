@@ -124,11 +124,7 @@ fn get(name: &str, out: &Out) -> Result<()> {
                 ("runtime", info.runtime.as_str().to_owned()),
                 (
                     "postgres",
-                    format!(
-                        "{} ({})",
-                        info.postgres.version,
-                        info.postgres.bin_dir.display()
-                    ),
+                    format!("{} ({})", info.postgres.version, info.postgres.bin_dir.display()),
                 ),
                 ("role", info.role.clone()),
                 ("database", info.database.clone()),

@@ -40,10 +40,8 @@ fn create(branch: &str, name: Option<String>, out: &Out) -> Result<()> {
         Some(name) => (Target::branch(branch)?, name),
         None if branch.contains('@') => Target::snapshot(branch)?,
         None => {
-            return Err(
-                Error::new(ErrorKind::InvalidInput, "the snapshot's name is missing")
-                    .with_hint(format!("velo snapshot create {branch} NAME")),
-            );
+            return Err(Error::new(ErrorKind::InvalidInput, "the snapshot's name is missing")
+                .with_hint(format!("velo snapshot create {branch} NAME")));
         }
     };
     let branch = target.open()?;
@@ -60,11 +58,7 @@ fn create(branch: &str, name: Option<String>, out: &Out) -> Result<()> {
             value
         },
         |out| {
-            out.line(format!(
-                "{} taken in {}",
-                full_name(snapshot.info()),
-                output::took(took)
-            ));
+            out.line(format!("{} taken in {}", full_name(snapshot.info()), output::took(took)));
         },
     );
     Ok(())

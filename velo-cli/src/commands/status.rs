@@ -111,8 +111,5 @@ fn count(config: &Config) -> Result<Counts> {
 fn disk(home: &Path) -> Option<(u64, u64)> {
     let there = home.ancestors().find(|path| path.exists())?;
     let stat = rustix::fs::statvfs(there).ok()?;
-    Some((
-        stat.f_blocks.saturating_mul(stat.f_frsize),
-        stat.f_bavail.saturating_mul(stat.f_frsize),
-    ))
+    Some((stat.f_blocks.saturating_mul(stat.f_frsize), stat.f_bavail.saturating_mul(stat.f_frsize)))
 }

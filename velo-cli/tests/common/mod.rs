@@ -76,12 +76,7 @@ impl Home {
         let mut command = Command::new(program());
         for (key, _) in std::env::vars_os() {
             let name = key.to_string_lossy();
-            let kept = [
-                "VELO_PG_BIN",
-                "VELO_PG_VERSION",
-                "VELO_STORAGE",
-                "VELO_USER",
-            ];
+            let kept = ["VELO_PG_BIN", "VELO_PG_VERSION", "VELO_STORAGE", "VELO_USER"];
             if (name.starts_with("VELO_") || name.starts_with("PG"))
                 && !kept.contains(&name.as_ref())
             {
@@ -153,9 +148,7 @@ impl Home {
     pub fn branches(&self) -> Vec<String> {
         let list = self.json(&["branch", "list"]);
         let names = list.as_array().unwrap().iter();
-        names
-            .map(|b| b["name"].as_str().unwrap().to_owned())
-            .collect()
+        names.map(|b| b["name"].as_str().unwrap().to_owned()).collect()
     }
 
     /// What is on disk: the names of volumes and snapshots, and the branches with their states.
@@ -246,11 +239,7 @@ pub fn psql(url: &str, query: &str) -> String {
         .stdin(Stdio::null())
         .output()
         .expect("psql must be on PATH");
-    assert!(
-        output.status.success(),
-        "{query}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 

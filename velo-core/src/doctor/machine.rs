@@ -32,12 +32,8 @@ pub(super) async fn postgres(config: &Config, user: Option<&OsUser>) -> Finding 
                 .filter(|i| i.bin_dir != first.bin_dir)
                 .map(|i| format!("{} in {}", i.version, i.bin_dir.display()))
                 .collect();
-            let mut what = format!(
-                "{} in {} ({})",
-                first.version,
-                first.bin_dir.display(),
-                first.source
-            );
+            let mut what =
+                format!("{} in {} ({})", first.version, first.bin_dir.display(), first.source);
             if !others.is_empty() {
                 what.push_str(&format!("; also {}", others.join(", ")));
             }
@@ -58,10 +54,7 @@ pub(super) async fn storage(config: &Config) -> Finding {
         return Finding::fail(
             "storage",
             format!("{} is set, and does not work in {home}", config.storage),
-            format!(
-                "unset VELO_STORAGE, or set it to one of: {}",
-                names.join(", ")
-            ),
+            format!("unset VELO_STORAGE, or set it to one of: {}", names.join(", ")),
         );
     }
     match works.first() {
@@ -77,10 +70,7 @@ pub(super) async fn storage(config: &Config) -> Finding {
         ),
         Some(best) => Finding::ok(
             "storage",
-            format!(
-                "{best} is the best that works in {home} ({})",
-                names.join(", ")
-            ),
+            format!("{best} is the best that works in {home} ({})", names.join(", ")),
         ),
     }
 }
@@ -141,9 +131,7 @@ fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
 pub(super) fn inotify() -> Finding {
     const ENOUGH: u64 = 64;
     let path = "/proc/sys/fs/inotify/max_user_instances";
-    let limit = std::fs::read_to_string(path)
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok());
+    let limit = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
     match limit {
         Some(limit) if limit < ENOUGH => Finding::warn(
             "inotify",

@@ -114,10 +114,7 @@ async fn disk(home: &Home, records: &Records) -> Result<Vec<Finding>> {
         found.push(Finding::warn(
             "disk",
             format!("there, and not recorded: {}", strange.join(", ")),
-            format!(
-                "look at them in {} and remove them by hand",
-                home.config.home.display()
-            ),
+            format!("look at them in {} and remove them by hand", home.config.home.display()),
         ));
     }
     if found.is_empty() {
@@ -148,13 +145,8 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
         let Some(project) = records.projects.iter().find(|p| p.id == branch.project) else {
             continue;
         };
-        let location = home
-            .storage(project.storage)?
-            .location(Object::Volume(branch.volume));
-        let instance = InstanceRef {
-            id: branch.id,
-            location,
-        };
+        let location = home.storage(project.storage)?.location(Object::Volume(branch.volume));
+        let instance = InstanceRef { id: branch.id, location };
         let runs = matches!(
             home.runtime(project.runtime)?.status(&instance).await?,
             Status::Running { .. }

@@ -1,0 +1,192 @@
+//! Homes that cannot hold what they should: one line, a hint, and nothing changed.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+
+use common::{Home, is_root, prepared};
+
+#[test]
+fn a_home_that_is_too_deep_for_a_socket() {
+    let home = Home::new();
+    let deep = home.dir().join("d".repeat(100));
+    home.fails_with(&["project", "create", "x"], 2, "too deep", |c| {
+        c.env("VELO_HOME", &deep);
+    });
+    assert!(!deep.exists());
+}
+
+#[test]
+fn a_home_that_may_not_be_entered() {
+    let home = Home::new();
+    let closed = home.dir().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    let mode = if is_root() { 0o700 } else { 0o500 };
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(mode)).unwrap();
+    home.fails_with(&["project", "create", "x"], 1, "closed", |c| {
+        c.env("VELO_HOME", closed.join("h"));
+    });
+    if !is_root() {
+        assert!(!closed.join("h").exists());
+    }
+    // A file where the home should be.
+    let file = home.dir().join("file");
+    std::fs::write(&file, "").unwrap();
+    home.fails_with(&["project", "create", "x"], 1, "file", |c| {
+        c.env("VELO_HOME", &file);
+    });
+}
+
+#[test]
+fn a_user_that_is_not_there() {
+    if !is_root() {
+        return eprintln!("SKIP: servers run as another user only where Velo is root");
+    }
+    let home = Home::new();
+    home.fails_with(&["project", "create", "x"], 1, "no-such-user", |c| {
+        c.env("VELO_USER", "no-such-user");
+    });
+    home.fails_with(&["project", "create", "x"], 2, "root", |c| {
+        c.env("VELO_USER", "root");
+    });
+    assert!(!home.path().exists());
+}
+
+#[test]
+fn a_read_only_home() {
+    let Some(folder) = prepared("VELO_TEST_READONLY") else {
+        return;
+    };
+    let home = Home::new();
+    home.fails_with(&["project", "create", "x"], 1, "Read-only", |c| {
+        c.env("VELO_HOME", folder.join("h"));
+    });
+    let doctor = home.run_with(&["doctor", "--json"], |c| {
+        c.env("VELO_HOME", folder.join("h"));
+    });
+    assert_eq!(doctor.code, 1, "{doctor:?}");
+}
+
+#[test]
+fn a_full_disk() {
+    let Some(folder) = prepared("VELO_TEST_SMALL") else {
+        return;
+    };
+    // Large enough for one cluster at the most: in the end a branch does not fit.
+    let home = Home::under(&folder);
+    let full = |ran: &common::Ran| {
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.stderr.contains("No space left"), "{ran:?}");
+        assert!(ran.stderr.contains("hint: "), "{ran:?}");
+    };
+    let created = home.run(&["project", "create", "api"]);
+    if created.code != 0 {
+        full(&created);
+        assert_eq!(home.json(&["project", "list"]), serde_json::json!([]));
+        return;
+    }
+    let filler = home.dir().join("filler");
+    fill(&filler);
+    let before = home.everything();
+    full(&home.run(&["branch", "create", "api/x"]));
+    assert_eq!(home.everything(), before);
+    std::fs::remove_file(filler).unwrap();
+    assert_eq!(home.sql("api/main", "SELECT 1"), "1");
+}
+
+/// Writes until the disk is full, but for what a record needs.
+fn fill(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    let block = vec![1u8; 1 << 16];
+    while file.write_all(&block).is_ok() {}
+    let length = file.metadata().unwrap().len();
+    file.set_len(length.saturating_sub(1 << 20)).unwrap();
+    file.sync_all().unwrap();
+}
+
+#[test]
+fn a_state_that_is_damaged_newer_or_somebody_elses() {
+    let home = Home::with_project();
+    let state = home.path().join("state.db");
+    let whole = std::fs::read(&state).unwrap();
+    let wal = home.path().join("state.db-wal");
+    let whole_wal = std::fs::read(&wal).ok();
+
+    let put = |bytes: &[u8]| {
+        // The WAL would be replayed into the file.
+        let _ = std::fs::remove_file(&wal);
+        let _ = std::fs::remove_file(home.path().join("state.db-shm"));
+        std::fs::write(&state, bytes).unwrap();
+    };
+    put(b"this is no database, and it is longer than the header of one: 0123456789 0123456789");
+    home.fails(&["branch", "list"], 1, "state.db");
+    home.fails(&["project", "create", "x"], 1, "state.db");
+    assert_eq!(home.run(&["doctor"]).code, 1);
+
+    // The header's fields: user_version at 60, application_id at 68.
+    let mut newer = whole.clone();
+    newer[60..64].copy_from_slice(&99i32.to_be_bytes());
+    newer[68..72].copy_from_slice(&0x7665_6c6fi32.to_be_bytes());
+    put(&newer);
+    home.fails(&["branch", "list"], 1, "newer version");
+    assert_eq!(std::fs::read(&state).unwrap(), newer, "it was changed");
+    let mut other = newer.clone();
+    other[68..72].copy_from_slice(&1i32.to_be_bytes());
+    put(&other);
+    home.fails(&["branch", "list"], 1, "not Velo's");
+    assert_eq!(std::fs::read(&state).unwrap(), other, "it was changed");
+
+    put(&whole);
+    if let Some(bytes) = whole_wal {
+        std::fs::write(&wal, bytes).unwrap();
+    }
+    assert_eq!(home.branches(), ["api/main"]);
+    assert_eq!(home.sql("api/main", "SELECT 1"), "1");
+}
+
+#[test]
+fn a_storage_that_the_file_system_cannot_do() {
+    let home = Home::new();
+    home.ok(&["project", "list"]);
+    let works = home.json(&["status"])["storages"].to_string();
+    for kind in ["btrfs", "reflink"] {
+        if !works.contains(kind) {
+            let create = ["project", "create", "x", "--storage", kind];
+            home.fails(&create, 1, "does not work in");
+            let doctor = home.run_with(&["doctor"], |c| {
+                c.env("VELO_STORAGE", kind);
+            });
+            assert_eq!(doctor.code, 1, "{doctor:?}");
+        }
+    }
+    assert_eq!(home.json(&["project", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn what_the_disk_holds_and_no_record_names() {
+    let home = Home::with_project();
+    let strange = home.path().join("volumes/01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    std::fs::create_dir(&strange).unwrap();
+    let ran = home.run(&["doctor"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("01ARZ3NDEKTSV4RRFFQ69G5FAV"), "{ran:?}");
+    assert!(strange.is_dir(), "doctor removed it");
+    std::fs::remove_dir(&strange).unwrap();
+
+    // A record without its volume.
+    home.ok(&["branch", "create", "api/dev", "--stopped"]);
+    let volumes = home.path().join("volumes");
+    let mut names: Vec<_> =
+        std::fs::read_dir(&volumes).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    let last = names.pop().unwrap();
+    let away = home.dir().join("away");
+    std::fs::rename(&last, &away).unwrap();
+    let ran = home.run(&["doctor"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("not there"), "{ran:?}");
+    std::fs::rename(&away, &last).unwrap();
+    assert_eq!(home.run(&["doctor"]).code, 0);
+}
