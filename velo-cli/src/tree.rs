@@ -10,11 +10,8 @@ pub(crate) fn arrange(parents: &[Option<usize>]) -> Vec<(usize, String)> {
         add(parents, root, "", "", &mut seen, &mut out);
     }
     // Records that contradict each other (a cycle) are shown nevertheless.
-    for i in 0..parents.len() {
-        if !seen[i] {
-            out.push((i, String::new()));
-        }
-    }
+    let lost = seen.iter().enumerate().filter(|(_, seen)| !**seen);
+    out.extend(lost.map(|(i, _)| (i, String::new())));
     out
 }
 
