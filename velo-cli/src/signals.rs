@@ -4,7 +4,7 @@
 //! servers start with a signal blocked. It tells what the kernel sent from what a process sent,
 //! which tokio's and the standard library's do not.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -28,12 +28,11 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     let code = unsafe { info.as_ref() }.map_or(0, |info| info.si_code);
     // `kill`, `raise` and `sigqueue` have codes of zero and below; what is above is the kernel's.
     let message = [signal as u8, u8::from(code > 0)];
-    // SAFETY: `write` is async-signal-safe, the buffer lives, and errno is put back.
-    unsafe {
-        let errno = *libc::__errno_location();
-        libc::write(PIPE.load(Ordering::Relaxed), message.as_ptr().cast(), message.len());
-        *libc::__errno_location() = errno;
-    }
+    // SAFETY: the descriptor is never closed once it is stored, and there is no handler before.
+    let pipe = unsafe { BorrowedFd::borrow_raw(PIPE.load(Ordering::Relaxed)) };
+    // On Linux a bare system call, which leaves errno alone. A full pipe means that the reader is
+    // gone or hundreds of signals behind: nothing is lost that matters.
+    let _ = rustix::io::write(pipe, &message);
 }
 
 /// From now on these signals do not end this process, but are received here. A signal that this
@@ -42,8 +41,10 @@ pub(crate) fn listen() -> Result<UnboundedReceiver<Got>> {
     let failed = |e: std::io::Error| Error::io("listen to signals", e);
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    // A handler must not wait.
+    rustix::io::ioctl_fionbio(&writer, true).map_err(|e| failed(e.into()))?;
     // Never closed: a handler may run until the process ends.
-    PIPE.store(std::os::fd::IntoRawFd::into_raw_fd(writer), Ordering::Relaxed);
+    PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     std::thread::Builder::new()
         .name("velo-signals".into())
@@ -78,16 +79,15 @@ pub(crate) fn listen() -> Result<UnboundedReceiver<Got>> {
 }
 
 fn next(reader: &OwnedFd) -> Option<Got> {
-    let mut message = [0u8; 2];
     // Two bytes are written at once, and below PIPE_BUF that is never torn.
+    let mut message = [0u8; 2];
     loop {
-        return match rustix::io::read(reader, &mut message) {
-            Ok(2) => Some(Got { signal: i32::from(message[0]), from_terminal: message[1] == 1 }),
-            Err(rustix::io::Errno::INTR) => continue,
-            result => {
-                let _ = (result, reader.as_raw_fd());
-                None
+        match rustix::io::read(reader, &mut message) {
+            Ok(2) => {
+                return Some(Got { signal: i32::from(message[0]), from_terminal: message[1] == 1 });
             }
-        };
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return None,
+        }
     }
 }

@@ -65,6 +65,19 @@ pub(crate) fn open_project(name: &str) -> Result<Project> {
     Project::builder(name).config(Config::load()?).open()
 }
 
+/// Every project of the home. One that goes away meanwhile is none.
+pub(crate) fn open_projects(config: &Config) -> Result<Vec<Project>> {
+    let mut projects = Vec::new();
+    for info in Project::list(config)? {
+        match Project::builder(info.name.as_str()).config(config.clone()).open() {
+            Ok(project) => projects.push(project),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(projects)
+}
+
 fn sample(text: &str) -> &str {
     if velo_core::ProjectName::new(text).is_ok() { text } else { "api" }
 }

@@ -130,3 +130,46 @@ fn a_signal_while_the_branch_is_made_leaves_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(143));
     nothing_left(&home);
 }
+
+/// Ctrl-C in a terminal reaches the command once, not twice.
+#[test]
+fn ctrl_c_in_a_terminal_reaches_the_command_once() {
+    use std::io::Write;
+    use std::os::unix::process::CommandExt;
+    let home = Home::with_project();
+    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+    let master = rustix::pty::openpt(flags).unwrap();
+    rustix::pty::grantpt(&master).unwrap();
+    rustix::pty::unlockpt(&master).unwrap();
+    let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+    let slave =
+        std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    // It counts what it gets until it is told to end.
+    let script = "n=0; trap 'n=$((n+1)); echo $n > got' INT; trap 'exit $n' TERM; \
+                  echo > up; while :; do sleep 0.05; done";
+    let mut command = home.command();
+    command
+        .args(["run", "api", "--", "bash", "-c", script])
+        .current_dir(home.dir())
+        .stdin(slave.try_clone().unwrap())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: both are system calls, which a forked child may make.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    drop(slave);
+    wait_until("the command runs", || home.dir().join("up").exists());
+    let mut terminal = std::fs::File::from(master);
+    terminal.write_all(b"\x03").unwrap();
+    wait_until("the command gets it", || home.dir().join("got").exists());
+    // Were it passed on too, that would be done by now or, at the latest, before this one.
+    rustix::process::kill_process(pid(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    nothing_left(&home);
+}

@@ -1,7 +1,7 @@
 //! What works here, what does not, and the one line that mends it.
 //!
-//! Blocking, because people wait for it. Nothing is changed: what is wrong is reported, with what
-//! to do about it.
+//! Blocking, because people wait for it. What is wrong is reported, with what to do about it, and
+//! nothing is removed, but for what every opening of the home undoes (what dead processes left).
 
 mod machine;
 mod records;

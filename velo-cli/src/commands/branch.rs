@@ -10,7 +10,7 @@ use velo_core::{BranchInfo, BranchSpec, Config, ResetTarget, Result, State};
 use crate::args::{Branch, BranchCreate};
 use crate::output::{self, Colour, Out};
 use crate::progress::Spinner;
-use crate::target::{Target, open_project};
+use crate::target::{Target, open_project, open_projects};
 use crate::tree;
 
 pub(crate) fn run(command: Branch, out: &Out) -> Result<()> {
@@ -141,12 +141,7 @@ fn warn_outgoing(outgoing: &[String], out: &Out) {
 fn list(project: Option<String>, size: bool, out: &Out) -> Result<()> {
     let projects = match project {
         Some(name) => vec![open_project(&name)?],
-        None => {
-            let config = Config::load()?;
-            let infos = blocking::Project::list(&config)?;
-            let names = infos.iter().map(|info| info.name.as_str());
-            names.map(open_project).collect::<Result<Vec<_>>>()?
-        }
+        None => open_projects(&Config::load()?)?,
     };
     let mut all = Vec::new();
     for project in &projects {

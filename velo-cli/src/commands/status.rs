@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use velo_core::blocking::Project;
 use velo_core::{Config, Result, State};
 
 use crate::output::{self, Out};
-use crate::target::open_project;
+use crate::target::open_projects;
 
 /// How many branches there are.
 #[derive(Debug, Default)]
@@ -94,8 +93,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
 
 fn count(config: &Config) -> Result<Counts> {
     let mut counts = Counts::default();
-    for info in Project::list(config)? {
-        let project = open_project(info.name.as_str())?;
+    for project in open_projects(config)? {
         counts.projects += 1;
         counts.snapshots += project.snapshots()?.len();
         for branch in project.branches()? {

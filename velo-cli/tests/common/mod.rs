@@ -45,8 +45,11 @@ pub fn folder(base: &Path) -> tempfile::TempDir {
 }
 
 impl Home {
+    /// In `VELO_TEST_DIR`, where the test command has made a file system, else where it is no
+    /// memory and paths are short.
     pub fn new() -> Self {
-        Self::under(Path::new("/var/tmp"))
+        let base = std::env::var_os("VELO_TEST_DIR").unwrap_or_else(|| "/var/tmp".into());
+        Self::under(Path::new(&base))
     }
 
     pub fn under(base: &Path) -> Self {

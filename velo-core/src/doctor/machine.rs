@@ -107,11 +107,7 @@ pub(super) fn ports(config: &Config) -> Finding {
     }
     // A few are tried, spread over the range: a range that somebody else uses shows.
     let step = usize::from(((last - first) / 16).max(1));
-    let taken: Vec<u16> = range
-        .clone()
-        .step_by(step)
-        .filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_err())
-        .collect();
+    let taken: Vec<u16> = range.clone().step_by(step).filter(|port| is_held(*port)).collect();
     if taken.len() > 4 {
         return Finding::warn(
             "ports",
@@ -120,6 +116,13 @@ pub(super) fn ports(config: &Config) -> Finding {
         );
     }
     Finding::ok("ports", format!("{first}-{last}"))
+}
+
+/// Whether somebody listens. Asked by connecting: to listen oneself could get in the way of a
+/// server that starts at this moment.
+fn is_held(port: u16) -> bool {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(100)).is_ok()
 }
 
 /// `32768\t60999`.

@@ -68,52 +68,47 @@ async fn read(home: &Home) -> Result<Records> {
         .await
 }
 
-/// Volumes and snapshots: what is recorded against what is there.
-async fn disk(home: &Home, records: &Records) -> Result<Vec<Finding>> {
-    let recorded: HashSet<Object> = records
-        .volumes
-        .iter()
-        .map(|v| Object::Volume(v.id))
-        .chain(records.snapshots.iter().map(|s| Object::Snapshot(s.id)))
-        .collect();
+impl Records {
+    /// What is recorded, in whatever phase it is.
+    fn objects(&self) -> HashSet<Object> {
+        let volumes = self.volumes.iter().map(|v| Object::Volume(v.id));
+        volumes.chain(self.snapshots.iter().map(|s| Object::Snapshot(s.id))).collect()
+    }
+
+    /// What must be there: what is just being made may not be yet, and what is being deleted may
+    /// be gone.
+    fn steady(&self) -> HashSet<Object> {
+        let branches = self.branches.iter().filter(|b| b.phase == Phase::Ready);
+        let snapshots = self.snapshots.iter().filter(|s| s.phase == Phase::Ready);
+        let volumes = branches.map(|b| Object::Volume(b.volume));
+        volumes.chain(snapshots.map(|s| Object::Snapshot(s.id))).collect()
+    }
+}
+
+/// Volumes and snapshots: what is recorded against what is there. Other processes work meanwhile,
+/// so that only what the records say before and after counts.
+async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
     let mut there = HashSet::new();
     for storage in storages(home) {
         there.extend(storage.list().await?);
     }
+    let after = read(home).await?;
     let mut found = Vec::new();
-    // What is being made may not be there yet, and what is being deleted may be gone.
-    let steady: HashSet<Object> = records
-        .branches
-        .iter()
-        .filter(|b| b.phase == Phase::Ready)
-        .map(|b| Object::Volume(b.volume))
-        .chain(
-            records
-                .snapshots
-                .iter()
-                .filter(|s| s.phase == Phase::Ready)
-                .map(|s| Object::Snapshot(s.id)),
-        )
-        .collect();
-    let missing: Vec<String> = named(steady.difference(&there));
+    let mut missing = before.steady();
+    missing.retain(|object| !there.contains(object) && after.steady().contains(object));
     if !missing.is_empty() {
         found.push(Finding::fail(
             "disk",
-            format!("recorded, and not there: {}", missing.join(", ")),
+            format!("recorded, and not there: {}", named(&missing)),
             "delete the branches and snapshots that they belong to, or bring the files back",
         ));
     }
-    // Something newer than the records that were read is some process's work right now.
-    let newest = recorded.iter().map(|o| o.id()).max();
-    let strange: Vec<String> = named(
-        there
-            .difference(&recorded)
-            .filter(|object| newest.is_none_or(|newest| object.id() < newest)),
-    );
-    if !strange.is_empty() {
+    let (first, last) = (before.objects(), after.objects());
+    there.retain(|object| !first.contains(object) && !last.contains(object));
+    if !there.is_empty() {
         found.push(Finding::warn(
             "disk",
-            format!("there, and not recorded: {}", strange.join(", ")),
+            format!("there, and not recorded: {}", named(&there)),
             format!("look at them in {} and remove them by hand", home.config.home.display()),
         ));
     }
@@ -132,10 +127,10 @@ fn storages(home: &Home) -> Vec<std::sync::Arc<dyn crate::storage::Storage>> {
         .collect()
 }
 
-fn named<'a>(objects: impl Iterator<Item = &'a Object>) -> Vec<String> {
-    let mut names: Vec<String> = objects.map(ToString::to_string).collect();
+fn named(objects: &HashSet<Object>) -> String {
+    let mut names: Vec<String> = objects.iter().map(ToString::to_string).collect();
     names.sort();
-    names
+    names.join(", ")
 }
 
 /// Servers that run and ought not to, and the other way round.
