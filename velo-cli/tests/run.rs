@@ -91,6 +91,9 @@ fn a_signal_reaches_the_command_and_the_branch_goes() {
         let list = home.branches();
         assert_eq!(list.len(), 2);
         assert!(list[1].starts_with("api/~bash."), "{list:?}");
+        // As lists show it is how commands take it.
+        assert_eq!(home.json(&["branch", "get", &list[1]])["ephemeral"], true);
+        home.fails(&["branch", "stop", &list[1]], 1, "ephemeral");
         rustix::process::kill_process(pid(&child), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(code));
         let got = home.dir().join("got");

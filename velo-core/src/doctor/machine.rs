@@ -75,15 +75,22 @@ pub(super) async fn storage(config: &Config) -> Finding {
     }
 }
 
-/// The line that gives real clones: a btrfs in a file, mounted where a new home can be.
+/// The line that gives real clones: a btrfs in a file, mounted where a new home can be. Making it
+/// takes root once; a normal user's line ends with giving it to them.
 fn clones(home: &Path) -> String {
-    let file = home.with_extension("btrfs");
-    let target = home.with_extension("clones");
+    let (file, target) = (home.with_extension("btrfs"), home.with_extension("clones"));
     let (file, target) = (file.display(), target.display());
-    format!(
+    let make = format!(
         "truncate -s 50G {file} && mkfs.btrfs -q {file} && mkdir -p {target} && \
-         mount -o loop,noatime {file} {target} && export VELO_HOME={target}"
-    )
+         mount -o loop,noatime {file} {target}"
+    );
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        format!("{make} && export VELO_HOME={target}")
+    } else {
+        let uid = uid.as_raw();
+        format!("sudo sh -c '{make} && chown {uid} {target}' && export VELO_HOME={target}")
+    }
 }
 
 pub(super) fn ports(config: &Config) -> Finding {
