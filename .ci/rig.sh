@@ -146,7 +146,7 @@ rig_fill_python() {
 
 rig_fill_node() {
     printf '{"private": true}\n' >"$1/package.json" &&
-        npm install --prefix "$1" --no-audit --no-fund --ignore-scripts --loglevel=error "${RIG_NODE_PACKAGES[@]}" &&
+        npm install --prefix "$1" --no-audit --no-fund --ignore-scripts --loglevel=error --no-update-notifier "${RIG_NODE_PACKAGES[@]}" &&
         (cd "$1" && node -e 'require("pg"); require("postgres")')
 }
 
@@ -182,9 +182,9 @@ rig_pg_runs() {
 
 rig_as_server() {
     if is_root; then
-        (cd / && exec setpriv --reuid postgres --regid postgres --clear-groups env HOME=/nonexistent "$@")
+        (cd / && exec setpriv --reuid postgres --regid postgres --clear-groups env HOME=/nonexistent "$@") 8>&-
     else
-        "$@"
+        "$@" 8>&-
     fi
 }
 
@@ -327,11 +327,17 @@ rig_up() {
     chmod 755 "$RIG"
     exec 9>"$RIG/$RIG_LOCK"
     flock -n 9
-    # Children must not hold the locks: one that outlives a killed run would make it look alive.
+    if [[ -n $RIG_MOUNTING ]]; then
+        # From now on every process of this run is known by what it sees mounted.
+        mkdir "$RIG/mark"
+        mount -t tmpfs -o size=4k,mode=700 velo-ci "$RIG/mark"
+    fi
+    # Children must not hold this lock: one that outlives a killed run would make it look alive. That of the cache they do
+    # hold, as long as they write there.
     {
         rig_programs
         rig_file_systems
-    } 8>&- 9>&-
+    } 9>&-
     exec 8>&-
     export VELO_TEST_RIG=$RIG
     rig_remember
