@@ -39,12 +39,12 @@ is_root() { ((EUID == 0)); }
 # Starts the script over, in a mount namespace of its own where that is allowed, and with no signal ignored: a caller that
 # runs it in the background hands down an ignored SIGINT, which no shell can undo.
 rig_isolate() {
-    [[ ${VELO_CI_ISOLATED-} != "$$" ]] || return 0
+    [[ ${VELO_TEST_ISOLATED-} != "$$" ]] || return 0
     local isolate=()
     if is_root && unshare --mount --propagation private true 2>/dev/null; then
         isolate=(unshare --mount --propagation private)
     fi
-    export VELO_CI_ISOLATED=$$ VELO_CI_MOUNTING=${isolate:+1}
+    export VELO_TEST_ISOLATED=$$ VELO_TEST_MOUNTING=${isolate:+1}
     exec env --default-signal "${isolate[@]}" bash "$@"
 }
 
@@ -103,8 +103,8 @@ rig_users() {
 # ------------------------------------------------------------------------------------------------------------- cache
 
 rig_cache() {
-    if [[ -n ${VELO_CI_CACHE-} ]]; then
-        RIG_CACHE=$VELO_CI_CACHE
+    if [[ -n ${VELO_TEST_CACHE-} ]]; then
+        RIG_CACHE=$VELO_TEST_CACHE
     elif is_root; then
         RIG_CACHE=/var/cache/velo-ci
     else
@@ -316,8 +316,8 @@ rig_borrow_file_system() {
 # -------------------------------------------------------------------------------------------------- up, check, down
 
 rig_up() {
-    RIG_MOUNTING=${VELO_CI_MOUNTING-}
-    # Not those of a rig around this one.
+    RIG_MOUNTING=${VELO_TEST_MOUNTING-}
+    # Not those of a rig around this one. All of these begin with VELO_TEST_, for Velo refuses other VELO_ names it does not know.
     unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,RIG}
     rig_packages
     rig_users
@@ -327,11 +327,7 @@ rig_up() {
     chmod 755 "$RIG"
     exec 9>"$RIG/$RIG_LOCK"
     flock -n 9
-    if [[ -n $RIG_MOUNTING ]]; then
-        # From now on every process of this run is known by what it sees mounted.
-        mkdir "$RIG/mark"
-        mount -t tmpfs -o size=4k,mode=700 velo-ci "$RIG/mark"
-    fi
+    [[ -z $RIG_MOUNTING ]] || rig_mark "$RIG"
     # Children must not hold this lock: one that outlives a killed run would make it look alive. That of the cache they do
     # hold, as long as they write there.
     {
@@ -341,6 +337,12 @@ rig_up() {
     exec 8>&-
     export VELO_TEST_RIG=$RIG
     rig_remember
+}
+
+# From now on every process of this run is known by what it sees mounted.
+rig_mark() {
+    mkdir "$1/mark"
+    mount -t tmpfs -o size=4k,mode=700 velo-ci "$1/mark"
 }
 
 # What is there before the tests, and so is not theirs.
@@ -427,11 +429,7 @@ rig_down() {
     set +e
     [[ -n $RIG ]] || return 0
     if [[ -n ${VELO_TEST_RIG-} ]]; then rig_check; fi
-    if [[ -n $RIG_MOUNTING ]]; then
-        local pids
-        mapfile -t pids < <(rig_processes)
-        ((${#pids[@]} == 0)) || rig_end "${pids[@]}"
-    fi
+    [[ -z $RIG_MOUNTING ]] || rig_end_all rig_processes
     rig_remove "$RIG"
     RIG=
     exec 9>&-
@@ -453,33 +451,48 @@ rig_remove() {
         losetup -d "$line"
         [[ $(RIG=$dir rig_loops) != *"$line"* ]] || RIG_LEFTOVERS+=("loop device $line")
     done
-    # A bind mount that stayed would be emptied with the folder.
-    if rig_mounts | grep -qF "$dir/" || ! rm -rf --one-file-system "$dir"; then
+    # A bind mount that stayed would be emptied with the folder. The lock goes last: it is what the next run knows it by.
+    if rig_mounts | grep -qF "$dir/" ||
+        ! find "$dir" -mindepth 1 -maxdepth 1 ! -name "$RIG_LOCK" -exec rm -rf --one-file-system {} + ||
+        ! rm -rf "$dir"; then
         RIG_LEFTOVERS+=("folder $dir")
     fi
 }
 
 # Cleans up after runs that were killed: the lock in their folder is free.
 rig_clean_dead() { # velo|velo-room
-    local dir pid pids
+    local dir
     for dir in "$RIG_BASE/$1".????; do
         [[ -d $dir && ! -L $dir && -O $dir && -f $dir/$RIG_LOCK && ! -L $dir/$RIG_LOCK ]] || continue
         flock -n "$dir/$RIG_LOCK" true || continue
         say "cleaning up after a killed run: $dir"
-        pids=()
-        for pid in /proc/[0-9]*; do
-            # Only a process of that run's namespace, or one in its room, sees its mounts.
-            if grep -qsF " $dir/" "$pid/mountinfo" || [[ $(readlink "$pid/root") == "$dir"/* ]]; then
-                pids+=("${pid#/proc/}")
-            fi
-        done
-        ((${#pids[@]} == 0)) || rig_end "${pids[@]}"
+        rig_end_all rig_processes_of "$dir"
         rig_remove "$dir"
     done
     if ((${#RIG_LEFTOVERS[@]})); then
         printf 'cannot clean up: %s\n' "${RIG_LEFTOVERS[@]}" >&2
         return 1
     fi
+}
+
+# Only the processes of a run's namespace, and those in its room, see its mounts.
+rig_processes_of() {
+    local pid
+    for pid in /proc/[0-9]*; do
+        if grep -qsF " $1/" "$pid/mountinfo" || [[ $(readlink "$pid/root") == "$1"/* ]]; then
+            echo "${pid#/proc/}"
+        fi
+    done
+}
+
+# Ends what a function lists until it lists nothing: while one process ends, another may start a third.
+rig_end_all() {
+    local pids
+    for _ in {1..20}; do
+        mapfile -t pids < <("$@")
+        ((${#pids[@]})) || return 0
+        rig_end "${pids[@]}"
+    done
 }
 
 rig_env() {
