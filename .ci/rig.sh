@@ -146,7 +146,8 @@ rig_fill_python() {
 
 rig_fill_node() {
     printf '{"private": true}\n' >"$1/package.json" &&
-        npm install --prefix "$1" --no-audit --no-fund --ignore-scripts --loglevel=error --no-update-notifier "${RIG_NODE_PACKAGES[@]}" &&
+        npm install --prefix "$1" --no-audit --no-fund --ignore-scripts --loglevel=error --no-update-notifier \
+            "${RIG_NODE_PACKAGES[@]}" &&
         (cd "$1" && node -e 'require("pg"); require("postgres")')
 }
 
@@ -317,7 +318,7 @@ rig_borrow_file_system() {
 
 rig_up() {
     RIG_MOUNTING=${VELO_TEST_MOUNTING-}
-    # Not those of a rig around this one. All of these begin with VELO_TEST_, for Velo refuses other VELO_ names it does not know.
+    # Not those of a rig around this one. All names begin with VELO_TEST_, for Velo refuses most others.
     unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,RIG}
     rig_packages
     rig_users
