@@ -114,7 +114,7 @@ async fn destroy(storage: &dyn Storage, objects: &[Object]) {
 #[tokio::test]
 async fn owners_and_modes_are_kept() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIP: only root can give files away");
+        common::skip("only root can give files away");
         return;
     }
     for (kind, _root, storage) in all().await {
