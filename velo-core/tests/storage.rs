@@ -114,7 +114,7 @@ async fn destroy(storage: &dyn Storage, objects: &[Object]) {
 #[tokio::test]
 async fn owners_and_modes_are_kept() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIP: only root can give files away");
+        common::skip("only root can give files away");
         return;
     }
     for (kind, _root, storage) in all().await {
@@ -155,6 +155,60 @@ async fn owners_and_modes_are_kept() {
         let written = fs::metadata(to.join("written")).unwrap();
         assert_eq!((written.uid(), written.gid()), (1234, 5678), "{kind}");
         destroy(&*storage, &[source, target]).await;
+    }
+}
+
+/// A home in a shared folder hands its set-group-ID bit down to whatever is made in it.
+#[tokio::test]
+async fn a_set_group_id_bit_is_not_taken_over() {
+    for (kind, root, storage) in all().await {
+        let (source, from) = volume(&*storage).await;
+        fs::create_dir_all(from.join("base/1")).unwrap();
+        for name in ["base", "base/1"] {
+            fs::set_permissions(from.join(name), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        fs::set_permissions(root.path().join("volumes"), fs::Permissions::from_mode(0o2711))
+            .unwrap();
+        let (target, to) = branch(&*storage, source).await;
+        let to = to.unwrap();
+        for name in ["", "base", "base/1"] {
+            let mode = |root: &Path| fs::metadata(root.join(name)).unwrap().mode();
+            assert_eq!(mode(&to), mode(&from), "{kind} {name}");
+        }
+        destroy(&*storage, &[source, target]).await;
+    }
+}
+
+#[tokio::test]
+async fn links_of_a_running_source_may_vanish() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    for (kind, _root, storage) in all().await {
+        let (source, from) = volume(&*storage).await;
+        fs::write(from.join("file"), "x").unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = over.clone();
+        let churn = std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                for i in 0..8 {
+                    let _ = std::os::unix::fs::symlink("file", from.join(format!("link{i}")));
+                }
+                for i in 0..8 {
+                    let _ = fs::remove_file(from.join(format!("link{i}")));
+                }
+            }
+        });
+        let mut failed = None;
+        for _ in 0..100 {
+            let target = Object::Volume(Id::generate());
+            let spec = CloneSpec::new(source, target.id()).live(&[]);
+            let done = storage.branch_volume(spec, &Cancel::new()).await;
+            storage.destroy_volume(target.id()).await.unwrap();
+            failed = failed.or(done.err());
+        }
+        over.store(true, Ordering::Relaxed);
+        churn.join().unwrap();
+        assert!(failed.is_none(), "{kind}: {failed:?}");
+        destroy(&*storage, &[source]).await;
     }
 }
 

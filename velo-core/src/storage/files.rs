@@ -77,7 +77,12 @@ impl Files {
         let shelf = self.shelf(object);
         // Passable for the user that `postgres` runs as, and listable for nobody else.
         match rustix::fs::mkdir(&shelf, Mode::from_raw_mode(0o711)) {
-            Ok(()) | Err(Errno::EXIST) => beneath::open_dir(CWD, &shelf),
+            // Whatever the umask is: with 077 that user could not pass.
+            Ok(()) => beneath::open_dir(CWD, &shelf).and_then(|fd| {
+                rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o711))?;
+                Ok(fd)
+            }),
+            Err(Errno::EXIST) => beneath::open_dir(CWD, &shelf),
             Err(e) => Err(e),
         }
         .map_err(|e| Error::io(format_args!("open {}", shelf.display()), e))

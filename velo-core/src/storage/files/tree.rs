@@ -177,8 +177,9 @@ impl Work<'_> {
         rustix::fs::mkdirat(&parent.to, name, mode | Mode::RWXU).map_err(fault)?;
         let to = open_dir(&parent.to, name).map_err(fault)?;
         self.dress(to.as_fd(), &stat).map_err(fault)?;
+        // Always: a folder takes over the set-group-ID bit of the one that it is made in.
+        rustix::fs::fchmod(&to, mode | Mode::RWXU).map_err(fault)?;
         if !mode.contains(Mode::RWXU) {
-            rustix::fs::fchmod(&to, mode | Mode::RWXU).map_err(fault)?;
             closed.push((open_dir(&parent.to, name).map_err(fault)?, mode));
         }
         Ok(Some(Pair { from, to, rel }))
@@ -192,10 +193,14 @@ impl Work<'_> {
             Err(e) => return Err(fault(e)),
         };
         check_link(self.root, rel, target.to_bytes())?;
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        // Its owner is asked for before it is made: it may vanish between the two looks.
+        let stat = match self.chown.then(|| rustix::fs::statat(&pair.from, name, nofollow)) {
+            Some(Err(Errno::NOENT)) if self.live => return Ok(()),
+            stat => stat.transpose().map_err(fault)?,
+        };
         rustix::fs::symlinkat(&target, &pair.to, name).map_err(fault)?;
-        if self.chown {
-            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-            let stat = rustix::fs::statat(&pair.from, name, nofollow).map_err(fault)?;
+        if let Some(stat) = stat {
             let (uid, gid) = owner(&stat);
             rustix::fs::chownat(&pair.to, name, Some(uid), Some(gid), nofollow).map_err(fault)?;
         }
