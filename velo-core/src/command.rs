@@ -39,8 +39,6 @@ pub(crate) struct Program {
     path: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
-    inherit_env: bool,
-    dir: Option<PathBuf>,
     user: Option<OsUser>,
     log: Option<File>,
     detached: bool,
@@ -62,8 +60,6 @@ impl Program {
             path: path.as_ref().to_path_buf(),
             args: Vec::new(),
             env: vec![("LC_ALL".into(), "C".into())],
-            inherit_env: false,
-            dir: None,
             user: None,
             log: None,
             detached: false,
@@ -78,22 +74,6 @@ impl Program {
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
-        self
-    }
-
-    pub(crate) fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
-        self
-    }
-
-    /// Passes on the caller's whole environment (a package client needs its own settings).
-    pub(crate) fn inherit_env(mut self) -> Self {
-        self.inherit_env = true;
-        self
-    }
-
-    pub(crate) fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
-        self.dir = Some(dir.as_ref().to_path_buf());
         self
     }
 
@@ -192,17 +172,15 @@ impl Program {
     fn command(self) -> Result<tokio::process::Command> {
         let mut command = tokio::process::Command::new(&self.path);
         command.args(&self.args).stdin(Stdio::null());
-        if !self.inherit_env {
-            command.env_clear();
-            for key in INHERITED {
-                if let Some(value) = std::env::var_os(key) {
-                    command.env(key, value);
-                }
+        command.env_clear();
+        for key in INHERITED {
+            if let Some(value) = std::env::var_os(key) {
+                command.env(key, value);
             }
         }
         command.envs(self.env);
         // The caller's folder may be one that the server's user cannot enter.
-        command.current_dir(self.dir.as_deref().unwrap_or(Path::new("/")));
+        command.current_dir("/");
         match self.log {
             Some(log) => {
                 let second = log.try_clone().map_err(|e| Error::io("duplicate a log file", e))?;

@@ -123,6 +123,8 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if self.pid == std::process::id() {
+            // Closing is not enough: between a fork and the child's handler the child holds it too.
+            let _ = self.file.unlock();
             if let Some(slot) = self.slot {
                 slot.store(FREE, Ordering::Relaxed);
             }

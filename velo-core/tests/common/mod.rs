@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+pub mod home;
+
 /// The folder that the environment variable `var` names: a mounted file system of a certain kind.
 /// `None`, said loudly, if it is missing; a failure if `VELO_TEST_REQUIRE=1`.
 #[allow(clippy::panic)]
