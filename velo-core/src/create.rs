@@ -231,6 +231,7 @@ pub(crate) async fn clone_source(
     target: Object,
     op: &Op,
 ) -> Result<Cut> {
+    room(home)?;
     let storage = home.storage(project.storage)?;
     let runtime = home.runtime(project.runtime)?;
     let tools = Tools { storage: &*storage, runtime: &*runtime };
@@ -266,6 +267,31 @@ pub(crate) async fn clone_source(
             tools.clone(from, target, op).await
         }
     }
+}
+
+/// What a clone may need beside its data: the parent's checkpoint, a segment of WAL for the parent
+/// and one for the clone. A server that meets a full disk in the middle of it panics, so it is
+/// looked at before.
+const ROOM: u64 = 48 << 20;
+
+fn room(home: &Home) -> Result<()> {
+    let path = home.config.home();
+    let fs = rustix::fs::statvfs(path)
+        .map_err(|e| Error::io(format!("look at the free space of {}", path.display()), e))?;
+    let free = fs.f_bavail * fs.f_frsize;
+    if free >= ROOM {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Exhausted,
+        format!(
+            "No space left in {}: {} MB are free, and a clone needs {} MB beside its data",
+            path.display(),
+            free >> 20,
+            ROOM >> 20
+        ),
+    )
+    .with_hint("free some space and try again"))
 }
 
 /// Step 6. Returns the port, which is another one where somebody had taken the first.
