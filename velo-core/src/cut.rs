@@ -218,6 +218,8 @@ impl Tools<'_> {
             .collect();
         ops.push(FileOp::Write { path: "backup_label".into(), content: finished.label.into() });
         op.steps.run("wal", self.storage.edit(target, ops)).await?;
+        // Until here the slot kept somebody else's checkpoint from recycling those segments.
+        drop(backup);
         let in_recovery = self.unfollow(target).await?;
         Ok(cut(Method::Backup, finished.stop, &control, major, in_recovery))
     }

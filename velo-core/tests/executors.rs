@@ -1,6 +1,8 @@
 //! One project used from everywhere at once: many tests' runtimes that come and go, a
 //! current-thread runtime, another executor, blocking callers, futures dropped half-way, a fork.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::sync::{LazyLock, Mutex};
@@ -80,7 +82,7 @@ fn under_another_executor() {
 #[test]
 fn blocking_without_a_runtime() {
     let project = blocking::Project::builder("shared").config(config());
-    drop(PROJECT.name());
+    LazyLock::force(&PROJECT);
     let project = project.open().unwrap();
     let branch = blocking::Branch::create(&project, BranchSpec::ephemeral()).unwrap();
     assert!(branch.info().unwrap().pid.is_some());
@@ -89,7 +91,7 @@ fn blocking_without_a_runtime() {
 
 #[tokio::test]
 async fn blocking_inside_a_runtime() {
-    drop(PROJECT.name());
+    LazyLock::force(&PROJECT);
     let project = blocking::Project::builder("shared").config(config()).open().unwrap();
     let branch = blocking::Branch::create(&project, BranchSpec::ephemeral()).unwrap();
     branch.close().unwrap();
@@ -122,7 +124,7 @@ async fn dropped_futures_leave_nothing() {
 /// A handle that the runtime of its maker did not outlive still discards its branch.
 #[test]
 fn dropped_outside_of_any_runtime() {
-    drop(PROJECT.name());
+    LazyLock::force(&PROJECT);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let branch = runtime.block_on(Branch::create(&PROJECT, BranchSpec::ephemeral())).unwrap();
     let (id, clone) = (branch.id(), branch.clone());
@@ -138,7 +140,7 @@ fn dropped_outside_of_any_runtime() {
 /// In the child of a fork Velo works, and the child's copies of handles discard nothing.
 #[test]
 fn after_a_fork() {
-    drop(PROJECT.name());
+    LazyLock::force(&PROJECT);
     let parents = smol::block_on(Branch::create(&PROJECT, BranchSpec::ephemeral())).unwrap();
     // SAFETY: the child uses only what this test is about, and leaves without destructors.
     let child = unsafe { libc::fork() };

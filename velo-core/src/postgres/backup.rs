@@ -51,8 +51,9 @@ impl Backup {
         Ok(Self { session })
     }
 
-    /// Ends it. `segment_size` is the cluster's, in bytes.
-    pub(crate) async fn finish(self) -> Result<Finished> {
+    /// Ends it. The slot, and with it the WAL that the copy needs, stays until `self` is dropped:
+    /// copy that WAL first.
+    pub(crate) async fn finish(&self) -> Result<Finished> {
         // Waiting for the archive could hang for ever on a broken one, and nothing here needs it.
         let stop = if self.session.major >= 15 {
             "SELECT lsn, labelfile, spcmapfile FROM pg_backup_stop(false)"

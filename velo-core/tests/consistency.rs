@@ -1,0 +1,228 @@
+//! The proof that clones are consistent: a parent under load, durable and not, while another session
+//! checkpoints, is branched again and again on each storage. Each clone passes `pg_amcheck`, holds
+//! every transaction that was acknowledged before the call, and pgbench's sums agree in it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use common::fs_dir;
+use common::home::TestHome;
+use velo_core::storage::StorageKind;
+use velo_core::{Branch, BranchSpec, Method, Project};
+
+/// Branches of each parent.
+fn rounds() -> usize {
+    if std::env::var_os("VELO_TEST_LONG").is_some() { 50 } else { 5 }
+}
+
+/// The PostgreSQLs to prove it with: `VELO_TEST_PG="15=/…/bin 18=/…/bin"`.
+fn installations() -> Vec<PathBuf> {
+    let Ok(text) = std::env::var("VELO_TEST_PG") else {
+        let required = std::env::var_os("VELO_TEST_REQUIRE").is_some_and(|v| v == "1");
+        assert!(!required, "VELO_TEST_PG is not set, and VELO_TEST_REQUIRE=1");
+        common::skip("VELO_TEST_PG is not set");
+        return Vec::new();
+    };
+    text.split_whitespace().map(|pair| pair.split_once('=').unwrap().1.into()).collect()
+}
+
+/// Runs a PostgreSQL program to its end.
+fn tool(bin: &Path, name: &str, args: &[&str]) {
+    let output = Command::new(bin.join(name)).args(args).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{name} {args:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Writers of a parent; they stop on drop.
+struct Load {
+    pgbench: Child,
+    stop: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    acknowledged: Arc<AtomicI64>,
+}
+
+impl Load {
+    fn on(bin: &Path, url: &str) -> Self {
+        let pgbench = Command::new(bin.join("pgbench"))
+            .args(["-n", "-c", "4", "-j", "2", "-T", "3600", url])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicI64::new(0));
+        let ledger = {
+            let (url, stop, acknowledged) = (url.to_owned(), stop.clone(), acknowledged.clone());
+            std::thread::spawn(move || {
+                let mut n = 0;
+                session(&url, |run| {
+                    while !stop.load(Ordering::Relaxed) {
+                        n += 1;
+                        run(&format!("INSERT INTO ledger VALUES ({n})"));
+                        acknowledged.store(n, Ordering::Release);
+                    }
+                });
+            })
+        };
+        let checkpoints = {
+            let (url, stop) = (url.to_owned(), stop.clone());
+            std::thread::spawn(move || {
+                session(&url, |run| {
+                    while !stop.load(Ordering::Relaxed) {
+                        run("CHECKPOINT; SELECT pg_sleep(0.2)");
+                    }
+                });
+            })
+        };
+        Self { pgbench, stop, threads: vec![ledger, checkpoints], acknowledged }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.pgbench.kill();
+        let _ = self.pgbench.wait();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One connection with a thread and a runtime of its own; `work` runs statements on it.
+fn session<T: Send>(
+    url: &str,
+    work: impl FnOnce(&mut dyn FnMut(&str) -> Vec<String>) -> T + Send,
+) -> T {
+    let connected = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(async {
+            let (client, connection) =
+                tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client
+        });
+        work(&mut |sql| {
+            let messages = runtime.block_on(client.simple_query(sql)).unwrap();
+            messages
+                .iter()
+                .filter_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                    _ => None,
+                })
+                .collect()
+        })
+    };
+    std::thread::scope(|scope| scope.spawn(connected).join().unwrap())
+}
+
+/// What must hold in every clone.
+fn check(bin: &Path, branch: &Branch, acknowledged: i64) {
+    let url = branch.url();
+    session(&url, |run| {
+        let held = run(&format!("SELECT count(*) FROM ledger WHERE n <= {acknowledged}"));
+        assert_eq!(held, [acknowledged.to_string()], "acknowledged transactions are missing");
+        let sums =
+            run("SELECT count(DISTINCT s) FROM (SELECT sum(abalance) s FROM pgbench_accounts
+               UNION ALL SELECT sum(bbalance) FROM pgbench_branches
+               UNION ALL SELECT sum(tbalance) FROM pgbench_tellers
+               UNION ALL SELECT coalesce(sum(delta), 0) FROM pgbench_history) x");
+        assert_eq!(sums, ["1"], "the sums of pgbench's tables differ");
+        run("UPDATE pgbench_branches SET bbalance = bbalance");
+    });
+    // It takes no URL.
+    let to = branch.connection();
+    let output = Command::new(bin.join("pg_amcheck"))
+        .args(["--install-missing", "--heapallindexed", "--all", "-w", "-h", &to.host])
+        .args(["-p", &to.port.to_string(), "-U", &to.user])
+        .env("PGPASSWORD", &to.password)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pg_amcheck: {said}");
+}
+
+fn prepare(bin: &Path, url: &str) {
+    tool(bin, "pgbench", &["-i", "-q", "-s", "5", url]);
+    session(url, |run| {
+        run("CREATE TABLE IF NOT EXISTS ledger (n bigint PRIMARY KEY); TRUNCATE ledger");
+    });
+}
+
+async fn proof(var: &str, kind: StorageKind) {
+    let Some(base) = fs_dir(var) else { return };
+    for bin in installations() {
+        let home = TestHome::with(Some(&base), |b| b.pg_bin(&bin).storage(kind));
+        let project = home.project("proof").await;
+        // Small buffers: the working set is larger, so the parent writes pages all the time.
+        let spec = BranchSpec::named("durable").set("shared_buffers", "4MB");
+        let durable = Branch::create(&project, spec).await.unwrap();
+        let unsafe_spec = BranchSpec::ephemeral().set("shared_buffers", "4MB");
+        let unsafely = Branch::create(&project, unsafe_spec).await.unwrap();
+        for parent in [&durable, &unsafely] {
+            branch_under_load(&project, parent, &bin, kind).await;
+        }
+        let lasting = {
+            prepare(&bin, &durable.url());
+            let _load = Load::on(&bin, &durable.url());
+            Branch::create(&project, BranchSpec::named("lasting").from(&durable)).await.unwrap()
+        };
+        let pid = lasting.info().await.unwrap().pid.unwrap();
+        let data = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+        lasting.stop().await.unwrap();
+        tool(&bin, "pg_checksums", &["--check", "-D", data.to_str().unwrap()]);
+    }
+}
+
+async fn branch_under_load(project: &Project, parent: &Branch, bin: &Path, kind: StorageKind) {
+    prepare(bin, &parent.url());
+    let load = Load::on(bin, &parent.url());
+    for round in 0..rounds() {
+        let acknowledged = load.acknowledged.load(Ordering::Acquire);
+        let branch = Branch::create(project, BranchSpec::ephemeral().from(parent)).await.unwrap();
+        let cut = branch.info().await.unwrap().cut.unwrap();
+        let whole = kind == StorageKind::Btrfs && !parent.is_ephemeral();
+        let method = if whole { Method::Checkpoint } else { Method::Backup };
+        assert_eq!(cut.method, method, "round {round}");
+        check(bin, &branch, acknowledged);
+        // A branch of the branch holds the same.
+        if round == 0 {
+            let second =
+                Branch::create(project, BranchSpec::ephemeral().from(&branch)).await.unwrap();
+            check(bin, &second, acknowledged);
+            second.close().await.unwrap();
+        }
+        branch.close().await.unwrap();
+    }
+    assert!(load.acknowledged.load(Ordering::Acquire) > 0, "the load did nothing");
+    // No slot is left on the parent, and it is in no backup.
+    session(&parent.url(), |run| {
+        assert_eq!(run("SELECT count(*) FROM pg_replication_slots"), ["0"]);
+    });
+}
+
+#[tokio::test]
+async fn btrfs() {
+    proof("VELO_TEST_BTRFS", StorageKind::Btrfs).await;
+}
+
+#[tokio::test]
+async fn reflink() {
+    proof("VELO_TEST_XFS", StorageKind::Reflink).await;
+}
+
+#[tokio::test]
+async fn copy() {
+    proof("VELO_TEST_EXT4", StorageKind::Copy).await;
+}
