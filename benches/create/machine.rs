@@ -1,0 +1,64 @@
+//! Which machine it was.
+
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The value behind `key` in a file like `/proc/cpuinfo`.
+fn value(text: &str, key: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then(|| value.trim().to_owned())
+    })
+}
+
+/// Processor, cores, memory, kernel.
+pub(crate) fn describe() -> String {
+    let cpu = value(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into());
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let memory = value(&read("/proc/meminfo"), "MemTotal")
+        .and_then(|kb| kb.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or_else(|| "?".into(), |kb| format!("{:.0} GB", kb as f64 / f64::from(1 << 20)));
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("{cpu}, {cores} cores, {memory} of memory, Linux {}", kernel.trim())
+}
+
+/// The file system and its options that `path` is on.
+pub(crate) fn file_system(path: &Path) -> String {
+    let Ok(path) = path.canonicalize() else { return "unknown".into() };
+    let mounts = read("/proc/self/mounts");
+    let best = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.split(' ');
+            let (device, at) = (parts.next()?, parts.next()?);
+            let (kind, options) = (parts.next()?, parts.next()?);
+            path.starts_with(at).then_some((at.len(), device, kind, options))
+        })
+        .max_by_key(|(length, ..)| *length);
+    let Some((_, device, kind, options)) = best else { return "unknown".into() };
+    let device = if device.contains("loop") { "on a loop device" } else { "on a disk" };
+    // Some options name folders.
+    let options: Vec<&str> = options.split(',').filter(|o| !o.contains('/')).collect();
+    format!("{kind} {device} ({})", options.join(","))
+}
+
+/// Today, in UTC.
+pub(crate) fn today() -> String {
+    let seconds = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    // Days to a date, by H. Hinnant's algorithm.
+    let days = (seconds / 86_400) as i64 + 719_468;
+    let era = days.div_euclid(146_097);
+    let doe = days.rem_euclid(146_097);
+    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let month = (5 * doy + 2) / 153;
+    let day = doy - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}")
+}

@@ -1,0 +1,169 @@
+//! What a branch costs over the least that it could cost: `cargo bench -p velo-benches --bench create`.
+//!
+//! For each storage and size the same data is measured in one run, one sample of each in turn:
+//! - the *floor*: one bare clone call, one bare `postgres` on it with the settings that a branch
+//!   really has, one connection with the same authentication, until its first query is answered;
+//! - `Branch::create`, until its first query is answered by the same client code.
+//!
+//! ```text
+//! cargo bench -p velo-benches --bench create -- [--short | --long] [--sizes 40MB,1GB,5GB]
+//!     [--samples N] [--backends btrfs,reflink,copy] [--json FILE] [--write]
+//! ```
+//! Storages are measured in the folders that `VELO_TEST_BTRFS`, `VELO_TEST_XFS` and
+//! `VELO_TEST_EXT4` name; PostgreSQL is the newest of `VELO_TEST_PG` (`15=/…/bin 18=/…/bin`), else
+//! the one that Velo finds. `--short` is the fresh cluster with few samples; a copy is measured up
+//! to 1 GB unless `--long`. `--write` renews `benches/results/create.md`. A missed target is said,
+//! and is no failure.
+
+mod client;
+mod floor;
+mod machine;
+mod measure;
+mod report;
+
+use std::path::PathBuf;
+
+use velo_core::storage::StorageKind;
+
+/// Whatever went wrong.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// One storage to measure, and where.
+struct Backend {
+    kind: StorageKind,
+    var: &'static str,
+}
+
+const BACKENDS: [Backend; 3] = [
+    Backend { kind: StorageKind::Btrfs, var: "VELO_TEST_BTRFS" },
+    Backend { kind: StorageKind::Reflink, var: "VELO_TEST_XFS" },
+    Backend { kind: StorageKind::Copy, var: "VELO_TEST_EXT4" },
+];
+
+const GB: u64 = 1 << 30;
+
+/// What the command line says.
+struct Args {
+    sizes: Vec<u64>,
+    samples: usize,
+    backends: Vec<StorageKind>,
+    json: Option<PathBuf>,
+    write: bool,
+    short: bool,
+    long: bool,
+}
+
+impl Args {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut sizes, mut samples, mut backends) = (None, None, None);
+        let (mut json, mut write, mut short, mut long) = (None, false, false, false);
+        let mut args = args;
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
+            match arg.as_str() {
+                "--bench" => {} // cargo's
+                "--short" => short = true,
+                "--long" => long = true,
+                "--write" => write = true,
+                "--samples" => samples = Some(value()?.parse()?),
+                "--json" => json = Some(value()?.into()),
+                "--sizes" => {
+                    sizes = Some(value()?.split(',').map(size).collect::<Result<Vec<_>>>()?);
+                }
+                "--backends" => {
+                    let list = value()?;
+                    let kinds = list.split(',').map(str::parse).collect::<velo_core::Result<_>>();
+                    backends = Some(kinds?);
+                }
+                other => return Err(format!("unknown argument {other}").into()),
+            }
+        }
+        let mut sizes = sizes.unwrap_or_else(|| {
+            if short { vec![report::MB40] } else { vec![report::MB40, GB, 5 * GB] }
+        });
+        sizes.sort_unstable();
+        Ok(Self {
+            sizes,
+            samples: samples.unwrap_or(if short { 7 } else { 25 }).max(1),
+            backends: backends.unwrap_or_else(|| BACKENDS.iter().map(|b| b.kind).collect()),
+            json,
+            write,
+            short,
+            long,
+        })
+    }
+}
+
+fn size(text: &str) -> Result<u64> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "MB" => 1 << 20,
+        "GB" => GB,
+        other => return Err(format!("{text:?} is no size: {other:?} is not MB or GB").into()),
+    };
+    Ok(digits.parse::<u64>()? * unit)
+}
+
+/// The newest PostgreSQL of `VELO_TEST_PG`.
+fn postgres() -> Option<PathBuf> {
+    let list = std::env::var("VELO_TEST_PG").ok()?;
+    list.split_whitespace()
+        .filter_map(|item| {
+            let (major, dir) = item.split_once('=')?;
+            Some((major.parse::<u32>().ok()?, PathBuf::from(dir)))
+        })
+        .max()
+        .map(|(_, dir)| dir)
+}
+
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let args = Args::parse(std::env::args().skip(1))?;
+    // One thread, which lives as long as the process: bare servers end with it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let postgres = postgres();
+        let mut report = report::Report::new();
+        for backend in BACKENDS.iter().filter(|b| args.backends.contains(&b.kind)) {
+            let Some(folder) = std::env::var_os(backend.var).map(PathBuf::from) else {
+                report.skip(format!("{}: {} names no folder", backend.kind, backend.var));
+                continue;
+            };
+            let most = if backend.kind == StorageKind::Copy && !args.long { GB } else { u64::MAX };
+            let sizes: Vec<u64> = args.sizes.iter().copied().filter(|s| *s <= most).collect();
+            if sizes.len() < args.sizes.len() {
+                report.skip(format!("{}: over 1 GB only with --long", backend.kind));
+            }
+            let plan = measure::Plan {
+                kind: backend.kind,
+                folder,
+                postgres: postgres.clone(),
+                sizes,
+                samples: args.samples,
+                short: args.short,
+            };
+            measure::backend(&plan, &mut report).await?;
+        }
+        let text = report.render();
+        println!("{text}");
+        if let Some(path) = &args.json {
+            std::fs::write(path, format!("{:#}\n", report.json()))?;
+        }
+        if args.write {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/results/create.md");
+            std::fs::write(path, text)?;
+            eprintln!("wrote benches/results/create.md");
+        }
+        Ok(())
+    })
+}
