@@ -104,7 +104,7 @@ async fn all(plan: &Plan, base: &Path, config: &Config, report: &mut Report) -> 
                         let sample = floor.sample().await?;
                         row.floor(i > 0, sample.total, sample.clone);
                     } else {
-                        velo(&project, config, i > 0, &mut row).await?;
+                        velo(&project, i > 0, &mut row).await?;
                     }
                 }
             }
@@ -121,13 +121,13 @@ async fn all(plan: &Plan, base: &Path, config: &Config, report: &mut Report) -> 
             eprintln!("{backend}, {}: resets", label(size));
             resets(&project, &backend, size, report).await?;
         }
-        settled(config).await?;
+        project.finish_deletions().await?;
     }
     Ok(())
 }
 
 /// One branch, from the call to its first answer and to its end.
-async fn velo(project: &Project, config: &Config, counts: bool, row: &mut Row) -> Result<()> {
+async fn velo(project: &Project, counts: bool, row: &mut Row) -> Result<()> {
     let begun = Instant::now();
     let branch = Branch::create(project, BranchSpec::ephemeral()).await?;
     let created = begun.elapsed();
@@ -141,20 +141,9 @@ async fn velo(project: &Project, config: &Config, counts: bool, row: &mut Row) -
     if counts {
         row.velo(total, created, closed, &timings.steps);
     }
-    settled(config).await
-}
-
-/// Waits until nothing of a deletion goes on behind, so that it weighs on no other sample.
-async fn settled(config: &Config) -> Result<()> {
-    for _ in 0..10_000 {
-        let gone = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().contains("gone");
-        let entries = std::fs::read_dir(config.home().join("volumes"))?;
-        if !entries.flatten().any(gone) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    Err("a deleted volume is never gone".into())
+    // What is removed behind the caller must weigh on no other sample.
+    project.finish_deletions().await?;
+    Ok(())
 }
 
 /// Adds tables until the cluster has about `size` bytes.

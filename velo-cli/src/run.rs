@@ -50,7 +50,7 @@ async fn with_branch(args: Run, out: &Out) -> Result<u8> {
     };
     // Whatever the command did, its branch goes. What cannot be undone now the next `velo` undoes,
     // so it is told, but is not the command's failure.
-    if let Err(error) = branch.close().await {
+    if let Err(error) = discard(&project, branch).await {
         out.note(&format!("the throwaway branch is not gone yet: {error}"));
     }
     match ended {
@@ -63,6 +63,12 @@ async fn with_branch(args: Run, out: &Out) -> Result<u8> {
             })
         }
     }
+}
+
+/// Discards the branch with all of its files.
+async fn discard(project: &Project, branch: Branch) -> Result<()> {
+    branch.close().await?;
+    project.finish_deletions().await
 }
 
 /// Makes the branch. At a signal it is still finished, so that it can be undone completely; at a
@@ -86,7 +92,7 @@ async fn create(
     match (made, first) {
         (made, None) => Ok(made),
         (Ok(branch), Some(signal)) => {
-            let _ = branch.close().await;
+            let _ = discard(project, branch).await;
             Err(signal)
         }
         (Err(_), Some(signal)) => Err(signal),

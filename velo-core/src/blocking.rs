@@ -143,6 +143,14 @@ impl Project {
     pub fn delete(&self, force: bool) -> Result<()> {
         self.0.delete_call(force).wait()
     }
+
+    /// See [`crate::Project::finish_deletions`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_deletions(&self) -> Result<()> {
+        self.0.finish_deletions_call().wait()
+    }
 }
 
 impl ProjectBuilder {
@@ -249,9 +257,11 @@ impl Branch {
     }
 
     /// See [`crate::Branch::outgoing`].
-    #[must_use]
-    pub fn outgoing(&self) -> Vec<String> {
-        self.0.outgoing()
+    ///
+    /// # Errors
+    /// As there.
+    pub fn outgoing(&self) -> Result<Vec<String>> {
+        self.0.outgoing_call().wait()
     }
 
     /// See [`crate::Branch::info`].

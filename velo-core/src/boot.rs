@@ -9,8 +9,8 @@ use crate::id::Id;
 use crate::os_user::OsUser;
 use crate::postgres::control;
 use crate::postgres::scram::{self, Password};
-use crate::postgres::session::{Session, Target, ident, literal};
-use crate::postgres::{hba, readiness, settings, subscriptions};
+use crate::postgres::session::{Door, Session, Target, ident, literal};
+use crate::postgres::{collation, hba, readiness, settings, subscriptions};
 use crate::record::{BranchRecord, ProjectRecord};
 use crate::runtime::{InstanceRef, InstanceSpec, Lifeline, Runtime, StopMode};
 use crate::storage::Object;
@@ -36,13 +36,6 @@ pub(crate) struct Boot<'a> {
     pub(crate) doors: Doors,
     /// Whether the data is another cluster's that must be cut off from what it reached for.
     pub(crate) fresh_clone: bool,
-}
-
-/// What a server said about itself when it came up.
-#[derive(Debug, Clone)]
-pub(crate) struct Up {
-    /// What in it can still reach out to other servers.
-    pub(crate) outgoing: Vec<String>,
 }
 
 /// The folder of a server's files: `run/<id>`, with the socket in `run/<id>/s`.
@@ -145,7 +138,7 @@ impl Boot<'_> {
     }
 
     /// Brings the server up. On an error the caller stops whatever runs.
-    pub(crate) async fn run(&self, runtime: &dyn Runtime, op: &Op) -> Result<Up> {
+    pub(crate) async fn run(&self, runtime: &dyn Runtime, op: &Op) -> Result<()> {
         let storage = self.home.storage(self.project.storage)?;
         let location = storage.location(Object::Volume(self.volume));
         let data = location.host_path().to_path_buf();
@@ -194,8 +187,12 @@ impl Boot<'_> {
         let started = op.steps.run("start", runtime.start(spec)).await?;
         let target = self.target(&socket_dir);
         let limit = self.home.config.start_timeout;
+        let door = match self.doors {
+            Doors::Open => Door::Tcp(&self.branch.password),
+            Doors::OpenWhenReady | Doors::Private => Door::Socket,
+        };
         let ready =
-            op.steps.run("ready", readiness::wait(started, &data, target, limit, &op.cancel));
+            op.steps.run("ready", readiness::wait(started, &data, target, door, limit, &op.cancel));
         let session = match ready.await {
             Ok(session) => session,
             Err(error) if error.kind() == ErrorKind::Postgres => {
@@ -203,13 +200,13 @@ impl Boot<'_> {
             }
             Err(error) => return Err(error),
         };
-        let outgoing = op.steps.run("check", self.settle(&session, target)).await?;
+        op.steps.run("check", self.settle(&session, target)).await?;
         if self.doors == Doors::OpenWhenReady {
             run_dir.write("hba.conf", &files.hba(true), user)?;
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
             op.steps.run("open", self.opened()).await?;
         }
-        Ok(Up { outgoing })
+        Ok(())
     }
 
     /// Libraries to load where the parent's would act by themselves.
@@ -252,57 +249,40 @@ impl Boot<'_> {
     }
 
     /// Checks what must hold before anybody else gets in, and mends what can be mended.
-    async fn settle(&self, session: &Session, target: Target<'_>) -> Result<Vec<String>> {
-        let collations = if session.major >= 15 {
-            "(SELECT string_agg(datname, ', ') FROM pg_database WHERE datallowconn \
-               AND datcollversion IS NOT NULL \
-               AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid))"
-        } else {
-            "NULL"
-        };
+    async fn settle(&self, session: &Session, target: Target<'_>) -> Result<()> {
+        collation::check(session).await?;
+        if !session.by_password {
+            self.own_password(session).await?;
+        }
+        if self.fresh_clone
+            && !session.copy("look for subscriptions", "pg_subscription (oid)").await?.is_empty()
+        {
+            subscriptions::cut_off(session, target).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives Velo's role the branch's password, unless it has it or nothing can be written.
+    async fn own_password(&self, session: &Session) -> Result<()> {
+        let role = literal(&self.project.role);
         let row = session
             .row(
-                "look at itself",
+                "look at its role",
                 &format!(
-                    "SELECT (SELECT rolpassword FROM pg_authid WHERE rolname = current_user), \
-                     pg_is_in_recovery(), EXISTS (SELECT FROM pg_subscription), {collations}, \
-                     (SELECT string_agg(what, ',') FROM ( \
-                        SELECT 'foreign server ' || srvname AS what FROM pg_foreign_server \
-                        UNION ALL SELECT 'extension ' || extname FROM pg_extension \
-                          WHERE extname IN ('dblink', 'pg_net', 'http', 'citus', 'pglogical')) o)"
+                    "SELECT rolpassword, pg_is_in_recovery() FROM pg_authid WHERE rolname = {role}"
                 ),
             )
             .await?;
-        let text = |i: usize| row.get(i).cloned().flatten();
-        let flag = |i: usize| text(i).is_some_and(|v| v == "t");
-        if let Some(databases) = text(3) {
-            return Err(Error::new(
-                ErrorKind::Incompatible,
-                format!(
-                    "the collations of {databases} are of another version here: indexes on text may \
-                     be wrong"
-                ),
-            )
-            .with_hint(
-                "run it on the system it comes from, or there REINDEX and ALTER DATABASE … REFRESH \
-                 COLLATION VERSION after starting it with PostgreSQL's own tools",
-            ));
+        let value = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
+        if value(1) == "t" || scram::matches(&value(0), &self.branch.password) {
+            return Ok(());
         }
-        if !flag(1) {
-            let stored = text(0).unwrap_or_default();
-            if !scram::matches(&stored, &self.branch.password) {
-                if self.doors == Doors::Open {
-                    // Somebody changed the password of Velo's role in the parent. Velo's own is
-                    // written over it before anybody learns the URL.
-                    tracing::debug!("the password of the parent's role is not the recorded one");
-                }
-                set_password(session, &self.project.role, &self.branch.password).await?;
-            }
-            if self.fresh_clone && flag(2) {
-                subscriptions::cut_off(session, target).await?;
-            }
+        if self.doors == Doors::Open {
+            // Somebody changed it in the parent. Velo's own is written over it before anybody
+            // learns the URL.
+            tracing::debug!("the password of the parent's role is not the recorded one");
         }
-        Ok(text(4).map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default())
+        set_password(session, &self.project.role, &self.branch.password).await
     }
 
     /// Waits until the reloaded rules are in force. The postmaster reloads when the signal reaches

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::boot::{self, Boot, Doors, Up};
+use crate::boot::{self, Boot, Doors, RunDir};
 use crate::config::Config;
 use crate::create::{self, SourceRecord, vacant};
 use crate::cut::Cut;
@@ -15,11 +16,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id};
 use crate::lock::{Lock, Mode};
+use crate::postgres::outgoing;
+use crate::postgres::session::Target;
 use crate::project::{self, Project};
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord};
 use crate::runtime::{InstanceRef, RuntimeKind, Status, StopMode};
 use crate::snapshot::Snapshot;
 use crate::spec::{BranchSource, BranchSpec};
+use crate::state::Tx;
 use crate::storage::{Object, StorageKind, Usage};
 use crate::teardown;
 use crate::timings::Timings;
@@ -46,7 +50,6 @@ pub struct Branch(Arc<Inner>);
 struct Inner {
     project: Arc<project::Inner>,
     record: Mutex<BranchRecord>,
-    outgoing: Mutex<Vec<String>>,
     timings: Mutex<Timings>,
     /// Whether the drop of this discards the branch.
     discard: AtomicBool,
@@ -150,23 +153,21 @@ impl Branch {
         let project = project.0.clone();
         engine::call(move |op| async move {
             let home = Engine::get()?.home(&project.config).await?;
-            let made = create::create(&home, &project.record, &spec, &op).await?;
-            let discard = made.branch.ephemeral;
-            Ok(Self::of(&project, made.branch, made.up, op.steps.timings(), discard))
+            let branch = create::create(&home, &project.record, &spec, &op).await?;
+            let discard = branch.ephemeral;
+            Ok(Self::of(&project, branch, op.steps.timings(), discard))
         })
     }
 
     pub(crate) fn of(
         project: &Arc<project::Inner>,
         record: BranchRecord,
-        up: Option<Up>,
         timings: Timings,
         discard: bool,
     ) -> Self {
         Self(Arc::new(Inner {
             project: project.clone(),
             record: Mutex::new(record),
-            outgoing: Mutex::new(up.map(|up| up.outgoing).unwrap_or_default()),
             timings: Mutex::new(timings),
             discard: AtomicBool::new(discard),
             pid: std::process::id(),
@@ -268,12 +269,29 @@ impl Branch {
         self.0.timings.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// What in the branch's database can still reach out to other servers when a session asks it
-    /// to: foreign servers, and extensions such as `dblink`. Seen when the server was started by
-    /// this handle.
-    #[must_use]
-    pub fn outgoing(&self) -> Vec<String> {
-        self.0.outgoing.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    /// What in the branch's databases can still reach out to other servers when a session asks it
+    /// to: foreign servers, and extensions such as `dblink`. Its server is asked, and must run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Postgres`] if the server does not answer.
+    pub async fn outgoing(&self) -> Result<Vec<String>> {
+        self.outgoing_call().await
+    }
+
+    pub(crate) fn outgoing_call(&self) -> Call<Vec<String>> {
+        self.call(|branch, home, _| async move {
+            let record = branch.current(&home).await?;
+            let project = &branch.0.project.record;
+            let socket_dir = RunDir::of(&home, record.id).socket();
+            outgoing::list(Target {
+                socket_dir: &socket_dir,
+                port: record.port,
+                role: &project.role,
+                database: &project.database,
+                major: project.postgres.version.major,
+            })
+            .await
+        })
     }
 
     /// What is known of it now.
@@ -378,8 +396,8 @@ impl Branch {
             let project = &branch.0.project.record;
             let record = branch.current(&home).await?;
             let source = reset_source(&home, project, &record, target).await?;
-            let (record, up) = crate::reset::reset(&home, project, &record, &source, &op).await?;
-            branch.renewed(record, up, &op);
+            let record = crate::reset::reset(&home, project, &record, &source, &op).await?;
+            branch.renewed(record, &op);
             Ok(())
         })
     }
@@ -450,8 +468,10 @@ impl Branch {
         })
     }
 
-    /// Discards an ephemeral branch and waits until it is gone. A persistent branch is left as it
-    /// is: see [`delete`](Branch::delete).
+    /// Discards an ephemeral branch and waits until its server is gone. Its files are waited for a
+    /// few milliseconds at most; where a file system takes longer, they are removed behind the
+    /// caller, and [`Project::finish_deletions`] waits for them. A persistent branch is left as it is:
+    /// see [`delete`](Branch::delete).
     ///
     /// # Errors
     /// What could not be undone; the next `open` tries again.
@@ -466,7 +486,7 @@ impl Branch {
             if !discard {
                 return Ok(());
             }
-            discard_now(&home, &branch.0.project.record, branch.id(), &op).await
+            close_now(home, branch.0.project.record.clone(), branch.id(), &op).await
         })
     }
 
@@ -529,11 +549,8 @@ impl Branch {
         *self.0.record.lock().unwrap_or_else(|e| e.into_inner()) = record;
     }
 
-    fn renewed(&self, record: BranchRecord, up: Option<Up>, op: &Op) {
+    fn renewed(&self, record: BranchRecord, op: &Op) {
         self.remember(record);
-        if let Some(up) = up {
-            *self.0.outgoing.lock().unwrap_or_else(|e| e.into_inner()) = up.outgoing;
-        }
         *self.0.timings.lock().unwrap_or_else(|e| e.into_inner()) = op.steps.timings();
     }
 
@@ -574,19 +591,30 @@ impl Branch {
         if matches!(runtime.status(&instance).await?, Status::Running { .. }) {
             return Ok(());
         }
-        // Only its first start can find the parent's password and the parent's subscriptions in
-        // the data; a branch that was created stopped has not had it yet.
         let boot = Boot {
             home,
             project,
             branch: record,
             volume: record.volume,
             doors: Doors::OpenWhenReady,
-            fresh_clone: record.parent.is_some(),
+            fresh_clone: !record.settled,
         };
         match boot.run(&*runtime, op).await {
-            Ok(up) => {
-                self.renewed(record.clone(), Some(up), op);
+            Ok(()) => {
+                let id = record.id;
+                let record = match record.settled {
+                    true => record.clone(),
+                    false => {
+                        let settle = move |tx: &Tx<'_>| {
+                            tx.update(id, |branch: &mut BranchRecord| {
+                                branch.settled = true;
+                                Ok(())
+                            })
+                        };
+                        home.state().write_durable(settle).await?
+                    }
+                };
+                self.renewed(record, op);
                 Ok(())
             }
             Err(error) => {
@@ -660,6 +688,28 @@ impl Drop for Inner {
                 tracing::warn!(%error, branch = %id, "cannot discard a branch; the next open will");
             }
         });
+    }
+}
+
+/// How long the caller of a close waits for its files.
+const FILES: Duration = Duration::from_millis(4);
+
+/// Ends a branch under its lock. Its record stays until its files are gone, so that whoever finds it
+/// after a crash finishes it.
+async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id, op: &Op) -> Result<()> {
+    let lock = home.lock(id, Mode::Exclusive, "the branch", &op.cancel).await?;
+    op.steps.run("stop", teardown::end(&home, &project, id)).await?;
+    let pending = home.deletion().await;
+    let files = tokio::spawn(async move {
+        let gone = teardown::branch(&home, &project, id).await;
+        drop((lock, pending));
+        gone
+    });
+    match tokio::time::timeout(FILES, files).await {
+        Ok(gone) => gone.map_err(|e| {
+            Error::new(ErrorKind::Internal, "the removal of files panicked").with_source(e)
+        })?,
+        Err(_) => Ok(()),
     }
 }
 
@@ -741,7 +791,7 @@ fn subtree(
             subtree.push(branch.id);
         }
     }
-    let children = branches.iter().filter(|b| subtree[1..].contains(&b.id));
+    let children = branches.iter().filter(|b| subtree[1..].contains(&b.id) && !b.is_closed());
     let snapshots = named.iter().filter(|s| s.branch == branch.id);
     let dependents: Vec<String> = children
         .map(|b| format!("{}/{}", project.name, b.shown()))

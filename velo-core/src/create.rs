@@ -12,7 +12,7 @@
 //! A failure anywhere, or a caller who no longer waits, runs the one teardown. A killed process
 //! leaves `Creating` under a dead lease, which the next `open` of any process undoes.
 
-use crate::boot::{Boot, Doors, RunDir, Up, port_is_free};
+use crate::boot::{Boot, Doors, RunDir, port_is_free};
 use crate::cut::{Cut, From, Tools};
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
@@ -73,20 +73,13 @@ impl SourceRecord {
     }
 }
 
-/// A branch that was made.
-#[derive(Debug)]
-pub(crate) struct Made {
-    pub(crate) branch: BranchRecord,
-    pub(crate) up: Option<Up>,
-}
-
 /// Creates a branch.
 pub(crate) async fn create(
     home: &Home,
     project: &ProjectRecord,
     spec: &BranchSpec,
     op: &Op,
-) -> Result<Made> {
+) -> Result<BranchRecord> {
     let name = spec.check()?;
     let planned = op.steps.run("record", record(home, project, spec, name.as_ref(), op)).await;
     let (mut branch, source) = match planned {
@@ -101,11 +94,11 @@ pub(crate) async fn create(
     };
     let made = fill(home, project, &mut branch, &source, spec.start, op).await;
     let done = match made {
-        Ok((cut, up)) => commit(home, branch.clone(), cut, op).await.map(|b| (b, up)),
+        Ok(cut) => commit(home, branch.clone(), cut, spec.start, op).await,
         Err(error) => Err(error),
     };
     match done {
-        Ok((branch, up)) => Ok(Made { branch, up }),
+        Ok(branch) => Ok(branch),
         Err(error) => match teardown::branch(home, project, branch.id).await {
             Ok(()) => Err(error),
             Err(cleanup) => Err(error.with_cleanup(cleanup)),
@@ -162,6 +155,7 @@ async fn record(
                 wanted: spec.start,
                 settings: spec.settings,
                 cut: None,
+                settled: false,
                 created_at: now(),
                 timings: Timings::default(),
             };
@@ -195,7 +189,7 @@ async fn fill(
     source: &SourceRecord,
     start: bool,
     op: &Op,
-) -> Result<(Cut, Option<Up>)> {
+) -> Result<Cut> {
     op.cancel.check()?;
     let storage = home.storage(project.storage)?;
     let volume = Object::Volume(branch.volume);
@@ -214,13 +208,12 @@ async fn fill(
     };
     if !start {
         sync.await?;
-        return Ok((cut, None));
+        return Ok(cut);
     }
-    let up = tokio::join!(start_fresh(home, project, branch, source, op), sync);
-    up.1?;
-    let (port, up) = up.0?;
-    branch.port = port;
-    Ok((cut, Some(up)))
+    let (port, synced) = tokio::join!(start_fresh(home, project, branch, source, op), sync);
+    synced?;
+    branch.port = port?;
+    Ok(cut)
 }
 
 /// Steps 3 to 5: clones `source` into `target`, whose record exists, as it is now.
@@ -231,7 +224,7 @@ pub(crate) async fn clone_source(
     target: Object,
     op: &Op,
 ) -> Result<Cut> {
-    room(home)?;
+    room(home).await?;
     let storage = home.storage(project.storage)?;
     let runtime = home.runtime(project.runtime)?;
     let tools = Tools { storage: &*storage, runtime: &*runtime };
@@ -274,11 +267,18 @@ pub(crate) async fn clone_source(
 /// looked at before.
 const ROOM: u64 = 48 << 20;
 
-fn room(home: &Home) -> Result<()> {
+async fn room(home: &Home) -> Result<()> {
     let path = home.config.home();
-    let fs = rustix::fs::statvfs(path)
-        .map_err(|e| Error::io(format!("look at the free space of {}", path.display()), e))?;
-    let free = fs.f_bavail * fs.f_frsize;
+    let free = || match rustix::fs::statvfs(path) {
+        Ok(fs) => Ok(fs.f_bavail * fs.f_frsize),
+        Err(e) => Err(Error::io(format!("look at the free space of {}", path.display()), e)),
+    };
+    if free()? >= ROOM {
+        return Ok(());
+    }
+    // What was closed a moment ago may still be on its way out.
+    home.finish_deletions().await;
+    let free = free()?;
     if free >= ROOM {
         return Ok(());
     }
@@ -301,7 +301,7 @@ async fn start_fresh(
     branch: &BranchRecord,
     source: &SourceRecord,
     op: &Op,
-) -> Result<(u16, Up)> {
+) -> Result<u16> {
     let runtime = home.runtime(project.runtime)?;
     let mut branch = branch.clone();
     for attempt in 1.. {
@@ -315,7 +315,7 @@ async fn start_fresh(
             fresh_clone: true,
         };
         match boot.run(&*runtime, op).await {
-            Ok(up) => return Ok((branch.port, up)),
+            Ok(()) => return Ok(branch.port),
             Err(error)
                 if attempt < PORT_TRIES
                     && error.kind() == ErrorKind::Conflict
@@ -340,7 +340,13 @@ async fn start_fresh(
 }
 
 /// Step 7.
-async fn commit(home: &Home, made: BranchRecord, cut: Cut, op: &Op) -> Result<BranchRecord> {
+async fn commit(
+    home: &Home,
+    made: BranchRecord,
+    cut: Cut,
+    started: bool,
+    op: &Op,
+) -> Result<BranchRecord> {
     op.cancel.check()?;
     let ephemeral = made.ephemeral;
     let timings = op.steps.timings();
@@ -359,6 +365,7 @@ async fn commit(home: &Home, made: BranchRecord, cut: Cut, op: &Op) -> Result<Br
                 branch.lease = None;
             }
             branch.cut = Some(cut.clone());
+            branch.settled = started;
             branch.timings = timings;
             Ok(())
         })

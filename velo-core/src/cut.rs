@@ -3,7 +3,7 @@
 //! | source | storage | how | at the clone's start |
 //! |---|---|---|---|
 //! | a snapshot, or a server that is stopped | any | as it is | no recovery after a clean stop |
-//! | running | cuts in order (ZFS) | `CHECKPOINT`, one clone | crash recovery over a short WAL |
+//! | running | cuts in order (ZFS) | `CHECKPOINT` unless one is recent, one clone | crash recovery over a short WAL |
 //! | running with `fsync` and `full_page_writes` | cuts what is synced (btrfs) | the same | the same |
 //! | running with either off | cuts what is synced (btrfs) | backup mode around the clone | recovery from the label |
 //! | running | file by file (reflink, copy) | backup mode around the clone | recovery from the label |
@@ -36,7 +36,7 @@ pub enum Method {
     Stopped,
     /// The source had crashed: its clones recover as it would.
     Crashed,
-    /// One cut of a running server after a checkpoint: clones recover over a short WAL.
+    /// One cut of a running server soon after a checkpoint: clones recover over a short WAL.
     Checkpoint,
     /// Backup mode around the clone: clones recover from the label.
     Backup,
@@ -163,12 +163,29 @@ impl Tools<'_> {
         if whole {
             self.by_checkpoint(session, source, target, server.major, op).await
         } else {
-            self.by_backup(session, source, target, server.major, op).await
+            // Clones of this kind take milliseconds, in which hardly ever a checkpoint of somebody
+            // else's recycles the WAL that they need; then all of it is done again, with a slot
+            // that forbids it. A copy takes as long as it takes.
+            let quick = self.storage.capability().copy_on_write;
+            if quick
+                && let Some(cut) =
+                    self.by_backup(&session, false, source, target, server.major, op).await?
+            {
+                return Ok(cut);
+            }
+            if quick {
+                tracing::debug!("a checkpoint recycled WAL that the clone needs: once more");
+                self.discard(target).await?;
+            }
+            let cut = self.by_backup(&session, true, source, target, server.major, op).await?;
+            cut.ok_or_else(|| {
+                Error::new(ErrorKind::Postgres, "the server recycled WAL that its slot keeps")
+            })
         }
     }
 
-    /// One cut of all files. The checkpoint is not what makes it consistent; it keeps the clone's
-    /// recovery short, and flushes what asynchronous commits have not.
+    /// One cut of all files. A checkpoint is not what makes it consistent; it keeps the clone's
+    /// recovery short. What asynchronous commits have acknowledged must be on disk, though.
     async fn by_checkpoint(
         &self,
         session: Session,
@@ -177,51 +194,73 @@ impl Tools<'_> {
         major: u32,
         op: &Op,
     ) -> Result<Cut> {
-        let lsn = op
-            .steps
-            .run("checkpoint", async {
-                session.execute("write a checkpoint", "CHECKPOINT").await?;
-                session.value("say where its WAL ends", "SELECT pg_current_wal_insert_lsn()").await
-            })
-            .await?
-            .parse()?;
+        let wal = Wal::of(&session).await?;
+        if wal.to_replay() > RECENT {
+            let checkpoint = session.execute("write a checkpoint", "CHECKPOINT");
+            op.steps.run("checkpoint", checkpoint).await?;
+        } else if !wal.is_flushed() {
+            // The commit of this waits until all WAL before it is on disk.
+            let flush = "SELECT pg_logical_emit_message(true, 'velo', '')";
+            op.steps.run("flush", session.execute("flush its WAL", flush)).await?;
+        }
         drop(session);
         let spec = CloneSpec::new(source, target.id()).skip(&SKIP).live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let control = self.control(target)?;
-        Ok(cut(Method::Checkpoint, lsn, &control, major, false))
+        Ok(cut(Method::Checkpoint, wal.end, &control, major, false))
     }
 
-    /// Files of different moments, and the WAL that makes them one.
+    /// Files of different moments, and the WAL that makes them one. `None`, with the clone to be
+    /// discarded, if some of that WAL is not there any more, which it always is with a slot.
     async fn by_backup(
         &self,
-        session: Session,
+        session: &Session,
+        slot: bool,
         source: Object,
         target: Object,
         major: u32,
         op: &Op,
-    ) -> Result<Cut> {
-        let backup = op.steps.run("checkpoint", Backup::begin(session)).await?;
+    ) -> Result<Option<Cut>> {
+        let backup = op.steps.run("checkpoint", Backup::begin(session, slot)).await?;
         let spec =
             CloneSpec::new(source, target.id()).skip(&SKIP).skip(&["pg_wal/*"]).live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let control = self.whole_control(source, target).await?;
         let finished = op.steps.run("stop backup", backup.finish()).await?;
-        let mut ops: Vec<FileOp> = finished
+        let segments: Vec<String> = finished
             .first
             .names_until(finished.stop, control.wal_segment_size)
             .into_iter()
-            .map(|name| {
-                let path = format!("pg_wal/{name}");
-                FileOp::CloneFile { source, from: path.clone(), to: path }
-            })
+            .map(|name| format!("pg_wal/{name}"))
+            .collect();
+        // A segment loses its name before it is recycled or removed, and no later one gets it: as
+        // long as the name is there, so was its content when it was copied a moment ago.
+        let location = self.storage.location(source);
+        let all_there = || {
+            segments.iter().all(|path| location.host_path().join(path).symlink_metadata().is_ok())
+        };
+        if !all_there() {
+            return Ok(None);
+        }
+        let mut ops: Vec<FileOp> = segments
+            .iter()
+            .map(|path| FileOp::CloneFile { source, from: path.clone(), to: path.clone() })
             .collect();
         ops.push(FileOp::Write { path: "backup_label".into(), content: finished.label.into() });
-        op.steps.run("wal", self.storage.edit(target, ops)).await?;
-        // Until here the slot kept somebody else's checkpoint from recycling those segments.
-        drop(backup);
+        let copied = op.steps.run("wal", self.storage.edit(target, ops)).await;
+        if !all_there() {
+            return Ok(None);
+        }
+        copied?;
         let in_recovery = self.unfollow(target).await?;
-        Ok(cut(Method::Backup, finished.stop, &control, major, in_recovery))
+        Ok(Some(cut(Method::Backup, finished.stop, &control, major, in_recovery)))
+    }
+
+    async fn discard(&self, target: Object) -> Result<()> {
+        match target {
+            Object::Volume(id) => self.storage.destroy_volume(id).await,
+            Object::Snapshot(id) => self.storage.destroy_snapshot(id).await,
+        }
     }
 
     async fn place(&self, target: Object, spec: CloneSpec, op: &Op) -> Result<()> {
@@ -264,6 +303,42 @@ impl Tools<'_> {
             )
             .await?;
         Ok(true)
+    }
+}
+
+/// How much WAL a clone may have to replay without a checkpoint of its own: a few milliseconds.
+const RECENT: u64 = 256 << 10;
+
+/// Where a running server's WAL stands.
+struct Wal {
+    /// The last checkpoint's redo point: where recovery would begin.
+    redo: Lsn,
+    /// What is on disk.
+    flushed: Lsn,
+    /// What there is.
+    end: Lsn,
+}
+
+impl Wal {
+    async fn of(session: &Session) -> Result<Self> {
+        let row = session
+            .row(
+                "say where its WAL ends",
+                "SELECT redo_lsn, pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn() \
+                 FROM pg_control_checkpoint()",
+            )
+            .await?;
+        let lsn = |i: usize| row.get(i).cloned().flatten().unwrap_or_default().parse::<Lsn>();
+        Ok(Self { redo: lsn(0)?, flushed: lsn(1)?, end: lsn(2)? })
+    }
+
+    /// In bytes.
+    fn to_replay(&self) -> u64 {
+        self.end.0.saturating_sub(self.redo.0)
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.flushed >= self.end
     }
 }
 

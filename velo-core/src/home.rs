@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+
 use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,6 +49,8 @@ struct Shared {
     runtimes: Mutex<HashMap<RuntimeKind, Arc<dyn Runtime>>>,
     lease: Mutex<Option<Arc<Lease>>>,
     next_port: std::sync::atomic::AtomicU32,
+    /// Read as long as files are removed behind a caller.
+    deletions: Arc<RwLock<()>>,
 }
 
 impl Home {
@@ -72,6 +76,7 @@ impl Home {
                     runtimes: Mutex::default(),
                     lease: Mutex::default(),
                     next_port: spread.into(),
+                    deletions: Arc::default(),
                 }),
             })
         })
@@ -159,6 +164,16 @@ impl Home {
         cancel: &Cancel,
     ) -> Result<Lock> {
         Lock::take(&self.lock_path(&id.to_string()), mode, LOCK_WAIT, what, cancel).await
+    }
+
+    /// Held as long as files are removed behind a caller.
+    pub(crate) async fn deletion(&self) -> OwnedRwLockReadGuard<()> {
+        self.shared.deletions.clone().read_owned().await
+    }
+
+    /// Waits until this process removes no files behind a caller.
+    pub(crate) async fn finish_deletions(&self) {
+        drop(self.shared.deletions.write().await);
     }
 
     /// The folder of a server's files.

@@ -2,10 +2,12 @@
 
 pub(crate) mod backup;
 pub mod binaries;
+pub(crate) mod collation;
 pub(crate) mod control;
 pub(crate) mod hba;
 pub mod install;
 pub mod lsn;
+pub(crate) mod outgoing;
 pub(crate) mod readiness;
 pub(crate) mod scram;
 pub(crate) mod session;

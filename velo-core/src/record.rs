@@ -102,11 +102,20 @@ pub(crate) struct BranchRecord {
     /// Settings the caller gave for its server.
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) cut: Option<Cut>,
+    /// Whether a server has run on its volume, so that nothing in it is the parent's any more: the
+    /// password is the branch's own, and what subscriptions there are are its own too.
+    #[serde(default)]
+    pub(crate) settled: bool,
     pub(crate) created_at: u64,
     pub(crate) timings: Timings,
 }
 
 impl BranchRecord {
+    /// Whether it was closed, and only its files are left.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ephemeral && self.phase == Phase::Deleting
+    }
+
     /// What people call it: its name, or its label and the end of its id.
     pub(crate) fn shown(&self) -> String {
         match (&self.name, &self.label) {

@@ -6,7 +6,7 @@
 //! that is killed in between leaves the phase `Resetting`, and whoever finds it starts the volume
 //! that the record names and destroys the other.
 
-use crate::boot::{self, Boot, Doors, RunDir, Up};
+use crate::boot::{self, Boot, Doors, RunDir};
 use crate::create::{SourceRecord, clone_source};
 use crate::cut::Cut;
 use crate::engine::Op;
@@ -19,14 +19,14 @@ use crate::runtime::{InstanceRef, Status, StopMode};
 use crate::storage::Object;
 use crate::teardown;
 
-/// Renews `branch` from `source`. Returns the new record, and what the server said.
+/// Renews `branch` from `source`. Returns the new record.
 pub(crate) async fn reset(
     home: &Home,
     project: &ProjectRecord,
     branch: &BranchRecord,
     source: &SourceRecord,
     op: &Op,
-) -> Result<(BranchRecord, Option<Up>)> {
+) -> Result<BranchRecord> {
     let shown = format!("the branch {}", branch.shown());
     let _lock = home.lock(branch.id, Mode::Exclusive, &shown, &op.cancel).await?;
     op.cancel.check()?;
@@ -79,7 +79,7 @@ async fn renew(
     new: Id,
     source: &SourceRecord,
     op: &Op,
-) -> Result<(BranchRecord, Option<Up>)> {
+) -> Result<BranchRecord> {
     let runtime = home.runtime(project.runtime)?;
     let storage = home.storage(project.storage)?;
     let cut = clone_source(home, project, source, Object::Volume(new), op).await?;
@@ -95,10 +95,10 @@ async fn renew(
             doors: Doors::Private,
             fresh_clone: true,
         };
-        let up = op.steps.run("rehearse", rehearsal.run(&*runtime, op)).await;
+        let came_up = op.steps.run("rehearse", rehearsal.run(&*runtime, op)).await;
         let stopped = boot::stop(home, project, old.id, new, StopMode::Fast).await;
         RunDir::of(home, new).remove()?;
-        up?;
+        came_up?;
         stopped?;
         if !old.ephemeral {
             op.steps.run("sync", storage.sync(Object::Volume(new))).await?;
@@ -111,8 +111,8 @@ async fn renew(
     let running = matches!(runtime.status(&instance).await?, Status::Running { .. });
     let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
-    let branch = point(home, old, new, Some(cut)).await?;
-    let up = if running {
+    let branch = point(home, old, new, Some(cut), true).await?;
+    if running {
         let last = Op { cancel: Default::default(), steps: op.steps.clone() };
         let boot = Boot {
             home,
@@ -122,19 +122,14 @@ async fn renew(
             doors: Doors::Open,
             fresh_clone: true,
         };
-        match boot.run(&*runtime, &last).await {
-            Ok(up) => Some(up),
-            Err(error) => {
-                boot::stop(home, project, old.id, new, StopMode::Immediate).await?;
-                point(home, old, old.volume, old.cut.clone()).await?;
-                return Err(error);
-            }
+        if let Err(error) = boot.run(&*runtime, &last).await {
+            boot::stop(home, project, old.id, new, StopMode::Immediate).await?;
+            point(home, old, old.volume, old.cut.clone(), old.settled).await?;
+            return Err(error);
         }
-    } else {
-        None
-    };
+    }
     teardown::volume(home, project, old.volume).await?;
-    Ok((ready(home, old.id).await?, up))
+    ready(home, old.id).await
 }
 
 /// The record names `volume` from now on.
@@ -143,6 +138,7 @@ async fn point(
     old: &BranchRecord,
     volume: Id,
     cut: Option<Cut>,
+    settled: bool,
 ) -> Result<BranchRecord> {
     let id = old.id;
     home.state()
@@ -150,6 +146,7 @@ async fn point(
             tx.update(id, |branch: &mut BranchRecord| {
                 branch.volume = volume;
                 branch.cut = cut;
+                branch.settled = settled;
                 Ok(())
             })
         })

@@ -30,8 +30,12 @@ impl Errors {
     }
 }
 
-/// Undoes a branch, whatever of it exists. Missing is fine.
-pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+/// Marks a branch as one that goes, and stops whatever runs of it. Missing is fine.
+pub(crate) async fn end(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+) -> Result<Option<(BranchRecord, Vec<VolumeRecord>)>> {
     let lease = home.lease()?;
     let found = home
         .state()
@@ -53,18 +57,21 @@ pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Resu
             Ok(Some((branch, volumes)))
         })
         .await?;
-    let Some((branch, volumes)) = found else {
-        return Ok(());
-    };
-
     let mut errors = Errors::default();
-    for volume in &volumes {
+    for volume in found.iter().flat_map(|(_, volumes)| volumes) {
         errors.note(boot::stop(home, project, id, volume.id, StopMode::Immediate).await);
     }
-    if errors.0.is_some() {
-        // A server that still runs must keep its files, or nobody could name it any more.
-        return errors.result();
-    }
+    errors.result()?;
+    Ok(found)
+}
+
+/// Undoes a branch, whatever of it exists. Missing is fine.
+pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    // A server that still runs must keep its files, or nobody could name it any more.
+    let Some((branch, volumes)) = end(home, project, id).await? else {
+        return Ok(());
+    };
+    let mut errors = Errors::default();
     for volume in &volumes {
         errors.note(self::volume(home, project, volume.id).await);
         errors.note(RunDir::of(home, volume.id).remove());

@@ -104,7 +104,7 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
         blocking::Branch::create(&project, spec)?
     };
     let info = branch.info()?;
-    let (timings, outgoing) = (branch.timings(), branch.outgoing());
+    let (timings, outgoing) = (branch.timings(), outgoing(&branch, &info)?);
     out.result(
         || {
             let mut value = whole(&branch, &info);
@@ -126,6 +126,11 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
     );
     warn_outgoing(&outgoing, out);
     Ok(())
+}
+
+/// What of the parent's data can still reach out, which only a server that runs can tell.
+fn outgoing(branch: &blocking::Branch, info: &BranchInfo) -> Result<Vec<String>> {
+    if info.state == State::Running { branch.outgoing() } else { Ok(Vec::new()) }
 }
 
 /// What of the parent's data can still reach out is the user's to know.
@@ -297,7 +302,7 @@ fn change(
     }
     let took: Duration = begun.elapsed();
     let info = branch.info()?;
-    let (mut timings, outgoing) = (branch.timings(), branch.outgoing());
+    let (mut timings, outgoing) = (branch.timings(), outgoing(&branch, &info)?);
     timings.total = took;
     out.result(
         || {

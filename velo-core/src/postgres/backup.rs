@@ -1,9 +1,9 @@
 //! Backup mode: what makes a copy of a running server's files, each of another moment, whole.
 //!
 //! Between start and stop PostgreSQL logs the whole of every page it changes, so replaying the WAL
-//! in between mends whatever the copy caught half-way. A temporary slot keeps that WAL from being
-//! recycled by somebody else's checkpoint. Both end with the session, so a branching process that
-//! is killed leaves nothing behind.
+//! in between mends whatever the copy caught half-way. Without a slot that WAL may be recycled by
+//! somebody else's checkpoint. Backup mode and the temporary slot end with the session, so a
+//! branching process that is killed leaves nothing behind.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -11,8 +11,8 @@ use crate::postgres::lsn::Lsn;
 use crate::postgres::session::Session;
 
 /// A backup that has begun.
-pub(crate) struct Backup {
-    session: Session,
+pub(crate) struct Backup<'a> {
+    session: &'a Session,
 }
 
 /// What a backup's end says.
@@ -26,33 +26,37 @@ pub(crate) struct Finished {
     pub(crate) stop: Lsn,
 }
 
-impl Backup {
-    /// Begins a backup. The server writes a checkpoint at once.
-    pub(crate) async fn begin(session: Session) -> Result<Self> {
-        let slot = format!("velo_{}", Id::generate().to_string().to_lowercase());
-        session
-            .execute(
-                "keep its WAL for the time of a backup",
-                &format!("SELECT pg_create_physical_replication_slot('{slot}', true, true)"),
-            )
-            .await
-            .map_err(|e| {
-                e.with_hint(
-                    "branching a running server on this storage needs wal_level of at least \
-                     replica and a free replication slot; or stop the branch first",
+impl<'a> Backup<'a> {
+    /// Begins a backup; with `slot` its WAL is kept until the session ends. The server writes a
+    /// checkpoint at once.
+    pub(crate) async fn begin(session: &'a Session, slot: bool) -> Result<Self> {
+        if slot {
+            let name = format!("velo_{}", Id::generate().to_string().to_lowercase());
+            session
+                .execute(
+                    "keep its WAL for the time of a backup",
+                    &format!("SELECT pg_create_physical_replication_slot('{name}', true, true)"),
                 )
-            })?;
+                .await
+                .map_err(|e| {
+                    e.with_hint("it needs a free replication slot; or stop the branch first")
+                })?;
+        }
         let start = if session.major >= 15 {
             "SELECT pg_backup_start('velo', true)"
         } else {
             "SELECT pg_start_backup('velo', true, false)"
         };
-        session.execute("begin a backup", start).await?;
+        session.execute("begin a backup", start).await.map_err(|e| {
+            e.with_hint(
+                "branching a running server this way needs wal_level of at least replica; or stop \
+                 the branch first",
+            )
+        })?;
         Ok(Self { session })
     }
 
-    /// Ends it. The slot, and with it the WAL that the copy needs, stays until `self` is dropped:
-    /// copy that WAL first.
+    /// Ends it. Copy the WAL that it names while the session is open: the slot ends with it.
     pub(crate) async fn finish(&self) -> Result<Finished> {
         // Waiting for the archive could hang for ever on a broken one, and nothing here needs it.
         let stop = if self.session.major >= 15 {

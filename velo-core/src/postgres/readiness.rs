@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::session::{Attempt, Session, Target};
+use crate::postgres::session::{Attempt, Door, Session, Target};
 use crate::runtime::Started;
 
 /// The slow look.
@@ -31,6 +31,7 @@ pub(crate) async fn wait(
     mut started: Started,
     data: &Path,
     target: Target<'_>,
+    door: Door<'_>,
     limit: Duration,
     cancel: &Cancel,
 ) -> Result<Session> {
@@ -39,7 +40,7 @@ pub(crate) async fn wait(
     loop {
         let mut last = None;
         if says_ready(data) {
-            match cancel.guard(Session::attempt(target)).await? {
+            match cancel.guard(Session::attempt(target, door)).await? {
                 Attempt::Connected(session) => return Ok(session),
                 Attempt::NotYet(error) => last = Some(error),
                 Attempt::Failed(error) => return Err(error),

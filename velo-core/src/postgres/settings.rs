@@ -77,6 +77,8 @@ const EPHEMERAL: &[(&str, &str, u32, &str)] = &[
     ("shared_buffers", "16MB", 14, "idle branches are many; the kernel caches their files"),
     ("huge_pages", "off", 14, "they could not be shared out among many"),
     ("io_method", "sync", 18, "no worker processes: less memory, and a faster start"),
+    ("io_max_concurrency", "1", 18, "with io_method=sync nothing uses more, and each takes shared memory"),
+    ("autovacuum_worker_slots", "3", 18, "each takes shared memory; three work unless told otherwise"),
     ("max_wal_size", "256MB", 14, "a branch that nobody keeps need not hold much WAL"),
     ("min_wal_size", "32MB", 14, "the same"),
 ];
