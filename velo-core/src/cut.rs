@@ -145,23 +145,15 @@ impl Tools<'_> {
             .run("connect", Session::connect(server))
             .await
             .map_err(|e| e.with_hint("is the server that is branched still starting?"))?;
-        let facts = session
-            .row(
-                "look at the server to be branched",
-                "SELECT pg_is_in_recovery(), current_setting('fsync'), \
-                        current_setting('full_page_writes')",
-            )
-            .await?;
-        let on = |i: usize| matches!(facts.get(i), Some(Some(v)) if v == "on" || v == "t");
-        let (in_recovery, synced) = (on(0), on(1) && on(2));
+        let facts = Facts::of(&session).await?;
         let whole = match self.storage.capability().cut {
-            _ if in_recovery => false,
+            _ if facts.in_recovery => false,
             CutKind::Ordered => true,
-            CutKind::Synced => synced,
+            CutKind::Synced => facts.synced,
             CutKind::FileByFile => false,
         };
         if whole {
-            self.by_checkpoint(session, source, target, server.major, op).await
+            self.by_checkpoint(session, &facts, source, target, server.major, op).await
         } else {
             // Clones of this kind take milliseconds, in which hardly ever a checkpoint of somebody
             // else's recycles the WAL that they need; then all of it is done again, with a slot
@@ -189,16 +181,17 @@ impl Tools<'_> {
     async fn by_checkpoint(
         &self,
         session: Session,
+        facts: &Facts,
         source: Object,
         target: Object,
         major: u32,
         op: &Op,
     ) -> Result<Cut> {
-        let wal = Wal::of(&session).await?;
-        if wal.to_replay() > RECENT {
+        let redo = self.control(source)?.redo;
+        if facts.end.0.saturating_sub(redo.0) > RECENT {
             let checkpoint = session.execute("write a checkpoint", "CHECKPOINT");
             op.steps.run("checkpoint", checkpoint).await?;
-        } else if !wal.is_flushed() {
+        } else if facts.flushed < facts.end {
             // The commit of this waits until all WAL before it is on disk.
             let flush = "SELECT pg_logical_emit_message(true, 'velo', '')";
             op.steps.run("flush", session.execute("flush its WAL", flush)).await?;
@@ -207,7 +200,7 @@ impl Tools<'_> {
         let spec = CloneSpec::new(source, target.id()).skip(&SKIP).live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let control = self.control(target)?;
-        Ok(cut(Method::Checkpoint, wal.end, &control, major, false))
+        Ok(cut(Method::Checkpoint, facts.end, &control, major, false))
     }
 
     /// Files of different moments, and the WAL that makes them one. `None`, with the clone to be
@@ -309,36 +302,37 @@ impl Tools<'_> {
 /// How much WAL a clone may have to replay without a checkpoint of its own: a few milliseconds.
 const RECENT: u64 = 256 << 10;
 
-/// Where a running server's WAL stands.
-struct Wal {
-    /// The last checkpoint's redo point: where recovery would begin.
-    redo: Lsn,
-    /// What is on disk.
+/// What a running server says of itself.
+struct Facts {
+    in_recovery: bool,
+    /// Whether it syncs its WAL before its data, and logs whole pages.
+    synced: bool,
+    /// What of its WAL is on disk.
     flushed: Lsn,
-    /// What there is.
+    /// What there is of its WAL.
     end: Lsn,
 }
 
-impl Wal {
+impl Facts {
     async fn of(session: &Session) -> Result<Self> {
         let row = session
             .row(
-                "say where its WAL ends",
-                "SELECT redo_lsn, pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn() \
-                 FROM pg_control_checkpoint()",
+                "look at the server to be branched",
+                "SELECT pg_is_in_recovery(), current_setting('fsync'), \
+                        current_setting('full_page_writes'), \
+                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END, \
+                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END",
             )
             .await?;
-        let lsn = |i: usize| row.get(i).cloned().flatten().unwrap_or_default().parse::<Lsn>();
-        Ok(Self { redo: lsn(0)?, flushed: lsn(1)?, end: lsn(2)? })
-    }
-
-    /// In bytes.
-    fn to_replay(&self) -> u64 {
-        self.end.0.saturating_sub(self.redo.0)
-    }
-
-    fn is_flushed(&self) -> bool {
-        self.flushed >= self.end
+        let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
+        let in_recovery = text(0) == "t";
+        let lsn = |i: usize| if in_recovery { Ok(Lsn(0)) } else { text(i).parse() };
+        Ok(Self {
+            in_recovery,
+            synced: text(1) == "on" && text(2) == "on",
+            flushed: lsn(3)?,
+            end: lsn(4)?,
+        })
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct ControlFile {
     state: u32,
     /// Where the last checkpoint record is.
     pub(crate) checkpoint: Lsn,
+    /// Where recovery from it begins.
+    pub(crate) redo: Lsn,
     pub(crate) timeline: u32,
     /// The next transaction id, with its epoch above 32 bits.
     pub(crate) next_xid: u64,
@@ -98,6 +100,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ControlFile> {
         system_identifier: u64_at(0)?,
         state: u32_at(16)?,
         checkpoint: Lsn(u64_at(32)?),
+        redo: Lsn(u64_at(40)?),
         timeline: u32_at(48)?,
         next_xid: u64_at(64)?,
         oldest_active_xid: u32_at(120)?,

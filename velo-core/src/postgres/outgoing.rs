@@ -1,0 +1,36 @@
+//! What in a branch can still reach other servers when a session asks it to.
+
+use crate::error::Result;
+use crate::postgres::session::{Session, Target};
+
+/// Extensions through which a session can reach other servers.
+const EXTENSIONS: [&str; 5] = ["dblink", "pg_net", "http", "citus", "pglogical"];
+
+/// The foreign servers and such extensions of every database that takes connections.
+pub(crate) async fn list(target: Target<'_>) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let databases = Session::connect(target)
+        .await?
+        .rows(
+            "list its databases",
+            "SELECT datname FROM pg_database WHERE datallowconn ORDER BY datname",
+        )
+        .await?;
+    for database in databases.into_iter().flatten().flatten() {
+        let session = Session::connect(Target { database: &database, ..target }).await?;
+        let column = async |sql: &str| {
+            let rows = session.rows("look for what reaches out", sql).await?;
+            Result::Ok(rows.into_iter().flatten().flatten().collect::<Vec<_>>())
+        };
+        let servers = column("SELECT srvname FROM pg_foreign_server ORDER BY srvname").await?;
+        let extensions = column("SELECT extname FROM pg_extension ORDER BY extname").await?;
+        let all = servers.iter().map(|server| format!("foreign server {server}")).chain(
+            extensions
+                .iter()
+                .filter(|extension| EXTENSIONS.contains(&extension.as_str()))
+                .map(|extension| format!("extension {extension}")),
+        );
+        found.extend(all.map(|what| format!("{what} in database {database}")));
+    }
+    Ok(found)
+}
