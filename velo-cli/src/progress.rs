@@ -1,37 +1,59 @@
 //! A spinner for whatever takes over a second.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressDrawTarget};
 
 /// Shows its message with a spinner on standard error, once it has lived for a second, until it is
 /// dropped. Nothing is shown where standard error is no terminal.
 #[derive(Debug)]
 pub(crate) struct Spinner {
     running: Option<(Sender<()>, JoinHandle<()>)>,
+    bar: ProgressBar,
+    what: String,
 }
 
 impl Spinner {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        let message = message.into();
+        let what = message.into();
         if !std::io::stderr().is_terminal() {
-            return Self { running: None };
+            return Self { running: None, bar: ProgressBar::hidden(), what };
         }
+        let bar = ProgressBar::new_spinner().with_message(what.clone());
+        // Nothing is drawn before its first second is over.
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        let shown = bar.clone();
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("velo-spinner".into()).spawn(move || {
             if stopped.recv_timeout(Duration::from_secs(1)) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            let bar = ProgressBar::new_spinner().with_message(message);
-            bar.enable_steady_tick(Duration::from_millis(100));
+            shown.set_draw_target(ProgressDrawTarget::stderr());
+            shown.enable_steady_tick(Duration::from_millis(100));
             // Ends with the sender.
             let _ = stopped.recv();
-            bar.finish_and_clear();
+            shown.finish_and_clear();
         });
-        Self { running: thread.ok().map(|thread| (stop, thread)) }
+        Self { running: thread.ok().map(|thread| (stop, thread)), bar, what }
+    }
+
+    /// Shows lines of what is going on behind the message. Where standard error is no terminal,
+    /// only the message is printed, with the first of them.
+    pub(crate) fn lines(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let (bar, what) = (self.bar.clone(), self.what.clone());
+        let terminal = self.running.is_some();
+        let said = AtomicBool::new(false);
+        move |line| {
+            if terminal {
+                bar.set_message(format!("{what}: {line}"));
+            } else if !said.swap(true, Ordering::Relaxed) {
+                let _ = writeln!(std::io::stderr().lock(), "{what} …");
+            }
+        }
     }
 }
 

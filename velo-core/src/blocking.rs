@@ -408,3 +408,43 @@ impl From<&Snapshot> for crate::BranchSource {
         Self::Snapshot(snapshot.id())
     }
 }
+
+/// Fetching a PostgreSQL where there is none: [`crate::postgres::install`], blocking.
+pub mod install {
+    pub use crate::postgres::install::Wanted;
+
+    use crate::config::Config;
+    use crate::error::Result;
+    use crate::postgres::{Installation, Version, install};
+
+    /// See [`crate::postgres::install::install`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn install(
+        config: &Config,
+        wanted: Wanted,
+        progress: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<Installation> {
+        install::install_call(config, wanted, progress).wait()
+    }
+
+    /// See [`crate::postgres::install::find_or_install`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find_or_install(
+        config: &Config,
+        progress: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<Installation> {
+        install::find_or_install_call(config, progress).wait()
+    }
+
+    /// See [`crate::postgres::install::remove`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove(config: &Config, version: Version) -> Result<()> {
+        install::remove_call(config, version).wait()
+    }
+}

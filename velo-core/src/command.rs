@@ -41,6 +41,8 @@ pub(crate) struct Program {
     env: Vec<(OsString, OsString)>,
     user: Option<OsUser>,
     log: Option<File>,
+    inherits_env: bool,
+    current_dir: PathBuf,
     detached: bool,
     dies_with_us: bool,
 }
@@ -62,6 +64,9 @@ impl Program {
             env: vec![("LC_ALL".into(), "C".into())],
             user: None,
             log: None,
+            inherits_env: false,
+            // The caller's folder may be one that the server's user cannot enter.
+            current_dir: "/".into(),
             detached: false,
             dies_with_us: false,
         }
@@ -89,6 +94,17 @@ impl Program {
         self
     }
 
+    /// Hands down the caller's whole environment: package managers are set up by it.
+    pub(crate) fn inherit_env(mut self) -> Self {
+        self.inherits_env = true;
+        self
+    }
+
+    pub(crate) fn current_dir(mut self, dir: &Path) -> Self {
+        self.current_dir = dir.to_path_buf();
+        self
+    }
+
     /// Gives it a session of its own, so that Ctrl-C in a terminal does not reach it.
     pub(crate) fn detached(mut self) -> Self {
         self.detached = true;
@@ -102,7 +118,7 @@ impl Program {
         self
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
     }
 
@@ -172,15 +188,16 @@ impl Program {
     fn command(self) -> Result<tokio::process::Command> {
         let mut command = tokio::process::Command::new(&self.path);
         command.args(&self.args).stdin(Stdio::null());
-        command.env_clear();
-        for key in INHERITED {
-            if let Some(value) = std::env::var_os(key) {
-                command.env(key, value);
+        if !self.inherits_env {
+            command.env_clear();
+            for key in INHERITED {
+                if let Some(value) = std::env::var_os(key) {
+                    command.env(key, value);
+                }
             }
         }
         command.envs(self.env);
-        // The caller's folder may be one that the server's user cannot enter.
-        command.current_dir("/");
+        command.current_dir(self.current_dir);
         match self.log {
             Some(log) => {
                 let second = log.try_clone().map_err(|e| Error::io("duplicate a log file", e))?;

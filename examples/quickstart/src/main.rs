@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
+use velo_core::postgres::install::find_or_install;
 use velo_core::{Branch, BranchSpec, Config, Project};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -20,6 +21,8 @@ async fn main() -> Result<()> {
     let (config, _home) = home()?;
     let name = format!("quickstart-{}", std::process::id());
 
+    // Where this machine has none, it is fetched into Velo's cache, once.
+    find_or_install(&config, |line| eprintln!("{line}")).await?;
     let begun = Instant::now();
     let project = Project::builder(&name).config(config).create().await?;
     let info = project.info();

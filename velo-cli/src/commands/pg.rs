@@ -1,15 +1,19 @@
 //! `velo pg`.
 
 use serde_json::{Value, json};
-use velo_core::postgres::Installation;
-use velo_core::{Config, Result};
+use velo_core::blocking::install::{self, Wanted};
+use velo_core::postgres::{Installation, Version};
+use velo_core::{Config, Error, ErrorKind, Result};
 
 use crate::args::Pg;
 use crate::output::Out;
+use crate::progress::Spinner;
 
 pub(crate) fn run(command: Pg, out: &Out) -> Result<()> {
     match command {
         Pg::List => list(out),
+        Pg::Install { version } => fetch(version.as_deref(), out),
+        Pg::Remove { version } => remove(&version, out),
     }
 }
 
@@ -21,6 +25,13 @@ pub(crate) fn shape(found: &Installation) -> Value {
         "bin_dir": found.bin_dir,
         "source": found.source,
     })
+}
+
+/// Fetches a PostgreSQL where there is none: once, into Velo's cache.
+pub(crate) fn ensure(config: &Config) -> Result<()> {
+    let spinner = Spinner::new("no PostgreSQL found: fetching one into Velo's cache");
+    install::find_or_install(config, spinner.lines())?;
+    Ok(())
 }
 
 fn list(out: &Out) -> Result<()> {
@@ -44,6 +55,41 @@ fn list(out: &Out) -> Result<()> {
                 .collect();
             out.table(&["VERSION", "FOUND BY", "PROGRAMS"], &rows);
         },
+    );
+    Ok(())
+}
+
+fn fetch(version: Option<&str>, out: &Out) -> Result<()> {
+    let config = Config::load()?;
+    let wanted = match version {
+        Some(version) => version.parse()?,
+        None => Wanted { major: config.pg_version(), minor: None },
+    };
+    let fetched = {
+        let spinner = Spinner::new(format!("fetching {wanted}"));
+        install::install(&config, wanted, spinner.lines())?
+    };
+    out.result(
+        || shape(&fetched),
+        |out| out.line(format!("PostgreSQL {} in {}", fetched.version, fetched.bin_dir.display())),
+    );
+    Ok(())
+}
+
+fn remove(version: &str, out: &Out) -> Result<()> {
+    let config = Config::load()?;
+    let Wanted { major: Some(major), minor: Some(minor) } = version.parse()? else {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("which PostgreSQL {version} is to be removed?"),
+        )
+        .with_hint("name the version, like 18.6: velo pg list"));
+    };
+    let version = Version { major, minor };
+    install::remove(&config, version)?;
+    out.result(
+        || json!({ "version": version.to_string(), "removed": true }),
+        |out| out.line(format!("PostgreSQL {version} removed")),
     );
     Ok(())
 }

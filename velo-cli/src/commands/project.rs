@@ -40,7 +40,9 @@ fn create(args: ProjectCreate, out: &Out) -> Result<()> {
     if let Some(major) = args.pg_version {
         config = config.pg_version(major);
     }
-    let mut builder = blocking::Project::builder(&args.name).config(config.build()?);
+    let config = config.build()?;
+    super::pg::ensure(&config)?;
+    let mut builder = blocking::Project::builder(&args.name).config(config);
     if let Some(role) = args.role {
         builder = builder.role(role);
     }
