@@ -298,7 +298,9 @@ impl Attempt<'_> {
         if output.success {
             return Ok(output.stdout);
         }
-        let reason = output.stderr.lines().map(str::trim).rfind(|line| !line.is_empty());
+        // npm's last line names a file that goes with the attempt.
+        let of_use = |line: &&str| !line.is_empty() && !line.contains("A complete log");
+        let reason = output.stderr.lines().map(str::trim).rfind(of_use);
         Err(Error::new(
             ErrorKind::PostgresMissing,
             format!("{name}: {}", reason.unwrap_or(&output.status)),

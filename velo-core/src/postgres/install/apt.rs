@@ -30,6 +30,11 @@ pub(super) async fn fetch(attempt: &Attempt<'_>) -> Result<()> {
     if libraries { apt.point_to_libraries(&bin).await } else { Ok(()) }
 }
 
+/// The server's package, and that of its programs.
+fn packages(major: u32) -> (String, String) {
+    (format!("postgresql-{major}"), format!("postgresql-client-{major}"))
+}
+
 struct Apt<'a> {
     attempt: &'a Attempt<'a>,
     options: Vec<String>,
@@ -48,8 +53,9 @@ impl Apt<'_> {
     /// The major to take, of those that are wanted and that apt knows.
     async fn offered(&self) -> Result<Option<u32>> {
         for major in self.attempt.wanted.majors() {
-            let name = format!("postgresql-{major}");
-            match self.get(["-s", "--no-install-recommends", "install", name.as_str()]).await {
+            let (server, client) = packages(major);
+            // What is installed is known without lists, and yet cannot be downloaded.
+            match self.get(["--print-uris", "download", &server, &client]).await {
                 Ok(_) => return Ok(Some(major)),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Err(error),
                 Err(error) => tracing::debug!(%error, "not offered"),
@@ -81,10 +87,10 @@ impl Apt<'_> {
     /// The packages to unpack: the server, its programs, and each library that this machine lacks;
     /// and whether there are such libraries.
     async fn needed(&self, major: u32) -> Result<(Vec<String>, bool)> {
-        let mut packages =
-            vec![format!("postgresql-{major}"), format!("postgresql-client-{major}")];
-        let server = packages.len();
-        let plan = self.get(["-s", "--no-install-recommends", "install", &packages[0]]).await?;
+        let (server, client) = packages(major);
+        let plan = self.get(["-s", "--no-install-recommends", "install", &server]).await?;
+        let mut packages = vec![server, client];
+        let programs = packages.len();
         for line in plan.lines() {
             let Some(name) = line.strip_prefix("Inst ").and_then(|l| l.split(' ').next()) else {
                 continue;
@@ -94,7 +100,7 @@ impl Apt<'_> {
                 packages.push(name.to_owned());
             }
         }
-        let libraries = packages.len() > server;
+        let libraries = packages.len() > programs;
         Ok((packages, libraries))
     }
 
