@@ -223,6 +223,9 @@ impl Branch {
     }
 
     /// The same over the Unix socket: `postgresql://role:password@/database?host=…&port=…`.
+    ///
+    /// libpq and most drivers take it. Those whose URLs must have a host (`sqlx`, `postgres.js`) take
+    /// [`url`](Self::url) and, as the host, [`socket_dir`](Self::socket_dir).
     #[must_use]
     pub fn socket_url(&self) -> String {
         let (record, project) = (self.record(), &self.0.project.record);

@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -19,17 +19,6 @@ use velo_core::{Branch, BranchSpec, Method, Project};
 /// Branches of each parent.
 fn rounds() -> usize {
     if std::env::var_os("VELO_TEST_LONG").is_some() { 50 } else { 5 }
-}
-
-/// The PostgreSQLs to prove it with: `VELO_TEST_PG="15=/…/bin 18=/…/bin"`.
-fn installations() -> Vec<PathBuf> {
-    let Ok(text) = std::env::var("VELO_TEST_PG") else {
-        let required = std::env::var_os("VELO_TEST_REQUIRE").is_some_and(|v| v == "1");
-        assert!(!required, "VELO_TEST_PG is not set, and VELO_TEST_REQUIRE=1");
-        common::skip("VELO_TEST_PG is not set");
-        return Vec::new();
-    };
-    text.split_whitespace().map(|pair| pair.split_once('=').unwrap().1.into()).collect()
 }
 
 /// Runs a PostgreSQL program to its end.
@@ -162,7 +151,8 @@ fn prepare(bin: &Path, url: &str) {
 
 async fn proof(var: &str, kind: StorageKind) {
     let Some(base) = fs_dir(var) else { return };
-    for bin in installations() {
+    let Some(installations) = common::installations() else { return };
+    for bin in installations {
         let home = TestHome::with(Some(&base), |b| b.pg_bin(&bin).storage(kind));
         let project = home.project("proof").await;
         // Small buffers: the working set is larger, so the parent writes pages all the time.

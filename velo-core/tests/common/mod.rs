@@ -15,11 +15,28 @@ pub fn fs_dir(var: &str) -> Option<PathBuf> {
         Some(path) if !path.is_dir() => format!("{var}={} is no folder", path.display()),
         Some(path) => return Some(path),
     };
+    missing(&why);
+    None
+}
+
+/// The bin folders of the PostgreSQLs to test with: `VELO_TEST_PG="15=/…/bin 18=/…/bin"`. `None` as
+/// for [`fs_dir`].
+pub fn installations() -> Option<Vec<PathBuf>> {
+    let Ok(text) = std::env::var("VELO_TEST_PG") else {
+        missing("VELO_TEST_PG is not set");
+        return None;
+    };
+    Some(text.split_whitespace().map(|pair| pair.split_once('=').unwrap().1.into()).collect())
+}
+
+/// Says that a test does nothing for want of what the machine should have; a failure if
+/// `VELO_TEST_REQUIRE=1`.
+#[allow(clippy::panic)]
+pub fn missing(why: &str) {
     if std::env::var_os("VELO_TEST_REQUIRE").is_some_and(|v| v == "1") {
         panic!("{why}, and VELO_TEST_REQUIRE=1");
     }
-    skip(&why);
-    None
+    skip(why);
 }
 
 /// Says that a test does nothing. Written past the macros, whose output the test harness swallows
