@@ -54,7 +54,11 @@ pub(crate) fn read(path: &Path) -> Result<ControlFile> {
 
 /// Takes the file's bytes apart.
 pub(crate) fn parse(bytes: &[u8]) -> Result<ControlFile> {
-    let short = || Error::new(ErrorKind::Corrupt, "pg_control is too short");
+    let damaged = |what: &str| {
+        Error::new(ErrorKind::Corrupt, what)
+            .with_hint("the data folder is damaged; restore it from a snapshot or a backup")
+    };
+    let short = || damaged("pg_control is too short");
     let u32_at = |at: usize| -> Result<u32> {
         let bytes = bytes.get(at..at + 4).ok_or_else(short)?;
         Ok(u32::from_le_bytes(bytes.try_into().map_err(|_| short())?))
@@ -77,8 +81,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ControlFile> {
         }
     };
     if crc32c::crc32c(bytes.get(..crc_at).ok_or_else(short)?) != u32_at(crc_at)? {
-        return Err(Error::new(ErrorKind::Corrupt, "pg_control has a wrong checksum")
-            .with_hint("the data folder is damaged; restore it from a snapshot or a backup"));
+        return Err(damaged("pg_control has a wrong checksum"));
     }
     // The catalog version begins with the year in which the major was frozen.
     let major = match u32_at(12)? / 100_000 {
@@ -107,4 +110,152 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ControlFile> {
         max_prepared_xacts: u32_at(192)?,
         wal_segment_size: u32_at(228)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of each version, and what `pg_controldata` prints of it. In those of the running servers
+    /// no two fields that are read have the same value.
+    macro_rules! fixtures {
+        ($state:literal: $($major:literal)*) => { [$((
+            $major,
+            include_bytes!(concat!("fixtures/", $state, "/pg_control.", $major)).as_slice(),
+            include_str!(concat!("fixtures/", $state, "/pg_controldata.", $major, ".txt")),
+        )),*] };
+    }
+
+    const RUNNING: [(u32, &[u8], &str); 5] = fixtures!("running": 14 15 16 17 18);
+    const STOPPED: [(u32, &[u8], &str); 5] = fixtures!("stopped": 14 15 16 17 18);
+
+    /// The value beside a label of `pg_controldata`.
+    #[track_caller]
+    fn field<'a>(printed: &'a str, label: &str) -> &'a str {
+        let found: Vec<_> = printed
+            .lines()
+            .filter_map(|line| line.split_once(':').filter(|(name, _)| *name == label))
+            .collect();
+        assert_eq!(found.len(), 1, "{label}");
+        found[0].1.trim()
+    }
+
+    #[test]
+    fn every_field_is_as_postgres_prints_it() {
+        for (major, bytes, printed) in RUNNING.into_iter().chain(STOPPED) {
+            let (epoch, xid) =
+                field(printed, "Latest checkpoint's NextXID").split_once(':').unwrap();
+            let xid = xid.parse::<u64>().unwrap() | epoch.parse::<u64>().unwrap() << 32;
+            let number = |label| field(printed, label).parse::<u32>().unwrap();
+            let wanted = ControlFile {
+                major,
+                system_identifier: field(printed, "Database system identifier").parse().unwrap(),
+                state: match field(printed, "Database cluster state") {
+                    "shut down" => 1,
+                    "in production" => 6,
+                    other => panic!("{other}"),
+                },
+                checkpoint: field(printed, "Latest checkpoint location").parse().unwrap(),
+                redo: field(printed, "Latest checkpoint's REDO location").parse().unwrap(),
+                timeline: number("Latest checkpoint's TimeLineID"),
+                next_xid: xid,
+                oldest_active_xid: number("Latest checkpoint's oldestActiveXID"),
+                max_prepared_xacts: number("max_prepared_xacts setting"),
+                wal_segment_size: number("Bytes per WAL segment"),
+            };
+            assert_eq!(parse(bytes).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_clean_stop_is_seen() {
+        for (major, bytes, _) in STOPPED {
+            assert!(parse(bytes).unwrap().was_shut_down(), "{major}");
+        }
+        for (major, bytes, _) in RUNNING {
+            assert!(!parse(bytes).unwrap().was_shut_down(), "{major}");
+        }
+    }
+
+    /// Where the checksum is; `pg_controldata` does not say it.
+    fn crc_at(major: u32) -> usize {
+        if major == 18 { 292 } else { 288 }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        for (major, bytes, _) in RUNNING {
+            for at in 0..crc_at(major) + 4 {
+                for bit in 0..8 {
+                    let mut bytes = bytes.to_vec();
+                    bytes[at] ^= 1 << bit;
+                    let error = parse(&bytes).unwrap_err();
+                    let kinds: &[_] = match at {
+                        // Another version may be that of another layout, whose checksum is wrong.
+                        8..12 => &[ErrorKind::Incompatible, ErrorKind::Corrupt],
+                        _ => &[ErrorKind::Corrupt],
+                    };
+                    assert!(kinds.contains(&error.kind()), "{major}, byte {at}: {error}");
+                    assert!(error.hint().is_some(), "{major}, byte {at}: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_file_is_refused() {
+        for (major, bytes, _) in RUNNING {
+            for length in 0..crc_at(major) + 4 {
+                let error = parse(&bytes[..length]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{major}, {length} bytes: {error}");
+                assert!(error.to_string().contains("too short"), "{major}, {length}: {error}");
+                assert!(error.hint().is_some(), "{major}, {length}: {error}");
+            }
+            parse(&bytes[..crc_at(major) + 4]).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_refused() {
+        for (major, bytes, _) in RUNNING {
+            let with = |at: usize, number: u32| {
+                let mut bytes = bytes.to_vec();
+                bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+                let crc = crc32c::crc32c(&bytes[..crc_at(major)]);
+                bytes[crc_at(major)..crc_at(major) + 4].copy_from_slice(&crc.to_le_bytes());
+                parse(&bytes).unwrap_err()
+            };
+            // That of 12, one that is none yet, and one written on a big-endian machine.
+            for version in [1201, 1900, 1800_u32.swap_bytes()] {
+                let error = with(8, version);
+                assert_eq!(error.kind(), ErrorKind::Incompatible, "{major}: {error}");
+                assert!(error.to_string().contains(&version.to_string()), "{major}: {error}");
+                assert!(error.hint().is_some_and(|hint| hint.contains("14 to 18")), "{major}");
+            }
+            for catalog in [2020_07201, 2026_07011] {
+                let error = with(12, catalog);
+                assert_eq!(error.kind(), ErrorKind::Incompatible, "{major}: {error}");
+                assert!(error.hint().is_some_and(|hint| hint.contains("14 to 18")), "{major}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pg_control");
+        let names_it = |error: &Error| {
+            let path = path.display().to_string();
+            error.to_string().contains(&path) || error.context().any(|(_, value)| value == path)
+        };
+        let missing = read(&path).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        assert!(names_it(&missing), "{missing}");
+        std::fs::write(&path, b"").unwrap();
+        let empty = read(&path).unwrap_err();
+        assert_eq!(empty.kind(), ErrorKind::Corrupt);
+        assert!(names_it(&empty), "{empty}");
+        std::fs::write(&path, RUNNING[0].1).unwrap();
+        assert_eq!(read(&path).unwrap().major, 14);
+    }
 }
