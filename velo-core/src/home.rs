@@ -130,7 +130,7 @@ impl Home {
         if let Some(runtime) = runtimes.get(&kind) {
             return Ok(runtime.clone());
         }
-        let runtime = runtime::build(kind, self.shared.user.clone())?;
+        let runtime = runtime::attach(kind, self.shared.user.clone())?;
         runtimes.insert(kind, runtime.clone());
         Ok(runtime)
     }

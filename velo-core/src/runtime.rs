@@ -211,8 +211,18 @@ impl std::str::FromStr for RuntimeKind {
     }
 }
 
-/// The backend `kind`, running servers as `user` where this process is root.
-pub(crate) fn build(
+/// The backend `kind`. Where this process is root, servers run as the user named `user`; unless told
+/// as `postgres`, or else `nobody`.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] if there is no such user, [`ErrorKind::InvalidInput`] if it is root,
+/// [`ErrorKind::Unsupported`] if the backend is not part of this build.
+pub fn build(kind: RuntimeKind, user: Option<&str>) -> Result<Arc<dyn Runtime>> {
+    attach(kind, crate::os_user::OsUser::for_servers(user)?)
+}
+
+/// The backend `kind`, running servers as `user`, or as this process's own.
+pub(crate) fn attach(
     kind: RuntimeKind,
     user: Option<crate::os_user::OsUser>,
 ) -> Result<Arc<dyn Runtime>> {

@@ -1,14 +1,27 @@
 //! Suites for backends of your own (feature `testing`).
 //!
 //! ```no_run
-//! # async fn example(storage: std::sync::Arc<dyn velo_core::storage::Storage>) -> velo_core::Result<()> {
-//! velo_core::testing::storage_suite(storage).await
+//! # use std::sync::Arc;
+//! # use velo_core::{postgres::{Installation, Source}, runtime::Runtime, storage::Storage};
+//! # async fn example(storage: Arc<dyn Storage>, runtime: Arc<dyn Runtime>) -> velo_core::Result<()> {
+//! use velo_core::testing::{RuntimePlace, runtime_suite, storage_suite};
+//!
+//! storage_suite(storage.clone()).await?;
+//!
+//! let postgres = Installation::at("/usr/lib/postgresql/18/bin", Source::Explicit).await?;
+//! // As root, servers run as another user: say so with `RuntimePlace::owner`.
+//! let place = RuntimePlace::new(storage, postgres, "/var/tmp/suite");
+//! runtime_suite(runtime, place).await
 //! # }
 //! ```
 
 mod data;
+mod runtime;
+mod server;
 mod storage;
 
+pub use runtime::runtime_suite;
+pub use server::RuntimePlace;
 pub use storage::storage_suite;
 
 use crate::error::{Error, ErrorKind, Result};
