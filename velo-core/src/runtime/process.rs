@@ -82,7 +82,7 @@ impl Runtime for Process {
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
         let data = instance.location.host_path();
         let Some(pid) = postmaster(data) else {
-            return Ok(());
+            return end_orphans(data).await;
         };
         let failed = |what: &str, e: rustix::io::Errno| {
             Error::io(format!("{what} the server on {}", data.display()), e)
@@ -109,22 +109,11 @@ impl Runtime for Process {
                 Err(e) => return Err(failed("stop", e)),
             }
             if tokio::time::timeout(limit, fd.readable()).await.is_ok() {
-                return Ok(());
+                return end_orphans(data).await;
             }
             tracing::warn!(data = %data.display(), ?signal, "the server does not stop in time");
         }
-        for pid in processes_in(data) {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
-        match tokio::time::timeout(IMMEDIATE, fd.readable()).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the server on {} does not end, even killed", data.display()),
-            )
-            .with_context("pid", pid.as_raw_nonzero())
-            .with_hint("its disk may not answer; look at the kernel's log")),
-        }
+        kill_all(data).await
     }
 
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
@@ -205,13 +194,57 @@ fn works_in(pid: Pid, _data: &Path) -> bool {
     rustix::process::test_kill_process(pid).is_ok()
 }
 
-/// Every process whose working folder is `data`: the postmaster and its children.
+/// Ends the children of a postmaster that was killed. One that computes does not notice, works on,
+/// and keeps the next server from starting. Only such an end leaves `postmaster.pid`.
+async fn end_orphans(data: &Path) -> Result<()> {
+    if data.join("postmaster.pid").exists() { kill_all(data).await } else { Ok(()) }
+}
+
+/// Kills what is left of a server and waits until it is gone.
+async fn kill_all(data: &Path) -> Result<()> {
+    for pid in processes_in(data) {
+        let gone = |e| Error::io(format!("end a process of the server on {}", data.display()), e);
+        let fd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(fd) => fd,
+            Err(rustix::io::Errno::SRCH) => continue,
+            Err(e) => return Err(gone(e)),
+        };
+        // Between the look and the opening another process may have taken the number.
+        if !is_of(pid, data) {
+            continue;
+        }
+        match rustix::process::pidfd_send_signal(&fd, Signal::KILL) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::SRCH) => continue,
+            Err(e) => return Err(gone(e)),
+        }
+        // SAFETY: the descriptor is owned by the AsyncFd, and so stays open and the same.
+        let fd = unsafe { AsyncFd::register(fd) }.map_err(|e| Error::io("watch a process", e))?;
+        if tokio::time::timeout(IMMEDIATE, fd.readable()).await.is_err() {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the server on {} does not end, even killed", data.display()),
+            )
+            .with_context("pid", pid.as_raw_nonzero())
+            .with_hint("its disk may not answer; look at the kernel's log"));
+        }
+    }
+    Ok(())
+}
+
+/// Every process of a server on `data`: the postmaster and its children.
 fn processes_in(data: &Path) -> Vec<Pid> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
-        .filter(|pid| works_in(*pid, data))
+        .filter(|pid| is_of(*pid, data))
         .collect()
+}
+
+/// Whether `pid` is a process of a server on `data`, and not, say, a shell in that folder.
+fn is_of(pid: Pid, data: &Path) -> bool {
+    let name = std::fs::read(format!("/proc/{}/comm", pid.as_raw_nonzero()));
+    name.is_ok_and(|name| name == b"postgres\n") && works_in(pid, data)
 }
