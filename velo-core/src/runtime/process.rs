@@ -43,6 +43,7 @@ impl Runtime for Process {
     }
 
     async fn start(&self, spec: InstanceSpec) -> Result<Started> {
+        forget_crash(&spec)?;
         let log = std::fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -192,6 +193,36 @@ fn works_in(pid: Pid, data: &Path) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn works_in(pid: Pid, _data: &Path) -> bool {
     rustix::process::test_kill_process(pid).is_ok()
+}
+
+/// Removes the lock files that a server which crashed left: where another process has its number by
+/// now, PostgreSQL takes that for the server and does not start. Nothing is removed while any process
+/// of a server is there; PostgreSQL then decides itself.
+fn forget_crash(spec: &InstanceSpec) -> Result<()> {
+    let data = spec.instance.location.host_path();
+    let socket_lock = spec.socket_dir.join(format!(".s.PGSQL.{}.lock", spec.port));
+    let mut left = vec![data.join("postmaster.pid"), socket_lock];
+    if !left.iter().any(|path| path.exists()) {
+        return Ok(());
+    }
+    // Of two starts at the same time the second looks when the first has removed what was left: what
+    // is there then is of a server that is already in its folder.
+    let lock =
+        std::fs::File::open(data).map_err(|e| Error::io(format!("open {}", data.display()), e))?;
+    lock.lock().map_err(|e| Error::io(format!("lock {}", data.display()), e))?;
+    left.retain(|path| path.exists());
+    if !processes_in(data).is_empty() {
+        return Ok(());
+    }
+    for path in left {
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("remove {}", path.display()), e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Ends the children of a postmaster that was killed. One that computes does not notice, works on,
