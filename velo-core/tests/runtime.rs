@@ -1,6 +1,6 @@
 //! The process runtime, with every PostgreSQL that `VELO_TEST_PG` names.
 #![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used)] // helpers of tests are no tests to the lint
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are no tests to the lint
 
 mod common;
 

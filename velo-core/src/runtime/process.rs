@@ -202,7 +202,9 @@ fn forget_crash(spec: &InstanceSpec) -> Result<()> {
     let data = spec.instance.location.host_path();
     let socket_lock = spec.socket_dir.join(format!(".s.PGSQL.{}.lock", spec.port));
     let mut left = vec![data.join("postmaster.pid"), socket_lock];
-    if !left.iter().any(|path| path.exists()) {
+    let crashed = left.iter().any(|path| path.exists());
+    // Without /proc nobody can tell who is there.
+    if !crashed || !Path::new("/proc/self/cwd").exists() {
         return Ok(());
     }
     // Of two starts at the same time the second looks when the first has removed what was left: what
