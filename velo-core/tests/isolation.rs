@@ -1,0 +1,11 @@
+//! The proof that a branch cannot act on its parent or on the world, whatever the parent's settings
+//! and data say. Each parent is branched while it runs and while it is stopped, each time into an
+//! ephemeral branch and a lasting one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod common;
+#[path = "isolation/rig.rs"]
+mod rig;
+#[path = "isolation/settings.rs"]
+mod settings;
