@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 mod common;
+#[path = "isolation/recovery.rs"]
+mod recovery;
 #[path = "isolation/rig.rs"]
 mod rig;
 #[path = "isolation/settings.rs"]

@@ -239,3 +239,24 @@ pub fn assert_same(
         .collect();
     assert!(differ.is_empty(), "{what}: changed: {differ:?}");
 }
+
+/// A port on which a server might be; nobody may ever connect to it.
+pub struct Silence(std::net::TcpListener);
+
+impl Silence {
+    pub fn new() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    pub fn assert_unbroken(&self, what: &str) {
+        // The kernel completes connections by itself: whoever has connected waits here.
+        let error = self.0.accept().map(|(_, from)| from).expect_err(what);
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{what}");
+    }
+}
