@@ -11,3 +11,5 @@ mod recovery;
 mod rig;
 #[path = "isolation/settings.rs"]
 mod settings;
+#[path = "isolation/subscriptions.rs"]
+mod subscriptions;
