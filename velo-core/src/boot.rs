@@ -9,7 +9,7 @@ use crate::id::Id;
 use crate::os_user::OsUser;
 use crate::postgres::control;
 use crate::postgres::scram::{self, Password};
-use crate::postgres::session::{Door, Session, Target, ident, literal};
+use crate::postgres::session::{Door, Session, Target, ident, is_no_such_database, literal};
 use crate::postgres::{collation, hba, readiness, settings, subscriptions};
 use crate::record::{BranchRecord, ProjectRecord};
 use crate::runtime::{InstanceRef, InstanceSpec, Lifeline, Runtime, StopMode};
@@ -313,9 +313,8 @@ impl Boot<'_> {
                 drop(tokio::spawn(connection));
                 Ok(true)
             }
-            Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::INVALID_CATALOG_NAME) => {
-                Ok(true) // let in, and the database is made later
-            }
+            // Let in, and the database is made later, or is none for anybody.
+            Err(e) if e.code().is_some_and(is_no_such_database) => Ok(true),
             Err(_) => Ok(false),
         }
     }

@@ -13,11 +13,13 @@ pub(crate) async fn list(target: Target<'_>) -> Result<Vec<String>> {
         .await?
         .rows(
             "list its databases",
-            "SELECT datname FROM pg_database WHERE datallowconn ORDER BY datname",
+            // One with the limit -2 is the ruin of an interrupted DROP DATABASE.
+            "SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2 \
+             ORDER BY datname",
         )
         .await?;
     for database in databases.into_iter().flatten().flatten() {
-        let session = Session::connect(Target { database: &database, ..target }).await?;
+        let session = Session::connect_to(target, &database).await?;
         let column = async |sql: &str| {
             let rows = session.rows("look for what reaches out", sql).await?;
             Result::Ok(rows.into_iter().flatten().flatten().collect::<Vec<_>>())

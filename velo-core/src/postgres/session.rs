@@ -65,13 +65,24 @@ pub(crate) enum Attempt {
     Failed(Error),
 }
 
-impl Session {
-    /// Connects, to `template1` where the database is missing.
-    pub(crate) async fn connect(target: Target<'_>) -> Result<Self> {
-        match Self::attempt(target, Door::Socket).await {
-            Attempt::Connected(session) => Ok(session),
-            Attempt::NotYet(error) | Attempt::Failed(error) => Err(error),
+impl Attempt {
+    fn done(self) -> Result<Session> {
+        match self {
+            Self::Connected(session) => Ok(session),
+            Self::NotYet(error) | Self::Failed(error) => Err(error),
         }
+    }
+}
+
+impl Session {
+    /// Connects, to `template1` where the database is missing or lets nobody in.
+    pub(crate) async fn connect(target: Target<'_>) -> Result<Self> {
+        Self::attempt(target, Door::Socket).await.done()
+    }
+
+    /// Connects to this database and no other.
+    pub(crate) async fn connect_to(target: Target<'_>, database: &str) -> Result<Self> {
+        Self::attempt_one(Target { database, ..target }, Door::Socket).await.done()
     }
 
     /// Tries once.
@@ -84,8 +95,7 @@ impl Session {
         }
         match attempt {
             Attempt::Failed(error)
-                if has_state(&error, &SqlState::INVALID_CATALOG_NAME)
-                    && target.database != "template1" =>
+                if has_no_such_database(&error) && target.database != "template1" =>
             {
                 Self::attempt_one(Target { database: "template1", ..target }, Door::Socket).await
             }
@@ -176,6 +186,18 @@ impl Session {
             Error::new(ErrorKind::Postgres, format!("PostgreSQL gave no value: {what}"))
         })
     }
+}
+
+/// Whether the database, not the client, was why a connection was refused: it is missing, or takes no
+/// connections.
+pub(crate) fn is_no_such_database(state: &SqlState) -> bool {
+    [SqlState::INVALID_CATALOG_NAME, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE].contains(state)
+}
+
+fn has_no_such_database(error: &Error) -> bool {
+    error
+        .context()
+        .any(|(key, value)| key == "sqlstate" && is_no_such_database(&SqlState::from_code(value)))
 }
 
 fn has_state(error: &Error, state: &SqlState) -> bool {

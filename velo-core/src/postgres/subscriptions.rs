@@ -36,7 +36,7 @@ pub(crate) async fn cut_off(session: &Session, target: Target<'_>) -> Result<()>
             allow(true).await?;
         }
         // `r` is a table in step, which has no slot of its own.
-        Session::connect(Target { database: &database, ..target })
+        Session::connect_to(target, &database)
             .await?
             .execute(WHAT, "DELETE FROM pg_subscription_rel WHERE srsubstate <> 'r'")
             .await?;
