@@ -5,6 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 mod common;
+#[path = "isolation/cron.rs"]
+mod cron;
+#[path = "isolation/data.rs"]
+mod data;
 #[path = "isolation/recovery.rs"]
 mod recovery;
 #[path = "isolation/rig.rs"]
