@@ -13,6 +13,8 @@ mod data;
 mod recovery;
 #[path = "isolation/rig.rs"]
 mod rig;
+#[path = "isolation/sessions.rs"]
+mod sessions;
 #[path = "isolation/settings.rs"]
 mod settings;
 #[path = "isolation/subscriptions.rs"]

@@ -128,6 +128,18 @@ impl Sql {
         Self::with(&config).await.unwrap_or_else(|e| panic!("{database}: {e:?}"))
     }
 
+    /// Where the role's own settings would harm the session.
+    pub async fn unharmed(branch: &Branch) -> Self {
+        let mut config: tokio_postgres::Config = branch.url().parse().unwrap();
+        config.options(
+            "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 \
+             -c idle_in_transaction_session_timeout=0 -c search_path=public -c role=none \
+             -c default_transaction_read_only=off -c synchronous_commit=on \
+             -c session_preload_libraries= -c local_preload_libraries=",
+        );
+        Self::with(&config).await.unwrap_or_else(|e| panic!("{e:?}"))
+    }
+
     pub async fn connect(url: &str) -> Result<Self, tokio_postgres::Error> {
         Self::with(&url.parse().unwrap()).await
     }
