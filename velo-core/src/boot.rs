@@ -9,7 +9,7 @@ use crate::id::Id;
 use crate::os_user::OsUser;
 use crate::postgres::control;
 use crate::postgres::scram::{self, Password};
-use crate::postgres::session::{Door, Session, Target, ident, is_no_such_database, literal};
+use crate::postgres::session::{Door, Session, Target, ident, literal};
 use crate::postgres::{collation, hba, readiness, settings, subscriptions};
 use crate::record::{BranchRecord, ProjectRecord};
 use crate::runtime::{InstanceRef, InstanceSpec, Lifeline, Runtime, StopMode};
@@ -204,7 +204,7 @@ impl Boot<'_> {
         if self.doors == Doors::OpenWhenReady {
             run_dir.write("hba.conf", &files.hba(true), user)?;
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
-            op.steps.run("open", self.opened()).await?;
+            op.steps.run("open", self.opened(target)).await?;
         }
         Ok(())
     }
@@ -287,36 +287,14 @@ impl Boot<'_> {
 
     /// Waits until the reloaded rules are in force. The postmaster reloads when the signal reaches
     /// it, and tells nobody but the client who is let in: a bounded poll.
-    async fn opened(&self) -> Result<()> {
+    async fn opened(&self, target: Target<'_>) -> Result<()> {
         for _ in 0..2_500 {
-            if self.tcp_lets_in().await? {
+            if Session::lets_in(target, &self.branch.password).await {
                 return Ok(());
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
         Err(Error::new(ErrorKind::Timeout, "PostgreSQL does not reload its access rules"))
-    }
-
-    /// Whether a client over TCP gets in with the password.
-    async fn tcp_lets_in(&self) -> Result<bool> {
-        let connected = tokio_postgres::Config::new()
-            .host("127.0.0.1")
-            .port(self.branch.port)
-            .user(&self.project.role)
-            .password(self.branch.password.expose())
-            .dbname(&self.project.database)
-            .application_name("velo")
-            .connect(tokio_postgres::NoTls)
-            .await;
-        match connected {
-            Ok((_client, connection)) => {
-                drop(tokio::spawn(connection));
-                Ok(true)
-            }
-            // Let in, and the database is made later, or is none for anybody.
-            Err(e) if e.code().is_some_and(is_no_such_database) => Ok(true),
-            Err(_) => Ok(false),
-        }
     }
 
     /// An error of a server that ended, with what it said last.

@@ -41,15 +41,17 @@ pub(crate) struct Target<'a> {
     pub(crate) major: u32,
 }
 
-/// Settings of every session of Velo's: no time limit ends it, no trigger of the user's runs in
-/// it, nothing it says is logged (it sets passwords), and its commits wait for no standby.
+/// Settings of every session of Velo's: no time limit ends it, no trigger and no library of the
+/// user's runs in it, it is the superuser, nothing it says is logged (it sets passwords), and its
+/// commits wait for no standby. They win over those of roles and databases.
 fn options(major: u32) -> String {
     let mut options = String::from(
         "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
          -c idle_session_timeout=0 -c search_path=pg_catalog -c synchronous_commit=local \
          -c log_statement=none -c log_min_duration_statement=-1 -c log_duration=off \
          -c log_min_duration_sample=-1 -c log_min_error_statement=panic \
-         -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed",
+         -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed \
+         -c session_preload_libraries= -c local_preload_libraries= -c role=none",
     );
     if major >= 17 {
         options.push_str(" -c transaction_timeout=0 -c event_triggers=off");
@@ -95,7 +97,7 @@ impl Session {
         }
         match attempt {
             Attempt::Failed(error)
-                if has_no_such_database(&error) && target.database != "template1" =>
+                if is_no_such_database(&error) && target.database != "template1" =>
             {
                 Self::attempt_one(Target { database: "template1", ..target }, Door::Socket).await
             }
@@ -137,6 +139,16 @@ impl Session {
             // No SQLSTATE: the socket is missing, refused or was closed.
             Err(e) if e.code().is_none() => Attempt::NotYet(failed("connect", e)),
             Err(e) => Attempt::Failed(failed("connect", e)),
+        }
+    }
+
+    /// Whether a client over TCP gets in with the password.
+    pub(crate) async fn lets_in(target: Target<'_>, password: &Password) -> bool {
+        match Self::attempt_one(target, Door::Tcp(password)).await {
+            Attempt::Connected(_) => true,
+            Attempt::NotYet(_) => false,
+            // Let in, and the database is made later, or is none for anybody.
+            Attempt::Failed(error) => is_no_such_database(&error),
         }
     }
 
@@ -188,16 +200,11 @@ impl Session {
     }
 }
 
-/// Whether the database, not the client, was why a connection was refused: it is missing, or takes no
-/// connections.
-pub(crate) fn is_no_such_database(state: &SqlState) -> bool {
-    [SqlState::INVALID_CATALOG_NAME, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE].contains(state)
-}
-
-fn has_no_such_database(error: &Error) -> bool {
-    error
-        .context()
-        .any(|(key, value)| key == "sqlstate" && is_no_such_database(&SqlState::from_code(value)))
+/// Whether the database, not the client, was why a connection was refused: it is missing, or takes
+/// no connections.
+fn is_no_such_database(error: &Error) -> bool {
+    has_state(error, &SqlState::INVALID_CATALOG_NAME)
+        || has_state(error, &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE)
 }
 
 fn has_state(error: &Error, state: &SqlState) -> bool {
