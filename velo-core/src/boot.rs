@@ -269,12 +269,14 @@ impl Boot<'_> {
             .row(
                 "look at its role",
                 &format!(
-                    "SELECT rolpassword, pg_is_in_recovery() FROM pg_authid WHERE rolname = {role}"
+                    "SELECT rolpassword, pg_is_in_recovery(), rolvaliduntil <= now() \
+                     FROM pg_authid WHERE rolname = {role}"
                 ),
             )
             .await?;
         let value = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
-        if value(1) == "t" || scram::matches(&value(0), &self.branch.password) {
+        let expired = value(2) == "t";
+        if value(1) == "t" || (!expired && scram::matches(&value(0), &self.branch.password)) {
             return Ok(());
         }
         if self.doors == Doors::Open {
@@ -282,7 +284,7 @@ impl Boot<'_> {
             // learns the URL.
             tracing::debug!("the password of the parent's role is not the recorded one");
         }
-        set_password(session, &self.project.role, &self.branch.password).await
+        set_password(session, &self.project.role, &self.branch.password, expired).await
     }
 
     /// Waits until the reloaded rules are in force. The postmaster reloads when the signal reaches
@@ -324,9 +326,15 @@ impl Boot<'_> {
     }
 }
 
-async fn set_password(session: &Session, role: &str, password: &Password) -> Result<()> {
-    let sql =
-        format!("ALTER ROLE {} PASSWORD {}", ident(role), literal(&scram::verifier(password)?));
+async fn set_password(
+    session: &Session,
+    role: &str,
+    password: &Password,
+    expired: bool,
+) -> Result<()> {
+    let verifier = literal(&scram::verifier(password)?);
+    let until = if expired { " VALID UNTIL 'infinity'" } else { "" };
+    let sql = format!("ALTER ROLE {} PASSWORD {verifier}{until}", ident(role));
     session.execute("set the password of its role", &sql).await
 }
 
