@@ -273,7 +273,8 @@ impl Branch {
     }
 
     /// What in the branch's databases can still reach out to other servers when a session asks it
-    /// to: foreign servers, and extensions such as `dblink`. Its server is asked, and must run.
+    /// to: foreign servers, subscriptions, and extensions such as `dblink`. Its server is asked, and
+    /// must run.
     ///
     /// # Errors
     /// [`ErrorKind::Postgres`] if the server does not answer.

@@ -6,7 +6,7 @@ use crate::postgres::session::{Session, Target};
 /// Extensions through which a session can reach other servers.
 const EXTENSIONS: [&str; 5] = ["dblink", "pg_net", "http", "citus", "pglogical"];
 
-/// The foreign servers and such extensions of every database that takes connections.
+/// The foreign servers, subscriptions and such extensions of every database that takes connections.
 pub(crate) async fn list(target: Target<'_>) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let databases = Session::connect(target)
@@ -26,7 +26,16 @@ pub(crate) async fn list(target: Target<'_>) -> Result<Vec<String>> {
         };
         let servers = column("SELECT srvname FROM pg_foreign_server ORDER BY srvname").await?;
         let extensions = column("SELECT extname FROM pg_extension ORDER BY extname").await?;
-        let all = servers.iter().map(|server| format!("foreign server {server}")).chain(
+        // They are cut off, but a session can bind one to a slot again.
+        let subscriptions = column(
+            "SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
+             WHERE datname = current_database() ORDER BY subname",
+        )
+        .await?;
+        let all = servers.iter().map(|server| format!("foreign server {server}"));
+        let all = all
+            .chain(subscriptions.iter().map(|subscription| format!("subscription {subscription}")));
+        let all = all.chain(
             extensions
                 .iter()
                 .filter(|extension| EXTENSIONS.contains(&extension.as_str()))
