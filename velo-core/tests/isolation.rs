@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
+#[path = "isolation/bytes.rs"]
+mod bytes;
 mod common;
 #[path = "isolation/cron.rs"]
 mod cron;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Project};
 
 use crate::common::home::TestHome;
@@ -32,27 +33,24 @@ pub struct Parent {
     pub project: Project,
     pub data: PathBuf,
     pub major: u32,
-    pub bin: PathBuf,
     pub home: TestHome,
 }
 
 impl Parent {
     pub async fn new(major: u32, bin: &Path) -> Self {
-        Self::of(major, bin, "postgres").await
+        Self::with(major, TestHome::with(base().as_deref(), |b| b.pg_bin(bin))).await
     }
 
-    /// With another database than `postgres`.
-    pub async fn of(major: u32, bin: &Path, database: &str) -> Self {
-        let home = TestHome::with(base().as_deref(), |b| b.pg_bin(bin));
-        let project = Project::builder("isolation")
-            .config(home.config().clone())
-            .database(database)
-            .create()
-            .await
-            .unwrap();
+    /// On a storage of one kind, in a folder that has it.
+    pub async fn on(major: u32, bin: &Path, base: &Path, kind: StorageKind) -> Self {
+        Self::with(major, TestHome::with(Some(base), |b| b.pg_bin(bin).storage(kind))).await
+    }
+
+    async fn with(major: u32, home: TestHome) -> Self {
+        let project = home.project("isolation").await;
         let main = project.main().await.unwrap();
         let data = data_of(&main).await;
-        Self { main, project, data, major, bin: bin.to_owned(), home }
+        Self { main, project, data, major, home }
     }
 
     /// Writes settings into a file that `postgresql.conf` includes, and starts the server anew.
@@ -129,10 +127,12 @@ impl Sql {
     }
 
     /// Where the role's own settings would harm the session.
-    pub async fn unharmed(branch: &Branch) -> Self {
+    pub async fn unharmed(branch: &Branch, major: u32) -> Self {
         let mut config: tokio_postgres::Config = branch.url().parse().unwrap();
+        let transaction = if major >= 17 { "-c transaction_timeout=0 " } else { "" };
         config.options(
-            "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 \
+            transaction.to_owned()
+                + "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 \
              -c idle_in_transaction_session_timeout=0 -c search_path=public -c role=none \
              -c default_transaction_read_only=off -c synchronous_commit=on \
              -c session_preload_libraries= -c local_preload_libraries=",

@@ -54,7 +54,7 @@ async fn settings_of_roles_and_databases_do_not_reach_velo() {
         drop(sql);
         parent
             .each(async |branch, what| {
-                let sql = Sql::unharmed(branch).await;
+                let sql = Sql::unharmed(branch, major).await;
                 sql.run("CREATE TABLE t (n int)").await;
                 let left = "SELECT count(*) FROM pg_db_role_setting";
                 assert_eq!(sql.one(left).await, "3", "{what}: the user's settings are gone");
@@ -65,7 +65,7 @@ async fn settings_of_roles_and_databases_do_not_reach_velo() {
                     branch.reset().await.unwrap();
                 }
                 let second = parent.branch(BranchSpec::ephemeral().from(branch)).await;
-                Sql::unharmed(&second).await.run("SELECT 1").await;
+                Sql::unharmed(&second, major).await.run("SELECT 1").await;
                 assert_eq!(second.outgoing().await.unwrap(), [""; 0], "{what}");
                 second.close().await.unwrap();
                 let log = std::fs::read_to_string(branch.log_file()).unwrap();
@@ -77,11 +77,8 @@ async fn settings_of_roles_and_databases_do_not_reach_velo() {
 
 #[tokio::test]
 async fn login_triggers_are_not_fired_by_velo() {
-    for (major, bin) in installations() {
-        if major < 17 {
-            crate::common::skip(&format!("PostgreSQL {major} has no login triggers"));
-            continue;
-        }
+    // 17 brought them.
+    for (major, bin) in installations().into_iter().filter(|(major, _)| *major >= 17) {
         let parent = Parent::new(major, &bin).await;
         let sql = Sql::on(&parent.main).await;
         for statement in [
