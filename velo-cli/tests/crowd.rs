@@ -78,8 +78,8 @@ impl Worker<'_> {
         self.counts.lock().unwrap().reset += usize::from(done);
     }
 
-    fn delete(&self, name: &str, conflicts: &[&str]) {
-        let done = self.velo(&["branch", "delete", name], conflicts);
+    fn delete(&self, name: &str, options: &[&str], conflicts: &[&str]) {
+        let done = self.velo(&[&["branch", "delete", name], options].concat(), conflicts);
         self.counts.lock().unwrap().deleted += usize::from(done);
     }
 
@@ -91,14 +91,14 @@ impl Worker<'_> {
         self.home.sql(&name, "DELETE FROM t");
         self.reset(&name, &[]);
         assert_eq!(self.home.sql(&name, "SELECT sum(x) FROM t"), "5050");
-        self.delete(&name, &[]);
+        self.delete(&name, &[], &[]);
     }
 
     /// Everybody wants these names, and makes branches of each other's.
     fn together(&mut self) {
         let ours = |n: u64| format!("ours/{n}");
         let name = format!("api/{}", ours(self.dice.below(6)));
-        match self.dice.below(4) {
+        match self.dice.below(5) {
             0 => {
                 self.create(&name, "main", &["already_exists", "not_found"]);
             }
@@ -107,7 +107,9 @@ impl Worker<'_> {
                 self.create(&name, &from, &["already_exists", "not_found"]);
             }
             2 => self.reset(&name, &["not_found", "conflict"]),
-            _ => self.delete(&name, &["not_found", "conflict"]),
+            3 => self.delete(&name, &[], &["not_found", "conflict"]),
+            // With what others are just making of it.
+            _ => self.delete(&name, &["--force"], &["not_found"]),
         }
     }
 
