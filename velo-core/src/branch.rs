@@ -719,8 +719,7 @@ async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id, op: &Op) -> 
 
 /// Undoes a branch under its lock.
 async fn discard_now(home: &Home, project: &ProjectRecord, id: Id, op: &Op) -> Result<()> {
-    let _lock = home.lock(id, Mode::Exclusive, "the branch", &op.cancel).await?;
-    op.steps.run("teardown", teardown::branch(home, project, id)).await
+    op.steps.run("teardown", teardown::locked(home, project, id, &op.cancel)).await
 }
 
 /// Deletes a branch by the tree's rules. What goes is decided and marked in one transaction, so

@@ -18,7 +18,7 @@ use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id};
-use crate::lock::Mode;
+use crate::lock::{Lock, Mode};
 use crate::postgres::scram::Password;
 use crate::postgres::session::Target;
 use crate::record::{
@@ -82,7 +82,7 @@ pub(crate) async fn create(
 ) -> Result<BranchRecord> {
     let name = spec.check()?;
     let planned = op.steps.run("record", record(home, project, spec, name.as_ref(), op)).await;
-    let (mut branch, source) = match planned {
+    let (mut branch, source, _lock) = match planned {
         // What holds the name may be the ruin of a dead process.
         Err(error)
             if error.kind() == ErrorKind::AlreadyExists
@@ -113,12 +113,13 @@ async fn record(
     spec: &BranchSpec,
     name: Option<&BranchName>,
     op: &Op,
-) -> Result<(BranchRecord, SourceRecord)> {
+) -> Result<(BranchRecord, SourceRecord, Lock)> {
     op.cancel.check()?;
     let lease = home.lease()?;
     let own_password = Password::generate()?;
     let candidates = home.port_candidates();
     let (project, spec, name) = (project.clone(), spec.clone(), name.cloned());
+    let locks = home.clone();
     let origin = home.storage(project.storage)?.capability().copy_on_write && name.is_some();
     home.state()
         .write(move |tx| {
@@ -176,7 +177,9 @@ async fn record(
                     created_at: now(),
                 })?;
             }
-            Ok((branch, source))
+            // Held until it is ready or undone: whoever deletes its parent with all below waits.
+            let lock = locks.lock_new(id)?;
+            Ok((branch, source, lock))
         })
         .await
 }
@@ -360,6 +363,10 @@ async fn commit(
             })?;
         }
         tx.update(made.id, |branch: &mut BranchRecord| {
+            if branch.phase != Phase::Creating {
+                let what = format!("the branch {} was deleted while it was made", branch.shown());
+                return Err(Error::new(ErrorKind::NotFound, what));
+            }
             branch.phase = Phase::Ready;
             if !branch.ephemeral {
                 branch.lease = None;

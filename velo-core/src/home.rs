@@ -23,6 +23,7 @@ use crate::id::Id;
 use crate::lease::Lease;
 use crate::lock::{Lock, Mode};
 use crate::os_user::OsUser;
+use crate::record::{BranchRecord, SnapshotRecord};
 use crate::runtime::{self, Runtime, RuntimeKind};
 use crate::state::State;
 use crate::storage::{self, Storage, StorageKind};
@@ -163,7 +164,35 @@ impl Home {
         what: &str,
         cancel: &Cancel,
     ) -> Result<Lock> {
-        Lock::take(&self.lock_path(&id.to_string()), mode, LOCK_WAIT, what, cancel).await
+        let path = self.lock_path(&id.to_string());
+        let lock = Lock::take(&path, mode, LOCK_WAIT, what, cancel).await?;
+        // Whoever waited for a deletion has made the file anew, and nobody else would remove it.
+        let known = self.state().read(move |tx| {
+            Ok(tx.get::<BranchRecord>(id)?.is_some() || tx.get::<SnapshotRecord>(id)?.is_some())
+        });
+        if !known.await? {
+            self.remove_lock(id)?;
+        }
+        Ok(lock)
+    }
+
+    /// Locks a branch that is about to be recorded, so that nobody deletes what is half made.
+    pub(crate) fn lock_new(&self, id: Id) -> Result<Lock> {
+        let lock = Lock::try_take(&self.lock_path(&id.to_string()), Mode::Exclusive)?;
+        lock.ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "somebody holds the lock of a branch that is not made")
+        })
+    }
+
+    /// Removes the lock file of what has no record any more: nobody can want it.
+    pub(crate) fn remove_lock(&self, id: Id) -> Result<()> {
+        let path = self.lock_path(&id.to_string());
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", path.display()), e))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Held as long as files are removed behind a caller.

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
@@ -99,7 +100,9 @@ impl Left {
             Self::Branch(project, branch) if branch.phase == Phase::Resetting => {
                 reset::finish(home, &project, branch.id).await
             }
-            Self::Branch(project, branch) => teardown::branch(home, &project, branch.id).await,
+            Self::Branch(project, branch) => {
+                teardown::locked(home, &project, branch.id, &Cancel::default()).await
+            }
             Self::Snapshot(project, id) => teardown::snapshot(home, &project, id).await,
         }
     }

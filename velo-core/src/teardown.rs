@@ -2,9 +2,11 @@
 //! and by another process than the one that made the thing.
 
 use crate::boot::{self, RunDir};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::id::Id;
+use crate::lock::Mode;
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
 use crate::runtime::StopMode;
 use crate::state::Tx;
@@ -65,7 +67,18 @@ pub(crate) async fn end(
     Ok(found)
 }
 
-/// Undoes a branch, whatever of it exists. Missing is fine.
+/// Undoes a branch under its lock, once nobody makes, changes or clones it any more.
+pub(crate) async fn locked(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+    cancel: &Cancel,
+) -> Result<()> {
+    let _lock = home.lock(id, Mode::Exclusive, "the branch", cancel).await?;
+    branch(home, project, id).await
+}
+
+/// Undoes a branch, whatever of it exists. Missing is fine. The caller holds its lock.
 pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     // A server that still runs must keep its files, or nobody could name it any more.
     let Some((branch, volumes)) = end(home, project, id).await? else {
@@ -82,8 +95,7 @@ pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Resu
     errors.note(RunDir::of(home, id).remove());
     errors.result()?;
     home.state().write(move |tx| tx.remove::<BranchRecord>(id)).await?;
-    // Nobody can want the lock of a branch without a record.
-    remove_lock(home, id)
+    home.remove_lock(id)
 }
 
 /// Destroys a volume and its record; while clones need it, it is only hidden.
@@ -150,7 +162,7 @@ pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Re
     }
     home.storage(project.storage)?.destroy_snapshot(id).await?;
     home.state().write(move |tx| tx.remove::<SnapshotRecord>(id)).await?;
-    remove_lock(home, id)
+    home.remove_lock(id)
 }
 
 /// Undoes a project with all that it holds. Missing is fine.
@@ -178,7 +190,7 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
     // Children are younger than their parents.
     branches.sort_by_key(|b| std::cmp::Reverse(b.id));
     for branch in branches {
-        errors.note(self::branch(home, record, branch.id).await);
+        errors.note(locked(home, record, branch.id, &Cancel::default()).await);
     }
     for snapshot in snapshots.iter().filter(|s| s.role == Role::Named) {
         errors.note(self::snapshot(home, record, snapshot.id).await);
@@ -197,14 +209,4 @@ async fn is_hidden(home: &Home, id: Id) -> Result<bool> {
     home.state()
         .read(move |tx| Ok(tx.get::<VolumeRecord>(id)?.is_some_and(|v| v.branch.is_none())))
         .await
-}
-
-fn remove_lock(home: &Home, id: Id) -> Result<()> {
-    let path = home.lock_path(&id.to_string());
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("remove {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
 }
