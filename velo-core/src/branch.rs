@@ -283,7 +283,10 @@ impl Branch {
     }
 
     pub(crate) fn outgoing_call(&self) -> Call<Vec<String>> {
-        self.call(|branch, home, _| async move {
+        self.call(|branch, home, op| async move {
+            let shown = format!("the branch {}", branch.full_name());
+            // Shared: a reset or a deletion would take the server away in the middle.
+            let _lock = home.lock(branch.id(), Mode::Shared, &shown, &op.cancel).await?;
             let record = branch.current(&home).await?;
             let project = &branch.0.project.record;
             let socket_dir = RunDir::of(&home, record.id).socket();

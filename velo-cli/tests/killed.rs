@@ -1,0 +1,220 @@
+//! `velo` killed at any moment: what it worked on is whole afterwards, the next command undoes or
+//! finishes what it left, and the parent never notices.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{Home, prepared, psql, wait_until};
+use serde_json::Value;
+
+/// After how many milliseconds. The last ones are seldom reached.
+const MOMENTS: [u64; 16] = [1, 3, 6, 10, 15, 20, 25, 32, 40, 60, 80, 110, 150, 200, 300, 450];
+
+/// How often each moment is tried.
+fn rounds() -> usize {
+    if std::env::var_os("VELO_TEST_LONG").is_some() { 10 } else { 1 }
+}
+
+/// Starts `velo` and kills it after a while. Whether it was done before.
+fn kill_after(home: &Home, args: &[&str], after: Duration) -> bool {
+    let mut child =
+        home.command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // The moment itself is what is tested: this waits for no event.
+    std::thread::sleep(after);
+    child.kill().unwrap();
+    child.wait().unwrap().success()
+}
+
+fn names(home: &Home, folder: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(home.path().join(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The processes that work under `dir`.
+fn processes(dir: &Path) -> Vec<(u32, String)> {
+    let dir = dir.canonicalize().unwrap();
+    let all = std::fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        let volume = cwd.strip_prefix(&dir).ok()?.to_str()?.to_owned();
+        Some((pid, volume))
+    })
+    .collect()
+}
+
+/// Nothing is there but these branches, all of which run or are said to be stopped; one command has
+/// run since the killed one.
+#[track_caller]
+fn nothing_else(home: &Home, branches: &[&str], what: &str) {
+    let list = home.json(&["branch", "list"]);
+    let list = list.as_array().unwrap();
+    let text = |b: &Value, key: &str| b[key].as_str().unwrap().to_owned();
+    let there: BTreeSet<String> = list.iter().map(|b| text(b, "name")).collect();
+    let wanted: BTreeSet<String> = branches.iter().map(|&b| b.to_owned()).collect();
+    assert_eq!(there, wanted, "{what}");
+    assert!(list.iter().all(|b| b["state"] == "running"), "{what}: {list:?}");
+
+    let volumes = names(home, "volumes");
+    assert_eq!(volumes.len(), list.len(), "{what}: {volumes:?}");
+    let ids: BTreeSet<String> = list.iter().map(|b| text(b, "id")).collect();
+    assert_eq!(names(home, "run"), ids, "{what}");
+    // A process that ends may still be there for a moment.
+    wait_until("only servers of branches run", || {
+        let working: BTreeSet<String> =
+            processes(&home.path().join("volumes")).into_iter().map(|(_, volume)| volume).collect();
+        working == volumes
+    });
+
+    let snapshots = names(home, "snapshots");
+    let lasting = list.iter().filter(|b| b["parent"].is_string()).count();
+    let origins = if list[0]["storage"] == "copy" { 0 } else { lasting };
+    assert_eq!(snapshots.len(), origins, "{what}: {snapshots:?}");
+    let mut locks = names(home, "locks");
+    locks.remove("reconcile");
+    assert!(locks.is_subset(&(&ids | &snapshots)), "{what}: orphaned locks {locks:?}");
+    for finding in home.json(&["doctor"]).as_array().unwrap() {
+        if ["state", "disk", "servers", "leases"].contains(&finding["name"].as_str().unwrap()) {
+            assert_eq!(finding["status"], "ok", "{what}: {finding}");
+        }
+    }
+}
+
+/// `main` answers, has its data, takes a write, and is in no backup: its sessions are the test's.
+#[track_caller]
+fn main_is_well(home: &Home, url: &str, what: &str) {
+    assert_eq!(psql(url, "SELECT count(*), sum(x) FROM t"), "1000|500500", "{what}");
+    psql(url, "UPDATE beat SET n = n + 1");
+    assert_eq!(psql(url, "SELECT count(*) FROM pg_replication_slots"), "0", "{what}");
+    wait_until("no session of velo's is left on main", || {
+        let others = "SELECT count(*) FROM pg_stat_activity \
+                      WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        psql(url, others) == "0"
+    });
+    // Backup mode that stayed would refuse none of this, but leave its label behind.
+    let volumes = names(home, "volumes");
+    for volume in volumes {
+        let label = home.path().join("volumes").join(&volume).join("backup_label");
+        assert!(!label.exists(), "{what}: {}", label.display());
+    }
+}
+
+fn prepare(base: &str, storage: &str) -> Option<Home> {
+    let home = Home::under(&prepared(base)?);
+    home.ok(&["project", "create", "api", "--storage", storage]);
+    home.sql(
+        "api/main",
+        "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x; \
+         CREATE TABLE beat AS SELECT 0 AS n",
+    );
+    Some(home)
+}
+
+fn url(home: &Home, branch: &str) -> String {
+    home.ok(&["branch", "url", branch]).trim().to_owned()
+}
+
+fn each_moment(mut work: impl FnMut(Duration, &str)) {
+    for round in 0..rounds() {
+        for millis in MOMENTS {
+            // Another part of the millisecond in each round.
+            let after = Duration::from_micros(millis * 1000 + round as u64 * 97);
+            work(after, &format!("killed after {after:?}"));
+        }
+    }
+}
+
+fn branching(base: &str, storage: &str) {
+    let Some(home) = prepare(base, storage) else { return };
+    let main = url(&home, "api/main");
+    let mut undone = 0;
+    each_moment(|after, what| {
+        let done = kill_after(&home, &["branch", "create", "api/b"], after);
+        main_is_well(&home, &main, what);
+        let there = home.branches().contains(&"api/b".to_owned());
+        assert!(there || !done, "{what}: it was done, and is not there");
+        if there {
+            nothing_else(&home, &["api/main", "api/b"], what);
+            assert_eq!(home.sql("api/b", "SELECT sum(x) FROM t"), "500500", "{what}");
+            home.ok(&["branch", "delete", "api/b"]);
+        } else {
+            undone += 1;
+        }
+        nothing_else(&home, &["api/main"], what);
+        // The name is free.
+        if !there {
+            home.ok(&["branch", "create", "api/b"]);
+            home.ok(&["branch", "delete", "api/b"]);
+        }
+    });
+    assert!(undone > 2, "nothing was killed half-way");
+}
+
+fn resetting(base: &str, storage: &str) {
+    let Some(home) = prepare(base, storage) else { return };
+    let main = url(&home, "api/main");
+    home.ok(&["branch", "create", "api/b"]);
+    let branch = url(&home, "api/b");
+    let mut old = 0;
+    each_moment(|after, what| {
+        psql(&branch, "DROP TABLE IF EXISTS mine; CREATE TABLE mine (x int); DELETE FROM t");
+        let done = kill_after(&home, &["branch", "reset", "api/b"], after);
+        main_is_well(&home, &main, what);
+        nothing_else(&home, &["api/main", "api/b"], what);
+        assert_eq!(url(&home, "api/b"), branch, "{what}");
+        // Old or new, and all of it.
+        let state = psql(&branch, "SELECT to_regclass('mine') IS NOT NULL, count(*) FROM t");
+        assert!(state == "f|1000" || (state == "t|0" && !done), "{what}: {state}");
+        old += usize::from(state == "t|0");
+        psql(&branch, "CREATE TABLE usable (x int); INSERT INTO usable VALUES (1)");
+        home.ok(&["branch", "reset", "api/b"]);
+        assert_eq!(psql(&branch, "SELECT count(*) FROM t"), "1000", "{what}");
+        psql(&branch, "UPDATE t SET x = x");
+    });
+    assert!(old > 2, "nothing was killed before it was done");
+}
+
+fn deleting(base: &str, storage: &str) {
+    let Some(home) = prepare(base, storage) else { return };
+    let main = url(&home, "api/main");
+    let mut kept = 0;
+    each_moment(|after, what| {
+        home.ok(&["branch", "create", "api/b"]);
+        let branch = url(&home, "api/b");
+        let done = kill_after(&home, &["branch", "delete", "api/b"], after);
+        main_is_well(&home, &main, what);
+        if home.branches().contains(&"api/b".to_owned()) {
+            assert!(!done, "{what}: it was done, and is there");
+            kept += 1;
+            nothing_else(&home, &["api/main", "api/b"], what);
+            assert_eq!(psql(&branch, "SELECT sum(x) FROM t"), "500500", "{what}");
+            home.ok(&["branch", "delete", "api/b"]);
+        }
+        nothing_else(&home, &["api/main"], what);
+    });
+    assert!(kept > 0, "nothing was killed before it began");
+}
+
+macro_rules! on {
+    ($($name:ident: $work:ident($base:literal, $storage:literal);)*) => { $(
+        #[test]
+        fn $name() { $work($base, $storage); }
+    )* };
+}
+
+on! {
+    a_killed_branching_is_undone_on_btrfs: branching("VELO_TEST_BTRFS", "btrfs");
+    a_killed_branching_is_undone_on_xfs: branching("VELO_TEST_XFS", "reflink");
+    a_killed_branching_is_undone_on_ext4: branching("VELO_TEST_EXT4", "copy");
+    a_killed_reset_is_old_or_new_on_btrfs: resetting("VELO_TEST_BTRFS", "btrfs");
+    a_killed_reset_is_old_or_new_on_xfs: resetting("VELO_TEST_XFS", "reflink");
+    a_killed_reset_is_old_or_new_on_ext4: resetting("VELO_TEST_EXT4", "copy");
+    a_killed_deletion_finishes_on_btrfs: deleting("VELO_TEST_BTRFS", "btrfs");
+    a_killed_deletion_finishes_on_xfs: deleting("VELO_TEST_XFS", "reflink");
+    a_killed_deletion_finishes_on_ext4: deleting("VELO_TEST_EXT4", "copy");
+}
