@@ -11,6 +11,7 @@ use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id, ProjectName};
+use crate::lock::{Lock, Mode};
 use crate::postgres::binaries::{self, Installation, Search};
 use crate::postgres::control;
 use crate::postgres::scram::{self, Password};
@@ -386,18 +387,30 @@ impl ProjectBuilder {
             let config = self.settings()?;
             let home = Engine::get()?.home(&config).await?;
             let name = ProjectName::new(self.name.clone())?;
-            let _lock = crate::lock::Lock::take(
-                &home.lock_path(&format!("create-{name}")),
-                crate::lock::Mode::Exclusive,
-                home.config.start_timeout * 2,
-                &format!("the project {name}"),
-                &op.cancel,
-            )
-            .await?;
-            match self.clone().open_here().await {
+            let path = home.lock_path(&format!("create-{name}"));
+            let _lock = loop {
+                let lock = Lock::take(
+                    &path,
+                    Mode::Exclusive,
+                    home.config.start_timeout * 2,
+                    &format!("the project {name}"),
+                    &op.cancel,
+                )
+                .await?;
+                // The one who held it may have removed it: then it locks nothing.
+                if lock.is_linked() {
+                    break lock;
+                }
+            };
+            let project = match self.clone().open_here().await {
                 Err(error) if error.kind() == ErrorKind::NotFound => self.create_here(&op).await,
                 other => other,
+            };
+            // Names come and go; the locks folder must not grow with them.
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%error, path = %path.display(), "cannot be removed");
             }
+            project
         })
     }
 
