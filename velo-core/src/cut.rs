@@ -15,6 +15,8 @@
 //! case, costs a checkpoint and some WAL, and never stops the parent, so nothing has to be resumed
 //! should this process be killed half-way.
 
+use std::time::{Duration, Instant};
+
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Op;
@@ -117,11 +119,31 @@ impl Tools<'_> {
             From::Branch { instance, volume, target: server } => {
                 let source = Object::Volume(volume);
                 match self.runtime.status(&instance).await? {
-                    Status::Stopped => self.of_stopped(source, target, server.major, op).await,
+                    Status::Stopped => {
+                        self.at_rest(&instance, op).await?;
+                        self.of_stopped(source, target, server.major, op).await
+                    }
                     Status::Running { .. } => self.of_running(source, target, server, op).await,
                 }
             }
         }
+    }
+
+    /// Waits until nobody writes any more: what a killed postmaster leaves ends by itself as soon as
+    /// it waits for something. A clone in the middle of it would be torn.
+    async fn at_rest(&self, instance: &InstanceRef, op: &Op) -> Result<()> {
+        let begun = Instant::now();
+        while self.runtime.orphans(instance).await? {
+            if begun.elapsed() > AT_REST {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "the server that is branched has crashed, and processes of it still write",
+                )
+                .with_hint("wait until they end, or end them: velo branch stop"));
+            }
+            op.cancel.guard(tokio::time::sleep(Duration::from_millis(5))).await?;
+        }
+        Ok(())
     }
 
     async fn of_stopped(&self, source: Object, target: Object, major: u32, op: &Op) -> Result<Cut> {
@@ -298,6 +320,9 @@ impl Tools<'_> {
         Ok(true)
     }
 }
+
+/// How long the processes of a crashed server are waited for.
+const AT_REST: Duration = Duration::from_secs(5);
 
 /// How much WAL a clone may have to replay without a checkpoint of its own: a few milliseconds.
 const RECENT: u64 = 256 << 10;

@@ -164,6 +164,12 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// Whether the server lives.
     async fn status(&self, instance: &InstanceRef) -> Result<Status>;
 
+    /// Whether processes of a server outlive its first one, which was killed. They may still write,
+    /// until they end or [`stop`](Runtime::stop) ends them.
+    async fn orphans(&self, _instance: &InstanceRef) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Runs a PostgreSQL program to its end.
     async fn run(&self, spec: ToolSpec) -> Result<ToolOutput>;
 

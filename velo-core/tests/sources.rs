@@ -132,40 +132,59 @@ async fn prepared_transactions(project: &Project, _: StorageKind) {
 }
 
 async fn a_crashed_parent(project: &Project, _: StorageKind) {
-    for name in ["quiet", "busy"] {
-        let parent = lasting(project, name, &project.main().await.unwrap()).await;
-        sql(&parent, "CREATE TABLE t (x bigint PRIMARY KEY)").await;
-        sql(&parent, "CREATE TABLE noise (x bigint, filler text); CHECKPOINT").await;
-        // A server's other processes may live on for a while without their first.
-        let busy = (name == "busy").then(|| {
-            let url = parent.url();
-            tokio::spawn(async move {
-                let noise = "INSERT INTO noise SELECT x, repeat('x', 500) \
-                             FROM generate_series(1, 3000000) x";
-                attempt(&url, noise).await
-            })
-        });
-        for x in 0..200 {
-            sql(&parent, &format!("INSERT INTO t VALUES ({x})")).await;
-        }
-        crash(&parent).await;
-        let branch = ephemeral(project, &parent).await;
-        assert_eq!(method(&branch).await, Method::Crashed);
-        let child = lasting(project, &format!("{name}/child"), &parent).await;
-        for branch in [&branch, &child] {
-            assert_eq!(sql(branch, "SELECT count(*) FROM t").await, "200", "committed rows");
-            assert_eq!(sql(branch, "SELECT count(*) FROM noise").await, "0");
-            sql(branch, "INSERT INTO t SELECT generate_series(1000, 2000)").await;
-            sql(branch, "VACUUM t").await;
-        }
-        if let Some(busy) = busy {
-            assert!(busy.await.unwrap().is_err(), "it was done before the crash");
-        }
-        parent.start().await.unwrap();
-        assert_eq!(sql(&parent, "SELECT count(*) FROM t").await, "200");
-        child.reset().await.unwrap();
-        assert_eq!(sql(&child, "SELECT count(*) FROM t").await, "200");
+    let parent = lasting(project, "parent", &project.main().await.unwrap()).await;
+    sql(&parent, "CREATE TABLE t (x bigint PRIMARY KEY)").await;
+    sql(&parent, "CHECKPOINT").await;
+    for x in 0..200 {
+        sql(&parent, &format!("INSERT INTO t VALUES ({x})")).await;
     }
+    crash(&parent).await;
+    let branch = ephemeral(project, &parent).await;
+    assert_eq!(method(&branch).await, Method::Crashed);
+    let child = lasting(project, "child", &parent).await;
+    for branch in [&branch, &child] {
+        assert_eq!(sql(branch, "SELECT count(*) FROM t").await, "200", "committed rows");
+        sql(branch, "INSERT INTO t SELECT generate_series(1000, 2000)").await;
+        sql(branch, "VACUUM t").await;
+    }
+    parent.start().await.unwrap();
+    assert_eq!(sql(&parent, "SELECT count(*) FROM t").await, "200");
+    child.reset().await.unwrap();
+    assert_eq!(sql(&child, "SELECT count(*) FROM t").await, "200");
+}
+
+/// A session that waits for nothing outlives the postmaster, and writes on: its data is no state
+/// that could be cloned.
+async fn a_crashed_parent_that_writes(project: &Project, _: StorageKind) {
+    let parent = lasting(project, "parent", &project.main().await.unwrap()).await;
+    sql(&parent, "CREATE TABLE t (x bigint PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    sql(&parent, "CREATE SEQUENCE seen").await;
+    let (volume, url) = (data(&parent).await, parent.url());
+    let endless = tokio::spawn(async move {
+        let endless = "DO $$ BEGIN LOOP PERFORM nextval('seen'); END LOOP; END $$";
+        attempt(&url, endless).await
+    });
+    let writes = "SELECT count(*) FROM pg_stat_activity \
+                  WHERE query LIKE 'DO $$%' AND state = 'active'";
+    while sql(&parent, writes).await != "1" {
+        assert!(!endless.is_finished());
+    }
+    crash(&parent).await;
+    let error = Branch::create(project, BranchSpec::ephemeral().from(&parent)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(!endless.is_finished(), "branching ended a session of the parent");
+    assert!(!working_in(&volume).is_empty());
+    parent.stop().await.unwrap();
+    assert_eq!(working_in(&volume), [0; 0]);
+    assert!(endless.await.unwrap().is_err());
+    let branch = ephemeral(project, &parent).await;
+    assert_eq!(sql(&branch, "SELECT x FROM t").await, "1");
+    parent.start().await.unwrap();
+    assert_eq!(sql(&parent, "SELECT x FROM t").await, "1");
+}
+
+fn working_in(volume: &Path) -> Vec<u32> {
+    common::home::servers_in(volume)
 }
 
 /// A server in recovery that nobody feeds.
@@ -298,7 +317,8 @@ async fn ten_at_once(project: &Project, _: StorageKind) {
     assert_eq!(urls.len(), 10);
     for (before, branch) in &made {
         // All that was acknowledged before, and no holes.
-        let holds = format!("SELECT count(*) >= {before} AND count(*) = coalesce(max(x), 0) FROM t");
+        let holds =
+            format!("SELECT count(*) >= {before} AND count(*) = coalesce(max(x), 0) FROM t");
         assert_eq!(sql(branch, &holds).await, "t");
         sql(branch, "TRUNCATE t").await;
     }
@@ -426,6 +446,6 @@ macro_rules! tests {
 }
 
 tests! {
-    unlogged_tables prepared_transactions a_crashed_parent a_standby branches_of_branches a_snapshot
-    ten_at_once resets_under_one_url a_reset_with_children
+    unlogged_tables prepared_transactions a_crashed_parent a_crashed_parent_that_writes a_standby
+    branches_of_branches a_snapshot ten_at_once resets_under_one_url a_reset_with_children
 }

@@ -124,6 +124,10 @@ impl Runtime for Process {
         })
     }
 
+    async fn orphans(&self, instance: &InstanceRef) -> Result<bool> {
+        Ok(has_orphans(instance.location.host_path()))
+    }
+
     async fn run(&self, spec: ToolSpec) -> Result<ToolOutput> {
         let path = spec.location.host_path().display().to_string();
         let output = Program::new(spec.postgres.program(spec.tool))
@@ -227,10 +231,16 @@ fn forget_crash(spec: &InstanceSpec) -> Result<()> {
     Ok(())
 }
 
-/// Ends the children of a postmaster that was killed. One that computes does not notice, works on,
-/// and keeps the next server from starting. Only such an end leaves `postmaster.pid`.
+/// Whether children of a postmaster that was killed are there. One that computes does not notice,
+/// works on, and keeps the next server from starting. Only such an end leaves `postmaster.pid`.
+fn has_orphans(data: &Path) -> bool {
+    postmaster(data).is_none()
+        && data.join("postmaster.pid").exists()
+        && !processes_in(data).is_empty()
+}
+
 async fn end_orphans(data: &Path) -> Result<()> {
-    if data.join("postmaster.pid").exists() { kill_all(data).await } else { Ok(()) }
+    if has_orphans(data) { kill_all(data).await } else { Ok(()) }
 }
 
 /// Kills what is left of a server and waits until it is gone.
