@@ -1,11 +1,24 @@
 //! Whether text sorts here as it did where its indexes were built.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::session::Session;
 
-/// Refuses a cluster whose databases were built with another version of their collations. Those of
-/// PostgreSQL itself (C, POSIX, builtin) never change and bear no version, or one of the major's.
+/// No collation; that of the database, which [`databases`] looks at; C and POSIX, which never change.
+const HARMLESS: [u32; 4] = [0, 100, 950, 951];
+
+/// Refuses a cluster whose databases were built with another version of their collations, or whose
+/// indexes and partitions in the session's database were: PostgreSQL itself only warns, and then finds
+/// wrong rows.
 pub(crate) async fn check(session: &Session) -> Result<()> {
+    tokio::try_join!(databases(session), columns(session))?;
+    Ok(())
+}
+
+/// The databases' own collations. Those of PostgreSQL itself (C, POSIX, builtin) never change and bear
+/// no version, or one of the major's.
+async fn databases(session: &Session) -> Result<()> {
     if session.major < 15 {
         return Ok(()); // databases record no version
     }
@@ -26,19 +39,56 @@ pub(crate) async fn check(session: &Session) -> Result<()> {
              ORDER BY datname",
         )
         .await?;
-    let names: Vec<String> = differing.into_iter().flatten().flatten().collect();
+    refuse("databases whose collation is", "ALTER DATABASE … REFRESH COLLATION VERSION", differing)
+}
+
+/// Collations that columns have of their own.
+async fn columns(session: &Session) -> Result<()> {
+    let what = "look at the collations of its indexes";
+    // At the same time, for every branch waits for this.
+    let (indexes, partitions) = tokio::try_join!(
+        session.copy(what, "pg_index (indcollation)"),
+        session.copy(what, "pg_partitioned_table (partcollation)"),
+    )?;
+    let lists = indexes.iter().chain(&partitions).flatten().flatten();
+    let used: BTreeSet<u32> = lists
+        .flat_map(|list| list.split_ascii_whitespace())
+        .filter_map(|oid| oid.parse().ok())
+        .collect();
+    let used: Vec<_> =
+        used.iter().filter(|oid| !HARMLESS.contains(oid)).map(u32::to_string).collect();
+    if used.is_empty() {
+        return Ok(());
+    }
+    let differing = session
+        .rows(
+            "compare the collations of its indexes",
+            &format!(
+                "SELECT collname FROM pg_collation WHERE oid IN ({}) AND collversion IS NOT NULL \
+                   AND collversion IS DISTINCT FROM pg_collation_actual_version(oid) \
+                 ORDER BY collname",
+                used.join(", ")
+            ),
+        )
+        .await?;
+    refuse("indexes by collations that are", "ALTER COLLATION … REFRESH VERSION", differing)
+}
+
+/// An error if there are any in `names`.
+fn refuse(what: &str, refresh: &str, names: Vec<Vec<Option<String>>>) -> Result<()> {
+    let names: Vec<String> = names.into_iter().flatten().flatten().collect();
     if names.is_empty() {
         return Ok(());
     }
     Err(Error::new(
         ErrorKind::Incompatible,
         format!(
-            "the collations of {} are of another version here: indexes on text may be wrong",
+            "the data has {what} of another version here, so that text may be sorted wrong: {}",
             names.join(", ")
         ),
     )
-    .with_hint(
-        "run it on the system it comes from, or there REINDEX and ALTER DATABASE … REFRESH COLLATION \
-         VERSION after starting it with PostgreSQL's own tools",
-    ))
+    .with_hint(format!(
+        "run it on the system it comes from, or there REINDEX and {refresh} after starting it with \
+         PostgreSQL's own tools",
+    )))
 }
