@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use velo_core::{Branch, Project};
+use velo_core::storage::StorageKind;
+use velo_core::{Branch, BranchSpec, Project, ResetTarget};
 
 use crate::rig::{Parent, Sql, installations};
 
@@ -196,5 +197,59 @@ async fn the_database_of_the_urls_may_be_gone_or_closed() {
         parent.each(cut_off).await;
         assert_eq!(publisher.slots().await, slots, "{major}");
         assert_eq!(publisher.visitors(), visitors, "{major}: somebody connected");
+    }
+}
+
+#[tokio::test]
+async fn however_a_branch_is_made_it_is_cut_off() {
+    for (major, bin) in installations() {
+        let parent = Parent::new(major, &bin).await;
+        let publisher = Publisher::beside(&parent).await;
+        let sql = Sql::on(&parent.main).await;
+        subscribe(&sql, &publisher, "s", "s").await;
+        drop(sql);
+        let (slots, visitors) = (publisher.slots().await, publisher.visitors());
+        let snapshot = parent.main.snapshot("one").await.unwrap();
+        let cut_off = async |branch: &Branch, what: &str| {
+            let sql = Sql::on(branch).await;
+            let state = "SELECT concat(subenabled, subslotname) FROM pg_subscription";
+            assert_eq!(sql.one(state).await, "f", "{major} {what}");
+        };
+
+        // Nobody has cut off a branch that never ran, nor what is made from it.
+        let stopped = parent.branch(BranchSpec::named("stopped").stopped()).await;
+        let of_it = parent.branch(BranchSpec::ephemeral().from(&stopped)).await;
+        cut_off(&of_it, "a branch of one that never ran").await;
+        of_it.close().await.unwrap();
+        let early = stopped.snapshot("early").await.unwrap();
+        let of_it = parent.branch(BranchSpec::ephemeral().from(&early)).await;
+        cut_off(&of_it, "a branch of a snapshot of one that never ran").await;
+        of_it.close().await.unwrap();
+        stopped.start().await.unwrap();
+        cut_off(&stopped, "a branch that was made stopped").await;
+        stopped.reset().await.unwrap();
+        cut_off(&stopped, "reset").await;
+        if parent.project.info().storage != StorageKind::Copy {
+            stopped.reset_to(ResetTarget::Origin).await.unwrap();
+            cut_off(&stopped, "reset to its origin").await;
+        }
+        stopped.reset_to(ResetTarget::Snapshot("early".into())).await.unwrap();
+        cut_off(&stopped, "reset to a snapshot").await;
+        stopped.stop().await.unwrap();
+        stopped.reset().await.unwrap();
+        stopped.start().await.unwrap();
+        cut_off(&stopped, "reset while it was stopped").await;
+
+        let of_it = parent.branch(BranchSpec::ephemeral().from(&snapshot)).await;
+        cut_off(&of_it, "of a snapshot").await;
+        of_it.reset().await.unwrap();
+        cut_off(&of_it, "ephemeral, reset").await;
+        of_it.keep_as("kept").await.unwrap();
+        cut_off(&of_it, "kept").await;
+        of_it.restart().await.unwrap();
+        cut_off(&of_it, "kept and restarted").await;
+
+        assert_eq!(publisher.visitors(), visitors, "{major}: somebody connected");
+        assert_eq!(publisher.slots().await, slots, "{major}: the parent's slots");
     }
 }
