@@ -166,6 +166,7 @@ impl Boot<'_> {
             ephemeral: self.branch.ephemeral,
             control: &control,
             recovery: data.join("recovery.signal").exists(),
+            in_place_tablespaces: has_in_place_tablespaces(&data),
         });
         if let Some(libraries) = self.libraries(runtime, &location, major).await? {
             given.push(("shared_preload_libraries".into(), libraries));
@@ -324,6 +325,13 @@ impl Boot<'_> {
             .with_context("log_tail", tail)
             .with_hint("the server's log has more")
     }
+}
+
+/// A tablespace elsewhere would be a link.
+fn has_in_place_tablespaces(data: &Path) -> bool {
+    std::fs::read_dir(data.join("pg_tblspc")).is_ok_and(|entries| {
+        entries.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    })
 }
 
 async fn set_password(

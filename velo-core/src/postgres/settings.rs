@@ -19,6 +19,8 @@ pub(crate) struct Server<'a> {
     pub(crate) control: &'a ControlFile,
     /// Whether it will recover as a clone of a standby.
     pub(crate) recovery: bool,
+    /// Whether the data has tablespaces that are folders in it.
+    pub(crate) in_place_tablespaces: bool,
 }
 
 /// What keeps a branch from acting on its parent or on the world: name, value, first major that
@@ -132,6 +134,10 @@ pub(crate) fn of(server: &Server<'_>) -> Vec<(String, String)> {
     if prepared > 0 {
         // With fewer, a server whose data holds a prepared transaction does not start.
         settings.push(("max_prepared_transactions", prepared.to_string()));
+    }
+    if server.in_place_tablespaces {
+        // Else recovery from a backup's label refuses them.
+        settings.push(("allow_in_place_tablespaces", "on".to_owned()));
     }
     if server.recovery {
         settings.push(("restore_command", "false".to_owned()));

@@ -59,6 +59,10 @@ async fn in_place_tablespaces_are_cloned() {
             .each(async |branch, what| {
                 let own = Sql::on(branch).await;
                 assert_eq!(own.one(sum).await, "500500", "{what}");
+                // A branch of one without fsync is made in backup mode.
+                let second = parent.branch(BranchSpec::ephemeral().from(branch)).await;
+                assert_eq!(Sql::on(&second).await.one(sum).await, "500500", "{what}");
+                second.close().await.unwrap();
                 own.run("UPDATE t SET n = 0").await;
                 own.run("CHECKPOINT").await;
                 own.run("CREATE TABLE u TABLESPACE inside AS TABLE t").await;
