@@ -56,13 +56,14 @@ const FORCED: &[(&str, &str, u32, &str)] = &[
 ];
 
 /// Names that [`of`] gives values of its own for each server.
-const PLACE: [&str; 8] = [
+const PLACE: [&str; 9] = [
     "data_directory",
     "config_file",
     "hba_file",
     "ident_file",
     "listen_addresses",
     "port",
+    "stats_temp_directory",
     "unix_socket_directories",
     "unix_socket_permissions",
 ];
@@ -130,6 +131,10 @@ pub(crate) fn of(server: &Server<'_>) -> Vec<(String, String)> {
         // The folder of the socket keeps others out.
         ("unix_socket_permissions", "0700".to_owned()),
     ]);
+    if server.major < 15 {
+        // Debian's names a folder outside. 15 has no such setting any more.
+        settings.push(("stats_temp_directory", "pg_stat_tmp".to_owned()));
+    }
     let prepared = server.control.max_prepared_xacts;
     if prepared > 0 {
         // With fewer, a server whose data holds a prepared transaction does not start.
