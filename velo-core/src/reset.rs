@@ -216,7 +216,7 @@ async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<(
                 branch: &branch,
                 volume: branch.volume,
                 doors: Doors::Open,
-                fresh_clone: false,
+                fresh_clone: !branch.settled,
             };
             boot.run(&*runtime, &Op::default()).await?;
         }
