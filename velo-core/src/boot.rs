@@ -225,7 +225,8 @@ impl Boot<'_> {
         if !suspicious || self.branch.parent.is_none() {
             return Ok(None);
         }
-        let mut args = vec!["-D".to_owned(), "{}".to_owned()];
+        // Without it, a `data_directory` in the files would lead to another one's.
+        let mut args = ["-D", "{}", "-c", "data_directory={}"].map(str::to_owned).to_vec();
         args.extend(
             settings::forced(major)
                 .into_iter()
