@@ -37,6 +37,7 @@ const FORCED: &[(&str, &str, u32, &str)] = &[
     ("primary_slot_name", "", 14, "the same"),
     ("synchronous_standby_names", "", 14, "its first commit would wait for ever"),
     ("sync_replication_slots", "off", 17, "it would connect to the parent's primary"),
+    ("synchronized_standby_slots", "", 17, "its logical decoding would wait for ever"),
     ("max_logical_replication_workers", "0", 14, "its subscriptions would pull from their publishers"),
     ("recovery_target", "", 14, "only one target may be set, and this data has reached its own"),
     ("recovery_target_lsn", "", 14, "the same"),

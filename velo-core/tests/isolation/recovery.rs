@@ -154,3 +154,29 @@ async fn slots_stay_with_the_parent() {
         assert!(inserts[0].contains('7'), "{major}: {seen:?}");
     }
 }
+
+#[tokio::test]
+async fn decoding_waits_for_no_standby_of_the_parent() {
+    // 17 brought the setting.
+    for (major, bin) in installations().into_iter().filter(|(major, _)| *major >= 17) {
+        let parent = Parent::new(major, &bin).await;
+        parent.configure("wal_level = logical\nsynchronized_standby_slots = 'the_standby'\n").await;
+        let sql = Sql::on(&parent.main).await;
+        sql.run("CREATE TABLE t (n int)").await;
+        drop(sql);
+        parent
+            .each(async |branch, what| {
+                let sql = Sql::on(branch).await;
+                sql.run(
+                    "SELECT pg_create_logical_replication_slot('s', 'test_decoding', false, false,
+                       true)",
+                )
+                .await;
+                sql.run("SET synchronous_commit = on; INSERT INTO t VALUES (1)").await;
+                let seen =
+                    sql.run("SELECT data FROM pg_logical_slot_get_changes('s', NULL, NULL)").await;
+                assert!(seen.iter().any(|row| row.contains("INSERT")), "{what}: {seen:?}");
+            })
+            .await;
+    }
+}
