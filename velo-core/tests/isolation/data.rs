@@ -77,6 +77,8 @@ async fn in_place_tablespaces_are_cloned() {
 
 /// Whatever is branched, nothing comes of it, and the error names the link and a way out.
 async fn is_refused(parent: &Parent, link: &str) {
+    // What was closed before may still be on its way out.
+    parent.project.finish_deletions().await.unwrap();
     let left = parent.home.left();
     for spec in [BranchSpec::ephemeral(), BranchSpec::named("lasting")] {
         let error = velo_core::Branch::create(&parent.project, spec).await.unwrap_err();
