@@ -1,10 +1,14 @@
 //! Jobs of pg_cron in the parent.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use velo_core::{Branch, BranchSpec};
+use velo_core::{Branch, BranchSpec, ResetTarget};
 
+use crate::common::home::servers_in;
 use crate::rig::{Parent, Sql};
 
 const LAUNCHERS: &str =
@@ -84,4 +88,48 @@ async fn jobs_of_the_parent_do_not_run_in_a_branch() {
         ran(&parent, 2).await;
         assert_ne!(Sql::on(&parent.main).await.one(LAUNCHERS).await, "0", "{form}");
     }
+}
+
+/// The command lines of postmasters that took no clients while `work` went on.
+async fn private_servers(parent: &Parent, work: impl Future<Output = ()>) -> BTreeSet<String> {
+    let home = parent.home.config().home().to_owned();
+    let done = Arc::new(AtomicBool::new(false));
+    let watcher = {
+        let done = done.clone();
+        std::thread::spawn(move || {
+            let mut seen = BTreeSet::new();
+            while !done.load(Ordering::Relaxed) {
+                for pid in servers_in(&home) {
+                    let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+                    let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                    if line.contains(" listen_addresses= ") {
+                        seen.insert(line);
+                    }
+                }
+            }
+            seen
+        })
+    };
+    work.await;
+    done.store(true, Ordering::Relaxed);
+    watcher.join().unwrap()
+}
+
+#[tokio::test]
+async fn a_rehearsal_of_the_parent_s_reset_runs_no_job() {
+    let Some(bin) = std::env::var_os("VELO_TEST_PG_CRON").map(PathBuf::from) else {
+        crate::common::missing("VELO_TEST_PG_CRON is not set");
+        return;
+    };
+    let parent = parent_with_a_job(&bin, "ALTER SYSTEM").await;
+    ran(&parent, 1).await;
+    parent.main.snapshot("one").await.unwrap();
+    let reset = parent.main.reset_to(ResetTarget::Snapshot("one".into()));
+    let seen = private_servers(&parent, async { reset.await.unwrap() }).await;
+    assert!(!seen.is_empty(), "no rehearsal was seen");
+    for line in seen {
+        assert!(line.contains(" shared_preload_libraries=auto_explain "), "{line}");
+    }
+    // The parent itself does again what it did.
+    assert_ne!(Sql::on(&parent.main).await.show("shared_preload_libraries").await, "auto_explain");
 }
