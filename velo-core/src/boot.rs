@@ -221,8 +221,9 @@ impl Boot<'_> {
         let suspicious = ["postgresql.conf", "postgresql.auto.conf"].iter().any(|name| {
             std::fs::read(data.join(name)).is_ok_and(|conf| settings::may_preload_pg_cron(&conf))
         });
-        // `main` is the project's own; it may run its jobs.
-        if !suspicious || self.branch.parent.is_none() {
+        // `main` is the project's own; it may run its jobs, but not in a rehearsal beside itself.
+        let own = self.branch.parent.is_none() && self.doors != Doors::Private;
+        if !suspicious || own {
             return Ok(None);
         }
         // Without it, a `data_directory` in the files would lead to another one's.
