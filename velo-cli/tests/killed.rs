@@ -87,7 +87,7 @@ fn nothing_else(home: &Home, branches: &[&str], what: &str) {
 
 /// `main` answers, has its data, takes a write, and is in no backup: its sessions are the test's.
 #[track_caller]
-fn main_is_well(home: &Home, url: &str, what: &str) {
+fn main_is_well(url: &str, what: &str) {
     assert_eq!(psql(url, "SELECT count(*), sum(x) FROM t"), "1000|500500", "{what}");
     psql(url, "UPDATE beat SET n = n + 1");
     assert_eq!(psql(url, "SELECT count(*) FROM pg_replication_slots"), "0", "{what}");
@@ -133,7 +133,7 @@ fn branching(base: &str, storage: &str) {
     let mut undone = 0;
     each_moment(|after, what| {
         let done = kill_after(&home, &["branch", "create", "api/b"], after);
-        main_is_well(&home, &main, what);
+        main_is_well(&main, what);
         let there = home.branches().contains(&"api/b".to_owned());
         assert!(there || !done, "{what}: it was done, and is not there");
         if there {
@@ -162,7 +162,7 @@ fn resetting(base: &str, storage: &str) {
     each_moment(|after, what| {
         psql(&branch, "DROP TABLE IF EXISTS mine; CREATE TABLE mine (x int); DELETE FROM t");
         let done = kill_after(&home, &["branch", "reset", "api/b"], after);
-        main_is_well(&home, &main, what);
+        main_is_well(&main, what);
         nothing_else(&home, &["api/main", "api/b"], what);
         assert_eq!(url(&home, "api/b"), branch, "{what}");
         // Old or new, and all of it.
@@ -185,7 +185,7 @@ fn deleting(base: &str, storage: &str) {
         home.ok(&["branch", "create", "api/b"]);
         let branch = url(&home, "api/b");
         let done = kill_after(&home, &["branch", "delete", "api/b"], after);
-        main_is_well(&home, &main, what);
+        main_is_well(&main, what);
         if home.branches().contains(&"api/b".to_owned()) {
             assert!(!done, "{what}: it was done, and is there");
             kept += 1;
