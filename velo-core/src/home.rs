@@ -156,7 +156,7 @@ impl Home {
         self.config.home.join("locks").join(name)
     }
 
-    /// Locks the branch `id`: shared to clone it, exclusive to change it.
+    /// Locks the branch or snapshot `id`: shared to clone it, exclusive to change or delete it.
     pub(crate) async fn lock(
         &self,
         id: Id,
