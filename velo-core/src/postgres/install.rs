@@ -135,7 +135,7 @@ pub(crate) fn install_call(
 }
 
 /// The PostgreSQL that a project made with these settings would use; fetched first, where there is
-/// none and no setting names a folder.
+/// none, no setting names a folder, and none names a major that Velo cannot fetch.
 ///
 /// # Errors
 /// As [`install`], and [`ErrorKind::Incompatible`] if the folder that a setting names does not
@@ -158,9 +158,11 @@ pub(crate) fn find_or_install_call(
         let found = binaries::find(&search, user.as_ref()).await;
         match found {
             Err(error)
-                if error.kind() == ErrorKind::PostgresMissing && search.named().is_none() =>
+                if error.kind() == ErrorKind::PostgresMissing
+                    && search.named().is_none()
+                    && search.major.is_none_or(|major| SUPPORTED.contains(&major)) =>
             {
-                let wanted = Wanted { major: config.pg_version, minor: None };
+                let wanted = Wanted { major: search.major, minor: None };
                 fetch(&config, wanted, &progress, &op).await
             }
             found => found,
