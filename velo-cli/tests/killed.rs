@@ -216,3 +216,29 @@ on! {
     a_killed_deletion_finishes_on_xfs: deleting("VELO_TEST_XFS", "reflink");
     a_killed_deletion_finishes_on_ext4: deleting("VELO_TEST_EXT4", "copy");
 }
+
+/// What a process leaves that dies between the removal of a record and that of its lock, or while it
+/// locks the name of a project that is not there yet.
+#[test]
+fn locks_of_nothing_go_with_a_dead_process() {
+    let home = Home::with_project();
+    let locks = home.path().join("locks");
+    let orphans = ["01M85Q712A381HG2QDVG2FJSJY", "create-ghost"].map(|name| locks.join(name));
+    for orphan in &orphans {
+        std::fs::write(orphan, "").unwrap();
+    }
+    let held = locks.join("create-alive");
+    let file = std::fs::File::create(&held).unwrap();
+    file.lock().unwrap();
+    let mut run = home.command();
+    let mut run =
+        run.args(["run", "api", "--", "sh", "-c", "read x"]).stdin(Stdio::piped()).spawn().unwrap();
+    wait_until("it has a branch", || home.branches().len() == 2);
+    run.kill().unwrap();
+    // Its command ends with its input.
+    drop(run.stdin.take());
+    run.wait().unwrap();
+    assert_eq!(home.branches(), ["api/main"]);
+    assert!(!orphans.iter().any(|orphan| orphan.exists()), "{:?}", names(&home, "locks"));
+    assert!(held.exists());
+}

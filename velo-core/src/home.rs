@@ -31,6 +31,9 @@ use crate::storage::{self, Storage, StorageKind};
 /// How long an operation waits for another one on the same branch.
 const LOCK_WAIT: Duration = Duration::from_secs(120);
 
+/// How the names of locks begin that stand for the name of a project that is being made.
+pub(crate) const NAMED: &str = "create-";
+
 /// The longest path of a Unix socket, without its final NUL.
 const SOCKET_PATH: usize = 107;
 

@@ -9,7 +9,7 @@ use crate::create::{free_port, vacant};
 use crate::cut::{Cut, Method};
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
-use crate::home::Home;
+use crate::home::{Home, NAMED};
 use crate::id::{BranchName, Id, ProjectName};
 use crate::lock::{Lock, Mode};
 use crate::postgres::binaries::{self, Installation, Search};
@@ -387,7 +387,7 @@ impl ProjectBuilder {
             let config = self.settings()?;
             let home = Engine::get()?.home(&config).await?;
             let name = ProjectName::new(self.name.clone())?;
-            let path = home.lock_path(&format!("create-{name}"));
+            let path = home.lock_path(&format!("{NAMED}{name}"));
             let _lock = loop {
                 let lock = Lock::take(
                     &path,

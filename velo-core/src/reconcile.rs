@@ -7,12 +7,13 @@
 use std::time::{Duration, Instant};
 
 use crate::cancel::Cancel;
-use crate::error::Result;
-use crate::home::Home;
+use crate::error::{Error, Result};
+use crate::home::{Home, NAMED};
 use crate::id::Id;
 use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord};
+use crate::state::Tx;
 use crate::{reset, teardown};
 
 /// How long one `open` may spend on it; the next one goes on.
@@ -80,10 +81,41 @@ async fn round(home: &Home) -> Result<Outcome> {
             }
         }
         if clean {
+            sweep_locks(home).await?;
             dead.bury()?;
         }
     }
     Ok(outcome)
+}
+
+/// Removes the lock files that nobody will: a process may die between the removal of a record and
+/// that of its lock, and before a project that it locks by name is made.
+async fn sweep_locks(home: &Home) -> Result<()> {
+    let folder = home.lock_path("");
+    let sweep = move |tx: &Tx<'_>| {
+        let fault = |e| Error::io(format!("sweep {}", folder.display()), e);
+        for entry in std::fs::read_dir(&folder).map_err(fault)? {
+            let path = entry.map_err(fault)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let unknown = match name.parse::<Id>() {
+                Ok(id) => {
+                    tx.get::<BranchRecord>(id)?.is_none() && tx.get::<SnapshotRecord>(id)?.is_none()
+                }
+                Err(_) => name.starts_with(NAMED),
+            };
+            if !unknown {
+                continue;
+            }
+            // Whoever holds it removes it; and the one held here may have lost its name since.
+            match Lock::try_take(&path, Mode::Exclusive)? {
+                Some(lock) if lock.is_linked() => std::fs::remove_file(&path).map_err(fault)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    };
+    // In a writing transaction: the lock of a new branch is made in that which records it.
+    home.state().write(sweep).await
 }
 
 /// Something that lives under a dead lease.
