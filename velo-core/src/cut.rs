@@ -6,7 +6,9 @@
 //! | running | cuts in order (ZFS) | `CHECKPOINT` unless one is recent, one clone | crash recovery over a short WAL |
 //! | running with `fsync` and `full_page_writes` | cuts what is synced (btrfs) | the same | the same |
 //! | running with either off | cuts what is synced (btrfs) | backup mode around the clone | recovery from the label |
-//! | running | file by file (reflink, copy) | backup mode around the clone | recovery from the label |
+//! | running with `full_page_writes` | clones file by file (reflink) | the control file, the data, the WAL since its checkpoint, in this order | crash recovery over that WAL |
+//! | running without it | clones file by file (reflink) | backup mode around the clone | recovery from the label |
+//! | running | copies file by file (copy) | backup mode around the copy | recovery from the label |
 //! | in recovery (a standby) | any | backup mode around the clone | archive recovery to consistency, then a timeline of its own |
 //!
 //! A btrfs snapshot is no instant cut of buffered writes: of two writes that nobody synced it may
@@ -22,12 +24,17 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
-use crate::postgres::backup::Backup;
 use crate::postgres::control::{self, ControlFile};
 use crate::postgres::lsn::Lsn;
 use crate::postgres::session::{Session, Target};
 use crate::runtime::{InstanceRef, Status};
 use crate::storage::{CloneSpec, Cut as CutKind, FileOp, Object};
+
+mod by_backup;
+mod by_wal;
+mod facts;
+
+use facts::Facts;
 
 /// How a clone was made consistent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +47,9 @@ pub enum Method {
     Crashed,
     /// One cut of a running server soon after a checkpoint: clones recover over a short WAL.
     Checkpoint,
+    /// Files of a running server one by one, and at last its WAL since a recent checkpoint: clones
+    /// recover over that WAL.
+    Wal,
     /// Backup mode around the clone: clones recover from the label.
     Backup,
 }
@@ -100,6 +110,15 @@ const SKIP: [&str; 11] = [
     "backup_label.old",
 ];
 const CONTROL: &str = "global/pg_control";
+
+/// One clone of a running server.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    source: Object,
+    target: Object,
+    major: u32,
+    op: &'a Op,
+}
 
 /// What clones are made with.
 pub(crate) struct Tools<'a> {
@@ -168,107 +187,58 @@ impl Tools<'_> {
             .await
             .map_err(|e| e.with_hint("is the server that is branched still starting?"))?;
         let facts = Facts::of(&session).await?;
-        let whole = match self.storage.capability().cut {
-            _ if facts.in_recovery => false,
-            CutKind::Ordered => true,
-            CutKind::Synced => facts.synced,
-            CutKind::FileByFile => false,
-        };
-        if whole {
-            self.by_checkpoint(session, &facts, source, target, server.major, op).await
-        } else {
-            // Clones of this kind take milliseconds, in which hardly ever a checkpoint of somebody
-            // else's recycles the WAL that they need; then all of it is done again, with a slot
-            // that forbids it. A copy takes as long as it takes.
-            let quick = self.storage.capability().copy_on_write;
-            if quick
-                && let Some(cut) =
-                    self.by_backup(&session, false, source, target, server.major, op).await?
-            {
-                return Ok(cut);
+        let work = Work { source, target, major: server.major, op };
+        let storage = self.storage.capability();
+        // Clones of these kinds take milliseconds, in which hardly ever a checkpoint of somebody
+        // else's recycles WAL that they need, or a setting is changed. A copy takes as long as it
+        // takes.
+        let quickly = match storage.cut {
+            _ if !storage.copy_on_write => None,
+            CutKind::Ordered if !facts.in_recovery => {
+                Some(self.by_checkpoint(&session, &facts, work).await?)
             }
-            if quick {
-                tracing::debug!("a checkpoint recycled WAL that the clone needs: once more");
+            CutKind::Synced if facts.is_synced() => {
+                Some(self.by_checkpoint(&session, &facts, work).await?)
+            }
+            CutKind::FileByFile if facts.logs_whole_pages() => {
+                Some(self.by_wal(&session, &facts, work).await?)
+            }
+            _ => Some(self.by_backup(&session, false, work).await?),
+        };
+        match quickly {
+            Some(Some(cut)) => return Ok(cut),
+            Some(None) => {
+                tracing::debug!("what the clone needs was recycled or changed: once more");
                 self.discard(target).await?;
             }
-            let cut = self.by_backup(&session, true, source, target, server.major, op).await?;
-            cut.ok_or_else(|| {
-                Error::new(ErrorKind::Postgres, "the server recycled WAL that its slot keeps")
-            })
+            None => {}
         }
+        let cut = self.by_backup(&session, true, work).await?;
+        cut.ok_or_else(|| {
+            Error::new(ErrorKind::Postgres, "the server recycled WAL that its slot keeps")
+        })
     }
 
     /// One cut of all files. A checkpoint is not what makes it consistent; it keeps the clone's
-    /// recovery short. What asynchronous commits have acknowledged must be on disk, though.
+    /// recovery short. What asynchronous commits have acknowledged must be on disk, though. `None`,
+    /// with the clone to be discarded, if a setting that it rests on was changed meanwhile.
     async fn by_checkpoint(
         &self,
-        session: Session,
+        session: &Session,
         facts: &Facts,
-        source: Object,
-        target: Object,
-        major: u32,
-        op: &Op,
-    ) -> Result<Cut> {
-        let redo = self.control(source)?.redo;
-        if facts.end.0.saturating_sub(redo.0) > RECENT {
-            let checkpoint = session.execute("write a checkpoint", "CHECKPOINT");
-            op.steps.run("checkpoint", checkpoint).await?;
-        } else if facts.flushed < facts.end {
-            // The commit of this waits until all WAL before it is on disk.
-            let flush = "SELECT pg_logical_emit_message(true, 'velo', '')";
-            op.steps.run("flush", session.execute("flush its WAL", flush)).await?;
-        }
-        drop(session);
+        work: Work<'_>,
+    ) -> Result<Option<Cut>> {
+        let Work { source, target, major, op } = work;
+        let ordered = self.storage.capability().cut == CutKind::Ordered;
+        let last = self.control(source)?;
+        let good = facts.is_recent(&last) && (ordered || facts.logged_since(&last));
+        facts.make_durable(session, !good, op).await?;
         let spec = CloneSpec::new(source, target.id()).skip(&SKIP).live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let control = self.control(target)?;
-        Ok(cut(Method::Checkpoint, facts.end, &control, major, false))
-    }
-
-    /// Files of different moments, and the WAL that makes them one. `None`, with the clone to be
-    /// discarded, if some of that WAL is not there any more, which it always is with a slot.
-    async fn by_backup(
-        &self,
-        session: &Session,
-        slot: bool,
-        source: Object,
-        target: Object,
-        major: u32,
-        op: &Op,
-    ) -> Result<Option<Cut>> {
-        let backup = op.steps.run("checkpoint", Backup::begin(session, slot)).await?;
-        let spec =
-            CloneSpec::new(source, target.id()).skip(&SKIP).skip(&["pg_wal/*"]).live(&[CONTROL]);
-        op.steps.run("clone", self.place(target, spec, op)).await?;
-        let control = self.whole_control(source, target).await?;
-        let finished = op.steps.run("stop backup", backup.finish()).await?;
-        let segments: Vec<String> = finished
-            .first
-            .names_until(finished.stop, control.wal_segment_size)
-            .into_iter()
-            .map(|name| format!("pg_wal/{name}"))
-            .collect();
-        // A segment loses its name before it is recycled or removed, and no later one gets it: as
-        // long as the name is there, so was its content when it was copied a moment ago.
-        let location = self.storage.location(source);
-        let all_there = || {
-            segments.iter().all(|path| location.host_path().join(path).symlink_metadata().is_ok())
-        };
-        if !all_there() {
-            return Ok(None);
-        }
-        let mut ops: Vec<FileOp> = segments
-            .iter()
-            .map(|path| FileOp::CloneFile { source, from: path.clone(), to: path.clone() })
-            .collect();
-        ops.push(FileOp::Write { path: "backup_label".into(), content: finished.label.into() });
-        let copied = op.steps.run("wal", self.storage.edit(target, ops)).await;
-        if !all_there() {
-            return Ok(None);
-        }
-        copied?;
-        let in_recovery = self.unfollow(target).await?;
-        Ok(Some(cut(Method::Backup, finished.stop, &control, major, in_recovery)))
+        let whole =
+            ordered || (control.full_page_writes && facts.same_until(&Facts::of(session).await?));
+        Ok(whole.then(|| cut(Method::Checkpoint, facts.end, &control, major, false)))
     }
 
     async fn discard(&self, target: Object) -> Result<()> {
@@ -287,18 +257,6 @@ impl Tools<'_> {
 
     fn control(&self, object: Object) -> Result<ControlFile> {
         control::read(&self.storage.location(object).host_path().join(CONTROL))
-    }
-
-    /// The clone's control file, cloned again as long as the copy caught it half-written.
-    async fn whole_control(&self, source: Object, target: Object) -> Result<ControlFile> {
-        for _ in 0..10 {
-            if let Ok(control) = self.control(target) {
-                return Ok(control);
-            }
-            let again = FileOp::CloneFile { source, from: CONTROL.into(), to: CONTROL.into() };
-            self.storage.edit(target, vec![again]).await?;
-        }
-        self.control(target)
     }
 
     /// A clone of a standby must not go on following: it recovers what it has, and then goes its
@@ -323,43 +281,6 @@ impl Tools<'_> {
 
 /// How long the processes of a crashed server are waited for.
 const AT_REST: Duration = Duration::from_secs(5);
-
-/// How much WAL a clone may have to replay without a checkpoint of its own: a few milliseconds.
-const RECENT: u64 = 256 << 10;
-
-/// What a running server says of itself.
-struct Facts {
-    in_recovery: bool,
-    /// Whether it syncs its WAL before its data, and logs whole pages.
-    synced: bool,
-    /// What of its WAL is on disk.
-    flushed: Lsn,
-    /// What there is of its WAL.
-    end: Lsn,
-}
-
-impl Facts {
-    async fn of(session: &Session) -> Result<Self> {
-        let row = session
-            .row(
-                "look at the server to be branched",
-                "SELECT pg_is_in_recovery(), current_setting('fsync'), \
-                        current_setting('full_page_writes'), \
-                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END, \
-                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END",
-            )
-            .await?;
-        let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
-        let in_recovery = text(0) == "t";
-        let lsn = |i: usize| if in_recovery { Ok(Lsn(0)) } else { text(i).parse() };
-        Ok(Self {
-            in_recovery,
-            synced: text(1) == "on" && text(2) == "on",
-            flushed: lsn(3)?,
-            end: lsn(4)?,
-        })
-    }
-}
 
 fn cut(method: Method, lsn: Lsn, control: &ControlFile, major: u32, in_recovery: bool) -> Cut {
     Cut {

@@ -413,6 +413,49 @@ async fn a_reset_with_children(project: &Project, _: StorageKind) {
     assert_eq!(project.branches().await.unwrap().len(), 1, "all of it hung from the branch");
 }
 
+async fn whole_pages_to_and_fro(project: &Project, kind: StorageKind) {
+    let parent = lasting(project, "parent", &project.main().await.unwrap()).await;
+    sql(&parent, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS x").await;
+    // The settings are read anew; each new session has them.
+    let set = async |statement: &str, wanted: &str| {
+        sql(&parent, statement).await;
+        sql(&parent, "SELECT pg_reload_conf()").await;
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while sql(&parent, "SHOW full_page_writes").await != wanted {
+            assert!(std::time::Instant::now() < deadline, "it is not {wanted}");
+        }
+    };
+    let quick = match kind {
+        StorageKind::Btrfs => Method::Checkpoint,
+        StorageKind::Reflink => Method::Wal,
+        _ => Method::Backup,
+    };
+    let check = async |wanted: Method, checkpoint: bool| {
+        let last = "SELECT checkpoint_lsn FROM pg_control_checkpoint()";
+        let before = sql(&parent, last).await;
+        let branch = ephemeral(project, &parent).await;
+        assert_eq!(method(&branch).await, wanted);
+        assert_eq!(sql(&branch, "SELECT count(*), sum(x) FROM t").await, "1000");
+        let written = sql(&parent, last).await != before;
+        assert_eq!(written, checkpoint || wanted == Method::Backup, "a checkpoint: {wanted:?}");
+        branch.close().await.unwrap();
+    };
+    set("ALTER SYSTEM SET full_page_writes = off", "off").await;
+    sql(&parent, "UPDATE t SET x = x").await;
+    check(Method::Backup, true).await;
+    set("ALTER SYSTEM RESET full_page_writes", "on").await;
+    // What was changed until now was not logged as whole pages, though the setting is on again.
+    check(quick, true).await;
+    // A second after it was read, a checkpoint is known to be later than the setting.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while sql(&parent, "SELECT now() > pg_conf_load_time() + '2 s'").await != "t" {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    sql(&parent, "CHECKPOINT").await;
+    sql(&parent, "UPDATE t SET x = x WHERE x < 10").await;
+    check(quick, false).await;
+}
+
 async fn on_each(var: &str, kind: StorageKind, work: impl AsyncFn(&Project, StorageKind)) {
     let Some(base) = fs_dir(var) else { return };
     for bin in installations() {
@@ -448,4 +491,5 @@ macro_rules! tests {
 tests! {
     unlogged_tables prepared_transactions a_crashed_parent a_crashed_parent_that_writes a_standby
     branches_of_branches a_snapshot ten_at_once resets_under_one_url a_reset_with_children
+    whole_pages_to_and_fro
 }

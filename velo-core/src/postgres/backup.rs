@@ -101,7 +101,16 @@ impl Segment {
             })
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    /// The segment that holds the byte at `lsn`.
+    pub(crate) fn of(timeline: u32, lsn: Lsn, segment_size: u32) -> Self {
+        let per_file = 0x1_0000_0000 / u64::from(segment_size.max(1));
+        let number = lsn.0 / u64::from(segment_size.max(1));
+        // Both fit: the number of the last possible segment is below 2^32 of either.
+        Self { timeline, high: (number / per_file) as u32, low: (number % per_file) as u32 }
+    }
+
+    /// From the name of a segment's file.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         if name.len() != 24 || !name.is_ascii() {
             return None;
         }
@@ -143,5 +152,7 @@ mod tests {
             ["0000000300000001000000FF", "000000030000000200000000"]
         );
         assert!(Segment::of_label("nothing").is_err());
+        assert_eq!(Segment::of(3, "1/FF000000".parse().unwrap(), mb16), first);
+        assert_eq!(Segment::of(3, "1/FFFFFFFF".parse().unwrap(), mb16), first);
     }
 }

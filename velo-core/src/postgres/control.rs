@@ -19,6 +19,10 @@ pub(crate) struct ControlFile {
     /// Where recovery from it begins.
     pub(crate) redo: Lsn,
     pub(crate) timeline: u32,
+    /// Whether whole pages were logged from there on.
+    pub(crate) full_page_writes: bool,
+    /// When that checkpoint began, in seconds since 1970.
+    pub(crate) checkpoint_time: u64,
     /// The next transaction id, with its epoch above 32 bits.
     pub(crate) next_xid: u64,
     pub(crate) oldest_active_xid: u32,
@@ -39,12 +43,17 @@ impl ControlFile {
 
 /// Reads the file. A torn read, beside a server that writes it, is repeated.
 pub(crate) fn read(path: &Path) -> Result<ControlFile> {
+    read_whole(path).map(|(control, _)| control)
+}
+
+/// Like [`read`], with the file's bytes.
+pub(crate) fn read_whole(path: &Path) -> Result<(ControlFile, Vec<u8>)> {
     let mut last = None;
     for _ in 0..5 {
         let bytes =
             std::fs::read(path).map_err(|e| Error::io(format!("read {}", path.display()), e))?;
         match parse(&bytes) {
-            Ok(control) => return Ok(control),
+            Ok(control) => return Ok((control, bytes)),
             Err(error) => last = Some(error),
         }
     }
@@ -105,6 +114,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ControlFile> {
         checkpoint: Lsn(u64_at(32)?),
         redo: Lsn(u64_at(40)?),
         timeline: u32_at(48)?,
+        full_page_writes: bytes.get(56).is_some_and(|flag| *flag != 0),
+        checkpoint_time: u64_at(104)?,
         next_xid: u64_at(64)?,
         oldest_active_xid: u32_at(120)?,
         max_prepared_xacts: u32_at(192)?,
@@ -158,12 +169,24 @@ mod tests {
                 checkpoint: field(printed, "Latest checkpoint location").parse().unwrap(),
                 redo: field(printed, "Latest checkpoint's REDO location").parse().unwrap(),
                 timeline: number("Latest checkpoint's TimeLineID"),
+                full_page_writes: match field(printed, "Latest checkpoint's full_page_writes") {
+                    "on" => true,
+                    "off" => false,
+                    other => panic!("{other}"),
+                },
+                checkpoint_time: parse(bytes).unwrap().checkpoint_time, // compared below
                 next_xid: xid,
                 oldest_active_xid: number("Latest checkpoint's oldestActiveXID"),
                 max_prepared_xacts: number("max_prepared_xacts setting"),
                 wal_segment_size: number("Bytes per WAL segment"),
             };
             assert_eq!(parse(bytes).unwrap(), wanted);
+            // `Tue Nov 24 02:03:07 2026`, in UTC where these were made.
+            let time =
+                field(printed, "Time of latest checkpoint").split_whitespace().nth(3).unwrap();
+            let seconds =
+                time.split(':').fold(0, |sum, part| sum * 60 + part.parse::<u64>().unwrap());
+            assert_eq!(wanted.checkpoint_time % 86_400, seconds, "{major}");
         }
     }
 
