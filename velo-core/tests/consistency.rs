@@ -2,7 +2,8 @@
 //! checkpoints, is branched again and again on each storage. Each clone passes `pg_amcheck`, holds
 //! every transaction that was acknowledged before the call, and pgbench's sums agree in it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
 mod common;
 
