@@ -1,6 +1,7 @@
 //! What can be written behind `velo`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use velo_core::storage::StorageKind;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Status,
     /// Check what works here, and say what mends the rest
     Doctor,
+    /// Give this machine a file system that clones, in a file; as root
+    Setup(Setup),
     /// PostgreSQL installations
     #[command(subcommand)]
     Pg(Pg),
@@ -205,6 +208,47 @@ pub(crate) struct Run {
     pub(crate) command: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("setup-what").required(true).args(["size", "undo"]))]
+pub(crate) struct Setup {
+    /// Make a file system of this size in a sparse file, like 20G
+    #[arg(long = "loop", value_name = "SIZE", value_parser = size)]
+    pub(crate) size: Option<u64>,
+    /// Take back what an earlier setup made
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// Which file system
+    #[arg(long, value_enum, default_value = "btrfs")]
+    pub(crate) fs: FileSystem,
+    /// Where it is mounted; the home (VELO_HOME) unless told
+    #[arg(long, value_name = "DIR")]
+    pub(crate) at: Option<PathBuf>,
+    /// The file; DIR.img unless told
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<PathBuf>,
+    /// The user that it belongs to; root unless told
+    #[arg(long, value_name = "USER")]
+    pub(crate) owner: Option<String>,
+    /// The name of the ZFS pool
+    #[arg(long, default_value = "velo")]
+    pub(crate) pool: String,
+    /// The table of file systems that are mounted at boot
+    #[arg(long, default_value = "/etc/fstab", value_name = "FILE", hide = true)]
+    pub(crate) fstab: PathBuf,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum FileSystem {
+    Btrfs,
+    Zfs,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pg {
     /// List the PostgreSQL installations that Velo finds, best first
@@ -223,9 +267,37 @@ pub(crate) enum Pg {
     },
 }
 
+/// Bytes, or with K, M, G or T behind them powers of 1024 of them.
+fn size(text: &str) -> Result<u64, String> {
+    let units = ["K", "M", "G", "T"];
+    let unit = units.iter().position(|unit| text.ends_with(unit));
+    let digits = unit.map_or(text, |_| &text[..text.len() - 1]);
+    let shift = unit.map_or(0, |unit| 10 * (unit as u32 + 1));
+    digits
+        .parse::<u64>()
+        .ok()
+        .filter(|_| digits.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "write a number and K, M, G or T, like 20G".to_owned())
+}
+
 fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE, like work_mem=64MB".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("20G"), Ok(20 << 30));
+        assert_eq!(size("512"), Ok(512));
+        for bad in ["", "G", "-1G", "+1G", "1.5G", "1GB", "99999999999999T"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
     }
 }

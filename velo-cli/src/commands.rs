@@ -5,6 +5,7 @@ mod completions;
 mod doctor;
 mod pg;
 mod project;
+mod setup;
 mod snapshot;
 mod status;
 
@@ -22,6 +23,7 @@ pub(crate) fn dispatch(cli: Cli, out: &Out) -> Result<u8> {
         Command::Run(command) => return crate::run::run(command, out),
         Command::Status => status::run(out)?,
         Command::Doctor => return doctor::run(out),
+        Command::Setup(command) => setup::run(command, out)?,
         Command::Pg(command) => pg::run(command, out)?,
         Command::Completions { shell } => completions::run(shell),
     }

@@ -448,3 +448,45 @@ pub mod install {
         install::remove_call(config, version).wait()
     }
 }
+
+/// Giving a machine a file system that clones: [`crate::setup`], blocking.
+pub mod setup {
+    pub use crate::setup::{LoopKind, LoopSpec, image_of};
+
+    use crate::error::Result;
+
+    /// See [`crate::setup::Setup`].
+    #[derive(Debug, Clone)]
+    pub struct Setup(crate::setup::Setup);
+
+    impl Setup {
+        /// See [`crate::setup::Setup::on_loop`].
+        ///
+        /// # Errors
+        /// As there.
+        pub fn on_loop(spec: &LoopSpec) -> Result<Self> {
+            crate::setup::Setup::on_loop_call(spec).wait().map(Self)
+        }
+
+        /// See [`crate::setup::Setup::undo`].
+        ///
+        /// # Errors
+        /// As there.
+        pub fn undo(image: impl Into<std::path::PathBuf>) -> Result<Self> {
+            crate::setup::Setup::undo_call(image.into()).wait().map(Self)
+        }
+
+        /// See [`crate::setup::Setup::commands`].
+        pub fn commands(&self) -> impl Iterator<Item = String> {
+            self.0.commands()
+        }
+
+        /// See [`crate::setup::Setup::run`].
+        ///
+        /// # Errors
+        /// As there.
+        pub fn run(self, say: impl FnMut(&str) + Send + 'static) -> Result<()> {
+            self.0.run_call(say).wait()
+        }
+    }
+}

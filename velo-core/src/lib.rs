@@ -49,6 +49,7 @@ mod reconcile;
 mod record;
 mod reset;
 pub mod runtime;
+pub mod setup;
 mod snapshot;
 mod spec;
 mod state;

@@ -59,6 +59,13 @@ impl Home {
         Self { dir, home }
     }
 
+    /// This folder as a home, which somebody else removes.
+    pub fn in_folder(home: &Path) -> Self {
+        let mut new = Self::new();
+        new.home = home.to_path_buf();
+        new
+    }
+
     /// A home with the project `api`.
     pub fn with_project() -> Self {
         let home = Self::new();

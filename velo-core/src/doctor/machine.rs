@@ -75,22 +75,16 @@ pub(super) async fn storage(config: &Config) -> Finding {
     }
 }
 
-/// The line that gives real clones: a btrfs in a file, mounted where a new home can be. Making it
-/// takes root once; a normal user's line ends with giving it to them.
+/// The line that gives real clones: a file system in a file, mounted where a new home can be. A
+/// normal user needs root for it once.
 fn clones(home: &Path) -> String {
-    let (file, target) = (home.with_extension("btrfs"), home.with_extension("clones"));
-    let (file, target) = (file.display(), target.display());
-    let make = format!(
-        "truncate -s 50G {file} && mkfs.btrfs -q {file} && mkdir -p {target} && \
-         mount -o loop,noatime {file} {target}"
-    );
-    let uid = rustix::process::geteuid();
-    if uid.is_root() {
-        format!("{make} && export VELO_HOME={target}")
-    } else {
-        let uid = uid.as_raw();
-        format!("sudo sh -c '{make} && chown {uid} {target}' && export VELO_HOME={target}")
-    }
+    let target = home.with_extension("clones");
+    let target = target.display();
+    let (sudo, owner) = match OsUser::by_uid(rustix::process::geteuid().as_raw()) {
+        Ok(Some(user)) if user.uid != 0 => ("sudo ", format!(" --owner {}", user.name)),
+        _ => ("", String::new()),
+    };
+    format!("{sudo}velo setup --loop 20G --at {target}{owner} && export VELO_HOME={target}")
 }
 
 pub(super) fn ports(config: &Config) -> Finding {

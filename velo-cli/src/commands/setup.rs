@@ -1,0 +1,87 @@
+//! `velo setup`.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use serde_json::json;
+use velo_core::blocking::setup::{LoopKind, LoopSpec, Setup, image_of};
+use velo_core::{Config, Error, ErrorKind, Result};
+
+use crate::args::{self, FileSystem};
+use crate::output::Out;
+
+pub(crate) fn run(args: args::Setup, out: &Out) -> Result<()> {
+    let at = match args.at {
+        Some(at) => std::path::absolute(&at)
+            .map_err(|e| Error::io(format!("find the folder {}", at.display()), e))?,
+        None => Config::load()?.home().to_path_buf(),
+    };
+    let image = args.image.unwrap_or_else(|| image_of(&at));
+    let setup = match args.size {
+        None => Setup::undo(&image)?,
+        Some(size) => {
+            let kind = match args.fs {
+                FileSystem::Btrfs => LoopKind::Btrfs,
+                FileSystem::Zfs => LoopKind::Zfs,
+            };
+            let mut spec =
+                LoopSpec::new(&at, size).image(&image).kind(kind).pool(args.pool).fstab(args.fstab);
+            if let Some(owner) = args.owner {
+                spec = spec.owner(owner);
+            }
+            Setup::on_loop(&spec)?
+        }
+    };
+    let commands: Vec<String> = setup.commands().collect();
+    let shape =
+        |done: bool| json!({ "at": at, "image": image, "commands": commands, "done": done });
+    if args.dry_run {
+        out.result(
+            || shape(commands.is_empty()),
+            |out| match commands.is_empty() {
+                true => out.line("nothing to do"),
+                false => commands.iter().for_each(|command| out.line(command)),
+            },
+        );
+        return Ok(());
+    }
+    if !commands.is_empty() && !args.yes {
+        confirm(&commands)?;
+    }
+    let quiet = out.json;
+    setup.run(move |command| {
+        if !quiet {
+            let _ = writeln!(std::io::stderr().lock(), "+ {command}");
+        }
+    })?;
+    let what = match (args.undo, commands.is_empty()) {
+        (true, _) => format!("{} is gone", image.display()),
+        (false, true) => format!("nothing to do: {} is mounted already", at.display()),
+        (false, false) => format!("{} is ready: VELO_HOME={0}", at.display()),
+    };
+    out.result(|| shape(true), |out| out.line(what));
+    Ok(())
+}
+
+/// Shows what is going to be run, and asks whether it may be.
+fn confirm(commands: &[String]) -> Result<()> {
+    let refused =
+        |what: &str, hint: &str| Err(Error::new(ErrorKind::Canceled, what).with_hint(hint));
+    if !std::io::stdin().is_terminal() {
+        return refused(
+            "nobody can be asked whether these commands may be run",
+            "look at them with --dry-run, and add --yes",
+        );
+    }
+    let mut stderr = std::io::stderr().lock();
+    for command in commands {
+        let _ = writeln!(stderr, "  {command}");
+    }
+    let _ = write!(stderr, "Run these commands? [y/N] ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).map_err(|e| Error::io("read the answer", e))?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => refused("nothing was done", "answer y to run them"),
+    }
+}

@@ -1,0 +1,207 @@
+//! `velo setup`: a file system in a file, and back.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, clippy::print_stderr)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Home, Ran, is_root, prepared, program};
+
+/// A machine's corner: a folder for images, and a table of file systems of its own.
+struct Corner {
+    dir: tempfile::TempDir,
+}
+
+const FSTAB: &str = "# a comment\n/dev/vda1 / ext4 defaults 0 1\n";
+
+impl Corner {
+    /// None where file systems cannot be mounted.
+    fn new() -> Option<Self> {
+        let rig = prepared("VELO_TEST_RIG")?;
+        if !is_root() {
+            eprintln!("SKIP: only root can mount");
+            return None;
+        }
+        prepared("VELO_TEST_BTRFS")?;
+        let dir = common::folder(&rig);
+        std::fs::write(dir.path().join("fstab"), FSTAB).unwrap();
+        Some(Self { dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn fstab(&self) -> String {
+        std::fs::read_to_string(self.path("fstab")).unwrap()
+    }
+
+    fn setup(&self, args: &[&str], change: impl FnOnce(&mut Command)) -> Ran {
+        let mut command = Command::new(program());
+        command
+            .args(["setup", "--fstab"])
+            .arg(self.path("fstab"))
+            .arg("--at")
+            .arg(self.path("home"))
+            .args(args)
+            .stdin(std::process::Stdio::null());
+        change(&mut command);
+        command.output().unwrap().into()
+    }
+
+    #[track_caller]
+    fn ok(&self, args: &[&str]) -> Ran {
+        let ran = self.setup(args, |_| {});
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+        ran
+    }
+
+    fn is_mounted(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let home = self.path("home").display().to_string();
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some(&home))
+    }
+
+    #[track_caller]
+    fn nothing_is_left(&self) {
+        assert!(!self.is_mounted());
+        let names: Vec<_> =
+            std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["fstab"]);
+        assert_eq!(self.fstab(), FSTAB);
+    }
+}
+
+impl Drop for Corner {
+    fn drop(&mut self) {
+        if self.is_mounted() {
+            let umounted = Command::new("umount").arg(self.path("home")).status();
+            assert!(umounted.is_ok_and(|s| s.success()) || std::thread::panicking());
+        }
+    }
+}
+
+#[test]
+fn a_file_system_comes_and_goes() {
+    let Some(corner) = Corner::new() else { return };
+    let plan = corner.ok(&["--loop", "300M", "--dry-run"]).stdout;
+    let home = corner.path("home").display().to_string();
+    for part in ["truncate -s 314572800 ", "mkfs.btrfs", "fstab", &format!("mount {home}")] {
+        assert!(plan.contains(part), "{part} is not in {plan}");
+    }
+    corner.nothing_is_left();
+
+    // Nobody can be asked.
+    let ran = corner.setup(&["--loop", "300M"], |_| {});
+    ran.is_error(1, "nobody can be asked");
+    corner.nothing_is_left();
+
+    let ran = corner.ok(&["--loop", "300M", "--yes"]);
+    let said: Vec<String> =
+        ran.stderr.lines().map(|line| line.trim_start_matches("+ ").to_owned()).collect();
+    assert_eq!(said, plan.lines().collect::<Vec<_>>(), "what was said is what was run");
+    assert!(corner.is_mounted() && corner.fstab().starts_with(FSTAB));
+
+    let home = Home::in_folder(&corner.path("home"));
+    let project = home.json(&["project", "create", "api"]);
+    assert_eq!(project["storage"], "btrfs");
+    home.ok(&["branch", "create", "api/dev"]);
+
+    // A second time there is nothing to do, and what lives in it is not lost.
+    assert!(corner.ok(&["--loop", "300M", "--yes"]).stdout.contains("nothing to do"));
+    corner.setup(&["--loop", "400M", "--yes"], |_| {}).is_error(1, "earlier setup");
+    corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "holds branches");
+    assert_eq!(home.branches(), ["api/main", "api/dev"]);
+    home.ok(&["project", "delete", "api", "--force"]);
+
+    // As after a restart of the machine that did not mount it, and a table that lost its line.
+    assert!(Command::new("umount").arg(corner.path("home")).status().unwrap().success());
+    std::fs::write(corner.path("fstab"), FSTAB).unwrap();
+    let ran = corner.ok(&["--loop", "300M", "--yes", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["commands"].as_array().unwrap().len(), 3, "{json}");
+    assert_eq!(json["done"], true);
+    assert!(corner.is_mounted());
+
+    corner.ok(&["--undo", "--yes"]);
+    corner.nothing_is_left();
+    corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "no setup has made");
+}
+
+#[test]
+fn what_fails_is_taken_back() {
+    let Some(corner) = Corner::new() else { return };
+    // Only mkfs.btrfs is there: the last but one step fails.
+    let bin = common::folder(corner.dir.path());
+    let path = std::env::var_os("PATH").unwrap();
+    let mkfs = std::env::split_paths(&path).map(|dir| dir.join("mkfs.btrfs"));
+    let mkfs = mkfs.chain(["/usr/sbin/mkfs.btrfs".into(), "/sbin/mkfs.btrfs".into()]);
+    let mkfs = mkfs.into_iter().find(|file| file.exists()).unwrap();
+    std::os::unix::fs::symlink(mkfs, bin.path().join("mkfs.btrfs")).unwrap();
+    let ran = corner.setup(&["--loop", "300M", "--yes"], |command| {
+        command.env("PATH", bin.path());
+    });
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("error: start mount"), "{ran:?}");
+    assert!(ran.stderr.contains("+ rm "), "{ran:?}");
+    drop(bin);
+    corner.nothing_is_left();
+}
+
+#[test]
+fn what_somebody_else_made_is_not_touched() {
+    let Some(corner) = Corner::new() else { return };
+    std::fs::create_dir(corner.path("home")).unwrap();
+    std::fs::write(corner.path("home/file"), "").unwrap();
+    corner.setup(&["--loop", "300M", "--yes"], |_| {}).is_error(1, "is not empty");
+    std::fs::remove_dir_all(corner.path("home")).unwrap();
+
+    std::fs::write(corner.path("home.img"), "somebody's").unwrap();
+    corner.setup(&["--loop", "300M", "--yes"], |_| {}).is_error(1, "no setup made it");
+    assert_eq!(std::fs::read_to_string(corner.path("home.img")).unwrap(), "somebody's");
+    corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "no setup has made");
+    std::fs::remove_file(corner.path("home.img")).unwrap();
+
+    corner.setup(&["--loop", "900T", "--yes"], |_| {}).is_error(1, "too few for an image");
+    corner.setup(&["--loop", "1M", "--yes"], |_| {}).is_error(2, "too few for a file system");
+    corner.setup(&["--loop", "1.5G", "--yes"], |_| {}).is_error(2, "write a number");
+    let inside = corner.path("home/inside.img").display().to_string();
+    corner
+        .setup(&["--loop", "300M", "--image", &inside, "--yes"], |_| {})
+        .is_error(2, "would lie in the file system");
+    corner
+        .setup(&["--loop", "300M", "--owner", "nobody-by-this-name", "--yes"], |_| {})
+        .is_error(1, "there is no user");
+    corner.nothing_is_left();
+}
+
+#[test]
+fn a_user_who_is_not_root_is_told_so() {
+    if is_root() {
+        return;
+    }
+    let output = Command::new(program())
+        .args(["setup", "--loop", "300M", "--at", "/nonexistent/velo", "--yes"])
+        .output()
+        .unwrap();
+    Ran::from(output).is_error(1, "only root");
+    assert!(!Path::new("/nonexistent").exists());
+}
+
+#[test]
+fn it_can_belong_to_a_user() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(corner) = Corner::new() else { return };
+    corner.ok(&["--loop", "300M", "--owner", "postgres", "--yes"]);
+    let home = corner.path("home").metadata().unwrap();
+    assert_ne!(home.uid(), 0);
+    assert_eq!(home.mode() & 0o777, 0o700);
+    assert!(
+        corner.ok(&["--loop", "300M", "--owner", "postgres", "--yes"]).stdout.contains("nothing")
+    );
+    corner.ok(&["--undo", "--yes"]);
+    corner.nothing_is_left();
+}

@@ -1,0 +1,331 @@
+//! Gives a machine a file system that clones, where it has none.
+//!
+//! A [`Setup`] is a list of steps that was made by looking at the machine: what is done already is
+//! not in it, so that a second run has nothing to do. Before the first step a journal is written
+//! beside the image, which names all that is going to be made; so a run that was killed is finished
+//! by the next one or taken back by [`Setup::undo`], and nothing that somebody else made is touched.
+//!
+//! ```no_run
+//! use velo_core::setup::{LoopSpec, Setup};
+//!
+//! # async fn example() -> velo_core::Result<()> {
+//! let spec = LoopSpec::new("/var/lib/velo", 20 << 30);
+//! let setup = Setup::on_loop(&spec).await?;
+//! for command in setup.commands() {
+//!     println!("{command}");
+//! }
+//! setup.run(|command| println!("running {command}")).await?;
+//! # Ok(()) }
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{self, Call};
+use crate::error::{Error, ErrorKind, Result};
+
+mod fstab;
+mod journal;
+mod step;
+
+use journal::Journal;
+use step::Step;
+
+/// The smallest btrfs that is worth having, in bytes.
+const SMALLEST: u64 = 256 << 20;
+
+/// Which file system goes into the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LoopKind {
+    /// btrfs, mounted by a line in `/etc/fstab`. Needs btrfs-progs.
+    #[default]
+    Btrfs,
+    /// A ZFS pool, which ZFS itself imports and mounts at boot. Needs OpenZFS.
+    Zfs,
+}
+
+/// A file system in a sparse file, mounted where Velo's home is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LoopSpec {
+    /// Where it is mounted: an empty folder, or none yet.
+    pub at: PathBuf,
+    /// Its size in bytes. The file takes space only for what is written to it.
+    pub size: u64,
+    /// The file; beside the mount point unless told otherwise.
+    pub image: PathBuf,
+    /// What goes into it.
+    pub kind: LoopKind,
+    /// The name of the ZFS pool.
+    pub pool: String,
+    /// The user that the mounted folder belongs to; root unless told otherwise.
+    pub owner: Option<String>,
+    /// The table of file systems that are mounted at boot.
+    pub fstab: PathBuf,
+}
+
+impl LoopSpec {
+    /// A btrfs of `size` bytes, mounted at `at`, in a file beside it (`<at>.img`).
+    #[must_use]
+    pub fn new(at: impl Into<PathBuf>, size: u64) -> Self {
+        let at = at.into();
+        Self {
+            image: image_of(&at),
+            at,
+            size,
+            kind: LoopKind::Btrfs,
+            pool: "velo".into(),
+            owner: None,
+            fstab: "/etc/fstab".into(),
+        }
+    }
+
+    /// In this file.
+    #[must_use]
+    pub fn image(mut self, image: impl Into<PathBuf>) -> Self {
+        self.image = image.into();
+        self
+    }
+
+    /// With this file system.
+    #[must_use]
+    pub fn kind(mut self, kind: LoopKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// In a ZFS pool of this name.
+    #[must_use]
+    pub fn pool(mut self, pool: impl Into<String>) -> Self {
+        self.pool = pool.into();
+        self
+    }
+
+    /// Belonging to this user.
+    #[must_use]
+    pub fn owner(mut self, user: impl Into<String>) -> Self {
+        self.owner = Some(user.into());
+        self
+    }
+
+    /// Written into this table instead of `/etc/fstab`.
+    #[must_use]
+    pub fn fstab(mut self, fstab: impl Into<PathBuf>) -> Self {
+        self.fstab = fstab.into();
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        let wrong = |what: String, hint: &str| {
+            Err(Error::new(ErrorKind::InvalidInput, what).with_hint(hint))
+        };
+        for path in [&self.at, &self.image] {
+            let plain = path.to_str().is_some_and(|text| {
+                text.bytes().all(|b| b.is_ascii_graphic() && !b"\\#'\"".contains(&b))
+            });
+            if !path.is_absolute() || !plain || path.file_name().is_none() {
+                return wrong(
+                    format!("{} cannot stand in /etc/fstab", path.display()),
+                    "use an absolute path without spaces, quotes and backslashes",
+                );
+            }
+        }
+        if self.image.starts_with(&self.at) {
+            return wrong(
+                format!("{} would lie in the file system that it holds", self.image.display()),
+                "put the image beside the mount point, not into it",
+            );
+        }
+        if self.size < SMALLEST {
+            return wrong(
+                format!("{} bytes are too few for a file system with databases in it", self.size),
+                "give it some GB, like 20G",
+            );
+        }
+        let named = !self.pool.is_empty()
+            && self.pool.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+            && self.pool.as_bytes()[0].is_ascii_alphabetic();
+        if !named {
+            return wrong(
+                format!("{:?} is no name for a pool", self.pool),
+                "use letters, digits, - and _, beginning with a letter",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The image that [`LoopSpec::new`] takes for a mount point.
+#[must_use]
+pub fn image_of(at: &Path) -> PathBuf {
+    let mut name = at.file_name().unwrap_or_default().to_owned();
+    name.push(".img");
+    at.with_file_name(name)
+}
+
+/// What is still to be done on this machine.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    steps: Vec<Step>,
+    journal: Journal,
+    /// Whether all of it is taken back.
+    undoing: bool,
+}
+
+impl Setup {
+    /// What is still to be done for a file system in a file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PermissionDenied`] if this is not root, [`ErrorKind::Conflict`] if the image or
+    /// the mount point are somebody else's or in use, [`ErrorKind::Exhausted`] if there is no room,
+    /// [`ErrorKind::Unsupported`] if a program is missing, [`ErrorKind::InvalidInput`] for a spec
+    /// that cannot be.
+    pub async fn on_loop(spec: &LoopSpec) -> Result<Self> {
+        Self::on_loop_call(spec).await
+    }
+
+    pub(crate) fn on_loop_call(spec: &LoopSpec) -> Call<Self> {
+        let spec = spec.clone();
+        engine::call(move |_| async move { plan(spec).await })
+    }
+
+    /// What takes back all that was made with this image: the file system with all that is in it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if no setup has made the image, [`ErrorKind::Conflict`] if projects
+    /// live in it, [`ErrorKind::PermissionDenied`] if this is not root.
+    pub async fn undo(image: impl Into<PathBuf>) -> Result<Self> {
+        Self::undo_call(image.into()).await
+    }
+
+    pub(crate) fn undo_call(image: PathBuf) -> Call<Self> {
+        engine::call(move |_| async move { plan_undo(&image).await })
+    }
+
+    /// Every command that is going to be run, as a shell would take it. Empty if all is done.
+    pub fn commands(&self) -> impl Iterator<Item = String> {
+        let undoing = self.undoing;
+        self.steps.iter().map(move |step| if undoing { step.undoing() } else { step.doing() })
+    }
+
+    /// Runs the steps, and tells `say` of each before it does. If one fails, what this run did is
+    /// taken back.
+    ///
+    /// # Errors
+    /// That of the step that failed; what could not be taken back is in its
+    /// [`cleanup`](Error::cleanup).
+    pub async fn run(self, say: impl FnMut(&str) + Send + 'static) -> Result<()> {
+        self.run_call(say).await
+    }
+
+    pub(crate) fn run_call(self, say: impl FnMut(&str) + Send + 'static) -> Call<()> {
+        engine::call(move |_| self.carry_out(say))
+    }
+
+    async fn carry_out(self, mut say: impl FnMut(&str) + Send) -> Result<()> {
+        if self.undoing {
+            for step in &self.steps {
+                say(&step.undoing());
+                step.undo().await?;
+            }
+            return self.journal.remove();
+        }
+        if self.steps.is_empty() {
+            return Ok(());
+        }
+        let new = self.journal.write()?;
+        for (at, step) in self.steps.iter().enumerate() {
+            say(&step.doing());
+            let Err(mut error) = step.run().await else { continue };
+            // The step that failed may have done a part of it.
+            for step in self.steps[..=at].iter().rev() {
+                say(&step.undoing());
+                if let Err(cleanup) = step.undo().await {
+                    error = error.with_cleanup(cleanup);
+                }
+            }
+            if new
+                && error.cleanup().is_empty()
+                && let Err(cleanup) = self.journal.remove()
+            {
+                error = error.with_cleanup(cleanup);
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+fn need_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::PermissionDenied, "only root can make and mount a file system")
+        .with_hint("run it with sudo; --owner USER gives the result to a user"))
+}
+
+async fn plan(spec: LoopSpec) -> Result<Setup> {
+    spec.check()?;
+    need_root()?;
+    let known = Journal::read(&spec.image)?;
+    let journal = match known {
+        Some(journal) if journal.spec == spec => journal,
+        Some(journal) => {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "{} was made by an earlier setup, of {} bytes at {}",
+                    spec.image.display(),
+                    journal.spec.size,
+                    journal.spec.at.display()
+                ),
+            )
+            .with_hint("undo that one first (velo setup --undo), or use another --image"));
+        }
+        None if spec.image.symlink_metadata().is_ok() => {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{} is there already, and no setup made it", spec.image.display()),
+            )
+            .with_hint("use another --image"));
+        }
+        None => Journal { made_at: spec.at.symlink_metadata().is_err(), spec },
+    };
+    let mut steps = Vec::new();
+    for step in step::of(&journal) {
+        if !step.is_done().await? {
+            step.check().await?;
+            steps.push(step);
+        }
+    }
+    Ok(Setup { steps, journal, undoing: false })
+}
+
+async fn plan_undo(image: &Path) -> Result<Setup> {
+    need_root()?;
+    let Some(journal) = Journal::read(image)? else {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no setup has made {}", image.display()),
+        )
+        .with_hint("name the file that it made: velo setup --undo --image FILE"));
+    };
+    let volumes = journal.spec.at.join("volumes");
+    if std::fs::read_dir(&volumes).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("{} holds branches, which would be lost", journal.spec.at.display()),
+        )
+        .with_hint("delete its projects first: velo project list"));
+    }
+    let mut steps = Vec::new();
+    for step in step::of(&journal).into_iter().rev() {
+        if step.is_there().await? {
+            steps.push(step);
+        }
+    }
+    Ok(Setup { steps, journal, undoing: true })
+}

@@ -1,0 +1,364 @@
+//! The steps of a setup: what each does, and what takes it back.
+
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::journal::Journal;
+use super::{LoopKind, fstab};
+use crate::command::Program;
+use crate::error::{Error, ErrorKind, Result};
+use crate::os_user::OsUser;
+
+/// How long one program may run.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// What must stay free on the file system that the image is on.
+const SPARE: u64 = 1 << 30;
+
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// A sparse file.
+    Image { path: PathBuf, size: u64 },
+    /// A btrfs in it.
+    Btrfs { image: PathBuf },
+    /// The folder to mount it at. `made` if it was not there before.
+    Folder { path: PathBuf, made: bool },
+    /// The line that mounts it at boot.
+    Line { fstab: PathBuf, line: String },
+    /// Mounting it now.
+    Mount { image: PathBuf, at: PathBuf, fstab: PathBuf },
+    /// A pool in it, with a dataset for the home.
+    Pool { image: PathBuf, pool: String, at: PathBuf },
+    /// Whose the mounted folder is.
+    Owner { at: PathBuf, user: Option<String> },
+}
+
+/// Every step of a setup, in order.
+pub(super) fn of(journal: &Journal) -> Vec<Step> {
+    let spec = &journal.spec;
+    let (image, at) = (spec.image.clone(), spec.at.clone());
+    let mut steps = vec![Step::Image { path: image.clone(), size: spec.size }];
+    match spec.kind {
+        LoopKind::Btrfs => {
+            let line = format!(
+                "{} {} btrfs loop,noatime,nofail,user_subvol_rm_allowed 0 0",
+                image.display(),
+                at.display()
+            );
+            steps.extend([
+                Step::Btrfs { image: image.clone() },
+                Step::Folder { path: at.clone(), made: journal.made_at },
+                Step::Line { fstab: spec.fstab.clone(), line },
+                Step::Mount { image, at: at.clone(), fstab: spec.fstab.clone() },
+            ]);
+        }
+        LoopKind::Zfs => steps.extend([
+            Step::Folder { path: at.clone(), made: journal.made_at },
+            Step::Pool { image, pool: spec.pool.clone(), at: at.clone() },
+        ]),
+    }
+    steps.push(Step::Owner { at, user: spec.owner.clone() });
+    steps
+}
+
+impl Step {
+    /// The command that does it.
+    pub(super) fn doing(&self) -> String {
+        match self {
+            Self::Image { path, size } => format!("truncate -s {size} {}", path.display()),
+            Self::Btrfs { image } => format!("mkfs.btrfs -q {}", image.display()),
+            Self::Folder { path, .. } => format!("mkdir -p {}", path.display()),
+            Self::Line { fstab, line } => format!("echo '{line}' >> {}", fstab.display()),
+            Self::Mount { at, .. } => format!("mount {}", at.display()),
+            Self::Pool { image, pool, at } => format!(
+                "zpool {} && zfs {}",
+                create_pool(image, pool).join(" "),
+                create_dataset(pool, at).join(" ")
+            ),
+            Self::Owner { at, user: Some(user) } => {
+                format!("chown {user}: {at} && chmod 700 {at}", at = at.display())
+            }
+            Self::Owner { at, user: None } => format!("chmod 711 {}", at.display()),
+        }
+    }
+
+    /// The command that takes it back.
+    pub(super) fn undoing(&self) -> String {
+        match self {
+            Self::Image { path, .. } | Self::Btrfs { image: path } => {
+                format!("rm {}", path.display())
+            }
+            Self::Folder { path, .. } => format!("rmdir {}", path.display()),
+            Self::Line { fstab, line } => format!("sed -i '\\#^{line}$#d' {}", fstab.display()),
+            Self::Mount { at, .. } => format!("umount {}", at.display()),
+            Self::Pool { pool, .. } => format!("zpool destroy {pool}"),
+            Self::Owner { at, .. } => format!("chown root: {}", at.display()),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) async fn is_done(&self) -> Result<bool> {
+        Ok(match self {
+            Self::Image { path, size } => path.metadata().is_ok_and(|m| m.len() == *size),
+            Self::Btrfs { image } => is_btrfs(image),
+            Self::Folder { path, .. } => path.is_dir(),
+            Self::Line { fstab, line } => fstab::has(fstab, line)?,
+            Self::Mount { image, at, .. } => match mounted_at(at)? {
+                None => false,
+                Some(device) if backs(image, &device) => true,
+                Some(device) => return Err(in_the_way(at, &device)),
+            },
+            Self::Pool { image, pool, .. } => pool_on(pool).await?.as_deref() == Some(image),
+            Self::Owner { at, user } => {
+                let wanted = user.as_deref().map(owner).transpose()?.map_or(0, |user| user.uid);
+                let mode = if user.is_some() { 0o700 } else { 0o711 };
+                mounted_at(at)?.is_some()
+                    && at.metadata().is_ok_and(|m| m.uid() == wanted && m.mode() & 0o777 == mode)
+            }
+        })
+    }
+
+    /// Whether there is something to take back.
+    pub(super) async fn is_there(&self) -> Result<bool> {
+        Ok(match self {
+            Self::Image { path, .. } => path.exists(),
+            Self::Folder { path, made } => *made && path.exists(),
+            Self::Line { fstab, line } => fstab::has(fstab, line)?,
+            Self::Mount { image, at, .. } => mounted_at(at)?.is_some_and(|d| backs(image, &d)),
+            Self::Pool { image, pool, .. } => pool_on(pool).await?.as_deref() == Some(image),
+            // They go with the image and the mount.
+            Self::Btrfs { .. } | Self::Owner { .. } => false,
+        })
+    }
+
+    /// Whether it can be done: before anything is.
+    pub(super) async fn check(&self) -> Result<()> {
+        match self {
+            Self::Image { path, size } => room(path, *size),
+            Self::Btrfs { .. } => need("mkfs.btrfs", "apt-get install btrfs-progs").await,
+            Self::Folder { path, .. } if path.symlink_metadata().is_ok() => {
+                Err(Error::new(ErrorKind::Conflict, format!("{} is no folder", path.display()))
+                    .with_hint("choose another folder: --at"))
+            }
+            Self::Mount { at, .. } => empty(at),
+            Self::Pool { pool, at, .. } => {
+                need("zpool", "apt-get install zfsutils-linux zfs-dkms").await?;
+                if let Some(device) = pool_on(pool).await? {
+                    let device = device.display();
+                    let what = format!("there is a pool {pool} already, on {device}");
+                    return Err(Error::new(ErrorKind::Conflict, what)
+                        .with_hint("choose another name: --pool"));
+                }
+                empty(at)
+            }
+            Self::Owner { user: Some(user), .. } => owner(user).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn run(&self) -> Result<()> {
+        match self {
+            Self::Image { path, size } => {
+                let make = || {
+                    // Only a run that was killed in the middle of this leaves one that is no image.
+                    let mut options = std::fs::OpenOptions::new();
+                    let options = options.write(true).create(true).truncate(false);
+                    options.mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?.set_len(*size)
+                };
+                make().map_err(|e| Error::io(format!("make {}", path.display()), e))
+            }
+            Self::Btrfs { image } => run("mkfs.btrfs", ["-q", &text(image)]).await,
+            Self::Folder { path, .. } => std::fs::create_dir_all(path)
+                .map_err(|e| Error::io(format!("make {}", path.display()), e)),
+            Self::Line { fstab, line } => fstab::add(fstab, line),
+            Self::Mount { at, fstab, .. } => run("mount", ["-T", &text(fstab), &text(at)]).await,
+            Self::Pool { image, pool, at } => {
+                run("zpool", create_pool(image, pool)).await?;
+                run("zfs", create_dataset(pool, at)).await
+            }
+            Self::Owner { at, user } => {
+                let (uid, gid, mode) = match user {
+                    Some(user) => owner(user).map(|user| (user.uid, user.gid, 0o700))?,
+                    None => (0, 0, 0o711),
+                };
+                let set = || {
+                    std::os::unix::fs::lchown(at, Some(uid), Some(gid))?;
+                    std::fs::set_permissions(at, std::fs::Permissions::from_mode(mode))
+                };
+                set().map_err(|e| Error::io(format!("give {} away", at.display()), e))
+            }
+        }
+    }
+
+    /// Takes it back, whatever of it was done.
+    pub(super) async fn undo(&self) -> Result<()> {
+        if !self.is_there().await? {
+            return Ok(());
+        }
+        let gone = |path: &Path, result: std::io::Result<()>| {
+            result.map_err(|e| Error::io(format!("remove {}", path.display()), e))
+        };
+        match self {
+            Self::Image { path, .. } => gone(path, std::fs::remove_file(path)),
+            Self::Folder { path, .. } => gone(path, std::fs::remove_dir(path)),
+            Self::Line { fstab, line } => fstab::remove(fstab, line),
+            Self::Mount { at, .. } => run("umount", [text(at)])
+                .await
+                .map_err(|e| e.with_hint("end what works in it, and run velo setup --undo again")),
+            Self::Pool { pool, .. } => run("zpool", ["destroy", pool])
+                .await
+                .map_err(|e| e.with_hint("end what works in it, and run velo setup --undo again")),
+            Self::Btrfs { .. } | Self::Owner { .. } => Ok(()),
+        }
+    }
+}
+
+fn create_pool(image: &Path, pool: &str) -> Vec<String> {
+    let fixed = ["create", "-O", "mountpoint=none", "-O", "canmount=off", pool];
+    fixed.into_iter().map(str::to_owned).chain([text(image)]).collect()
+}
+
+fn create_dataset(pool: &str, at: &Path) -> Vec<String> {
+    let mount = format!("mountpoint={}", at.display());
+    let fixed = ["create", "-o", &mount, "-o", "recordsize=8k", "-o", "compression=lz4"];
+    let last = ["-o".to_owned(), "atime=off".to_owned(), format!("{pool}/velo")];
+    fixed.into_iter().map(str::to_owned).chain(last).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn owner(user: &str) -> Result<OsUser> {
+    OsUser::by_name(user)?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("there is no user {user}"))
+            .with_hint("name a user of this machine: --owner USER")
+    })
+}
+
+/// The pool's first device, if there is such a pool.
+async fn pool_on(pool: &str) -> Result<Option<PathBuf>> {
+    let listed = Program::new("zpool").args(["list", "-HPv", "-o", "name", pool]).output(LIMIT);
+    let output = match listed.await {
+        Ok(output) => output,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let device = output.stdout.lines().nth(1).and_then(|line| line.split_whitespace().next());
+    Ok(device.filter(|_| output.success).map(PathBuf::from))
+}
+
+async fn need(program: &str, install: &str) -> Result<()> {
+    // Whatever it says: it is there.
+    match Program::new(program).arg("--version").output(LIMIT).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(Error::new(ErrorKind::Unsupported, format!("there is no program {program}"))
+                .with_hint(install))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<str>>) -> Result<()> {
+    let args: Vec<String> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+    let output = Program::new(program).args(&args).output(LIMIT).await?;
+    if output.success {
+        return Ok(());
+    }
+    let said = output.stderr.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+    Err(Error::new(ErrorKind::Io, format!("{program} {} failed: {said}", args.join(" "))))
+}
+
+/// An image that is larger than the room for it would fail later, in the middle of a write.
+fn room(image: &Path, size: u64) -> Result<()> {
+    let folder = image.parent().unwrap_or(Path::new("/"));
+    let stat = rustix::fs::statvfs(folder)
+        .map_err(|e| Error::io(format!("look at the free space of {}", folder.display()), e))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if size.saturating_add(SPARE) <= free {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Exhausted,
+        format!(
+            "{} MB are free in {}, too few for an image of {} MB",
+            free >> 20,
+            folder.display(),
+            size >> 20
+        ),
+    )
+    .with_hint("make it smaller, or name a file elsewhere: --image FILE"))
+}
+
+/// What is in a folder would be hidden by what is mounted over it.
+fn empty(at: &Path) -> Result<()> {
+    let mut entries = match std::fs::read_dir(at) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io(format!("look into {}", at.display()), e)),
+    };
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    let shown = at.display();
+    Err(Error::new(ErrorKind::Conflict, format!("{shown} is not empty, and would be hidden"))
+        .with_hint("choose another folder with --at, and set VELO_HOME to it"))
+}
+
+fn in_the_way(at: &Path, device: &str) -> Error {
+    let what = format!("{device} is mounted at {} already", at.display());
+    Error::new(ErrorKind::Conflict, what).with_hint("choose another folder: --at")
+}
+
+/// The device that is mounted at `at`, the last one if there are several.
+fn mounted_at(at: &Path) -> Result<Option<String>> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|e| Error::io("read /proc/self/mountinfo", e))?;
+    Ok(device_at(&text, &text_of_mountinfo(at)))
+}
+
+/// The kernel writes a few characters as octal numbers; none of them is allowed in a spec.
+fn text_of_mountinfo(at: &Path) -> String {
+    text(at)
+}
+
+fn device_at(mountinfo: &str, at: &str) -> Option<String> {
+    let mut lines = mountinfo.lines().filter_map(|line| {
+        let (mount, source) = line.split_once(" - ")?;
+        (mount.split(' ').nth(4)? == at).then(|| source.split(' ').nth(1).map(str::to_owned))?
+    });
+    lines.next_back()
+}
+
+/// Whether a loop device has its data in `image`.
+fn backs(image: &Path, device: &str) -> bool {
+    let Some(name) = device.strip_prefix("/dev/") else {
+        return false;
+    };
+    let file = std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file"));
+    file.is_ok_and(|file| Path::new(file.trim_end_matches('\n')) == image)
+}
+
+/// Whether a btrfs was made in the file. Its magic number is written last of all.
+fn is_btrfs(image: &Path) -> bool {
+    use std::os::unix::fs::FileExt;
+    let mut magic = [0; 8];
+    let read = std::fs::File::open(image).and_then(|file| file.read_exact_at(&mut magic, 0x1_0040));
+    read.is_ok() && &magic == b"_BHRfS_M"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_mount_counts() {
+        let text = "30 1 0:25 / /srv rw - ext4 /dev/vdb rw\n\
+                    31 30 7:1 / /srv rw,noatime shared:2 - btrfs /dev/loop1 rw\n\
+                    32 30 7:2 / /srv/x rw - btrfs /dev/loop2 rw\n";
+        assert_eq!(device_at(text, "/srv").as_deref(), Some("/dev/loop1"));
+        assert_eq!(device_at(text, "/srv/x").as_deref(), Some("/dev/loop2"));
+        assert_eq!(device_at(text, "/"), None);
+    }
+}
