@@ -7,9 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Home, set_mode};
 use crate::id::Id;
 use crate::os_user::OsUser;
-use crate::postgres::control;
 use crate::postgres::scram::{self, Password};
 use crate::postgres::session::{Door, Session, Target, ident, literal};
+use crate::postgres::{Installation, control};
 use crate::postgres::{collation, hba, readiness, settings, subscriptions};
 use crate::record::{BranchRecord, ProjectRecord};
 use crate::runtime::{InstanceRef, InstanceSpec, Lifeline, Runtime, StopMode};
@@ -146,6 +146,7 @@ impl Boot<'_> {
         let major = self.project.postgres.version.major;
         crate::cut::check_major(control.major, major)?;
 
+        let postgres = crate::project::installed(self.project, self.home).await?;
         let user = self.home.server_user();
         let run_dir = self.run_dir();
         let files = hba::Files { role: &self.project.role, users: &self.home.trusted_users() };
@@ -168,7 +169,7 @@ impl Boot<'_> {
             recovery: data.join("recovery.signal").exists(),
             in_place_tablespaces: has_in_place_tablespaces(&data),
         });
-        if let Some(libraries) = self.libraries(runtime, &location, major).await? {
+        if let Some(libraries) = self.libraries(runtime, &postgres, &location).await? {
             given.push(("shared_preload_libraries".into(), libraries));
         }
         given.extend(self.branch.settings.iter().map(|(k, v)| (k.clone(), v.clone())));
@@ -177,7 +178,7 @@ impl Boot<'_> {
         let lifeline = if self.branch.ephemeral { Lifeline::Process } else { Lifeline::Detached };
         let spec = InstanceSpec {
             instance: InstanceRef { id: self.branch.id, location },
-            postgres: self.project.postgres.clone(),
+            postgres,
             settings: given,
             socket_dir: socket_dir.clone(),
             port: self.branch.port,
@@ -210,12 +211,18 @@ impl Boot<'_> {
         Ok(())
     }
 
+    /// Whether the server that runs lets clients in: its boot came to its end.
+    pub(crate) async fn is_open(&self) -> bool {
+        let socket_dir = self.run_dir().socket();
+        Session::is_open(self.target(&socket_dir), &self.branch.password).await
+    }
+
     /// Libraries to load where the parent's would act by themselves.
     async fn libraries(
         &self,
         runtime: &dyn Runtime,
+        postgres: &Installation,
         location: &crate::storage::Location,
-        major: u32,
     ) -> Result<Option<String>> {
         let data = location.host_path();
         let suspicious = ["postgresql.conf", "postgresql.auto.conf"].iter().any(|name| {
@@ -229,14 +236,14 @@ impl Boot<'_> {
         // Without it, a `data_directory` in the files would lead to another one's.
         let mut args = ["-D", "{}", "-c", "data_directory={}"].map(str::to_owned).to_vec();
         args.extend(
-            settings::forced(major)
+            settings::forced(postgres.version.major)
                 .into_iter()
                 .flat_map(|(k, v)| ["-c".to_owned(), format!("{k}={v}")]),
         );
         args.extend(["-C".to_owned(), "shared_preload_libraries".to_owned()]);
         let output = runtime
             .run(crate::runtime::ToolSpec {
-                postgres: self.project.postgres.clone(),
+                postgres: postgres.clone(),
                 tool: "postgres",
                 args,
                 location: location.clone(),

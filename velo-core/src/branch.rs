@@ -447,6 +447,7 @@ impl Branch {
             if !record.ephemeral {
                 return Ok(());
             }
+            record.must_be_own(home.lease()?)?;
             let project = &branch.0.project.record;
             let id = record.id.to_string().to_lowercase();
             let label = record.label.as_deref().unwrap_or("branch");
@@ -564,6 +565,7 @@ impl Branch {
     /// Records whether a server ought to run, before it is started or stopped.
     async fn want(&self, home: &Home, wanted: bool) -> Result<BranchRecord> {
         let (id, shown) = (self.id(), self.full_name());
+        let lease = home.lease()?;
         let record = home
             .state()
             .write_durable(move |tx| {
@@ -581,6 +583,7 @@ impl Branch {
                         )
                         .with_hint("close it, or keep it first"));
                     }
+                    branch.must_be_own(lease)?;
                     branch.wanted = wanted;
                     Ok(())
                 })
@@ -595,9 +598,6 @@ impl Branch {
         let runtime = home.runtime(project.runtime)?;
         let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
         let instance = InstanceRef { id: record.id, location };
-        if matches!(runtime.status(&instance).await?, Status::Running { .. }) {
-            return Ok(());
-        }
         let boot = Boot {
             home,
             project,
@@ -606,6 +606,13 @@ impl Branch {
             doors: Doors::OpenWhenReady,
             fresh_clone: !record.settled,
         };
+        if matches!(runtime.status(&instance).await?, Status::Running { .. }) {
+            if record.settled && boot.is_open().await {
+                return Ok(());
+            }
+            // Whoever started it was killed before clients were let in.
+            boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
+        }
         match boot.run(&*runtime, op).await {
             Ok(()) => {
                 let id = record.id;

@@ -74,6 +74,14 @@ macro_rules! name {
             pub fn new(name: impl Into<String>) -> Result<Self> {
                 let name = name.into();
                 check($what, &name, $slashes)?;
+                // Where a name is asked for an id is taken too, and must mean one thing.
+                if name.parse::<Id>().is_ok() {
+                    return Err(Error::new(
+                        ErrorKind::InvalidInput,
+                        format!("{name} is an id, and no name of a {}", $what),
+                    )
+                    .with_hint("choose a name that says what it is for"));
+                }
                 Ok(Self(name))
             }
 
@@ -201,6 +209,9 @@ mod tests {
             assert!(BranchName::new(bad).is_err(), "{bad}");
             assert!(ProjectName::new(bad).is_err(), "{bad}");
         }
+        let id = Id::generate().to_string();
+        assert!(BranchName::new(&id).is_err() && BranchName::new(id.to_lowercase()).is_err());
+        assert!(BranchName::new(format!("of/{id}")).is_ok());
         assert!(ProjectName::new("a/b").is_err());
     }
 

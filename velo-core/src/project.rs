@@ -429,8 +429,6 @@ impl ProjectBuilder {
                 .with_hint(format!("create it: velo project create {name}"))
                 .with_context("home", config.home.display())
         })?;
-        let postgres = installed(&record, &config, &home).await?;
-        let record = ProjectRecord { postgres, ..record };
         // Fails now, with the reason, if this build or machine lacks what the project needs.
         fits(&*home.storage(record.storage)?, &*home.runtime(record.runtime)?)?;
         Ok(Project(Arc::new(Inner { config, record, timings: Timings::default() })))
@@ -745,10 +743,11 @@ async fn commit(
 }
 
 /// The PostgreSQL for an existing project: the recorded one, as long as it is there and of the same
-/// major, else any of that major. One that the caller names must fit.
-async fn installed(record: &ProjectRecord, config: &Config, home: &Home) -> Result<Installation> {
+/// major, else any of that major. One that the caller names must fit. Looked for only when a program
+/// of it is to be run: what is there can be listed and deleted without any.
+pub(crate) async fn installed(record: &ProjectRecord, home: &Home) -> Result<Installation> {
     let major = record.postgres.version.major;
-    let search = Search::from(config);
+    let search = Search::from(&home.config);
     if let Some((dir, source)) = search.named() {
         let named = Installation::at(dir, source).await?;
         if named.version.major != major {

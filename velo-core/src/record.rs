@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BranchName, Id, ProjectName, SnapshotName};
 use crate::postgres::Installation;
 use crate::postgres::scram::Password;
@@ -114,6 +115,19 @@ impl BranchRecord {
     /// Whether it was closed, and only its files are left.
     pub(crate) fn is_closed(&self) -> bool {
         self.ephemeral && self.phase == Phase::Deleting
+    }
+
+    /// An error unless it is this process's to renew and to restart: what another process starts of
+    /// an ephemeral branch would end with that one, under its holder.
+    pub(crate) fn must_be_own(&self, lease: Id) -> Result<()> {
+        if !self.ephemeral || self.lease == Some(lease) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!("{} is ephemeral, and another process's", self.shown()),
+        )
+        .with_hint("only its holder can change it; make a branch of it, which is yours"))
     }
 
     /// What people call it: its name, or its label and the end of its id.

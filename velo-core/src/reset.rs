@@ -47,7 +47,6 @@ async fn begin(home: &Home, id: Id, source: &SourceRecord) -> Result<(BranchReco
     let source = source.object();
     home.state()
         .write(move |tx| {
-            let mut before = None;
             let branch = tx.update(id, |branch: &mut BranchRecord| {
                 if branch.phase != Phase::Ready {
                     return Err(Error::new(
@@ -55,7 +54,7 @@ async fn begin(home: &Home, id: Id, source: &SourceRecord) -> Result<(BranchReco
                         format!("the branch {} is being changed", branch.shown()),
                     ));
                 }
-                before = Some(branch.clone());
+                branch.must_be_own(lease)?;
                 branch.phase = Phase::Resetting;
                 branch.lease = Some(lease);
                 Ok(())

@@ -89,13 +89,21 @@ pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Resu
         errors.note(self::volume(home, project, volume.id).await);
         errors.note(RunDir::of(home, volume.id).remove());
     }
-    if let Some(origin) = branch.origin {
-        errors.note(snapshot(home, project, origin).await);
+    for id in snapshots_of(home, &branch).await? {
+        errors.note(snapshot(home, project, id).await);
     }
     errors.note(RunDir::of(home, id).remove());
     errors.result()?;
     home.state().write(move |tx| tx.remove::<BranchRecord>(id)).await?;
     home.remove_lock(id)
+}
+
+/// The snapshots that go with a branch: its origin, and those that were taken of it, which nobody
+/// could name any more.
+async fn snapshots_of(home: &Home, branch: &BranchRecord) -> Result<Vec<Id>> {
+    let (scope, id) = (branch.project.to_string(), branch.id);
+    let all = home.state().read(move |tx| tx.list::<SnapshotRecord>(&scope)).await?;
+    Ok(all.iter().filter(|snapshot| snapshot.branch == id).map(|snapshot| snapshot.id).collect())
 }
 
 /// Destroys a volume and its record; while clones need it, it is only hidden.

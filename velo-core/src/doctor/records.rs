@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 
 use super::Finding;
+use crate::boot::RunDir;
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
 use crate::lease::Dead;
+use crate::postgres::session::{Session, Target};
 use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord, VolumeRecord};
 use crate::runtime::{InstanceRef, Status};
 use crate::storage::Object;
@@ -35,6 +37,7 @@ pub(super) async fn look(home: &Home) -> Vec<Finding> {
         ),
     )];
     let rest = async {
+        found.extend(programs(home, &records).await);
         found.extend(disk(home, &records).await?);
         found.extend(servers(home, &records).await?);
         found.extend(leases(home, &records)?);
@@ -135,7 +138,7 @@ fn named(objects: &HashSet<Object>) -> String {
 
 /// Servers that run and ought not to, and the other way round.
 async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
-    let (mut running, mut unwanted, mut down) = (0usize, Vec::new(), Vec::new());
+    let (mut running, mut unwanted, mut down, mut shut) = (0usize, vec![], vec![], vec![]);
     for branch in records.branches.iter().filter(|b| b.phase == Phase::Ready) {
         let Some(project) = records.projects.iter().find(|p| p.id == branch.project) else {
             continue;
@@ -151,6 +154,7 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
         match (runs, branch.wanted) {
             (true, false) => unwanted.push(name),
             (false, true) => down.push(name),
+            (true, true) if !lets_clients_in(home, project, branch).await => shut.push(name),
             _ => {}
         }
     }
@@ -169,10 +173,43 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
             format!("velo branch start {first}"),
         ));
     }
+    if let Some(first) = shut.first() {
+        found.push(Finding::warn(
+            "servers",
+            format!("run, and let no client in: {}", shut.join(", ")),
+            format!("velo branch start {first}"),
+        ));
+    }
     if found.is_empty() {
         found.push(Finding::ok("servers", format!("{running} running")));
     }
     Ok(found)
+}
+
+/// Whether the start of a server came to its end. It may be recovering, or be starting at this moment.
+async fn lets_clients_in(home: &Home, project: &ProjectRecord, branch: &BranchRecord) -> bool {
+    let socket_dir = RunDir::of(home, branch.id).socket();
+    let target = Target {
+        socket_dir: &socket_dir,
+        port: branch.port,
+        role: &project.role,
+        database: &project.database,
+        major: project.postgres.version.major,
+    };
+    Session::is_open(target, &branch.password).await
+}
+
+/// Projects whose PostgreSQL is gone.
+async fn programs(home: &Home, records: &Records) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for project in records.projects.iter().filter(|p| p.phase == Phase::Ready) {
+        if let Err(error) = crate::project::installed(project, home).await {
+            let what = format!("for the project {}: {error}", project.name);
+            let fix = format!("velo pg install {}", project.postgres.version.major);
+            found.push(Finding::fail("postgres", what, fix));
+        }
+    }
+    found
 }
 
 /// Leases whose holder is dead, which the opening of the home could not undo.

@@ -33,13 +33,14 @@ use std::time::Duration;
 use crate::cancel::Cancel;
 use crate::command::Program;
 use crate::config::Config;
-use crate::engine::{self, Call, Op, blocking};
+use crate::engine::{self, Call, Engine, Op, blocking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::lock::{Lock, Mode};
 use crate::os_user::{OsUser, check_passable};
 use crate::postgres::binaries::{self, SUPPORTED, Search, cached};
 use crate::postgres::{Installation, Source, Version};
+use crate::record::ProjectRecord;
 
 /// How long one program of a package manager may take, on a slow line.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -192,6 +193,18 @@ pub(crate) fn remove_call(config: &Config, version: Version) -> Call<()> {
             .with_hint("velo pg list")
             .with_context("cache", cache.dir.display()));
         }
+        let users = users_of(&config, &folder, version).await?;
+        if !users.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "projects run PostgreSQL {version}, and there is no other {}: {}",
+                    version.major,
+                    users.join(", ")
+                ),
+            )
+            .with_hint("install another one of that major first, or delete the projects"));
+        }
         blocking(move || {
             if let Some(pid) = check::server_of(&folder) {
                 return Err(Error::new(
@@ -208,6 +221,25 @@ pub(crate) fn remove_call(config: &Config, version: Version) -> Call<()> {
         })
         .await
     })
+}
+
+/// The projects of this home that would be left without a PostgreSQL.
+async fn users_of(config: &Config, folder: &Path, version: Version) -> Result<Vec<String>> {
+    // Only looked at: no home is made for it.
+    if !config.home.join("state.db").exists() {
+        return Ok(Vec::new());
+    }
+    let others = Search::from(config).of_major(version.major).list().await;
+    if others.iter().any(|i| i.version.major == version.major && !i.bin_dir.starts_with(folder)) {
+        return Ok(Vec::new());
+    }
+    let home = Engine::get()?.home(config).await?;
+    let projects = home.state().read(|tx| tx.list::<ProjectRecord>("")).await?;
+    Ok(projects
+        .into_iter()
+        .filter(|project| project.postgres.bin_dir.starts_with(folder))
+        .map(|project| project.name.to_string())
+        .collect())
 }
 
 /// Velo's cache of installations, locked: one process at a time changes it.

@@ -152,6 +152,19 @@ impl Session {
         }
     }
 
+    /// Whether clients over TCP are asked for a password, be it that of Velo's records or another.
+    pub(crate) async fn is_open(target: Target<'_>, password: &Password) -> bool {
+        match Self::attempt_one(target, Door::Tcp(password)).await {
+            Attempt::Connected(_) => true,
+            // It recovers, or nobody listens.
+            Attempt::NotYet(_) => false,
+            // The access rules' own word; whatever else is wrong, they are passed.
+            Attempt::Failed(error) => {
+                !has_state(&error, &SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+            }
+        }
+    }
+
     /// Runs statements; their results are thrown away.
     pub(crate) async fn execute(&self, what: &str, sql: &str) -> Result<()> {
         self.client.batch_execute(sql).await.map_err(|e| failed(what, e))

@@ -180,8 +180,15 @@ impl Runtime for Process {
 /// identity, not by path.
 fn postmaster(data: &Path) -> Option<Pid> {
     let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
-    let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
+    let pid = named(&text)?;
     works_in(pid, data).then_some(pid)
+}
+
+/// The process that a `postmaster.pid` names. A server in single-user mode, like that which `initdb`
+/// starts, writes its number negative; it holds the data as any other does.
+fn named(text: &str) -> Option<Pid> {
+    let number = text.lines().next()?.trim().parse::<i32>().ok()?;
+    Pid::from_raw(number.checked_abs()?)
 }
 
 #[cfg(target_os = "linux")]
@@ -290,4 +297,19 @@ fn processes_in(data: &Path) -> Vec<Pid> {
 fn is_of(pid: Pid, data: &Path) -> bool {
     let name = std::fs::read(format!("/proc/{}/comm", pid.as_raw_nonzero()));
     name.is_ok_and(|name| name == b"postgres\n") && works_in(pid, data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_that_a_pid_file_names() {
+        let pid = |text: &str| named(text).map(|pid| pid.as_raw_nonzero().get());
+        assert_eq!(pid("4711\n/data\n"), Some(4711));
+        assert_eq!(pid("-4711\n/data\n"), Some(4711), "a server in single-user mode");
+        for bad in ["", "\n", "0\n", "-0\n", "x\n", "-2147483648\n", "2147483648\n"] {
+            assert_eq!(pid(bad), None, "{bad:?}");
+        }
+    }
 }

@@ -1,0 +1,114 @@
+//! Whose a branch is, and what is left of one whose process or program is gone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{Home, psql};
+
+#[test]
+fn a_throwaway_branch_is_changed_by_its_holder_alone() {
+    let home = Home::with_project();
+    let velo = common::program();
+    // The name of the branch that `velo run` made, then what another process may do to it.
+    let script = format!(
+        "name=$({velo} branch list | grep -o '~[^ ]*'); \
+         for what in reset restart start; do {velo} branch $what api/$name || echo $what $?; done; \
+         psql -XAtqc 'SELECT 1'; {velo} snapshot create api/$name@s && psql -XAtqc 'SELECT 2'",
+        velo = velo.display()
+    );
+    let ran = home.run(&["run", "api", "--", "bash", "-c", &script]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for refused in ["reset 1", "restart 1", "start 1"] {
+        assert!(ran.stdout.contains(refused), "{ran:?}");
+    }
+    assert!(ran.stdout.starts_with("reset 1\nrestart 1\nstart 1\n1\n"), "{ran:?}");
+    assert!(ran.stdout.ends_with("\n2\n"), "{ran:?}");
+    assert!(ran.stderr.contains("another process's"), "{ran:?}");
+    // A snapshot of it goes with it: nobody could name it any more.
+    assert_eq!(home.json(&["snapshot", "list", "api"]), serde_json::json!([]));
+    assert_eq!(std::fs::read_dir(home.path().join("snapshots")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_start_that_was_killed_is_finished_by_the_next() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b"]);
+    let url = home.ok(&["branch", "url", "api/b"]).trim().to_owned();
+    let mut cut_short = 0;
+    for after in (2..=60).step_by(2) {
+        home.ok(&["branch", "stop", "api/b"]);
+        let mut start = home.command();
+        let start = start.args(["branch", "start", "api/b"]).stdout(Stdio::null());
+        let mut start = start.stderr(Stdio::null()).spawn().unwrap();
+        // The moment itself is what is tested: this waits for no event.
+        std::thread::sleep(Duration::from_millis(after));
+        start.kill().unwrap();
+        cut_short += u32::from(!start.wait().unwrap().success());
+        home.ok(&["branch", "start", "api/b"]);
+        assert_eq!(psql(&url, "SELECT 1"), "1", "after {after} ms");
+    }
+    assert!(cut_short > 0, "every start was done before it was killed");
+    // One that is up and open is not touched, whatever its user made of the password.
+    let started = psql(&url, "SELECT pg_postmaster_start_time()");
+    home.ok(&["branch", "start", "api/b"]);
+    assert_eq!(psql(&url, "SELECT pg_postmaster_start_time()"), started);
+    psql(&url, "ALTER ROLE postgres PASSWORD 'another'");
+    home.ok(&["branch", "start", "api/b"]);
+    let socket = home.ok(&["branch", "url", "--socket", "api/b"]).trim().to_owned();
+    assert_eq!(psql(&socket, "SELECT pg_postmaster_start_time()"), started);
+}
+
+#[test]
+fn a_pid_file_of_single_user_mode_is_no_riddle() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b"]);
+    home.ok(&["branch", "stop", "api/b"]);
+    let volumes = home.path().join("volumes");
+    let stopped = std::fs::read_dir(volumes).unwrap().map(|entry| entry.unwrap().path());
+    let mut stopped = stopped.filter(|volume| !volume.join("postmaster.pid").exists());
+    // What a server of that kind leaves when it is killed: its number is negative.
+    let pid_file = stopped.next().unwrap().join("postmaster.pid");
+    std::fs::write(&pid_file, "-4194301\n/nowhere\n").unwrap();
+    let list = home.json(&["branch", "list"]);
+    assert_eq!(list[1]["state"], "stopped", "{list}");
+    home.ok(&["branch", "start", "api/b"]);
+    assert_eq!(home.sql("api/b", "SELECT 1"), "1");
+}
+
+#[test]
+fn what_is_there_needs_no_program_to_be_looked_at_and_deleted() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b"]);
+    home.ok(&["branch", "stop", "api/b"]);
+    let nowhere = |command: &mut std::process::Command| {
+        command.env("VELO_PG_BIN", "/nonexistent").env_remove("VELO_PG_VERSION");
+    };
+    for args in [
+        &["branch", "list"][..],
+        &["status"],
+        &["project", "get", "api"],
+        &["branch", "get", "api/b"],
+        &["branch", "url", "api/b"],
+    ] {
+        let ran = home.run_with(args, nowhere);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+    }
+    home.fails_with(&["branch", "start", "api/b"], 1, "/nonexistent", nowhere);
+    let doctor = home.run_with(&["doctor", "--json"], nowhere);
+    assert!(doctor.stdout.contains("for the project api"), "{doctor:?}");
+    let ran = home.run_with(&["project", "delete", "api", "--force"], nowhere);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+#[test]
+fn an_id_is_no_name() {
+    let home = Home::with_project();
+    let created = home.json(&["branch", "create", "api/a"]);
+    let id = created["id"].as_str().unwrap();
+    home.fails(&["branch", "create", &format!("api/{id}")], 2, "is an id");
+    home.ok(&["branch", "delete", &format!("api/{id}")]);
+    assert_eq!(home.branches(), ["api/main"]);
+}
