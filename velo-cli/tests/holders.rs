@@ -1,5 +1,5 @@
 //! Whose a branch is, and what is left of one whose process or program is gone.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 mod common;
 
@@ -111,4 +111,40 @@ fn an_id_is_no_name() {
     home.fails(&["branch", "create", &format!("api/{id}")], 2, "is an id");
     home.ok(&["branch", "delete", &format!("api/{id}")]);
     assert_eq!(home.branches(), ["api/main"]);
+}
+
+#[test]
+fn a_server_in_another_pid_namespace_is_not_taken_for_dead() {
+    if !common::is_root() {
+        return;
+    }
+    let home = Home::with_project();
+    home.sql("api/main", "CREATE TABLE t AS SELECT generate_series(1, 100) AS x; CHECKPOINT");
+    let started = home.sql("api/main", "SELECT pg_postmaster_start_time()");
+    // The command in a container, which sees none of the host's processes.
+    let inside = |args: &[&str]| -> common::Ran {
+        let mut outer = std::process::Command::new("unshare");
+        outer.args(["--pid", "--ipc", "--fork", "--mount-proc"]).arg(common::program()).args(args);
+        let command = home.command();
+        outer.env_clear().envs(std::env::vars_os());
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => outer.env(key, value),
+                None => outer.env_remove(key),
+            };
+        }
+        outer.stdin(Stdio::null()).output().unwrap().into()
+    };
+    let list = inside(&["branch", "list", "--json"]);
+    assert!(list.stdout.contains("\"running\""), "{list:?}");
+    let created = inside(&["branch", "create", "api/inside", "--json"]);
+    assert_eq!(created.code, 0, "{created:?}");
+    assert!(!created.stdout.contains("\"crashed\""), "{created:?}");
+    inside(&["branch", "stop", "api/main"]).is_error(1, "cannot be seen from here");
+    let start = inside(&["branch", "start", "api/main"]);
+    assert_eq!(start.code, 0, "it runs, and lets clients in: {start:?}");
+    assert_eq!(home.sql("api/main", "SELECT pg_postmaster_start_time()"), started);
+    // The branch's server ended with its namespace; seen from here it crashed.
+    home.ok(&["branch", "start", "api/inside"]);
+    assert_eq!(home.sql("api/inside", "SELECT count(*) FROM t"), "100");
 }

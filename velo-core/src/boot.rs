@@ -8,11 +8,11 @@ use crate::home::{Home, set_mode};
 use crate::id::Id;
 use crate::os_user::OsUser;
 use crate::postgres::scram::{self, Password};
-use crate::postgres::session::{Door, Session, Target, ident, literal};
+use crate::postgres::session::{Attempt, Door, Session, Target, ident, literal};
 use crate::postgres::{Installation, control};
 use crate::postgres::{collation, hba, readiness, settings, subscriptions};
 use crate::record::{BranchRecord, ProjectRecord};
-use crate::runtime::{InstanceRef, InstanceSpec, Lifeline, Runtime, StopMode};
+use crate::runtime::{InstanceRef, InstanceSpec, Lifeline, Runtime, Status, StopMode};
 use crate::storage::Object;
 
 /// Who may connect while a server comes up.
@@ -37,6 +37,9 @@ pub(crate) struct Boot<'a> {
     /// Whether the data is another cluster's that must be cut off from what it reached for.
     pub(crate) fresh_clone: bool,
 }
+
+/// How long a postmaster may take to read its access rules anew.
+const RELOAD: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The folder of a server's files: `run/<id>`, with the socket in `run/<id>/s`.
 pub(crate) struct RunDir {
@@ -175,9 +178,10 @@ impl Boot<'_> {
         given.extend(self.branch.settings.iter().map(|(k, v)| (k.clone(), v.clone())));
 
         let log = run_dir.log();
+        let instance = InstanceRef { id: self.branch.id, location };
         let lifeline = if self.branch.ephemeral { Lifeline::Process } else { Lifeline::Detached };
         let spec = InstanceSpec {
-            instance: InstanceRef { id: self.branch.id, location },
+            instance: instance.clone(),
             postgres,
             settings: given,
             socket_dir: socket_dir.clone(),
@@ -198,23 +202,81 @@ impl Boot<'_> {
         let session = match ready.await {
             Ok(session) => session,
             Err(error) if error.kind() == ErrorKind::Postgres => {
-                return Err(self.explain(error, runtime, &log).await);
+                return Err(self.explain(error, runtime, instance, &log).await);
             }
             Err(error) => return Err(error),
         };
-        op.steps.run("check", self.settle(&session, target)).await?;
+        let settled = tokio::time::timeout(limit, self.settle(&session, target));
+        match op.steps.run("check", op.cancel.guard(settled)).await? {
+            Ok(settled) => settled?,
+            Err(_) => return Err(self.silent(limit)),
+        }
         if self.doors == Doors::OpenWhenReady {
             run_dir.write("hba.conf", &files.hba(true), user)?;
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
-            op.steps.run("open", self.opened(target)).await?;
+            op.steps.run("open", op.cancel.guard(self.opened(target, limit))).await??;
         }
         Ok(())
     }
 
-    /// Whether the server that runs lets clients in: its boot came to its end.
-    pub(crate) async fn is_open(&self) -> bool {
-        let socket_dir = self.run_dir().socket();
-        Session::is_open(self.target(&socket_dir), &self.branch.password).await
+    /// Brings a start to its end that somebody began: checks what was not yet, and lets clients in.
+    /// The server goes on.
+    pub(crate) async fn finish(&self, op: &Op) -> Result<()> {
+        let run_dir = self.run_dir();
+        let socket_dir = run_dir.socket();
+        let target = self.target(&socket_dir);
+        let limit = self.home.config.start_timeout;
+        let work = async {
+            let session = self.connected(target).await?;
+            if self.fresh_clone {
+                self.settle(&session, target).await?;
+            }
+            let files = hba::Files { role: &self.project.role, users: &self.home.trusted_users() };
+            run_dir.write("hba.conf", &files.hba(true), self.home.server_user())?;
+            let loaded = "SELECT pg_conf_load_time()";
+            let before = session.value("look at its settings", loaded).await?;
+            session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
+            // A new session has what the postmaster has read, and that reads the rules as well. Where a
+            // setting is wrong it keeps the old ones, and reads the rules all the same.
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < RELOAD {
+                let session = self.connected(target).await?;
+                if session.value("look at its settings", loaded).await? != before {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+            Ok(())
+        };
+        match op.cancel.guard(tokio::time::timeout(limit, work)).await? {
+            Ok(done) => done,
+            Err(_) => Err(self.silent(limit)),
+        }
+    }
+
+    /// A session as soon as the server takes any: it may be recovering.
+    async fn connected(&self, target: Target<'_>) -> Result<Session> {
+        loop {
+            match Session::attempt(target, Door::Socket).await {
+                Attempt::Connected(session) => return Ok(session),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::NotYet(_) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await
+                }
+            }
+        }
+    }
+
+    fn silent(&self, limit: std::time::Duration) -> Error {
+        Error::new(
+            ErrorKind::Timeout,
+            format!(
+                "the server of {} does not answer within {} s",
+                self.branch.shown(),
+                limit.as_secs()
+            ),
+        )
+        .with_hint("look at its log; VELO_START_TIMEOUT (seconds) gives it more time")
     }
 
     /// Libraries to load where the parent's would act by themselves.
@@ -299,23 +361,32 @@ impl Boot<'_> {
 
     /// Waits until the reloaded rules are in force. The postmaster reloads when the signal reaches
     /// it, and tells nobody but the client who is let in: a bounded poll.
-    async fn opened(&self, target: Target<'_>) -> Result<()> {
-        for _ in 0..2_500 {
+    async fn opened(&self, target: Target<'_>, limit: std::time::Duration) -> Result<()> {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < limit {
             if Session::lets_in(target, &self.branch.password).await {
                 return Ok(());
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
-        Err(Error::new(ErrorKind::Timeout, "PostgreSQL does not reload its access rules"))
+        Err(self.silent(limit))
     }
 
     /// An error of a server that ended, with what it said last.
-    async fn explain(&self, error: Error, runtime: &dyn Runtime, log: &Path) -> Error {
+    async fn explain(
+        &self,
+        error: Error,
+        runtime: &dyn Runtime,
+        instance: InstanceRef,
+        log: &Path,
+    ) -> Error {
         let tail = runtime.logs(log, 15).await.unwrap_or_default();
         let why =
             tail.lines().rev().find(|line| line.contains("FATAL:") || line.contains("PANIC:"));
         let port = self.branch.port;
-        if self.doors != Doors::Private && !port_is_free(port) {
+        // Where the server itself goes on, it is the one that holds the port.
+        let ended = matches!(runtime.status(&instance).await, Ok(Status::Stopped));
+        if ended && self.doors != Doors::Private && !port_is_free(port) {
             return Error::new(
                 ErrorKind::Conflict,
                 format!("port {port} is held by another program"),

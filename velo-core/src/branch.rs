@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::boot::{self, Boot, Doors, RunDir};
+use crate::cancel::Cancel;
 use crate::config::Config;
-use crate::create::{self, SourceRecord, vacant};
+use crate::create::{self, SourceRecord, find_snapshot, vacant};
 use crate::cut::Cut;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
@@ -442,7 +443,7 @@ impl Branch {
     }
 
     pub(crate) fn keep_call(&self, name: Option<String>) -> Call<()> {
-        self.change(|branch, home, op, _lock| async move {
+        self.change(|branch, home, _, _lock| async move {
             let record = branch.current(&home).await?;
             if !record.ephemeral {
                 return Ok(());
@@ -453,26 +454,16 @@ impl Branch {
             let label = record.label.as_deref().unwrap_or("branch");
             let name = name.unwrap_or_else(|| format!("kept/{label}-{}", &id[id.len() - 8..]));
             let name = BranchName::new(name)?;
+            let (owned, wanted) = (project.clone(), name.clone());
+            home.state().read(move |tx| vacant(tx, &owned, &wanted)).await?;
             // A running server's lifeline cannot be changed from outside: it is stopped, cleanly,
             // and started anew without one.
-            branch.stop_here(&home, &record, &op).await?;
-            home.storage(project.storage)?.sync(Object::Volume(record.volume)).await?;
-            let (owned, id) = (project.clone(), record.id);
-            let record = home
-                .state()
-                .write_durable(move |tx| {
-                    vacant(tx, &owned, &name)?;
-                    tx.update(id, |branch: &mut BranchRecord| {
-                        branch.ephemeral = false;
-                        branch.lease = None;
-                        branch.name = Some(name);
-                        Ok(())
-                    })
-                })
-                .await?;
-            branch.0.discard.store(false, Ordering::Release);
-            branch.remember(record.clone());
-            branch.start_here(&home, &record, &op).await
+            let through = Op::default();
+            branch.stop_here(&home, &record, &through).await?;
+            let kept = branch.record_as_kept(&home, name, record.volume).await;
+            let now = kept.as_ref().unwrap_or(&record);
+            let started = branch.start_here(&home, now, &through).await;
+            kept.and(started)
         })
     }
 
@@ -490,11 +481,14 @@ impl Branch {
     pub(crate) fn close_call(self) -> Call<()> {
         let discard =
             self.0.discard.swap(false, Ordering::AcqRel) && self.0.pid == std::process::id();
-        self.call(move |branch, home, op| async move {
+        self.call(move |branch, home, _| async move {
             if !discard {
                 return Ok(());
             }
-            close_now(home, branch.0.project.record.clone(), branch.id(), &op).await
+            let closed = close_now(home, branch.0.project.record.clone(), branch.id()).await;
+            // The last handle tries again.
+            branch.0.discard.store(closed.is_err(), Ordering::Release);
+            closed
         })
     }
 
@@ -513,6 +507,33 @@ impl Branch {
             branch.0.discard.store(false, Ordering::Release);
             Ok(())
         })
+    }
+
+    /// The commit point of a `keep`: nobody's any more, and with a name.
+    async fn record_as_kept(
+        &self,
+        home: &Home,
+        name: BranchName,
+        volume: Id,
+    ) -> Result<BranchRecord> {
+        let project = self.0.project.record.clone();
+        home.storage(project.storage)?.sync(Object::Volume(volume)).await?;
+        let id = self.id();
+        let kept = home
+            .state()
+            .write_durable(move |tx| {
+                vacant(tx, &project, &name)?;
+                tx.update(id, |branch: &mut BranchRecord| {
+                    branch.ephemeral = false;
+                    branch.lease = None;
+                    branch.name = Some(name);
+                    Ok(())
+                })
+            })
+            .await?;
+        self.0.discard.store(false, Ordering::Release);
+        self.remember(kept.clone());
+        Ok(kept)
     }
 
     // How the calls above reach the engine.
@@ -607,30 +628,12 @@ impl Branch {
             fresh_clone: !record.settled,
         };
         if matches!(runtime.status(&instance).await?, Status::Running { .. }) {
-            if record.settled && boot.is_open().await {
-                return Ok(());
-            }
-            // Whoever started it was killed before clients were let in.
-            boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
+            // Whoever started it may have been killed before clients were let in.
+            boot.finish(op).await?;
+            return self.has_settled(home, record, op).await;
         }
         match boot.run(&*runtime, op).await {
-            Ok(()) => {
-                let id = record.id;
-                let record = match record.settled {
-                    true => record.clone(),
-                    false => {
-                        let settle = move |tx: &Tx<'_>| {
-                            tx.update(id, |branch: &mut BranchRecord| {
-                                branch.settled = true;
-                                Ok(())
-                            })
-                        };
-                        home.state().write_durable(settle).await?
-                    }
-                };
-                self.renewed(record, op);
-                Ok(())
-            }
+            Ok(()) => self.has_settled(home, record, op).await,
             Err(error) => {
                 match boot::stop(home, project, record.id, record.volume, StopMode::Fast).await {
                     Ok(()) => Err(error),
@@ -638,6 +641,25 @@ impl Branch {
                 }
             }
         }
+    }
+
+    /// Records that a server has run on the branch's volume.
+    async fn has_settled(&self, home: &Home, record: &BranchRecord, op: &Op) -> Result<()> {
+        let id = record.id;
+        let record = match record.settled {
+            true => record.clone(),
+            false => {
+                let settle = move |tx: &Tx<'_>| {
+                    tx.update(id, |branch: &mut BranchRecord| {
+                        branch.settled = true;
+                        Ok(())
+                    })
+                };
+                home.state().write_durable(settle).await?
+            }
+        };
+        self.renewed(record, op);
+        Ok(())
     }
 
     async fn stop_here(&self, home: &Home, record: &BranchRecord, op: &Op) -> Result<()> {
@@ -696,10 +718,10 @@ impl Drop for Inner {
         engine::spawn(async move {
             let work = async {
                 let home = Engine::get()?.home(&config).await?;
-                discard_now(&home, &project, id, &Op::default()).await
+                discard_now(&home, &project, id).await
             };
             if let Err(error) = work.await {
-                tracing::warn!(%error, branch = %id, "cannot discard a branch; the next open will");
+                tracing::warn!(%error, branch = %id, "cannot discard a branch; it goes when this process has ended");
             }
         });
     }
@@ -710,9 +732,13 @@ const FILES: Duration = Duration::from_millis(4);
 
 /// Ends a branch under its lock. Its record stays until its files are gone, so that whoever finds it
 /// after a crash finishes it.
-async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id, op: &Op) -> Result<()> {
-    let lock = home.lock(id, Mode::Exclusive, "the branch", &op.cancel).await?;
-    op.steps.run("stop", teardown::end(&home, &project, id)).await?;
+async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id) -> Result<()> {
+    // Whoever gave up waiting still wants it to be gone.
+    let lock = home.lock(id, Mode::Exclusive, "the branch", &Cancel::default()).await?;
+    if !teardown::is_discarded(&home, id).await? {
+        return Ok(());
+    }
+    teardown::end(&home, &project, id).await?;
     let pending = home.deletion().await;
     let files = tokio::spawn(async move {
         let gone = teardown::branch(&home, &project, id).await;
@@ -727,9 +753,21 @@ async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id, op: &Op) -> 
     }
 }
 
-/// Undoes a branch under its lock.
-async fn discard_now(home: &Home, project: &ProjectRecord, id: Id, op: &Op) -> Result<()> {
-    op.steps.run("teardown", teardown::locked(home, project, id, &op.cancel)).await
+/// Undoes a branch that nobody holds any more. A long copy of it may be in the way for a while.
+async fn discard_now(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let cancel = Cancel::default();
+    let _lock = loop {
+        match home.lock(id, Mode::Exclusive, "the branch", &cancel).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                tracing::warn!(%error, branch = %id, "a branch waits to be discarded");
+            }
+            other => break other?,
+        }
+    };
+    if teardown::is_discarded(home, id).await? {
+        teardown::branch(home, project, id).await?;
+    }
+    Ok(())
 }
 
 /// Deletes a branch by the tree's rules. What goes is decided and marked in one transaction, so
@@ -773,7 +811,7 @@ async fn delete(home: &Home, project: &ProjectRecord, id: Id, force: bool, op: &
     // Children first; and from here on it goes through, wanted or not.
     let through = Op::default();
     for id in branches.into_iter().rev() {
-        discard_now(home, project, id, &through).await?;
+        teardown::locked(home, project, id).await?;
     }
     for id in snapshots {
         let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &through.cancel).await?;
@@ -797,12 +835,13 @@ fn subtree(
         )
         .with_hint(format!("delete the whole project: velo project delete {}", project.name)));
     }
-    // Ids sort by time, so a parent comes before its children.
+    // Each level behind the one above it. Ids would tell the order, were clocks never set back.
     let mut subtree = vec![branch.id];
-    for branch in branches {
-        if branch.parent.is_some_and(|parent| subtree.contains(&parent)) {
-            subtree.push(branch.id);
-        }
+    let mut done = 0;
+    while let Some(parent) = subtree.get(done).copied() {
+        let children = branches.iter().filter(|b| b.parent == Some(parent)).map(|b| b.id);
+        subtree.extend(children);
+        done += 1;
     }
     let children = branches.iter().filter(|b| subtree[1..].contains(&b.id) && !b.is_closed());
     let snapshots = named.iter().filter(|s| s.branch == branch.id);
@@ -830,7 +869,14 @@ async fn reset_source(
     let shown = format!("{}/{}", project.name, branch.shown());
     let source = match target {
         ResetTarget::Snapshot(name) if name.contains('@') => BranchSource::Named(name),
-        ResetTarget::Snapshot(name) => BranchSource::Named(format!("{}@{name}", branch.shown())),
+        ResetTarget::Snapshot(name) => {
+            let (owner, wanted) = (branch.clone(), name.clone());
+            let found = home.state().read(move |tx| find_snapshot(tx, &owner, &wanted)).await?;
+            BranchSource::Snapshot(found.map(|snapshot| snapshot.id).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("there is no snapshot {shown}@{name}"))
+                    .with_hint(format!("velo snapshot list {}", project.name))
+            })?)
+        }
         ResetTarget::Origin => match branch.origin {
             Some(origin) => BranchSource::Snapshot(origin),
             None => {

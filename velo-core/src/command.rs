@@ -40,6 +40,7 @@ pub(crate) struct Program {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     user: Option<OsUser>,
+    stdin: Option<File>,
     log: Option<File>,
     inherits_env: bool,
     current_dir: PathBuf,
@@ -63,6 +64,7 @@ impl Program {
             args: Vec::new(),
             env: vec![("LC_ALL".into(), "C".into())],
             user: None,
+            stdin: None,
             log: None,
             inherits_env: false,
             // The caller's folder may be one that the server's user cannot enter.
@@ -85,6 +87,12 @@ impl Program {
     /// Runs it as `user`; `None` is this process's own user.
     pub(crate) fn user(mut self, user: Option<&OsUser>) -> Self {
         self.user = user.cloned();
+        self
+    }
+
+    /// Gives it this file as its standard input.
+    pub(crate) fn stdin(mut self, file: File) -> Self {
+        self.stdin = Some(file);
         self
     }
 
@@ -187,7 +195,7 @@ impl Program {
     #[allow(clippy::disallowed_methods)] // this is the one place
     fn command(self) -> Result<tokio::process::Command> {
         let mut command = tokio::process::Command::new(&self.path);
-        command.args(&self.args).stdin(Stdio::null());
+        command.args(&self.args).stdin(self.stdin.map_or_else(Stdio::null, Stdio::from));
         if !self.inherits_env {
             command.env_clear();
             for key in INHERITED {

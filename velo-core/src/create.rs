@@ -12,6 +12,8 @@
 //! A failure anywhere, or a caller who no longer waits, runs the one teardown. A killed process
 //! leaves `Creating` under a dead lease, which the next `open` of any process undoes.
 
+use std::collections::BTreeMap;
+
 use crate::boot::{Boot, Doors, RunDir, port_is_free};
 use crate::cut::{Cut, From, Tools};
 use crate::engine::Op;
@@ -24,7 +26,7 @@ use crate::postgres::session::Target;
 use crate::record::{
     BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
 };
-use crate::runtime::InstanceRef;
+use crate::runtime::{InstanceRef, StopMode};
 use crate::spec::{BranchSource, BranchSpec, Named};
 use crate::state::Tx;
 use crate::storage::{CloneSpec, Object};
@@ -61,6 +63,14 @@ impl SourceRecord {
         match self {
             Self::Branch(branch) => Object::Volume(branch.volume),
             Self::Snapshot(snapshot) => Object::Snapshot(snapshot.id),
+        }
+    }
+
+    /// Settings that were given for the server of its branch.
+    fn settings(&self) -> &BTreeMap<String, String> {
+        match self {
+            Self::Branch(branch) => &branch.settings,
+            Self::Snapshot(snapshot) => &snapshot.settings,
         }
     }
 
@@ -154,7 +164,9 @@ async fn record(
                 // nothing. A lasting one has its own.
                 password: if ephemeral { source.password().clone() } else { own_password },
                 wanted: spec.start,
-                settings: spec.settings,
+                // What its parent needs to come up (as many replication slots as its data has
+                // origins, say) it needs as well.
+                settings: source.settings().clone().into_iter().chain(spec.settings).collect(),
                 cut: None,
                 settled: false,
                 created_at: now(),
@@ -173,6 +185,7 @@ async fn record(
                     lease: Some(lease),
                     source: Some(Object::Volume(volume.id)),
                     password: source.password().clone(),
+                    settings: branch.settings.clone(),
                     cut: None,
                     created_at: now(),
                 })?;
@@ -324,6 +337,8 @@ async fn start_fresh(
                     && error.kind() == ErrorKind::Conflict
                     && !port_is_free(branch.port) =>
             {
+                crate::boot::stop(home, project, branch.id, branch.volume, StopMode::Immediate)
+                    .await?;
                 let (id, candidates) = (branch.id, home.port_candidates());
                 branch = home
                     .state()

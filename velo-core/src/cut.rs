@@ -109,6 +109,9 @@ const SKIP: [&str; 11] = [
     "base/pgsql_tmp*",
     "backup_label.old",
 ];
+/// What of a running server's data would mislead a clone that has a moment of its own: the label of
+/// somebody else's backup, which up to 14 may lie in the data itself.
+const LABELS: [&str; 2] = ["backup_label", "tablespace_map"];
 const CONTROL: &str = "global/pg_control";
 
 /// One clone of a running server.
@@ -183,10 +186,10 @@ impl Tools<'_> {
     ) -> Result<Cut> {
         let session = op
             .steps
-            .run("connect", Session::connect(server))
-            .await
-            .map_err(|e| e.with_hint("is the server that is branched still starting?"))?;
-        let facts = Facts::of(&session).await?;
+            .run("connect", op.cancel.guard(Session::connect(server)))
+            .await?
+            .map_err(|e| no_session(e, server))?;
+        let facts = op.cancel.guard(Facts::of(&session)).await??;
         let work = Work { source, target, major: server.major, op };
         let storage = self.storage.capability();
         // Clones of these kinds take milliseconds, in which hardly ever a checkpoint of somebody
@@ -194,9 +197,8 @@ impl Tools<'_> {
         // takes.
         let quickly = match storage.cut {
             _ if !storage.copy_on_write => None,
-            CutKind::Ordered if !facts.in_recovery => {
-                Some(self.by_checkpoint(&session, &facts, work).await?)
-            }
+            _ if facts.in_recovery => Some(self.by_backup(&session, false, work).await?),
+            CutKind::Ordered => Some(self.by_checkpoint(&session, &facts, work).await?),
             CutKind::Synced if facts.is_synced() => {
                 Some(self.by_checkpoint(&session, &facts, work).await?)
             }
@@ -233,7 +235,7 @@ impl Tools<'_> {
         let last = self.control(source)?;
         let good = facts.is_recent(&last) && (ordered || facts.logged_since(&last));
         facts.make_durable(session, !good, op).await?;
-        let spec = CloneSpec::new(source, target.id()).skip(&SKIP).live(&[CONTROL]);
+        let spec = CloneSpec::new(source, target.id()).skip(&SKIP).skip(&LABELS).live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let control = self.control(target)?;
         let whole =
@@ -281,6 +283,20 @@ impl Tools<'_> {
 
 /// How long the processes of a crashed server are waited for.
 const AT_REST: Duration = Duration::from_secs(5);
+
+/// Why a parent cannot be asked, and what to do about it.
+fn no_session(error: Error, server: Target<'_>) -> Error {
+    let state = error.context().find(|(key, _)| *key == "sqlstate").map(|(_, value)| value);
+    let hint = match state {
+        Some("53300") => "it has no free connection: raise max_connections, or end some".to_owned(),
+        Some("28000") => format!(
+            "Velo works as the role {} of the parent, which must exist and may log in",
+            server.role
+        ),
+        _ => "is the server that is branched still starting? Or stop the branch first".to_owned(),
+    };
+    error.with_hint(hint)
+}
 
 fn cut(method: Method, lsn: Lsn, control: &ControlFile, major: u32, in_recovery: bool) -> Cut {
     Cut {

@@ -66,6 +66,7 @@ impl Home {
             prepare(&config.home, user.as_ref())?;
             let uid = rustix::process::geteuid().as_raw();
             let own_user = OsUser::by_uid(uid)?.map_or_else(|| uid.to_string(), |u| u.name);
+            not_emptied(&config.home)?;
             let state = State::open(&config.home.join("state.db"))?;
             let spread = config.home.as_os_str().as_encoded_bytes().iter();
             let spread =
@@ -167,8 +168,24 @@ impl Home {
         what: &str,
         cancel: &Cancel,
     ) -> Result<Lock> {
+        self.lock_within(LOCK_WAIT, id, mode, what, cancel).await
+    }
+
+    /// Locks it exclusively if nobody works on it at this moment.
+    pub(crate) async fn lock_now(&self, id: Id, what: &str) -> Result<Lock> {
+        self.lock_within(Duration::ZERO, id, Mode::Exclusive, what, &Cancel::default()).await
+    }
+
+    async fn lock_within(
+        &self,
+        limit: Duration,
+        id: Id,
+        mode: Mode,
+        what: &str,
+        cancel: &Cancel,
+    ) -> Result<Lock> {
         let path = self.lock_path(&id.to_string());
-        let lock = Lock::take(&path, mode, LOCK_WAIT, what, cancel).await?;
+        let lock = Lock::take(&path, mode, limit, what, cancel).await?;
         // Whoever waited for a deletion has made the file anew, and nobody else would remove it.
         let known = self.state().read(move |tx| {
             Ok(tx.get::<BranchRecord>(id)?.is_some() || tx.get::<SnapshotRecord>(id)?.is_some())
@@ -272,6 +289,21 @@ fn prepare(home: &Path, user: Option<&OsUser>) -> Result<()> {
         crate::os_user::check_passable(home, user)?;
     }
     Ok(())
+}
+
+/// A `state.db` without a byte is a new one only where nothing is that it would name.
+fn not_emptied(home: &Path) -> Result<()> {
+    let path = home.join("state.db");
+    let empty = path.metadata().is_ok_and(|m| m.len() == 0);
+    let volumes = || std::fs::read_dir(home.join("volumes"));
+    if !empty || volumes().is_ok_and(|mut entries| entries.next().is_none()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Corrupt,
+        format!("{} is empty, and there is data that it named", path.display()),
+    )
+    .with_hint("restore it from a backup; without it nobody knows whose the volumes are"))
 }
 
 /// Sets a mode whatever the umask is.

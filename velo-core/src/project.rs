@@ -22,6 +22,7 @@ use crate::record::{
 use crate::runtime::{Runtime, RuntimeKind, ToolSpec};
 use crate::snapshot::{Snapshot, SnapshotInfo};
 use crate::spec::Named;
+use crate::state::Tx;
 use crate::storage::{self, Object, Storage, StorageKind, VolumeSpec};
 use crate::teardown;
 use crate::timings::Timings;
@@ -288,38 +289,42 @@ impl Project {
         let project = self.0.clone();
         engine::call(move |_| async move {
             let home = Engine::get()?.home(&project.config).await?;
-            let (id, name) = (project.record.id, project.record.name.clone());
-            let others = home
-                .state()
-                .read(move |tx| {
-                    let scope = id.to_string();
-                    let mut others: Vec<String> = tx
-                        .list::<BranchRecord>(&scope)?
-                        .iter()
-                        .filter(|b| b.parent.is_some() && !b.is_closed())
-                        .map(|b| format!("{name}/{}", b.shown()))
-                        .collect();
-                    let snapshots = tx.list::<SnapshotRecord>(&scope)?;
-                    others.extend(
-                        snapshots
-                            .iter()
-                            .filter(|s| s.role == Role::Named)
-                            .filter_map(|s| Some(format!("the snapshot {}", s.name.as_ref()?))),
-                    );
-                    Ok(others)
-                })
-                .await?;
-            if !force && !others.is_empty() {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!("project {} is not empty: {}", project.record.name, others.join(", ")),
-                )
-                .with_hint("delete them first, or use force (--force) to delete all of it"));
-            }
+            let (record, lease) = (project.record.clone(), home.lease()?);
+            home.state().write(move |tx| claim(tx, &record, force, lease)).await?;
             home.finish_deletions().await;
             teardown::project(&home, &project.record).await
         })
     }
+}
+
+/// Marks a project as one that goes, unless something but `main` lives in it. In one transaction, so
+/// that nothing can come into it meanwhile.
+fn claim(tx: &Tx<'_>, project: &ProjectRecord, force: bool, lease: Id) -> Result<()> {
+    let scope = project.id.to_string();
+    let branches = tx.list::<BranchRecord>(&scope)?;
+    let of = |id: Id| branches.iter().find(|b| b.id == id).map(BranchRecord::shown);
+    let lasting = branches.iter().filter(|b| b.parent.is_some() && !b.is_closed());
+    let mut others: Vec<String> =
+        lasting.map(|b| format!("{}/{}", project.name, b.shown())).collect();
+    others.extend(tx.list::<SnapshotRecord>(&scope)?.iter().filter_map(|snapshot| {
+        let name = snapshot.name.as_ref().filter(|_| snapshot.role == Role::Named)?;
+        Some(format!("the snapshot {}/{}@{name}", project.name, of(snapshot.branch)?))
+    }));
+    if !force && !others.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("project {} is not empty: {}", project.name, others.join(", ")),
+        )
+        .with_hint("delete them first, or use force (--force) to delete all of it"));
+    }
+    if tx.get::<ProjectRecord>(project.id)?.is_some() {
+        tx.update(project.id, |project: &mut ProjectRecord| {
+            project.phase = Phase::Deleting;
+            project.lease = Some(lease);
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 impl ProjectBuilder {

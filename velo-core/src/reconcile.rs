@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::home::{Home, NAMED};
 use crate::id::Id;
@@ -129,11 +128,13 @@ impl Left {
     async fn finish(self, home: &Home) -> Result<()> {
         match self {
             Self::Project(project) => teardown::project(home, &project).await,
-            Self::Branch(project, branch) if branch.phase == Phase::Resetting => {
-                reset::finish(home, &project, branch.id).await
-            }
             Self::Branch(project, branch) => {
-                teardown::locked(home, &project, branch.id, &Cancel::default()).await
+                // Whoever opens a home does not wait for a long copy of what has to go.
+                let _lock = home.lock_now(branch.id, &branch.shown()).await?;
+                match branch.phase {
+                    Phase::Resetting => reset::finish(home, &project, branch.id).await,
+                    _ => teardown::branch(home, &project, branch.id).await,
+                }
             }
             Self::Snapshot(project, id) => teardown::snapshot(home, &project, id).await,
         }

@@ -216,6 +216,9 @@ pub(crate) struct SnapshotRecord {
     pub(crate) source: Option<Object>,
     /// The password of Velo's role in it.
     pub(crate) password: Password,
+    /// Settings the caller gave for the server of the branch it was taken of.
+    #[serde(default)]
+    pub(crate) settings: BTreeMap<String, String>,
     pub(crate) cut: Option<Cut>,
     pub(crate) created_at: u64,
 }

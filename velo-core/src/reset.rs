@@ -111,7 +111,7 @@ async fn renew(
     let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
     let branch = point(home, old, new, Some(cut), true).await?;
-    if running {
+    if running || old.wanted {
         let last = Op { cancel: Default::default(), steps: op.steps.clone() };
         let boot = Boot {
             home,
@@ -143,6 +143,7 @@ async fn point(
     home.state()
         .write_durable(move |tx| {
             tx.update(id, |branch: &mut BranchRecord| {
+                still_resetting(branch)?;
                 branch.volume = volume;
                 branch.cut = cut;
                 branch.settled = settled;
@@ -152,10 +153,23 @@ async fn point(
         .await
 }
 
+/// Somebody may have marked it to go; that must not be written over.
+fn still_resetting(branch: &BranchRecord) -> Result<()> {
+    if branch.phase == Phase::Resetting {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("the branch {} was deleted while it was reset", branch.shown()),
+    )
+    .with_hint("create it again"))
+}
+
 async fn ready(home: &Home, id: Id) -> Result<BranchRecord> {
     home.state()
         .write(move |tx| {
             tx.update(id, |branch: &mut BranchRecord| {
+                still_resetting(branch)?;
                 branch.phase = Phase::Ready;
                 if !branch.ephemeral {
                     branch.lease = None;
@@ -166,11 +180,9 @@ async fn ready(home: &Home, id: Id) -> Result<BranchRecord> {
         .await
 }
 
-/// Ends a reset that failed or was killed: the volume that the record names is the branch's, every
+/// Ends a reset that was killed, under the branch's lock: the volume that the record names is the branch's, every
 /// other one goes, and the server runs if it ought to.
 pub(crate) async fn finish(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
-    let never = Default::default();
-    let _lock = home.lock(id, Mode::Exclusive, "the branch", &never).await?;
     let branch = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
     match branch {
         // Its holder is dead.
@@ -196,7 +208,9 @@ async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<(
             Ok(Some((branch, others)))
         })
         .await?;
-    let Some((branch, others)) = found else {
+    let Some((branch, others)) = found.filter(|(branch, _)| branch.phase == Phase::Resetting)
+    else {
+        // It is gone, or whoever deletes it waits for the lock.
         return Ok(());
     };
     for other in others {
@@ -204,21 +218,24 @@ async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<(
         RunDir::of(home, other).remove()?;
         teardown::volume(home, project, other).await?;
     }
-    if branch.wanted {
-        let runtime = home.runtime(project.runtime)?;
-        let location = home.storage(project.storage)?.location(Object::Volume(branch.volume));
-        let status = runtime.status(&InstanceRef { id, location }).await?;
-        if status == Status::Stopped {
-            let boot = Boot {
-                home,
-                project,
-                branch: &branch,
-                volume: branch.volume,
-                doors: Doors::Open,
-                fresh_clone: !branch.settled,
-            };
-            boot.run(&*runtime, &Op::default()).await?;
-        }
+    // Before the start: one that fails leaves a branch that is whole, and can be started later.
+    ready(home, id).await?;
+    if !branch.wanted {
+        return Ok(());
     }
-    ready(home, id).await.map(drop)
+    let runtime = home.runtime(project.runtime)?;
+    let location = home.storage(project.storage)?.location(Object::Volume(branch.volume));
+    let status = runtime.status(&InstanceRef { id, location }).await?;
+    if status != Status::Stopped {
+        return Ok(());
+    }
+    let boot = Boot {
+        home,
+        project,
+        branch: &branch,
+        volume: branch.volume,
+        doors: Doors::Open,
+        fresh_clone: !branch.settled,
+    };
+    boot.run(&*runtime, &Op::default()).await
 }

@@ -166,9 +166,7 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// Whether processes of a server outlive its first one, which was killed. They may still write,
     /// until they end or [`stop`](Runtime::stop) ends them.
-    async fn orphans(&self, _instance: &InstanceRef) -> Result<bool> {
-        Ok(false)
-    }
+    async fn orphans(&self, instance: &InstanceRef) -> Result<bool>;
 
     /// Runs a PostgreSQL program to its end.
     async fn run(&self, spec: ToolSpec) -> Result<ToolOutput>;

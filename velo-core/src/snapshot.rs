@@ -11,6 +11,7 @@ use crate::id::{Id, SnapshotName};
 use crate::lock::Mode;
 use crate::project::{self, Project};
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, now};
+use crate::state::Tx;
 use crate::storage::{Object, Usage};
 use crate::teardown;
 
@@ -118,31 +119,36 @@ impl Snapshot {
             let home = Engine::get()?.home(&inner.project.config).await?;
             let (project, id) = (&inner.project.record, inner.info.id);
             let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &op.cancel).await?;
-            let scope = project.id.to_string();
-            let dependents: Vec<String> = home
-                .state()
-                .read(move |tx| tx.list::<BranchRecord>(&scope))
-                .await?
-                .iter()
-                .filter(|b| b.made_from == Origin::Snapshot(id))
-                .map(|b| format!("{}/{}", project.name, b.shown()))
-                .collect();
-            if !dependents.is_empty() {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!(
-                        "branches were made from {}/{}@{}: {}",
-                        project.name,
-                        inner.info.branch,
-                        inner.info.name,
-                        dependents.join(", ")
-                    ),
-                )
-                .with_hint("delete them first"));
-            }
+            let (owned, lease) = (project.clone(), home.lease()?);
+            let shown = format!("{}/{}@{}", project.name, inner.info.branch, inner.info.name);
+            home.state().write(move |tx| claim(tx, &owned, id, lease, &shown)).await?;
             teardown::snapshot(&home, project, id).await
         })
     }
+}
+
+/// Marks a snapshot as one that goes, unless branches were made from it. In one transaction, so that
+/// none can be made from it meanwhile.
+fn claim(tx: &Tx<'_>, project: &ProjectRecord, id: Id, lease: Id, shown: &str) -> Result<()> {
+    let branches = tx.list::<BranchRecord>(&project.id.to_string())?;
+    let dependents: Vec<String> = branches
+        .iter()
+        .filter(|b| b.made_from == Origin::Snapshot(id) && !b.is_closed())
+        .map(|b| format!("{}/{}", project.name, b.shown()))
+        .collect();
+    if !dependents.is_empty() {
+        let dependents = dependents.join(", ");
+        let what = format!("branches were made from {shown}: {dependents}");
+        return Err(Error::new(ErrorKind::Conflict, what).with_hint("delete them first"));
+    }
+    if tx.get::<SnapshotRecord>(id)?.is_some() {
+        tx.update(id, |snapshot: &mut SnapshotRecord| {
+            snapshot.phase = Phase::Deleting;
+            snapshot.lease = Some(lease);
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// Takes a snapshot of a branch: the intent, the clone, the commit.
@@ -179,6 +185,7 @@ pub(crate) async fn take(
                 lease: Some(lease),
                 source: Some(Object::Volume(branch.volume)),
                 password: branch.password,
+                settings: branch.settings,
                 cut: None,
                 created_at: now(),
             };
@@ -212,6 +219,10 @@ async fn fill(
     home.state()
         .write_durable(move |tx| {
             tx.update(id, |snapshot: &mut SnapshotRecord| {
+                if snapshot.phase != Phase::Creating {
+                    let what = "the snapshot was deleted while it was taken";
+                    return Err(Error::new(ErrorKind::NotFound, what));
+                }
                 snapshot.phase = Phase::Ready;
                 snapshot.lease = None;
                 snapshot.cut = Some(cut);

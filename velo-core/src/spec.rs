@@ -122,7 +122,8 @@ impl BranchSpec {
     }
 
     /// A setting of PostgreSQL for the branch's server, as on its command line. It holds for the
-    /// branch's whole life, and SQL's `ALTER SYSTEM` does not change it.
+    /// branch's whole life, and SQL's `ALTER SYSTEM` does not change it. Settings that its parent was
+    /// given are its own too, unless this sets them anew.
     #[must_use]
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.insert(name.into(), value.into());

@@ -68,14 +68,17 @@ pub(crate) async fn end(
 }
 
 /// Undoes a branch under its lock, once nobody makes, changes or clones it any more.
-pub(crate) async fn locked(
-    home: &Home,
-    project: &ProjectRecord,
-    id: Id,
-    cancel: &Cancel,
-) -> Result<()> {
-    let _lock = home.lock(id, Mode::Exclusive, "the branch", cancel).await?;
+pub(crate) async fn locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let _lock = home.lock(id, Mode::Exclusive, "the branch", &Cancel::default()).await?;
     branch(home, project, id).await
+}
+
+/// Whether a branch whose last handle is gone is still this process's to undo, and not kept meanwhile
+/// through another handle. The caller holds its lock.
+pub(crate) async fn is_discarded(home: &Home, id: Id) -> Result<bool> {
+    let own = home.lease()?;
+    let found = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
+    Ok(found.is_some_and(|branch| branch.ephemeral && branch.lease == Some(own)))
 }
 
 /// Undoes a branch, whatever of it exists. Missing is fine. The caller holds its lock.
@@ -195,10 +198,11 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
         return Ok(());
     };
     let mut errors = Errors::default();
-    // Children are younger than their parents.
+    // Children are younger than their parents, unless the clock was set back; then what they need of
+    // those is only hidden until they are gone.
     branches.sort_by_key(|b| std::cmp::Reverse(b.id));
     for branch in branches {
-        errors.note(locked(home, record, branch.id, &Cancel::default()).await);
+        errors.note(locked(home, record, branch.id).await);
     }
     for snapshot in snapshots.iter().filter(|s| s.role == Role::Named) {
         errors.note(self::snapshot(home, record, snapshot.id).await);

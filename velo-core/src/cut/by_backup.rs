@@ -1,7 +1,7 @@
 //! Clones of a running server in backup mode: what is right for every server, and costs it a
 //! checkpoint and the switch of a segment.
 
-use super::{CONTROL, Cut, Method, SKIP, Tools, Work, cut};
+use super::{CONTROL, Cut, LABELS, Method, SKIP, Tools, Work, cut};
 use crate::error::Result;
 use crate::postgres::backup::Backup;
 use crate::postgres::control::ControlFile;
@@ -18,12 +18,16 @@ impl Tools<'_> {
         work: Work<'_>,
     ) -> Result<Option<Cut>> {
         let Work { source, target, major, op } = work;
-        let backup = op.steps.run("checkpoint", Backup::begin(session, slot)).await?;
-        let spec =
-            CloneSpec::new(source, target.id()).skip(&SKIP).skip(&["pg_wal/*"]).live(&[CONTROL]);
+        let backup =
+            op.steps.run("checkpoint", op.cancel.guard(Backup::begin(session, slot))).await??;
+        let spec = CloneSpec::new(source, target.id())
+            .skip(&SKIP)
+            .skip(&LABELS)
+            .skip(&["pg_wal/*"])
+            .live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let control = self.whole_control(source, target).await?;
-        let finished = op.steps.run("stop backup", backup.finish()).await?;
+        let finished = op.steps.run("stop backup", op.cancel.guard(backup.finish())).await??;
         let segments = finished.first.names_until(finished.stop, control.wal_segment_size);
         let label = FileOp::Write { path: "backup_label".into(), content: finished.label.into() };
         if !self.add_wal(work, &segments, label).await? {

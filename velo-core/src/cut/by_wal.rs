@@ -9,7 +9,7 @@
 //! nothing is left of it in the source: no checkpoint, no switch of a segment, no slot.
 
 use super::facts::Facts;
-use super::{CONTROL, Cut, Method, SKIP, Tools, Work, cut};
+use super::{CONTROL, Cut, LABELS, Method, SKIP, Tools, Work, cut};
 use crate::error::Result;
 use crate::postgres::backup::Segment;
 use crate::postgres::control::{self, ControlFile};
@@ -36,8 +36,11 @@ impl Tools<'_> {
         if !usable(&control) {
             return Ok(None);
         }
-        let spec =
-            CloneSpec::new(source, target.id()).skip(&SKIP).skip(&["pg_wal/*", CONTROL]).live(&[]);
+        let spec = CloneSpec::new(source, target.id())
+            .skip(&SKIP)
+            .skip(&LABELS)
+            .skip(&["pg_wal/*", CONTROL])
+            .live(&[]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
         let later = Facts::of(session).await?;
         if !facts.same_until(&later) {

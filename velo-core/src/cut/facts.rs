@@ -101,11 +101,12 @@ impl Facts {
     ) -> Result<()> {
         if checkpoint {
             let checkpoint = session.execute("write a checkpoint", "CHECKPOINT");
-            op.steps.run("checkpoint", checkpoint).await?;
+            op.steps.run("checkpoint", op.cancel.guard(checkpoint)).await??;
         } else if self.flushed < self.end {
             // The commit of this waits until all WAL before it is on disk.
             let flush = "SELECT pg_logical_emit_message(true, 'velo', '')";
-            op.steps.run("flush", session.execute("flush its WAL", flush)).await?;
+            let flush = session.execute("flush its WAL", flush);
+            op.steps.run("flush", op.cancel.guard(flush)).await??;
         }
         Ok(())
     }

@@ -40,10 +40,12 @@ pub(crate) async fn wait(
     loop {
         let mut last = None;
         if says_ready(data) {
-            match cancel.guard(Session::attempt(target, door)).await? {
-                Attempt::Connected(session) => return Ok(session),
-                Attempt::NotYet(error) => last = Some(error),
-                Attempt::Failed(error) => return Err(error),
+            let attempt = tokio::time::timeout_at(deadline, Session::attempt(target, door));
+            match cancel.guard(attempt).await? {
+                Ok(Attempt::Connected(session)) => return Ok(session),
+                Ok(Attempt::NotYet(error)) => last = Some(error),
+                Ok(Attempt::Failed(error)) => return Err(error),
+                Err(_) => {}
             }
         }
         let event = async {

@@ -59,6 +59,9 @@ fn options(major: u32) -> String {
     options
 }
 
+/// How long a server may take to answer a connection.
+const CONNECT: Duration = Duration::from_secs(30);
+
 /// How a connection attempt ended.
 pub(crate) enum Attempt {
     Connected(Session),
@@ -111,15 +114,20 @@ impl Session {
             Door::Socket => config.host_path(target.socket_dir),
             Door::Tcp(password) => config.host("127.0.0.1").password(password.expose()),
         };
-        let connected = config
+        let connecting = config
             .port(target.port)
             .user(target.role)
             .dbname(target.database)
             .application_name("velo")
             .options(options(target.major))
-            .connect_timeout(Duration::from_secs(30))
-            .connect(NoTls)
-            .await;
+            .connect(NoTls);
+        // tokio-postgres' own limit ends once the socket is connected.
+        let Ok(connected) = tokio::time::timeout(CONNECT, connecting).await else {
+            let what = format!("PostgreSQL takes a connection and says nothing for {CONNECT:?}");
+            return Attempt::NotYet(
+                Error::new(ErrorKind::Timeout, what).with_hint("is its process stopped?"),
+            );
+        };
         match connected {
             Ok((client, connection)) => {
                 tokio::spawn(async move {

@@ -46,7 +46,6 @@ const FORCED: &[(&str, &str, u32, &str)] = &[
     ("recovery_target_xid", "", 14, "the same"),
     ("recovery_target_action", "promote", 14, "a branch is for writing"),
     ("recovery_target_timeline", "current", 14, "no other timeline belongs to this data"),
-    ("external_pid_file", "", 14, "it would overwrite the parent's"),
     ("logging_collector", "off", 14, "log_directory may be the parent's"),
     ("log_destination", "stderr", 14, "the system's log is shared"),
     ("cluster_name", "", 14, "it would bear the parent's name in process lists"),
@@ -57,9 +56,10 @@ const FORCED: &[(&str, &str, u32, &str)] = &[
 ];
 
 /// Names that [`of`] gives values of its own for each server.
-const PLACE: [&str; 9] = [
+const PLACE: [&str; 10] = [
     "data_directory",
     "config_file",
+    "external_pid_file",
     "hba_file",
     "ident_file",
     "listen_addresses",
@@ -124,6 +124,8 @@ pub(crate) fn of(server: &Server<'_>) -> Vec<(String, String)> {
     settings.extend([
         // A parent's own setting would start the clone's server on the parent's folder.
         ("data_directory", path(server.data)),
+        // The parent's would be overwritten, and an empty one is said to be wrong at each start.
+        ("external_pid_file", path(&server.socket_dir.join("postgres.pid"))),
         ("hba_file", path(server.hba)),
         ("ident_file", path(server.ident)),
         ("listen_addresses", if server.tcp { "127.0.0.1" } else { "" }.to_owned()),

@@ -17,6 +17,8 @@ use crate::runtime::{
 };
 use crate::storage::Location;
 
+mod unseen;
+
 /// How long a fast shutdown may take (it writes a checkpoint) before it becomes an immediate one.
 const FAST: Duration = Duration::from_secs(60);
 /// How long an immediate shutdown may take before the processes are killed. The postmaster itself
@@ -43,7 +45,10 @@ impl Runtime for Process {
     }
 
     async fn start(&self, spec: InstanceSpec) -> Result<Started> {
+        let data = spec.instance.location.host_path();
+        refuse_unseen(data, "end it there before it is started here")?;
         forget_crash(&spec)?;
+        let mark = unseen::mark(data)?;
         let log = std::fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -55,6 +60,7 @@ impl Runtime for Process {
             .arg("-D")
             .arg(spec.instance.location.host_path())
             .user(self.user.as_ref())
+            .stdin(mark)
             .log(log)
             .detached();
         for (name, value) in &spec.settings {
@@ -83,6 +89,7 @@ impl Runtime for Process {
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
         let data = instance.location.host_path();
         let Some(pid) = postmaster(data) else {
+            refuse_unseen(data, "stop it there")?;
             return end_orphans(data).await;
         };
         let failed = |what: &str, e: rustix::io::Errno| {
@@ -118,8 +125,10 @@ impl Runtime for Process {
     }
 
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
-        Ok(match postmaster(instance.location.host_path()) {
+        let data = instance.location.host_path();
+        Ok(match postmaster(data) {
             Some(pid) => Status::Running { pid: u32::try_from(pid.as_raw_nonzero().get()).ok() },
+            None if unseen::holds(data)? => Status::Running { pid: None },
             None => Status::Stopped,
         })
     }
@@ -236,6 +245,22 @@ fn forget_crash(spec: &InstanceSpec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// An error if a server works on `data` that this process cannot see.
+fn refuse_unseen(data: &Path, hint: &str) -> Result<()> {
+    if !unseen::holds(data)? {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "a server that cannot be seen from here (it runs in another container or PID \
+             namespace) works on {}",
+            data.display()
+        ),
+    )
+    .with_hint(hint))
 }
 
 /// Whether children of a postmaster that was killed are there. One that computes does not notice,

@@ -108,7 +108,7 @@ async fn a_branch_has_its_own_places() {
                 assert_ne!(data, parent.data, "{what}");
                 assert_eq!(sql.show("data_directory").await, data.to_str().unwrap(), "{what}");
                 let run = parent.home.config().home().join("run").join(branch.id().to_string());
-                for file in ["hba_file", "ident_file"] {
+                for file in ["hba_file", "ident_file", "external_pid_file"] {
                     let path = sql.show(file).await;
                     assert!(std::path::Path::new(&path).starts_with(&run), "{what}: {path}");
                 }
@@ -118,7 +118,6 @@ async fn a_branch_has_its_own_places() {
                 assert_eq!(sql.show("listen_addresses").await, "127.0.0.1", "{what}");
                 assert_eq!(sql.show("ssl").await, "off", "{what}");
                 assert_eq!(sql.show("cluster_name").await, "", "{what}");
-                assert_eq!(sql.show("external_pid_file").await, "", "{what}");
                 // It logs where Velo says, and nobody comes in without the password.
                 sql.run("DO $$ BEGIN RAISE WARNING 'a line of the log'; END $$").await;
                 let log = std::fs::read_to_string(branch.log_file()).unwrap();
