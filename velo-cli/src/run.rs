@@ -123,17 +123,47 @@ fn spawn(command: &[OsString], branch: &Branch) -> Result<Child> {
         .env("PGUSER", &to.user)
         .env("PGPASSWORD", &to.password)
         .env("PGDATABASE", &to.database);
-    // These would turn libpq away from the branch, whatever the variables above say.
-    for other in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGOPTIONS"] {
-        command.env_remove(other);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(turns_away) {
+            command.env_remove(name);
+        }
     }
     command.spawn().map_err(|e| {
-        let error = Error::io(format!("run {}", program.to_string_lossy()), e);
+        let program = program.to_string_lossy();
+        let error = Error::io(format!("run {program}"), e);
         match error.kind() {
             ErrorKind::NotFound => error.with_hint("name a program that is on PATH"),
-            _ => error,
+            ErrorKind::PermissionDenied => error
+                .with_hint(format!("name a program; a file becomes one by: chmod +x {program}")),
+            _ => error.with_hint("name a program that this machine can run"),
         }
     })
+}
+
+/// Whether a variable would turn libpq away from the branch, or make it refuse it, whatever the
+/// variables that name the branch say. What is left concerns a session's looks and patience
+/// (`PGAPPNAME`, `PGTZ`, `PGCONNECT_TIMEOUT`, …).
+fn turns_away(variable: &str) -> bool {
+    const OTHERS: [&str; 15] = [
+        "PGHOSTADDR",
+        "PGSERVICE",
+        "PGSERVICEFILE",
+        "PGSYSCONFDIR",
+        "PGPASSFILE",
+        "PGOPTIONS",
+        "PGREQUIREAUTH",
+        "PGREQUIREPEER",
+        "PGREQUIRESSL",
+        "PGCHANNELBINDING",
+        "PGTARGETSESSIONATTRS",
+        "PGLOADBALANCEHOSTS",
+        "PGMINPROTOCOLVERSION",
+        "PGMAXPROTOCOLVERSION",
+        "PGKRBSRVNAME",
+    ];
+    // Certificates and modes of TLS, Kerberos and OAuth: newer versions add to them.
+    let families = ["PGSSL", "PGGSS", "PGOAUTH"];
+    OTHERS.contains(&variable) || families.iter().any(|family| variable.starts_with(family))
 }
 
 /// Waits for the command, and passes signals on to it.
@@ -183,6 +213,16 @@ mod tests {
     fn a_label_is_the_programs_name() {
         assert_eq!(label(&["/usr/bin/psql".into(), "-c".into()]), "psql");
         assert_eq!(label(&[]), "");
+    }
+
+    #[test]
+    fn what_concerns_the_connection_goes() {
+        for gone in ["PGSSLMODE", "PGSSLROOTCERT", "PGGSSENCMODE", "PGSERVICE", "PGSYSCONFDIR"] {
+            assert!(turns_away(gone), "{gone}");
+        }
+        for kept in ["PGAPPNAME", "PGTZ", "PGCONNECT_TIMEOUT", "PGADMIN", "PG", "PATH"] {
+            assert!(!turns_away(kept), "{kept}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn the_command_gets_a_branch_and_its_exit_code_is_passed_on() {
     let killed = home.run(&["run", "api", "--", "sh", "-c", "kill -9 $$"]);
     assert_eq!(killed.code, 137);
     home.run(&["run", "api", "--", "/no/such/program"]).is_error(127, "/no/such/program");
-    assert_eq!(home.run(&["run", "api", "--", "/etc/passwd"]).code, 126);
+    home.run(&["run", "api", "--", "/etc/passwd"]).is_error(126, "/etc/passwd");
     let set = ["run", "api", "--set", "work_mem=9MB", "--", "psql", "-XAtqc", "SHOW work_mem"];
     assert_eq!(home.run(&set).stdout, "9MB\n");
     nothing_left(&home);
@@ -52,6 +52,38 @@ fn the_command_gets_a_branch_and_its_exit_code_is_passed_on() {
     home.fails(&["run", "api/nope", "--", "true"], 1, "nope");
     home.fails(&["run", "api/a b", "--", "true"], 2, "a b");
     home.fails(&["run", "api"], 2, "CMD");
+}
+
+/// Whatever the caller's own database wants, the branch is what libpq reaches.
+#[test]
+fn variables_of_another_server_do_not_reach_the_command() {
+    let home = Home::with_project();
+    let psql = ["run", "api", "--", "psql", "-XAtqc", "SHOW fsync"];
+    for (name, value) in [
+        ("PGSSLMODE", "require"),
+        ("PGSSLROOTCERT", "system"),
+        ("PGREQUIRESSL", "1"),
+        ("PGSSLNEGOTIATION", "direct"),
+        ("PGGSSENCMODE", "require"),
+        ("PGREQUIREAUTH", "none"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGTARGETSESSIONATTRS", "standby"),
+        ("PGMINPROTOCOLVERSION", "3.2"),
+        ("PGSERVICE", "nope"),
+        ("PGSERVICEFILE", "/nonexistent"),
+        ("PGSYSCONFDIR", "/nonexistent"),
+        ("PGOPTIONS", "-c fsync=never"),
+        ("PGHOSTADDR", "192.0.2.1"),
+    ] {
+        let ran = home.run_with(&psql, |c| {
+            c.env(name, value);
+        });
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, "off\n"), "{name}={value}: {ran:?}");
+    }
+    let shown = home.run_with(&["run", "api", "--", "psql", "-XAtqc", "SHOW TimeZone"], |c| {
+        c.env("PGTZ", "Asia/Tokyo");
+    });
+    assert_eq!(shown.stdout, "Asia/Tokyo\n");
 }
 
 /// Starts a command that writes a file once it listens to signals, and says which one it got.
