@@ -84,6 +84,7 @@ async fn create(
         tokio::select! {
             made = &mut creation => break made,
             Some(got) = signals.recv() => match first {
+                _ if !got.ends() => {}
                 None => first = Some(got.signal),
                 Some(signal) => return Err(signal),
             },
@@ -168,11 +169,11 @@ fn turns_away(variable: &str) -> bool {
 
 /// Waits for the command, and passes signals on to it.
 ///
-/// The command stays in this process's group, so that it keeps the terminal: what the terminal
-/// sends (Ctrl-C, Ctrl-\, its end) reaches both at once and is not passed on, or the command would
-/// get it twice. What a process sends (`kill PID`, a supervisor) reached this process alone, and
-/// is. Somebody who sends to the whole group is not to be told apart from that, and makes the
-/// command get it twice.
+/// The command stays in this process's group, so that it keeps the terminal: what is typed there
+/// (Ctrl-C, Ctrl-\) reaches both at once and is not passed on, or the command would get it twice.
+/// What reached this process alone is: what a process sends (`kill PID`, a supervisor), and the
+/// end of the terminal where this process leads its session. Somebody who sends to the whole group
+/// is not to be told apart from that, and makes the command get it twice.
 async fn wait(mut child: Child, signals: &mut UnboundedReceiver<Got>) -> Result<ExitStatus> {
     loop {
         tokio::select! {
@@ -182,9 +183,10 @@ async fn wait(mut child: Child, signals: &mut UnboundedReceiver<Got>) -> Result<
             Some(got) = signals.recv() => {
                 // No id: it has been waited for, and its number may be another process's.
                 let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-                if let (Some(pid), Some(signal), false) =
-                    (pid, Signal::from_named_raw(got.signal), got.from_terminal)
-                {
+                if let Some(pid) = pid.filter(|_| got.is_ours_alone()) {
+                    // SAFETY: the kernel gave this signal's number to a handler of this process,
+                    // so it is a signal, and none of libc's own.
+                    let signal = unsafe { Signal::from_raw_unchecked(got.signal) };
                     let _ = rustix::process::kill_process(pid, signal);
                 }
             }
