@@ -132,7 +132,7 @@ pub enum ResetTarget {
     Source,
     /// The state it began with. Only persistent branches on a storage that clones keep it.
     Origin,
-    /// A snapshot of the same project: `branch@name`.
+    /// A snapshot of the same project, `branch@name`; or the name alone of one of its own.
     Snapshot(String),
 }
 
@@ -823,7 +823,7 @@ async fn reset_source(
     let shown = format!("{}/{}", project.name, branch.shown());
     let source = match target {
         ResetTarget::Snapshot(name) if name.contains('@') => BranchSource::Named(name),
-        ResetTarget::Snapshot(name) => BranchSource::Named(format!("{}@{name}", branch.shown())),
+        ResetTarget::Snapshot(name) => BranchSource::Named(format!("{}@{name}", branch.id)),
         ResetTarget::Origin => match branch.origin {
             Some(origin) => BranchSource::Snapshot(origin),
             None => {

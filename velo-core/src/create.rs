@@ -19,13 +19,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id};
 use crate::lock::{Lock, Mode};
+use crate::lookup::Named;
 use crate::postgres::scram::Password;
 use crate::postgres::session::Target;
 use crate::record::{
     BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
 };
 use crate::runtime::InstanceRef;
-use crate::spec::{BranchSource, BranchSpec, Named};
+use crate::spec::{BranchSource, BranchSpec};
 use crate::state::Tx;
 use crate::storage::{CloneSpec, Object};
 use crate::teardown;
@@ -432,11 +433,9 @@ pub(crate) fn resolve(
             .ok_or_else(|| missing("the snapshot to start from is gone".into())),
         BranchSource::Named(text) => {
             let named: Named = text.parse()?;
-            let parent = tx
-                .named::<BranchRecord>(&project.id.to_string(), named.branch.as_str())?
-                .ok_or_else(|| {
-                    missing(format!("there is no branch {}/{}", project.name, named.branch))
-                })?;
+            let parent = named.branch.find(tx, project)?.ok_or_else(|| {
+                missing(format!("there is no branch {}/{}", project.name, named.branch))
+            })?;
             if !settled(&parent) {
                 return Err(missing(format!(
                     "the branch {}/{} is just being made or deleted",

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Home, NAMED};
 use crate::id::{BranchName, Id, ProjectName};
 use crate::lock::{Lock, Mode};
+use crate::lookup::{BranchRef, Named};
 use crate::postgres::binaries::{self, Installation, Search};
 use crate::postgres::control;
 use crate::postgres::scram::{self, Password};
@@ -21,7 +22,6 @@ use crate::record::{
 };
 use crate::runtime::{Runtime, RuntimeKind, ToolSpec};
 use crate::snapshot::{Snapshot, SnapshotInfo};
-use crate::spec::Named;
 use crate::storage::{self, Object, Storage, StorageKind, VolumeSpec};
 use crate::teardown;
 use crate::timings::Timings;
@@ -165,7 +165,7 @@ impl Project {
         self.branch("main").await
     }
 
-    /// The branch with this name, or an ephemeral one by its id.
+    /// The branch with this name or id, or an ephemeral one as lists show it (`~label.id`).
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none.
@@ -798,20 +798,11 @@ fn info(record: &ProjectRecord) -> ProjectInfo {
     }
 }
 
-/// A branch by its name or id.
+/// A branch by any of its names.
 async fn find_branch(home: &Home, project: &ProjectRecord, name: &str) -> Result<BranchRecord> {
-    let (scope, wanted) = (project.id, name.to_owned());
-    let by_id = name.parse::<Id>().ok();
-    if by_id.is_none() {
-        BranchName::new(name)?;
-    }
-    let found = home
-        .state()
-        .read(move |tx| match by_id {
-            Some(id) => Ok(tx.get::<BranchRecord>(id)?.filter(|b| b.project == scope)),
-            None => tx.named::<BranchRecord>(&scope.to_string(), &wanted),
-        })
-        .await?;
+    let wanted: BranchRef = name.parse()?;
+    let owned = project.clone();
+    let found = home.state().read(move |tx| wanted.find(tx, &owned)).await?;
     found.filter(|b| b.phase != Phase::Creating && b.phase != Phase::Deleting).ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("there is no branch {}/{name}", project.name))
             .with_hint(format!("velo branch list {}", project.name))

@@ -20,8 +20,9 @@ pub(crate) fn run(command: Branch, out: &Out) -> Result<()> {
         Branch::Get(branch) => get(&branch.name, out),
         Branch::Delete { branch, force } => delete(&branch.name, force, out),
         Branch::Reset { branch, to, to_origin } => {
+            let named = Target::branch(&branch.name)?;
             let target = match to {
-                Some(name) => ResetTarget::Snapshot(name),
+                Some(name) => ResetTarget::Snapshot(named.beside(&name).to_owned()),
                 None if to_origin => ResetTarget::Origin,
                 None => ResetTarget::Source,
             };
@@ -89,10 +90,7 @@ pub(crate) fn size_cells(usage: Option<&Usage>) -> [String; 2] {
 fn create(args: BranchCreate, out: &Out) -> Result<()> {
     let target = Target::branch(&args.branch.name)?;
     let project = open_project(&target.project)?;
-    // `--from api/main` is understood too, as long as it is the same project.
-    let own = format!("{}/", target.project);
-    let from = args.from.strip_prefix(&own).unwrap_or(&args.from);
-    let mut spec = BranchSpec::named(&target.branch).from(from);
+    let mut spec = BranchSpec::named(&target.branch).from(target.beside(&args.from));
     for (key, value) in &args.settings {
         spec = spec.set(key, value);
     }
