@@ -6,7 +6,7 @@ use velo_core::postgres::{Installation, Version};
 use velo_core::{Config, Error, ErrorKind, Result};
 
 use crate::args::Pg;
-use crate::output::Out;
+use crate::output::{self, Out};
 use crate::progress::Spinner;
 
 pub(crate) fn run(command: Pg, out: &Out) -> Result<()> {
@@ -22,7 +22,7 @@ pub(crate) fn shape(found: &Installation) -> Value {
     json!({
         "version": found.version.to_string(),
         "major": found.version.major,
-        "bin_dir": found.bin_dir,
+        "bin_dir": output::path(&found.bin_dir),
         "source": found.source,
     })
 }

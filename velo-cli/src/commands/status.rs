@@ -33,7 +33,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
         || {
             json!({
                 "version": env!("CARGO_PKG_VERSION"),
-                "home": config.home(),
+                "home": output::path(config.home()),
                 "home_exists": exists,
                 "storage": best.map(|s| s.as_str()),
                 "storages": works.iter().map(|s| s.as_str()).collect::<Vec<_>>(),
