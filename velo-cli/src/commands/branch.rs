@@ -122,18 +122,18 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
             ));
         },
     );
-    warn_outgoing(&outgoing, out);
+    warn_outgoing(outgoing.as_deref(), out);
     Ok(())
 }
 
 /// What of the parent's data can still reach out, which only a server that runs can tell.
-fn outgoing(branch: &blocking::Branch, info: &BranchInfo) -> Result<Vec<String>> {
-    if info.state == State::Running { branch.outgoing() } else { Ok(Vec::new()) }
+fn outgoing(branch: &blocking::Branch, info: &BranchInfo) -> Result<Option<Vec<String>>> {
+    (info.state == State::Running).then(|| branch.outgoing()).transpose()
 }
 
 /// What of the parent's data can still reach out is the user's to know.
-fn warn_outgoing(outgoing: &[String], out: &Out) {
-    if !outgoing.is_empty() && !out.json {
+fn warn_outgoing(outgoing: Option<&[String]>, out: &Out) {
+    if let Some(outgoing) = outgoing.filter(|outgoing| !outgoing.is_empty() && !out.json) {
         out.note(&format!(
             "the branch can still reach other servers when a session asks it to: {}",
             outgoing.join(", ")
@@ -313,7 +313,7 @@ fn change(
             out.line(format!("{} {done} in {}", branch.full_name(), output::took(took)));
         },
     );
-    warn_outgoing(&outgoing, out);
+    warn_outgoing(outgoing.as_deref(), out);
     Ok(())
 }
 
