@@ -190,7 +190,7 @@ fn draw(all: &[(BranchInfo, Option<Usage>)], size: bool, out: &Out) {
             all.iter().position(|(other, _)| other.id == parent)
         })
         .collect();
-    let mut head = vec!["BRANCH", "STATE", "AGE", "PORT"];
+    let mut head = vec!["BRANCH", "STATE", "AGE", "PORT", "STORAGE"];
     if size {
         head.extend(["OWN", "SHARED"]);
     }
@@ -210,6 +210,7 @@ fn draw(all: &[(BranchInfo, Option<Usage>)], size: bool, out: &Out) {
                 info.state.as_str().to_owned(),
                 output::age(info.created_at),
                 info.port.to_string(),
+                info.storage.to_string(),
             ];
             if size {
                 row.extend(size_cells(usage.as_ref()));
@@ -310,7 +311,13 @@ fn change(
             value
         },
         |out| {
-            out.line(format!("{} {done} in {}", branch.full_name(), output::took(took)));
+            let (name, took) = (branch.full_name(), output::took(took));
+            // What a reset costs depends on it, as what a creation does.
+            let storage = match done {
+                "reset" => format!(", storage {}", info.storage),
+                _ => String::new(),
+            };
+            out.line(format!("{name} {done} in {took}{storage}"));
         },
     );
     warn_outgoing(outgoing.as_deref(), out);
