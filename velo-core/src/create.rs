@@ -272,17 +272,22 @@ pub(crate) async fn clone_source(
 const ROOM: u64 = 48 << 20;
 
 async fn room(home: &Home) -> Result<()> {
-    let path = home.config.home();
-    let free = || match rustix::fs::statvfs(path) {
-        Ok(fs) => Ok(fs.f_bavail * fs.f_frsize),
-        Err(e) => Err(Error::io(format!("look at the free space of {}", path.display()), e)),
-    };
-    if free()? >= ROOM {
+    if check_room(home.config.home()).is_ok() {
         return Ok(());
     }
     // What was closed a moment ago may still be on its way out.
     home.finish_deletions().await;
-    let free = free()?;
+    check_room(home.config.home())
+}
+
+/// Whether there is room for a clone in the folder.
+pub(crate) fn check_room(folder: &std::path::Path) -> Result<()> {
+    let free = match rustix::fs::statvfs(folder) {
+        Ok(fs) => fs.f_bavail * fs.f_frsize,
+        Err(e) => {
+            return Err(Error::io(format!("look at the free space of {}", folder.display()), e));
+        }
+    };
     if free >= ROOM {
         return Ok(());
     }
@@ -290,7 +295,7 @@ async fn room(home: &Home) -> Result<()> {
         ErrorKind::Exhausted,
         format!(
             "No space left in {}: {} MB are free, and a clone needs {} MB beside its data",
-            path.display(),
+            folder.display(),
             free >> 20,
             ROOM >> 20
         ),

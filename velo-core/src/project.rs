@@ -121,7 +121,10 @@ impl Project {
     pub(crate) fn list_call(config: &Config) -> Call<Vec<ProjectInfo>> {
         let config = config.clone();
         engine::call(move |_| async move {
-            let home = Engine::get()?.home(&config).await?;
+            // A look changes nothing: a home that is not there is not made.
+            let Some(home) = Engine::get()?.existing_home(&config).await? else {
+                return Ok(Vec::new());
+            };
             let records = home.state().read(|tx| tx.list::<ProjectRecord>("")).await?;
             Ok(records.iter().filter(|r| r.phase == Phase::Ready).map(info).collect())
         })
@@ -299,13 +302,13 @@ impl Project {
                         .filter(|b| b.parent.is_some() && !b.is_closed())
                         .map(|b| format!("{name}/{}", b.shown()))
                         .collect();
-                    let snapshots = tx.list::<SnapshotRecord>(&scope)?;
-                    others.extend(
-                        snapshots
-                            .iter()
-                            .filter(|s| s.role == Role::Named)
-                            .filter_map(|s| Some(format!("the snapshot {}", s.name.as_ref()?))),
-                    );
+                    for snapshot in tx.list::<SnapshotRecord>(&scope)? {
+                        if let (Role::Named, Some(own)) = (snapshot.role, &snapshot.name) {
+                            let of = tx.get::<BranchRecord>(snapshot.branch)?;
+                            let of = of.map_or_else(|| snapshot.branch.to_string(), |b| b.shown());
+                            others.push(format!("the snapshot {name}/{of}@{own}"));
+                        }
+                    }
                     Ok(others)
                 })
                 .await?;
@@ -365,6 +368,28 @@ impl ProjectBuilder {
         self.create_call().await
     }
 
+    /// Checks what can be checked before a PostgreSQL is looked for, and makes nothing: the names,
+    /// and that there is no such project yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a bad name, [`ErrorKind::AlreadyExists`] if it is taken.
+    pub async fn check(&self) -> Result<()> {
+        self.check_call().await
+    }
+
+    pub(crate) fn check_call(&self) -> Call<()> {
+        let builder = self.clone();
+        engine::call(move |_| async move {
+            let config = builder.settings()?;
+            let name = builder.names()?;
+            let home = Engine::get()?.existing_home(&config).await?;
+            match home {
+                Some(home) if ready(&home, &name).await?.is_some() => Err(taken(&name)),
+                _ => Ok(()),
+            }
+        })
+    }
+
     /// Opens the project, or creates it if there is none. Of several processes that do so at once
     /// one creates it.
     ///
@@ -418,17 +443,26 @@ impl ProjectBuilder {
         self.config.clone().map_or_else(Config::load, Ok)
     }
 
+    /// Its names, checked.
+    fn names(&self) -> Result<ProjectName> {
+        let name = ProjectName::new(self.name.clone())?;
+        check_identifier("role", &self.role)?;
+        check_identifier("database", &self.database)?;
+        Ok(name)
+    }
+
     async fn open_here(self) -> Result<Project> {
         let config = self.settings()?;
         let name = ProjectName::new(self.name)?;
-        let home = Engine::get()?.home(&config).await?;
-        let wanted = name.to_string();
-        let found = home.state().read(move |tx| tx.named::<ProjectRecord>("", &wanted)).await?;
-        let record = found.filter(|r| r.phase == Phase::Ready).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no project {name}"))
+        let missing = |why: String| {
+            Error::new(ErrorKind::NotFound, format!("there is no project {name}{why}"))
                 .with_hint(format!("create it: velo project create {name}"))
                 .with_context("home", config.home.display())
-        })?;
+        };
+        let Some(home) = Engine::get()?.existing_home(&config).await? else {
+            return Err(missing(format!(": nothing was made in {} yet", config.home.display())));
+        };
+        let record = ready(&home, &name).await?.ok_or_else(|| missing(String::new()))?;
         let postgres = installed(&record, &config, &home).await?;
         let record = ProjectRecord { postgres, ..record };
         // Fails now, with the reason, if this build or machine lacks what the project needs.
@@ -438,9 +472,7 @@ impl ProjectBuilder {
 
     async fn create_here(self, op: &Op) -> Result<Project> {
         let config = self.settings()?;
-        let name = ProjectName::new(self.name.clone())?;
-        check_identifier("role", &self.role)?;
-        check_identifier("database", &self.database)?;
+        let name = self.names()?;
         let home = Engine::get()?.home(&config).await?;
         let user = home.server_user();
         let postgres = binaries::find(&Search::from(&config), user).await?;
@@ -503,11 +535,7 @@ impl ProjectBuilder {
             .write(move |tx| {
                 let name = project.name.as_str();
                 if tx.named::<ProjectRecord>("", name)?.is_some() {
-                    return Err(Error::new(
-                        ErrorKind::AlreadyExists,
-                        format!("a project {name} exists already"),
-                    )
-                    .with_hint("take another name, or delete it: velo project delete"));
+                    return Err(taken(&project.name));
                 }
                 tx.insert(&project)?;
                 vacant(tx, &project, &BranchName::main())?;
@@ -648,7 +676,18 @@ impl ProjectBuilder {
                 } else {
                     ErrorKind::Postgres
                 };
-                Err(Error::new(kind, format!("initdb failed ({}): {}", output.status, why.trim()))
+                // A server that initdb starts says when, and who it is, in front of it.
+                let why = why.split_once("FATAL:").map_or(why, |(_, rest)| rest).trim();
+                let why = why.strip_prefix("initdb: error:").unwrap_or(why).trim();
+                let hint = match (&self.locale, kind) {
+                    (_, ErrorKind::Exhausted) => "free some space and try again",
+                    (Some(_), _) if why.contains("locale") => {
+                        "name a locale that this machine has; it lists them: locale -a"
+                    }
+                    _ => "is this PostgreSQL whole? velo pg list shows the others",
+                };
+                Err(Error::new(kind, format!("initdb failed ({}): {why}", output.status))
+                    .with_hint(hint)
                     .with_context("stderr", text))
             }
             None => Err(Error::new(ErrorKind::Internal, "no locale to try")),
@@ -704,6 +743,18 @@ fn locales(chosen: Option<&str>, major: u32) -> Vec<Vec<String>> {
     }
 }
 
+/// The project of this name, if it is whole.
+async fn ready(home: &Home, name: &ProjectName) -> Result<Option<ProjectRecord>> {
+    let wanted = name.to_string();
+    let found = home.state().read(move |tx| tx.named::<ProjectRecord>("", &wanted)).await?;
+    Ok(found.filter(|project| project.phase == Phase::Ready))
+}
+
+fn taken(name: &ProjectName) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("a project {name} exists already"))
+        .with_hint(format!("take another name, or delete it: velo project delete {name}"))
+}
+
 fn check_identifier(what: &str, name: &str) -> Result<()> {
     if name.is_empty()
         || name.len() > 63
@@ -712,6 +763,14 @@ fn check_identifier(what: &str, name: &str) -> Result<()> {
     {
         return Err(Error::new(ErrorKind::InvalidInput, format!("{name:?} is not a {what} name"))
             .with_hint("PostgreSQL's names have 1 to 63 bytes and do not begin with pg_"));
+    }
+    // Older versions know no way to write it in the rules of who may connect.
+    if what == "role" && name.contains('"') {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{name:?} is not a role for Velo"),
+        )
+        .with_hint("name a role without double quotes"));
     }
     Ok(())
 }

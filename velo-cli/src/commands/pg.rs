@@ -29,7 +29,9 @@ pub(crate) fn shape(found: &Installation) -> Value {
 
 /// Fetches a PostgreSQL where there is none: once, into Velo's cache.
 pub(crate) fn ensure(config: &Config) -> Result<()> {
-    let spinner = Spinner::new("no PostgreSQL found: fetching one into Velo's cache");
+    let major = config.pg_version().map_or_else(String::new, |major| format!(" {major}"));
+    let what = format!("no PostgreSQL{major} found: fetching one into Velo's cache");
+    let spinner = Spinner::new(what);
     install::find_or_install(config, spinner.lines())?;
     Ok(())
 }
