@@ -115,6 +115,8 @@ fn a_project_from_its_creation_to_its_deletion() {
     assert_eq!(status["storage"], get["storage"]);
 
     let findings = home.json(&["doctor"]);
+    let state = findings.as_array().unwrap().iter().find(|f| f["name"] == "state").unwrap();
+    assert_eq!(state["what"], "1 projects, 4 branches, 2 snapshots");
     for finding in findings.as_array().unwrap() {
         has_keys(finding, &["fix", "name", "status", "what"], &[]);
         assert_ne!(finding["status"], "fail", "{finding}");

@@ -142,6 +142,8 @@ impl Boot<'_> {
         let storage = self.home.storage(self.project.storage)?;
         let location = storage.location(Object::Volume(self.volume));
         let data = location.host_path().to_path_buf();
+        let shown = format!("the branch {}/{}", self.project.name, self.branch.shown());
+        crate::create::present(&*storage, Object::Volume(self.volume), &shown)?;
         let control = control::read(&data.join("global/pg_control"))?;
         let major = self.project.postgres.version.major;
         crate::cut::check_major(control.major, major)?;

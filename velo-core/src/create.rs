@@ -239,6 +239,7 @@ pub(crate) async fn clone_source(
                     .with_context("snapshot", snapshot.id)
             })?;
             let _lock = home.lock(snapshot.id, Mode::Shared, "the snapshot", &op.cancel).await?;
+            present(&*storage, source.object(), "the snapshot")?;
             tools.clone(From::Snapshot(snapshot.id, cut), target, op).await
         }
         SourceRecord::Branch(branch) => {
@@ -247,9 +248,13 @@ pub(crate) async fn clone_source(
             // A reset may have given it another volume before the lock was ours.
             let id = branch.id;
             let now = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
-            let branch = now
-                .filter(settled)
-                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{shown} is gone")))?;
+            let branch = now.filter(settled).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("{shown} is gone")).with_hint(format!(
+                    "somebody deleted it meanwhile: velo branch list {}",
+                    project.name
+                ))
+            })?;
+            present(&*storage, Object::Volume(branch.volume), &shown)?;
             let location = storage.location(Object::Volume(branch.volume));
             let socket_dir = RunDir::of(home, branch.id).socket();
             let target_server = Target {
@@ -264,6 +269,24 @@ pub(crate) async fn clone_source(
             tools.clone(from, target, op).await
         }
     }
+}
+
+/// The data is still where it was put. Somebody may have removed it by hand.
+pub(crate) fn present(
+    storage: &dyn crate::storage::Storage,
+    object: Object,
+    shown: &str,
+) -> Result<()> {
+    let location = storage.location(object);
+    let folder = location.host_path();
+    if folder.is_dir() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("the data of {shown} is gone: there is no folder {}", folder.display()),
+    )
+    .with_hint(format!("bring it back, or delete {shown}")))
 }
 
 /// What a clone may need beside its data: the parent's checkpoint, a segment of WAL for the parent
