@@ -569,17 +569,17 @@ impl Branch {
             .write_durable(move |tx| {
                 tx.update(id, |branch: &mut BranchRecord| {
                     if branch.phase != Phase::Ready {
-                        return Err(Error::new(
-                            ErrorKind::Conflict,
-                            format!("the branch {shown} is being changed"),
-                        ));
+                        return Err(crate::reset::being_changed(&format!("the branch {shown}")));
                     }
                     if branch.ephemeral && !wanted {
                         return Err(Error::new(
                             ErrorKind::Conflict,
                             format!("{shown} is ephemeral: it cannot be stopped"),
                         )
-                        .with_hint("close it, or keep it first"));
+                        .with_hint(format!(
+                            "it ends with the process that made it, which can keep it; or delete \
+                             it: velo branch delete {shown}"
+                        )));
                     }
                     branch.wanted = wanted;
                     Ok(())
@@ -913,6 +913,7 @@ pub(crate) async fn infos(
 
 fn gone(branch: &Branch) -> Error {
     Error::new(ErrorKind::NotFound, format!("the branch {} is gone", branch.full_name()))
+        .with_hint(format!("velo branch list {}", branch.0.project.record.name))
 }
 
 /// Percent-encodes a part of a URL.

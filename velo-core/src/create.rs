@@ -243,7 +243,7 @@ pub(crate) async fn clone_source(
             tools.clone(From::Snapshot(snapshot.id, cut), target, op).await
         }
         SourceRecord::Branch(branch) => {
-            let shown = format!("the branch {}", branch.shown());
+            let shown = format!("the branch {}/{}", project.name, branch.shown());
             let _lock = home.lock(branch.id, Mode::Shared, &shown, &op.cancel).await?;
             // A reset may have given it another volume before the lock was ours.
             let id = branch.id;
@@ -394,7 +394,7 @@ async fn commit(
         tx.update(made.id, |branch: &mut BranchRecord| {
             if branch.phase != Phase::Creating {
                 let what = format!("the branch {} was deleted while it was made", branch.shown());
-                return Err(Error::new(ErrorKind::NotFound, what));
+                return Err(Error::new(ErrorKind::NotFound, what).with_hint("create it anew"));
             }
             branch.phase = Phase::Ready;
             if !branch.ephemeral {
@@ -418,7 +418,11 @@ fn settled(branch: &BranchRecord) -> bool {
 fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
     match tx.get::<ProjectRecord>(project.id)? {
         Some(record) if record.phase == Phase::Ready => Ok(()),
-        _ => Err(Error::new(ErrorKind::NotFound, format!("project {} is gone", project.name))),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("project {} is gone", project.name))
+            .with_hint(format!(
+                "somebody deleted it meanwhile; create it anew: velo project create {}",
+                project.name
+            ))),
     }
 }
 
@@ -426,14 +430,17 @@ fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
 pub(crate) fn vacant(tx: &Tx<'_>, project: &ProjectRecord, name: &BranchName) -> Result<()> {
     match tx.named::<BranchRecord>(&project.id.to_string(), name.as_str())? {
         None => Ok(()),
-        Some(_) => Err(Error::new(
+        Some(taken) => Err(Error::new(
             ErrorKind::AlreadyExists,
             format!("a branch {}/{name} exists already", project.name),
         )
-        .with_hint(format!(
-            "take another name, or delete it: velo branch delete {}/{name}",
-            project.name
-        ))),
+        .with_hint(match taken.parent {
+            None => "take another name: this is the project's first branch".to_owned(),
+            Some(_) => format!(
+                "take another name, or delete it: velo branch delete {}/{name}",
+                project.name
+            ),
+        })),
     }
 }
 
