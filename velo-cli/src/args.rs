@@ -85,7 +85,7 @@ pub(crate) struct ProjectCreate {
     #[arg(long)]
     pub(crate) storage: Option<StorageKind>,
     /// The major version of PostgreSQL
-    #[arg(long, value_name = "MAJOR")]
+    #[arg(long, value_name = "MAJOR", value_parser = major)]
     pub(crate) pg_version: Option<u32>,
     /// The superuser that URLs name
     #[arg(long)]
@@ -279,6 +279,10 @@ fn size(text: &str) -> Result<u64, String> {
         .filter(|_| digits.bytes().all(|b| b.is_ascii_digit()))
         .and_then(|number| number.checked_mul(1 << shift))
         .ok_or_else(|| "write a number and K, M, G or T, like 20G".to_owned())
+}
+
+fn major(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "write a major version, like 18".to_owned())
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

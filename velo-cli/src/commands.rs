@@ -25,7 +25,7 @@ pub(crate) fn dispatch(cli: Cli, out: &Out) -> Result<u8> {
         Command::Doctor => return doctor::run(out),
         Command::Setup(command) => setup::run(command, out)?,
         Command::Pg(command) => pg::run(command, out)?,
-        Command::Completions { shell } => completions::run(shell),
+        Command::Completions { shell } => completions::run(shell, out),
     }
     Ok(crate::DONE)
 }

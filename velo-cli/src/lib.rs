@@ -38,7 +38,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let out = Out::new(cli.global.json);
     log(cli.global.verbose);
-    let code = match commands::dispatch(cli, &out) {
+    let done = commands::dispatch(cli, &out).and_then(|code| out.finish().map(|()| code));
+    let code = match done {
         Ok(code) => code,
         Err(error) => {
             out.error(&error);
@@ -61,6 +62,7 @@ fn usage(error: &clap::Error, args: &[OsString]) -> u8 {
     if !error.use_stderr() {
         return match error.print() {
             Ok(()) => DONE,
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => DONE,
             Err(_) => FAILED,
         };
     }
@@ -77,15 +79,23 @@ fn usage(error: &clap::Error, args: &[OsString]) -> u8 {
         words.join(" ")
     });
     let first = paragraphs.next().unwrap_or_default();
-    let message = match error.kind() {
+    let mut message = match error.kind() {
         Clap::DisplayHelpOnMissingArgumentOrSubcommand => "a subcommand is missing",
         _ => first.strip_prefix("error: ").unwrap_or(&first),
     };
-    let hint = paragraphs
-        .find_map(|p| {
-            p.strip_prefix("tip: ")
-                .map(str::to_owned)
-                .or_else(|| p.starts_with("Usage: ").then(|| p.to_lowercase_first()))
+    // A value that is refused: what it must be says the one who refused it.
+    let wanted = std::error::Error::source(error).map(|source| {
+        message = message.strip_suffix(&format!(": {source}")).unwrap_or(message);
+        let own = source.downcast_ref::<velo_core::Error>().and_then(velo_core::Error::hint);
+        own.map_or_else(|| source.to_string(), str::to_owned)
+    });
+    let hint = wanted
+        .or_else(|| {
+            paragraphs.find_map(|p| {
+                p.strip_prefix("tip: ")
+                    .map(str::to_owned)
+                    .or_else(|| p.starts_with("Usage: ").then(|| p.to_lowercase_first()))
+            })
         })
         .unwrap_or_else(|| "velo --help".to_owned());
     let error = velo_core::Error::new(velo_core::ErrorKind::InvalidInput, message).with_hint(hint);

@@ -1,15 +1,19 @@
 //! What is printed: lines and tables for people, JSON for programs, errors for both.
 
-use std::io::{IsTerminal, Write};
+use std::cell::RefCell;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use velo_core::Timings;
+use velo_core::{ErrorKind, Timings};
 
 /// Where results go, and how.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Out {
     pub(crate) json: bool,
+    /// What came in the way of the first result that could not be written.
+    lost: RefCell<Option<io::Error>>,
 }
 
 /// Colours, as the terminal's numbers.
@@ -41,13 +45,34 @@ fn paint(text: &str, colour: Colour, on: bool) -> String {
 
 impl Out {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, lost: RefCell::new(None) }
     }
 
-    /// Prints one line of a result. Nobody to read it (a closed pipe) is no failure of what was
-    /// done.
+    /// Prints one line of a result.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
-        let _ = writeln!(std::io::stdout().lock(), "{}", text.as_ref());
+        self.write(format!("{}\n", text.as_ref()).as_bytes());
+    }
+
+    /// Prints a part of a result.
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        if self.lost.borrow().is_some() {
+            return;
+        }
+        let mut stdout = io::stdout().lock();
+        if let Err(error) = stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            *self.lost.borrow_mut() = Some(error);
+        }
+    }
+
+    /// Whether every result was written. Nobody to read it (a closed pipe) is no failure.
+    pub(crate) fn finish(&self) -> velo_core::Result<()> {
+        match self.lost.take() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(velo_core::Error::io("write the result to standard output", error)
+                    .with_hint("the command itself was carried out; only what it says is lost"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Prints `value` if JSON is wanted, and otherwise what `people` prints.
@@ -96,12 +121,14 @@ impl Out {
     /// Prints an error to standard error: what happened, why, and what to do about it.
     pub(crate) fn error(&self, error: &velo_core::Error) {
         let message = with_causes(error);
+        let hint = error.hint().or_else(|| last_resort(error.kind()));
         let mut text = String::new();
         if self.json {
             let value = json!({ "error": {
                 "kind": error.kind().as_str(),
                 "message": message,
-                "hint": error.hint(),
+                "hint": hint,
+                "left_behind": error.cleanup().iter().map(with_causes).collect::<Vec<_>>(),
             }});
             text.push_str(&value.to_string());
             text.push('\n');
@@ -110,9 +137,9 @@ impl Out {
             text.push_str(&format!("{} {message}\n", paint("error:", Colour::Red, on)));
             for cleanup in error.cleanup() {
                 let label = paint("left behind:", Colour::Yellow, on);
-                text.push_str(&format!("{label} {cleanup}\n"));
+                text.push_str(&format!("{label} {}\n", with_causes(cleanup)));
             }
-            if let Some(hint) = error.hint() {
+            if let Some(hint) = hint {
                 text.push_str(&format!("{} {hint}\n", paint("hint:", Colour::Yellow, on)));
             }
         }
@@ -130,15 +157,35 @@ impl Out {
 fn with_causes(error: &velo_core::Error) -> String {
     let mut message = one_line(&error.to_string());
     let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
+    // A message is complete in itself; what caused it adds something only where Velo says it.
+    while let Some(cause) = source.and_then(|source| source.downcast_ref::<velo_core::Error>()) {
         let text = one_line(&cause.to_string());
         if !text.is_empty() && !message.contains(&text) {
             message.push_str(": ");
             message.push_str(&text);
         }
-        source = cause.source();
+        source = std::error::Error::source(cause);
     }
     message
+}
+
+/// What to do about an error that says nothing of it.
+fn last_resort(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::NotFound
+        | ErrorKind::PermissionDenied
+        | ErrorKind::Corrupt
+        | ErrorKind::Io
+        | ErrorKind::Unsupported => Some("velo doctor looks at all that Velo needs"),
+        ErrorKind::Postgres => Some("velo branch get PROJECT/BRANCH names the server's log"),
+        ErrorKind::Internal => Some("this is a fault of Velo: please report it, with velo -vv"),
+        _ => None,
+    }
+}
+
+/// A path in JSON, which is UTF-8 whatever the path is.
+pub(crate) fn path(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn one_line(text: &str) -> String {
@@ -212,5 +259,15 @@ mod tests {
         let io = std::io::Error::other("disk\non fire");
         let error = velo_core::Error::io("write x", io);
         assert_eq!(with_causes(&error), "write x: disk; on fire");
+        let below = velo_core::Error::new(ErrorKind::PermissionDenied, "cannot enter y");
+        let error = velo_core::Error::new(ErrorKind::PostgresMissing, "none").with_source(below);
+        assert_eq!(with_causes(&error), "none: cannot enter y");
+    }
+
+    #[test]
+    fn a_foreign_cause_is_not_repeated_in_other_words() {
+        let cause = std::io::Error::other("Error code 13: database or disk is full");
+        let error = velo_core::Error::new(ErrorKind::Exhausted, "the disk is full");
+        assert_eq!(with_causes(&error.with_source(cause)), "the disk is full");
     }
 }

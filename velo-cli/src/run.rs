@@ -84,6 +84,7 @@ async fn create(
         tokio::select! {
             made = &mut creation => break made,
             Some(got) = signals.recv() => match first {
+                _ if !got.ends() => {}
                 None => first = Some(got.signal),
                 Some(signal) => return Err(signal),
             },
@@ -123,26 +124,56 @@ fn spawn(command: &[OsString], branch: &Branch) -> Result<Child> {
         .env("PGUSER", &to.user)
         .env("PGPASSWORD", &to.password)
         .env("PGDATABASE", &to.database);
-    // These would turn libpq away from the branch, whatever the variables above say.
-    for other in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGOPTIONS"] {
-        command.env_remove(other);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(turns_away) {
+            command.env_remove(name);
+        }
     }
     command.spawn().map_err(|e| {
-        let error = Error::io(format!("run {}", program.to_string_lossy()), e);
+        let program = program.to_string_lossy();
+        let error = Error::io(format!("run {program}"), e);
         match error.kind() {
             ErrorKind::NotFound => error.with_hint("name a program that is on PATH"),
-            _ => error,
+            ErrorKind::PermissionDenied => error
+                .with_hint(format!("name a program; a file becomes one by: chmod +x {program}")),
+            _ => error.with_hint("name a program that this machine can run"),
         }
     })
 }
 
+/// Whether a variable would turn libpq away from the branch, or make it refuse it, whatever the
+/// variables that name the branch say. What is left concerns a session's looks and patience
+/// (`PGAPPNAME`, `PGTZ`, `PGCONNECT_TIMEOUT`, …).
+fn turns_away(variable: &str) -> bool {
+    const OTHERS: [&str; 15] = [
+        "PGHOSTADDR",
+        "PGSERVICE",
+        "PGSERVICEFILE",
+        "PGSYSCONFDIR",
+        "PGPASSFILE",
+        "PGOPTIONS",
+        "PGREQUIREAUTH",
+        "PGREQUIREPEER",
+        "PGREQUIRESSL",
+        "PGCHANNELBINDING",
+        "PGTARGETSESSIONATTRS",
+        "PGLOADBALANCEHOSTS",
+        "PGMINPROTOCOLVERSION",
+        "PGMAXPROTOCOLVERSION",
+        "PGKRBSRVNAME",
+    ];
+    // Certificates and modes of TLS, Kerberos and OAuth: newer versions add to them.
+    let families = ["PGSSL", "PGGSS", "PGOAUTH"];
+    OTHERS.contains(&variable) || families.iter().any(|family| variable.starts_with(family))
+}
+
 /// Waits for the command, and passes signals on to it.
 ///
-/// The command stays in this process's group, so that it keeps the terminal: what the terminal
-/// sends (Ctrl-C, Ctrl-\, its end) reaches both at once and is not passed on, or the command would
-/// get it twice. What a process sends (`kill PID`, a supervisor) reached this process alone, and
-/// is. Somebody who sends to the whole group is not to be told apart from that, and makes the
-/// command get it twice.
+/// The command stays in this process's group, so that it keeps the terminal: what is typed there
+/// (Ctrl-C, Ctrl-\) reaches both at once and is not passed on, or the command would get it twice.
+/// What reached this process alone is: what a process sends (`kill PID`, a supervisor), and the
+/// end of the terminal where this process leads its session. Somebody who sends to the whole group
+/// is not to be told apart from that, and makes the command get it twice.
 async fn wait(mut child: Child, signals: &mut UnboundedReceiver<Got>) -> Result<ExitStatus> {
     loop {
         tokio::select! {
@@ -152,9 +183,10 @@ async fn wait(mut child: Child, signals: &mut UnboundedReceiver<Got>) -> Result<
             Some(got) = signals.recv() => {
                 // No id: it has been waited for, and its number may be another process's.
                 let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-                if let (Some(pid), Some(signal), false) =
-                    (pid, Signal::from_named_raw(got.signal), got.from_terminal)
-                {
+                if let Some(pid) = pid.filter(|_| got.is_ours_alone()) {
+                    // SAFETY: the kernel gave this signal's number to a handler of this process,
+                    // so it is a signal, and none of libc's own.
+                    let signal = unsafe { Signal::from_raw_unchecked(got.signal) };
                     let _ = rustix::process::kill_process(pid, signal);
                 }
             }
@@ -183,6 +215,16 @@ mod tests {
     fn a_label_is_the_programs_name() {
         assert_eq!(label(&["/usr/bin/psql".into(), "-c".into()]), "psql");
         assert_eq!(label(&[]), "");
+    }
+
+    #[test]
+    fn what_concerns_the_connection_goes() {
+        for gone in ["PGSSLMODE", "PGSSLROOTCERT", "PGGSSENCMODE", "PGSERVICE", "PGSYSCONFDIR"] {
+            assert!(turns_away(gone), "{gone}");
+        }
+        for kept in ["PGAPPNAME", "PGTZ", "PGCONNECT_TIMEOUT", "PGADMIN", "PG", "PATH"] {
+            assert!(!turns_away(kept), "{kept}");
+        }
     }
 
     #[test]

@@ -14,11 +14,66 @@ use velo_core::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Got {
     pub(crate) signal: i32,
-    /// The kernel sent it: Ctrl-C or Ctrl-\ in the terminal, or the terminal went away.
-    pub(crate) from_terminal: bool,
+    /// The kernel sent it, and no process.
+    pub(crate) from_kernel: bool,
 }
 
-const PASSED_ON: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+impl Got {
+    /// Whether the command has not got it too.
+    ///
+    /// What is typed in a terminal (Ctrl-C, Ctrl-\) and a change of its size reach its whole
+    /// foreground group. When it goes away the kernel tells the leader of its session alone; a
+    /// process that is none hears of it when its leader has ended, with its group. A file that
+    /// grew too large is the own fault of who wrote it. All else was meant for this process.
+    pub(crate) fn is_ours_alone(self) -> bool {
+        if !self.from_kernel {
+            return true;
+        }
+        match self.signal {
+            libc::SIGINT | libc::SIGQUIT | libc::SIGWINCH | libc::SIGXFSZ => false,
+            libc::SIGHUP => rustix::process::getsid(None) == Ok(rustix::process::getpid()),
+            _ => true,
+        }
+    }
+
+    /// Whether it would end a process that does nothing about it.
+    pub(crate) fn ends(self) -> bool {
+        self.signal != libc::SIGWINCH
+    }
+}
+
+/// All that would end this process and that it can do something about, but for what it can only
+/// have brought upon itself (SIGSEGV, …); and the change of the terminal's size.
+///
+/// SIGTSTP and its kin are not among them: stopped alone, this process loses nothing, and in a
+/// terminal the command is stopped as well.
+fn passed_on() -> impl Iterator<Item = i32> {
+    let named = [
+        libc::SIGINT,
+        libc::SIGTERM,
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGXCPU,
+        libc::SIGXFSZ,
+        libc::SIGWINCH,
+        #[cfg(target_os = "linux")]
+        libc::SIGIO,
+        #[cfg(target_os = "linux")]
+        libc::SIGPWR,
+        #[cfg(target_os = "linux")]
+        libc::SIGSTKFLT,
+    ];
+    #[cfg(target_os = "linux")]
+    let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+    #[cfg(not(target_os = "linux"))]
+    let real_time = std::iter::empty();
+    named.into_iter().chain(real_time)
+}
 
 /// The pipe from the handler to the thread that reads it. A handler can use little else.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
@@ -56,7 +111,7 @@ pub(crate) fn listen() -> Result<UnboundedReceiver<Got>> {
             }
         })
         .map_err(failed)?;
-    for signal in PASSED_ON {
+    for signal in passed_on() {
         // SAFETY: both structures are plain data of the right size, and the handler is one that
         // only does what a handler may.
         let result = unsafe {
@@ -84,7 +139,7 @@ fn next(reader: &OwnedFd) -> Option<Got> {
     loop {
         match rustix::io::read(reader, &mut message) {
             Ok(2) => {
-                return Some(Got { signal: i32::from(message[0]), from_terminal: message[1] == 1 });
+                return Some(Got { signal: i32::from(message[0]), from_kernel: message[1] == 1 });
             }
             Err(rustix::io::Errno::INTR) => {}
             _ => return None,

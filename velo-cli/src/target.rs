@@ -43,20 +43,13 @@ impl Target {
 
     /// Opens the project and the branch.
     pub(crate) fn open(&self) -> Result<Branch> {
-        let project = open_project(&self.project)?;
-        // An ephemeral branch as lists show it, `~label.id`, is no name that a branch can have.
-        if self.branch.starts_with('~') {
-            let branches = project.branches()?;
-            if let Some(found) = branches.iter().find(|b| b.shown == self.branch) {
-                return project.branch(found.id.to_string());
-            }
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("there is no branch {}/{}", self.project, self.branch),
-            )
-            .with_hint(format!("velo branch list {}", self.project)));
-        }
-        project.branch(self.branch.as_str())
+        open_project(&self.project)?.branch(self.branch.as_str())
+    }
+
+    /// What another option names in the same project, with the project in front or without.
+    pub(crate) fn beside<'a>(&self, text: &'a str) -> &'a str {
+        let own = text.strip_prefix(self.project.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        own.unwrap_or(text)
     }
 }
 
@@ -94,6 +87,14 @@ mod tests {
         assert!(Target::branch("api").is_err());
         assert_eq!(Target::source("api").branch, "main");
         assert_eq!(Target::source("api/a/b@c").branch, "a/b@c");
+    }
+
+    #[test]
+    fn the_project_may_stand_in_front() {
+        let target = Target::branch("api/dev").unwrap();
+        assert_eq!(target.beside("api/a/b@c"), "a/b@c");
+        assert_eq!(target.beside("a/b@c"), "a/b@c");
+        assert_eq!(target.beside("apix/b"), "apix/b");
     }
 
     #[test]

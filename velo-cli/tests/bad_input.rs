@@ -50,7 +50,7 @@ fn wrong_usage() {
     home.fails(&["project", "create"], 2, "NAME");
     home.fails(&["project", "create", "x", "--storage", "tape"], 2, "tape");
     home.fails(&["project", "create", "x", "--pg-version", "new"], 2, "new");
-    home.fails(&["branch", "create", "a/b", "--set", "x"], 2, "KEY=VALUE");
+    home.fails(&["branch", "create", "a/b", "--set", "x"], 2, "'x'");
     let both = ["branch", "reset", "a/b", "--to", "x", "--to-origin"];
     home.fails(&both, 2, "--to-origin");
     home.fails_with(&["status"], 2, "VELO_HOEM", |c| {
@@ -74,7 +74,7 @@ fn wrong_usage() {
         let error: serde_json::Value = serde_json::from_str(&ran.stderr).unwrap();
         let error = error["error"].as_object().unwrap();
         let keys: Vec<&String> = error.keys().collect();
-        assert_eq!(keys, ["hint", "kind", "message"]);
+        assert_eq!(keys, ["hint", "kind", "left_behind", "message"]);
         assert_eq!(ran.stdout, "");
     }
 }

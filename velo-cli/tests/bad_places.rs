@@ -27,15 +27,33 @@ fn a_home_that_may_not_be_entered() {
     home.fails_with(&["project", "create", "x"], 1, "closed", |c| {
         c.env("VELO_HOME", closed.join("h"));
     });
-    if !is_root() {
-        assert!(!closed.join("h").exists());
-    }
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(!closed.join("h").exists());
     // A file where the home should be.
     let file = home.dir().join("file");
     std::fs::write(&file, "").unwrap();
-    home.fails_with(&["project", "create", "x"], 1, "file", |c| {
+    home.fails_with(&["project", "create", "x"], 2, "file", |c| {
         c.env("VELO_HOME", &file);
     });
+}
+
+/// Whoever makes the folders above the home makes them such that servers can pass.
+#[test]
+fn a_home_below_folders_that_are_missing() {
+    use std::os::unix::process::CommandExt;
+    let home = Home::new();
+    let deep = Home::in_folder(&home.dir().join("um/a/b"));
+    let ran = deep.run_with(&["project", "create", "x"], |c| {
+        // SAFETY: a system call, which a forked child may make.
+        unsafe {
+            c.pre_exec(|| {
+                rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+                Ok(())
+            });
+        }
+    });
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(deep.sql("x/main", "SELECT 1"), "1");
 }
 
 #[test]
@@ -66,6 +84,13 @@ fn a_read_only_home() {
         c.env("VELO_HOME", folder.join("h"));
     });
     assert_eq!(doctor.code, 1, "{doctor:?}");
+
+    // The cache is another folder, and another variable.
+    let cache = home.run_with(&["pg", "install", "18"], |c| {
+        c.env("VELO_CACHE", folder.join("c"));
+    });
+    cache.is_error(1, "Read-only");
+    assert!(cache.stderr.contains("VELO_CACHE") && !cache.stderr.contains("VELO_HOME"));
 }
 
 #[test]
@@ -90,6 +115,9 @@ fn a_full_disk() {
     fill(&filler);
     let before = home.everything();
     full(&home.run(&["branch", "create", "api/x"]));
+    let doctor = home.json_of(&["doctor"], 1);
+    let told = |f: &serde_json::Value| f["name"] == "home" && f["status"] == "fail";
+    assert!(doctor.as_array().unwrap().iter().any(told), "{doctor}");
     assert_eq!(home.everything(), before);
     std::fs::remove_file(filler).unwrap();
     assert_eq!(home.sql("api/main", "SELECT 1"), "1");
@@ -149,7 +177,7 @@ fn a_state_that_is_damaged_newer_or_somebody_elses() {
 #[test]
 fn a_storage_that_the_file_system_cannot_do() {
     let home = Home::new();
-    home.ok(&["project", "list"]);
+    std::fs::create_dir(home.path()).unwrap();
     let works = home.json(&["status"])["storages"].to_string();
     for kind in ["btrfs", "reflink"] {
         if !works.contains(kind) {

@@ -86,7 +86,10 @@ fn a_project_from_its_creation_to_its_deletion() {
 
     // Stop, start, restart: the URL stays.
     let url = home.ok(&["branch", "url", "api/old"]);
-    assert_eq!(home.json(&["branch", "stop", "api/old"])["state"], "stopped");
+    let stopped = home.json(&["branch", "stop", "api/old"]);
+    assert_eq!(stopped["state"], "stopped");
+    // Only a server that runs can tell.
+    assert_eq!(stopped["outgoing"], Value::Null);
     home.ok(&["branch", "stop", "api/old"]);
     assert_eq!(home.json(&["branch", "start", "api/old"])["state"], "running");
     assert_eq!(home.json(&["branch", "restart", "api/old"])["state"], "running");
@@ -112,6 +115,8 @@ fn a_project_from_its_creation_to_its_deletion() {
     assert_eq!(status["storage"], get["storage"]);
 
     let findings = home.json(&["doctor"]);
+    let state = findings.as_array().unwrap().iter().find(|f| f["name"] == "state").unwrap();
+    assert_eq!(state["what"], "1 projects, 4 branches, 2 snapshots");
     for finding in findings.as_array().unwrap() {
         has_keys(finding, &["fix", "name", "status", "what"], &[]);
         assert_ne!(finding["status"], "fail", "{finding}");

@@ -81,6 +81,74 @@ fn fetch_and_use(home: &Home, args: &[&str], path: &OsString) -> Value {
     fetched
 }
 
+/// The caller's `PATH`, with package managers in front of it that write down that they were asked,
+/// and say this.
+fn path_that_says(home: &Home, words: &str) -> OsString {
+    let asked = asked(home);
+    let path = path_without(home, &["python3", "python", "pip3", "pip", "npm", "apt-get"]);
+    for entry in std::fs::read_dir(home.dir().join("without")).unwrap() {
+        // That it is there is no asking.
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *--version) exit 0 ;; esac\n\
+             echo $0 >> {}\necho '{words}' >&2\nexit 1\n",
+            asked.display()
+        );
+        std::fs::write(entry.unwrap().path(), script).unwrap();
+    }
+    path
+}
+
+fn asked(home: &Home) -> PathBuf {
+    home.dir().join("asked")
+}
+
+#[test]
+fn nobody_is_asked_for_what_cannot_be() {
+    let home = Home::with_project();
+    let path = path_that_says(&home, "not today");
+    let refused = |args: &[&str], code: i32, part: &str, major: Option<&str>| {
+        let ran = home.run_with(args, |c| {
+            c.env("PATH", &path);
+            major.map(|major| c.env("VELO_PG_VERSION", major));
+        });
+        ran.is_error(code, part);
+        assert!(!asked(&home).exists(), "velo {args:?} asked somebody: {ran:?}");
+    };
+    // A major that is not here, so that it would be fetched.
+    refused(&["project", "create", "a b", "--pg-version", "16"], 2, "a b", None);
+    refused(&["project", "create", "api", "--pg-version", "16"], 1, "exists already", None);
+    let role = ["project", "create", "x", "--pg-version", "16", "--role", "pg_x"];
+    refused(&role, 2, "pg_x", None);
+    let database = ["project", "create", "x", "--pg-version", "16", "--database", ""];
+    refused(&database, 2, "database", None);
+    for major in ["0", "13", "19"] {
+        refused(&["pg", "install"], 2, major, Some(major));
+    }
+    assert_eq!(cached(&home), Vec::<String>::new());
+    // What can be is asked for, by its number.
+    let ran = home.run_with(&["project", "create", "x", "--pg-version", "16"], |c| {
+        c.env("PATH", &path);
+    });
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("no PostgreSQL 16 found"), "{ran:?}");
+    assert!(asked(&home).exists());
+}
+
+#[test]
+fn a_full_disk_is_no_reason_to_ask_the_next_one() {
+    let home = Home::new();
+    let path = path_that_says(&home, "OSError: [Errno 28] No space left on device");
+    let ran = home.run_with(&["pg", "install", "18"], |c| {
+        c.env("PATH", &path);
+    });
+    let lines: Vec<&str> = ran.stderr.lines().rev().take(2).collect();
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(lines[0].starts_with("hint: free some space"), "{ran:?}");
+    assert!(lines[1].contains("No space left on device"), "{ran:?}");
+    let asked = std::fs::read_to_string(asked(&home)).unwrap();
+    assert!(!asked.contains("npm") && !asked.contains("apt-get"), "{asked}");
+}
+
 #[test]
 fn by_pip() {
     if !online() {

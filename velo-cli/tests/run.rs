@@ -35,7 +35,7 @@ fn the_command_gets_a_branch_and_its_exit_code_is_passed_on() {
     let killed = home.run(&["run", "api", "--", "sh", "-c", "kill -9 $$"]);
     assert_eq!(killed.code, 137);
     home.run(&["run", "api", "--", "/no/such/program"]).is_error(127, "/no/such/program");
-    assert_eq!(home.run(&["run", "api", "--", "/etc/passwd"]).code, 126);
+    home.run(&["run", "api", "--", "/etc/passwd"]).is_error(126, "/etc/passwd");
     let set = ["run", "api", "--set", "work_mem=9MB", "--", "psql", "-XAtqc", "SHOW work_mem"];
     assert_eq!(home.run(&set).stdout, "9MB\n");
     nothing_left(&home);
@@ -54,10 +54,45 @@ fn the_command_gets_a_branch_and_its_exit_code_is_passed_on() {
     home.fails(&["run", "api"], 2, "CMD");
 }
 
+/// Whatever the caller's own database wants, the branch is what libpq reaches.
+#[test]
+fn variables_of_another_server_do_not_reach_the_command() {
+    let home = Home::with_project();
+    let psql = ["run", "api", "--", "psql", "-XAtqc", "SHOW fsync"];
+    for (name, value) in [
+        ("PGSSLMODE", "require"),
+        ("PGSSLROOTCERT", "system"),
+        ("PGREQUIRESSL", "1"),
+        ("PGSSLNEGOTIATION", "direct"),
+        ("PGGSSENCMODE", "require"),
+        ("PGREQUIREAUTH", "none"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGTARGETSESSIONATTRS", "standby"),
+        ("PGMINPROTOCOLVERSION", "3.2"),
+        ("PGSERVICE", "nope"),
+        ("PGSERVICEFILE", "/nonexistent"),
+        ("PGSYSCONFDIR", "/nonexistent"),
+        ("PGOPTIONS", "-c fsync=never"),
+        ("PGHOSTADDR", "192.0.2.1"),
+    ] {
+        let ran = home.run_with(&psql, |c| {
+            c.env(name, value);
+        });
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, "off\n"), "{name}={value}: {ran:?}");
+    }
+    let shown = home.run_with(&["run", "api", "--", "psql", "-XAtqc", "SHOW TimeZone"], |c| {
+        c.env("PGTZ", "Asia/Tokyo");
+    });
+    assert_eq!(shown.stdout, "Asia/Tokyo\n");
+}
+
 /// Starts a command that writes a file once it listens to signals, and says which one it got.
 fn start(home: &Home, own_group: bool) -> Child {
     let script = "trap 'echo TERM >> got; exit 41' TERM; trap 'echo INT >> got; exit 42' INT; \
                   trap 'echo HUP >> got; exit 43' HUP; trap 'echo QUIT >> got; exit 44' QUIT; \
+                  trap 'echo USR1 >> got; exit 45' USR1; trap 'echo USR2 >> got; exit 46' USR2; \
+                  trap 'echo ALRM >> got; exit 47' ALRM; trap 'echo PROF >> got; exit 48' PROF; \
+                  trap 'echo WINCH >> got; exit 49' WINCH; \
                   echo > up; while :; do sleep 0.05; done";
     let mut command = home.command();
     command
@@ -86,6 +121,11 @@ fn a_signal_reaches_the_command_and_the_branch_goes() {
         (Signal::INT, "INT\n", 42),
         (Signal::HUP, "HUP\n", 43),
         (Signal::QUIT, "QUIT\n", 44),
+        (Signal::USR1, "USR1\n", 45),
+        (Signal::USR2, "USR2\n", 46),
+        (Signal::ALARM, "ALRM\n", 47),
+        (Signal::PROF, "PROF\n", 48),
+        (Signal::WINCH, "WINCH\n", 49),
     ] {
         let mut child = start(&home, false);
         let list = home.branches();
@@ -134,28 +174,26 @@ fn a_signal_while_the_branch_is_made_leaves_nothing() {
     nothing_left(&home);
 }
 
-/// Ctrl-C in a terminal reaches the command once, not twice.
-#[test]
-fn ctrl_c_in_a_terminal_reaches_the_command_once() {
-    use std::io::Write;
-    use std::os::unix::process::CommandExt;
-    let home = Home::with_project();
+/// A terminal: the side that a window holds, and the one that programs use.
+fn terminal() -> (std::fs::File, std::fs::File) {
     let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
-    let master = rustix::pty::openpt(flags).unwrap();
+    let master = rustix::pty::openpt(flags | rustix::pty::OpenptFlags::CLOEXEC).unwrap();
     rustix::pty::grantpt(&master).unwrap();
     rustix::pty::unlockpt(&master).unwrap();
     let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
-    let slave =
-        std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-    // It counts what it gets until it is told to end. It spins, because bash counts what comes
-    // during a `sleep` as one.
-    let script = "n=0; trap 'n=$((n+1)); echo $n > got' INT; trap 'exit $n' TERM; \
-                  echo > up; while :; do :; done";
+    let slave = std::fs::File::options().read(true).write(true).open(name.to_str().unwrap());
+    (master.into(), slave.unwrap())
+}
+
+/// Starts `velo run api -- bash -c SCRIPT` as the leader of a session in that terminal, as `ssh -t`
+/// and tmux do.
+fn start_in(slave: std::fs::File, home: &Home, script: &str) -> Child {
+    use std::os::unix::process::CommandExt;
     let mut command = home.command();
     command
         .args(["run", "api", "--", "bash", "-c", script])
         .current_dir(home.dir())
-        .stdin(slave.try_clone().unwrap())
+        .stdin(slave)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     // SAFETY: both are system calls, which a forked child may make.
@@ -166,14 +204,40 @@ fn ctrl_c_in_a_terminal_reaches_the_command_once() {
             Ok(())
         });
     }
-    let mut child = command.spawn().unwrap();
-    drop(slave);
+    let child = command.spawn().unwrap();
     wait_until("the command runs", || home.dir().join("up").exists());
-    let mut terminal = std::fs::File::from(master);
-    terminal.write_all(b"\x03").unwrap();
+    child
+}
+
+/// Ctrl-C in a terminal reaches the command once, not twice.
+#[test]
+fn ctrl_c_in_a_terminal_reaches_the_command_once() {
+    use std::io::Write;
+    let home = Home::with_project();
+    let (mut master, slave) = terminal();
+    // It counts what it gets until it is told to end. It spins, because bash counts what comes
+    // during a `sleep` as one.
+    let script = "n=0; trap 'n=$((n+1)); echo $n > got' INT; trap 'exit $n' TERM; \
+                  echo > up; while :; do :; done";
+    let mut child = start_in(slave, &home, script);
+    master.write_all(b"\x03").unwrap();
     wait_until("the command gets it", || home.dir().join("got").exists());
     // Were it passed on too, that would be done by now or, at the latest, before this one.
     rustix::process::kill_process(pid(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
+    nothing_left(&home);
+}
+
+/// The kernel tells the leader of a session alone that its terminal went away.
+#[test]
+fn a_terminal_that_goes_away_ends_the_command() {
+    let home = Home::with_project();
+    let (master, slave) = terminal();
+    let script = "trap 'echo >> got; exit 43' HUP; echo > up; while :; do sleep 0.05; done";
+    let mut child = start_in(slave, &home, script);
+    drop(master);
+    wait_until("velo ends", || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(43));
+    assert_eq!(std::fs::read_to_string(home.dir().join("got")).unwrap(), "\n");
     nothing_left(&home);
 }

@@ -167,7 +167,7 @@ fn what_somebody_else_made_is_not_touched() {
 
     corner.setup(&["--loop", "900T", "--yes"], |_| {}).is_error(1, "too few for an image");
     corner.setup(&["--loop", "1M", "--yes"], |_| {}).is_error(2, "too few for a file system");
-    corner.setup(&["--loop", "1.5G", "--yes"], |_| {}).is_error(2, "write a number");
+    corner.setup(&["--loop", "1.5G", "--yes"], |_| {}).is_error(2, "'1.5G'");
     let inside = corner.path("home/inside.img").display().to_string();
     corner
         .setup(&["--loop", "300M", "--image", &inside, "--yes"], |_| {})

@@ -159,6 +159,14 @@ impl ProjectBuilder {
         Self(self.0.config(config))
     }
 
+    /// See [`crate::ProjectBuilder::check`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(&self) -> Result<()> {
+        self.0.check_call().wait()
+    }
+
     /// See [`crate::ProjectBuilder::role`].
     pub fn role(self, role: impl Into<String>) -> Self {
         Self(self.0.role(role))

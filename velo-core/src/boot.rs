@@ -11,7 +11,7 @@ use crate::postgres::scram::{self, Password};
 use crate::postgres::session::{Attempt, Door, Session, Target, ident, literal};
 use crate::postgres::{Installation, control};
 use crate::postgres::{collation, hba, readiness, settings, subscriptions};
-use crate::record::{BranchRecord, ProjectRecord};
+use crate::record::{BranchRecord, Phase, ProjectRecord};
 use crate::runtime::{InstanceRef, InstanceSpec, Lifeline, Runtime, Status, StopMode};
 use crate::storage::Object;
 
@@ -145,6 +145,8 @@ impl Boot<'_> {
         let storage = self.home.storage(self.project.storage)?;
         let location = storage.location(Object::Volume(self.volume));
         let data = location.host_path().to_path_buf();
+        let shown = format!("the branch {}/{}", self.project.name, self.branch.shown());
+        crate::create::present(&*storage, Object::Volume(self.volume), &shown)?;
         let control = control::read(&data.join("global/pg_control"))?;
         let major = self.project.postgres.version.major;
         crate::cut::check_major(control.major, major)?;
@@ -395,15 +397,29 @@ impl Boot<'_> {
             .with_hint("stop that program, or set VELO_PORTS to another range for new branches")
             .with_source(error);
         }
-        let message = match why.and_then(|line| line.split_once(": ").map(|(_, rest)| rest.trim()))
-        {
+        let why = why.and_then(|line| line.split_once(": ").map(|(_, rest)| rest.trim()));
+        let message = match why {
             Some(why) => format!("{error}: {why}"),
             None => error.to_string(),
+        };
+        tracing::info!(log = %log.display(), "the end of the server's log:\n{tail}");
+        // PostgreSQL quotes the setting that it refuses.
+        let refused = self.branch.settings.keys().find(|key| {
+            why.is_some_and(|why| why.contains(&format!("\"{key}\"")))
+                || tail.contains(&format!("\"{key}\""))
+        });
+        let hint = match refused {
+            Some(key) => format!("correct the setting {key}, or leave it out"),
+            // What was being made goes with its log.
+            None if self.branch.phase == Phase::Creating => {
+                "with -v the command shows the end of the server's log".to_owned()
+            }
+            None => format!("the server's log has more: {}", log.display()),
         };
         Error::new(ErrorKind::Postgres, message)
             .with_context("log", log.display())
             .with_context("log_tail", tail)
-            .with_hint("the server's log has more")
+            .with_hint(hint)
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::boot::{self, Boot, Doors, RunDir};
 use crate::cancel::Cancel;
 use crate::config::Config;
-use crate::create::{self, SourceRecord, find_snapshot, vacant};
+use crate::create::{self, SourceRecord, vacant};
 use crate::cut::Cut;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
@@ -133,7 +133,7 @@ pub enum ResetTarget {
     Source,
     /// The state it began with. Only persistent branches on a storage that clones keep it.
     Origin,
-    /// A snapshot of the same project: `branch@name`.
+    /// A snapshot of the same project, `branch@name`; or the name alone of one of its own.
     Snapshot(String),
 }
 
@@ -592,17 +592,17 @@ impl Branch {
             .write_durable(move |tx| {
                 tx.update(id, |branch: &mut BranchRecord| {
                     if branch.phase != Phase::Ready {
-                        return Err(Error::new(
-                            ErrorKind::Conflict,
-                            format!("the branch {shown} is being changed"),
-                        ));
+                        return Err(crate::reset::being_changed(&format!("the branch {shown}")));
                     }
                     if branch.ephemeral && !wanted {
                         return Err(Error::new(
                             ErrorKind::Conflict,
                             format!("{shown} is ephemeral: it cannot be stopped"),
                         )
-                        .with_hint("close it, or keep it first"));
+                        .with_hint(format!(
+                            "it ends with the process that made it, which can keep it; or delete \
+                             it: velo branch delete {shown}"
+                        )));
                     }
                     branch.must_be_own(lease)?;
                     branch.wanted = wanted;
@@ -869,14 +869,7 @@ async fn reset_source(
     let shown = format!("{}/{}", project.name, branch.shown());
     let source = match target {
         ResetTarget::Snapshot(name) if name.contains('@') => BranchSource::Named(name),
-        ResetTarget::Snapshot(name) => {
-            let (owner, wanted) = (branch.clone(), name.clone());
-            let found = home.state().read(move |tx| find_snapshot(tx, &owner, &wanted)).await?;
-            BranchSource::Snapshot(found.map(|snapshot| snapshot.id).ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, format!("there is no snapshot {shown}@{name}"))
-                    .with_hint(format!("velo snapshot list {}", project.name))
-            })?)
-        }
+        ResetTarget::Snapshot(name) => BranchSource::Named(format!("{}@{name}", branch.id)),
         ResetTarget::Origin => match branch.origin {
             Some(origin) => BranchSource::Snapshot(origin),
             None => {
@@ -966,6 +959,7 @@ pub(crate) async fn infos(
 
 fn gone(branch: &Branch) -> Error {
     Error::new(ErrorKind::NotFound, format!("the branch {} is gone", branch.full_name()))
+        .with_hint(format!("velo branch list {}", branch.0.project.record.name))
 }
 
 /// Percent-encodes a part of a URL.

@@ -14,7 +14,7 @@
 //!
 //! The file is `$VELO_CONFIG`, else `/etc/velo.toml` as root, else `$XDG_CONFIG_HOME/velo.toml` or
 //! `~/.config/velo.toml`; it may be missing. An unknown key, or a variable `VELO_…` that is none of
-//! these, is an error (but for `VELO_RUN`, `VELO_BIN` and `VELO_TEST_…`, which mean other things).
+//! these, is an error (but for `VELO_TEST_…`, which tests use).
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::RuntimeKind;
 use crate::storage::StorageKind;
 
-/// Variables with the prefix `VELO_` that are no settings.
-const NOT_SETTINGS: [&str; 3] = ["VELO_CONFIG", "VELO_RUN", "VELO_BIN"];
+/// Every variable, for whoever has misspelt one.
+const VARIABLES: [&str; 10] = [
+    "VELO_HOME",
+    "VELO_CACHE",
+    "VELO_STORAGE",
+    "VELO_RUNTIME",
+    "VELO_PG_BIN",
+    "VELO_PG_VERSION",
+    "VELO_USER",
+    "VELO_PORTS",
+    "VELO_START_TIMEOUT",
+    "VELO_CONFIG",
+];
 
 /// The settings that everything is done with.
 ///
@@ -183,10 +194,11 @@ impl ConfigBuilder {
         self
     }
 
-    /// How long a server may take until it answers a query (rounded up to seconds).
+    /// How long a server may take until it answers a query (rounded up to seconds). Not zero.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.layer.start_timeout = Some(timeout.as_secs().max(1));
+        let part = u64::from(timeout.subsec_nanos() > 0);
+        self.layer.start_timeout = Some(timeout.as_secs().saturating_add(part));
         self
     }
 
@@ -250,13 +262,13 @@ fn resolve(
             "VELO_START_TIMEOUT" => {
                 env.start_timeout = Some(parsed(&key, &value, "a number of seconds")?);
             }
-            key if NOT_SETTINGS.contains(&key) || key.starts_with("VELO_TEST_") => {}
+            key if key.starts_with("VELO_TEST_") => {}
             key => {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
                     format!("{key} is not a variable that Velo knows"),
                 )
-                .with_hint("unset it; `velo doctor` and the documentation list the variables"));
+                .with_hint(format!("unset it; there are {}", VARIABLES.join(", "))));
             }
         }
     }
@@ -296,21 +308,40 @@ fn resolve(
         None => own("VELO_CACHE", "/var/cache/velo", "XDG_CACHE_HOME", ".cache")?,
     };
     Ok(Config {
-        home: absolute(&home)?,
-        cache: absolute(&cache)?,
+        home: absolute(&home, "VELO_HOME")?,
+        cache: absolute(&cache, "VELO_CACHE")?,
         storage: first!(storage).unwrap_or_default(),
         runtime: first!(runtime).unwrap_or_default(),
-        pg_bin: first!(pg_bin),
+        pg_bin: first!(pg_bin).map(|dir| absolute(&dir, "VELO_PG_BIN")).transpose()?,
         pg_bin_from_env: layers[0].pg_bin.is_none() && layers[1].pg_bin.is_some(),
         pg_version: first!(pg_version),
         user: first!(user),
         ports: ports(first!(ports).as_deref().unwrap_or("21000-29999"))?,
-        start_timeout: Duration::from_secs(first!(start_timeout).unwrap_or(120).max(1)),
+        start_timeout: start_timeout(first!(start_timeout))?,
     })
 }
 
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|e| Error::io(format!("resolve {}", path.display()), e))
+/// The path from the root. It must be UTF-8: it stands in settings of PostgreSQL, in URLs and in
+/// JSON.
+fn absolute(path: &Path, variable: &str) -> Result<PathBuf> {
+    let whole = std::path::absolute(path)
+        .map_err(|e| Error::io(format!("resolve {}", path.display()), e))?;
+    if whole.to_str().is_some_and(|text| !text.chars().any(char::is_control)) {
+        return Ok(whole);
+    }
+    Err(Error::new(
+        ErrorKind::InvalidInput,
+        format!("the path {whole:?} is not plain text in UTF-8"),
+    )
+    .with_hint(format!("set {variable} to a folder whose path is")))
+}
+
+fn start_timeout(seconds: Option<u64>) -> Result<Duration> {
+    match seconds {
+        Some(0) => Err(Error::new(ErrorKind::InvalidInput, "a start timeout of 0 seconds is none")
+            .with_hint("give servers at least a second to start (VELO_START_TIMEOUT)")),
+        seconds => Ok(Duration::from_secs(seconds.unwrap_or(120))),
+    }
 }
 
 fn ports(text: &str) -> Result<RangeInclusive<u16>> {
@@ -324,20 +355,36 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>> {
 }
 
 fn read_file(path: &Path, must_exist: bool) -> Result<Layer> {
+    let refused = |what: String, hint: &str| {
+        Error::new(ErrorKind::InvalidInput, format!("the settings file {}{what}", path.display()))
+            .with_hint(hint)
+    };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => {
             return Ok(Layer::default());
         }
         Err(e) => {
-            return Err(Error::io(format!("read the settings file {}", path.display()), e));
+            let hint = match must_exist {
+                true => "set VELO_CONFIG to a TOML file that can be read, or unset it",
+                false => "make it a TOML file that can be read, or move it away",
+            };
+            return Err(refused(format!(" cannot be read: {e}"), hint).with_source(e));
         }
     };
     toml::from_str(&text).map_err(|e| {
-        let line = e.message().lines().next().unwrap_or_default().to_owned();
-        Error::new(ErrorKind::InvalidInput, format!("settings file {}: {line}", path.display()))
-            .with_hint("mend or remove the key that is named")
-            .with_source(e)
+        // The message alone names no key where a value is wrong; the line does.
+        let reason = e.message().lines().next().unwrap_or_default();
+        let at = e.span().and_then(|span| {
+            let before = text.get(..span.start)?;
+            let number = before.matches('\n').count();
+            Some((number + 1, text.lines().nth(number)?.trim()))
+        });
+        let what = match at {
+            Some((number, line)) => format!(", line {number} ({line}): {reason}"),
+            None => format!(": {reason}"),
+        };
+        refused(what, "mend or remove that line")
     })
 }
 
@@ -386,6 +433,41 @@ mod tests {
             let error = with(&[(key, value)], Config::builder()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{key}");
         }
-        assert!(with(&[("VELO_TEST_X", "1"), ("VELO_RUN", "1")], Config::builder()).is_ok());
+        assert!(with(&[("VELO_TEST_X", "1")], Config::builder()).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("velo.toml");
+        std::fs::write(&file, "pg_version = 15\nstorage = 5\n").unwrap();
+        let error = with(&[], Config::builder().file(&file)).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("line 2 (storage = 5): "), "{message}");
+        assert_eq!(message.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_start_timeout_is_rounded_up_and_not_nothing() {
+        let of = |timeout| with(&[], Config::builder().start_timeout(timeout));
+        assert_eq!(of(Duration::from_millis(1)).unwrap().start_timeout, Duration::from_secs(1));
+        assert_eq!(of(Duration::from_millis(2500)).unwrap().start_timeout, Duration::from_secs(3));
+        assert_eq!(of(Duration::from_secs(2)).unwrap().start_timeout, Duration::from_secs(2));
+        assert_eq!(of(Duration::ZERO).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let none = with(&[("VELO_START_TIMEOUT", "0")], Config::builder()).unwrap_err();
+        assert!(none.hint().unwrap().contains("VELO_START_TIMEOUT"));
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_answered_with_those_that_are() {
+        let error = with(&[("VELO_HOEM", "/x")], Config::builder()).unwrap_err();
+        let hint = error.hint().unwrap();
+        assert!(VARIABLES.iter().all(|variable| hint.contains(variable)), "{hint}");
+        for variable in VARIABLES {
+            // None of them is unknown, whatever else is wrong with the value.
+            if let Err(error) = with(&[(variable, "/nonexistent")], Config::builder()) {
+                assert!(!error.to_string().contains("not a variable"), "{error}");
+            }
+        }
     }
 }

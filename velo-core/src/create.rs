@@ -21,13 +21,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id};
 use crate::lock::{Lock, Mode};
+use crate::lookup::Named;
 use crate::postgres::scram::Password;
 use crate::postgres::session::Target;
 use crate::record::{
     BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
 };
 use crate::runtime::{InstanceRef, StopMode};
-use crate::spec::{BranchSource, BranchSpec, Named};
+use crate::spec::{BranchSource, BranchSpec};
 use crate::state::Tx;
 use crate::storage::{CloneSpec, Object};
 use crate::teardown;
@@ -251,17 +252,22 @@ pub(crate) async fn clone_source(
                     .with_context("snapshot", snapshot.id)
             })?;
             let _lock = home.lock(snapshot.id, Mode::Shared, "the snapshot", &op.cancel).await?;
+            present(&*storage, source.object(), "the snapshot")?;
             tools.clone(From::Snapshot(snapshot.id, cut), target, op).await
         }
         SourceRecord::Branch(branch) => {
-            let shown = format!("the branch {}", branch.shown());
+            let shown = format!("the branch {}/{}", project.name, branch.shown());
             let _lock = home.lock(branch.id, Mode::Shared, &shown, &op.cancel).await?;
             // A reset may have given it another volume before the lock was ours.
             let id = branch.id;
             let now = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
-            let branch = now
-                .filter(settled)
-                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{shown} is gone")))?;
+            let branch = now.filter(settled).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("{shown} is gone")).with_hint(format!(
+                    "somebody deleted it meanwhile: velo branch list {}",
+                    project.name
+                ))
+            })?;
+            present(&*storage, Object::Volume(branch.volume), &shown)?;
             let location = storage.location(Object::Volume(branch.volume));
             let socket_dir = RunDir::of(home, branch.id).socket();
             let target_server = Target {
@@ -278,23 +284,46 @@ pub(crate) async fn clone_source(
     }
 }
 
+/// The data is still where it was put. Somebody may have removed it by hand.
+pub(crate) fn present(
+    storage: &dyn crate::storage::Storage,
+    object: Object,
+    shown: &str,
+) -> Result<()> {
+    let location = storage.location(object);
+    let folder = location.host_path();
+    if folder.is_dir() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("the data of {shown} is gone: there is no folder {}", folder.display()),
+    )
+    .with_hint(format!("bring it back, or delete {shown}")))
+}
+
 /// What a clone may need beside its data: the parent's checkpoint, a segment of WAL for the parent
 /// and one for the clone. A server that meets a full disk in the middle of it panics, so it is
 /// looked at before.
 const ROOM: u64 = 48 << 20;
 
 async fn room(home: &Home) -> Result<()> {
-    let path = home.config.home();
-    let free = || match rustix::fs::statvfs(path) {
-        Ok(fs) => Ok(fs.f_bavail * fs.f_frsize),
-        Err(e) => Err(Error::io(format!("look at the free space of {}", path.display()), e)),
-    };
-    if free()? >= ROOM {
+    if check_room(home.config.home()).is_ok() {
         return Ok(());
     }
     // What was closed a moment ago may still be on its way out.
     home.finish_deletions().await;
-    let free = free()?;
+    check_room(home.config.home())
+}
+
+/// Whether there is room for a clone in the folder.
+pub(crate) fn check_room(folder: &std::path::Path) -> Result<()> {
+    let free = match rustix::fs::statvfs(folder) {
+        Ok(fs) => fs.f_bavail * fs.f_frsize,
+        Err(e) => {
+            return Err(Error::io(format!("look at the free space of {}", folder.display()), e));
+        }
+    };
     if free >= ROOM {
         return Ok(());
     }
@@ -302,7 +331,7 @@ async fn room(home: &Home) -> Result<()> {
         ErrorKind::Exhausted,
         format!(
             "No space left in {}: {} MB are free, and a clone needs {} MB beside its data",
-            path.display(),
+            folder.display(),
             free >> 20,
             ROOM >> 20
         ),
@@ -380,7 +409,7 @@ async fn commit(
         tx.update(made.id, |branch: &mut BranchRecord| {
             if branch.phase != Phase::Creating {
                 let what = format!("the branch {} was deleted while it was made", branch.shown());
-                return Err(Error::new(ErrorKind::NotFound, what));
+                return Err(Error::new(ErrorKind::NotFound, what).with_hint("create it anew"));
             }
             branch.phase = Phase::Ready;
             if !branch.ephemeral {
@@ -404,7 +433,11 @@ fn settled(branch: &BranchRecord) -> bool {
 fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
     match tx.get::<ProjectRecord>(project.id)? {
         Some(record) if record.phase == Phase::Ready => Ok(()),
-        _ => Err(Error::new(ErrorKind::NotFound, format!("project {} is gone", project.name))),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("project {} is gone", project.name))
+            .with_hint(format!(
+                "somebody deleted it meanwhile; create it anew: velo project create {}",
+                project.name
+            ))),
     }
 }
 
@@ -412,14 +445,17 @@ fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
 pub(crate) fn vacant(tx: &Tx<'_>, project: &ProjectRecord, name: &BranchName) -> Result<()> {
     match tx.named::<BranchRecord>(&project.id.to_string(), name.as_str())? {
         None => Ok(()),
-        Some(_) => Err(Error::new(
+        Some(taken) => Err(Error::new(
             ErrorKind::AlreadyExists,
             format!("a branch {}/{name} exists already", project.name),
         )
-        .with_hint(format!(
-            "take another name, or delete it: velo branch delete {}/{name}",
-            project.name
-        ))),
+        .with_hint(match taken.parent {
+            None => "take another name: this is the project's first branch".to_owned(),
+            Some(_) => format!(
+                "take another name, or delete it: velo branch delete {}/{name}",
+                project.name
+            ),
+        })),
     }
 }
 
@@ -447,11 +483,9 @@ pub(crate) fn resolve(
             .ok_or_else(|| missing("the snapshot to start from is gone".into())),
         BranchSource::Named(text) => {
             let named: Named = text.parse()?;
-            let parent = tx
-                .named::<BranchRecord>(&project.id.to_string(), named.branch.as_str())?
-                .ok_or_else(|| {
-                    missing(format!("there is no branch {}/{}", project.name, named.branch))
-                })?;
+            let parent = named.branch.find(tx, project)?.ok_or_else(|| {
+                missing(format!("there is no branch {}/{}", project.name, named.branch))
+            })?;
             if !settled(&parent) {
                 return Err(missing(format!(
                     "the branch {}/{} is just being made or deleted",

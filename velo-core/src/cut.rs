@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
+use crate::postgres::binaries::SUPPORTED;
 use crate::postgres::control::{self, ControlFile};
 use crate::postgres::lsn::Lsn;
 use crate::postgres::session::{Session, Target};
@@ -321,5 +322,20 @@ pub(crate) fn check_major(found: u32, wanted: u32) -> Result<()> {
         ErrorKind::Incompatible,
         format!("the data is of PostgreSQL {found}, and the server would be {wanted}"),
     )
-    .with_hint(format!("install PostgreSQL {found}: velo pg install {found}")))
+    .with_hint(match SUPPORTED.contains(&found) {
+        true => format!("install PostgreSQL {found}: velo pg install {found}"),
+        false => format!("Velo runs PostgreSQL {} to {}", SUPPORTED.start(), SUPPORTED.end()),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_major_is_recommended_that_cannot_be_fetched() {
+        let hint = |found| check_major(found, 18).unwrap_err().hint().unwrap().to_owned();
+        assert_eq!(hint(15), "install PostgreSQL 15: velo pg install 15");
+        assert_eq!(hint(9), "Velo runs PostgreSQL 14 to 18");
+    }
 }

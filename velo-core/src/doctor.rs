@@ -96,16 +96,20 @@ async fn look(config: &Config) -> Vec<Finding> {
     found.push(machine::ports(config));
     found.push(machine::inotify());
     found.extend(machine::logind());
-    match crate::engine::Engine::get() {
-        Ok(engine) => match engine.home(config).await {
-            Ok(home) => {
-                let shown = config.home.display();
-                found.push(Finding::ok("home", format!("{shown} is writable")));
-                found.push(machine::storage(config).await);
-                found.extend(records::look(&home).await);
-            }
-            Err(error) => found.push(Finding::error("home", &error)),
-        },
+    let home = async { engine::Engine::get()?.existing_home(config).await };
+    match home.await {
+        Ok(Some(home)) => {
+            found.push(machine::home(&config.home));
+            found.push(machine::storage(config, &config.home).await);
+            found.extend(records::look(&home).await);
+        }
+        // A look makes nothing, so what is above it has to tell what it will be able to do.
+        Ok(None) => {
+            let above = config.home.ancestors().find(|folder| folder.is_dir());
+            let above = above.unwrap_or(&config.home);
+            found.push(machine::no_home(&config.home, above, user.as_ref()));
+            found.push(machine::storage(config, above).await);
+        }
         Err(error) => found.push(Finding::error("home", &error)),
     }
     found

@@ -103,6 +103,24 @@ impl Engine {
         let home = cell.get_or_try_init(|| Home::open(config)).await?.clone();
         Ok(home.with_config(config))
     }
+
+    /// The same, but a home that is not there is not made.
+    pub(crate) async fn existing_home(&self, config: &Config) -> Result<Option<Arc<Home>>> {
+        let folder = config.home.clone();
+        let exists = blocking(move || match std::fs::metadata(&folder) {
+            Ok(found) if !found.is_dir() => Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("the home {} is not a folder", folder.display()),
+            )
+            .with_hint("set VELO_HOME to a folder")),
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                Err(Error::io(format!("look at the home {}", folder.display()), e)
+                    .with_hint("set VELO_HOME to a folder that you can enter"))
+            }
+            _ => Ok(Home::exists(&folder)),
+        });
+        if exists.await? { self.home(config).await.map(Some) } else { Ok(None) }
+    }
 }
 
 /// An operation that runs on the engine.

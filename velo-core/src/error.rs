@@ -131,7 +131,7 @@ impl Error {
             }
             Io::ReadOnlyFilesystem => (
                 ErrorKind::PermissionDenied,
-                Some("the file system is mounted read-only; set VELO_HOME to a writable folder"),
+                Some("mount the file system writable, or use a folder on another one"),
             ),
             Io::Unsupported => (ErrorKind::Unsupported, None),
             _ => (ErrorKind::Io, None),

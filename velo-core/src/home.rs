@@ -90,6 +90,14 @@ impl Home {
         Ok(Arc::new(home))
     }
 
+    /// Whether there is a home in this folder: looking at one does not make it.
+    pub(crate) fn exists(folder: &Path) -> bool {
+        // What may not be looked at, a link that leads nowhere or a folder of this name is for `open`
+        // to complain about.
+        let found = folder.join("state.db").symlink_metadata();
+        !found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    }
+
     /// The same home with another caller's settings.
     pub(crate) fn with_config(self: &Arc<Self>, config: &Config) -> Arc<Self> {
         if self.config == *config {
@@ -259,13 +267,27 @@ fn prepare(home: &Path, user: Option<&OsUser>) -> Result<()> {
     // As root, servers run as another user, who must be able to pass.
     let shared = if user.is_some() { 0o711 } else { 0o700 };
     let hint = "set VELO_HOME to a folder that you can write to";
+    let missing: Vec<_> = home.ancestors().take_while(|folder| !folder.is_dir()).collect();
+    // Before anything is made: a home that is refused leaves nothing.
+    let there = missing.last().map_or(Some(home), |first| first.parent());
+    if let (Some(user), Some(there)) = (user, there) {
+        crate::os_user::check_passable(there, user, "VELO_HOME")?;
+    }
     // A folder that exists keeps its mode: it may be somebody's, and what lies in it is protected
-    // by itself.
-    if !home.is_dir() {
-        std::fs::create_dir_all(home).map_err(|e| {
-            Error::io(format!("make the home {}", home.display()), e).with_hint(hint)
-        })?;
-        set_mode(home, shared)?;
+    // by itself. Where servers must pass, one that is made above the home lets everybody pass,
+    // whatever the umask is.
+    for folder in missing.iter().rev() {
+        match std::fs::create_dir(folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => continue,
+            made => made.map_err(|e| {
+                Error::io(format!("make the home {}", home.display()), e).with_hint(hint)
+            })?,
+        }
+        if *folder == home {
+            set_mode(folder, shared)?;
+        } else if user.is_some() {
+            set_mode(folder, 0o755)?;
+        }
     }
     for (name, mode) in [
         ("leases", 0o700),
@@ -284,9 +306,6 @@ fn prepare(home: &Path, user: Option<&OsUser>) -> Result<()> {
                 }
             }
         }
-    }
-    if let Some(user) = user {
-        crate::os_user::check_passable(home, user)?;
     }
     Ok(())
 }

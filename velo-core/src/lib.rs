@@ -42,6 +42,7 @@ mod home;
 mod id;
 mod lease;
 mod lock;
+mod lookup;
 mod os_user;
 pub mod postgres;
 mod project;

@@ -3,6 +3,8 @@
 //! `postgres` refuses to run as root. Where Velo itself is root, its servers run as the configured
 //! user, else `postgres`, else `nobody`.
 
+use std::path::Path;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// A user of the operating system.
@@ -109,11 +111,11 @@ fn lookup(
     }
 }
 
-/// Checks that `user` can pass every folder from the root down to `path`.
+/// Checks that `user` can pass every folder from the root down to `path`, which `variable` can set.
 ///
 /// # Errors
 /// [`ErrorKind::PermissionDenied`], naming the first folder that it cannot pass.
-pub(crate) fn check_passable(path: &std::path::Path, user: &OsUser) -> Result<()> {
+pub(crate) fn check_passable(path: &Path, user: &OsUser, variable: &str) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let mut folders: Vec<_> = path.ancestors().collect();
     folders.reverse();
@@ -137,7 +139,7 @@ pub(crate) fn check_passable(path: &std::path::Path, user: &OsUser) -> Result<()
                 ),
             )
             .with_hint(format!(
-                "chmod o+x {}, or set VELO_HOME to a folder that everybody can pass",
+                "chmod o+x {}, or set {variable} to a folder that everybody can enter",
                 folder.display()
             )));
         }

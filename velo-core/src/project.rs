@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Home, NAMED};
 use crate::id::{BranchName, Id, ProjectName};
 use crate::lock::{Lock, Mode};
+use crate::lookup::{BranchRef, Named};
 use crate::postgres::binaries::{self, Installation, Search};
 use crate::postgres::control;
 use crate::postgres::scram::{self, Password};
@@ -21,7 +22,6 @@ use crate::record::{
 };
 use crate::runtime::{Runtime, RuntimeKind, ToolSpec};
 use crate::snapshot::{Snapshot, SnapshotInfo};
-use crate::spec::Named;
 use crate::state::Tx;
 use crate::storage::{self, Object, Storage, StorageKind, VolumeSpec};
 use crate::teardown;
@@ -122,7 +122,10 @@ impl Project {
     pub(crate) fn list_call(config: &Config) -> Call<Vec<ProjectInfo>> {
         let config = config.clone();
         engine::call(move |_| async move {
-            let home = Engine::get()?.home(&config).await?;
+            // A look changes nothing: a home that is not there is not made.
+            let Some(home) = Engine::get()?.existing_home(&config).await? else {
+                return Ok(Vec::new());
+            };
             let records = home.state().read(|tx| tx.list::<ProjectRecord>("")).await?;
             Ok(records.iter().filter(|r| r.phase == Phase::Ready).map(info).collect())
         })
@@ -166,7 +169,7 @@ impl Project {
         self.branch("main").await
     }
 
-    /// The branch with this name, or an ephemeral one by its id.
+    /// The branch with this name or id, or an ephemeral one as lists show it (`~label.id`).
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none.
@@ -370,6 +373,28 @@ impl ProjectBuilder {
         self.create_call().await
     }
 
+    /// Checks what can be checked before a PostgreSQL is looked for, and makes nothing: the names,
+    /// and that there is no such project yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a bad name, [`ErrorKind::AlreadyExists`] if it is taken.
+    pub async fn check(&self) -> Result<()> {
+        self.check_call().await
+    }
+
+    pub(crate) fn check_call(&self) -> Call<()> {
+        let builder = self.clone();
+        engine::call(move |_| async move {
+            let config = builder.settings()?;
+            let name = builder.names()?;
+            let home = Engine::get()?.existing_home(&config).await?;
+            match home {
+                Some(home) if ready(&home, &name).await?.is_some() => Err(taken(&name)),
+                _ => Ok(()),
+            }
+        })
+    }
+
     /// Opens the project, or creates it if there is none. Of several processes that do so at once
     /// one creates it.
     ///
@@ -423,17 +448,26 @@ impl ProjectBuilder {
         self.config.clone().map_or_else(Config::load, Ok)
     }
 
+    /// Its names, checked.
+    fn names(&self) -> Result<ProjectName> {
+        let name = ProjectName::new(self.name.clone())?;
+        check_identifier("role", &self.role)?;
+        check_identifier("database", &self.database)?;
+        Ok(name)
+    }
+
     async fn open_here(self) -> Result<Project> {
         let config = self.settings()?;
         let name = ProjectName::new(self.name)?;
-        let home = Engine::get()?.home(&config).await?;
-        let wanted = name.to_string();
-        let found = home.state().read(move |tx| tx.named::<ProjectRecord>("", &wanted)).await?;
-        let record = found.filter(|r| r.phase == Phase::Ready).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no project {name}"))
+        let missing = |why: String| {
+            Error::new(ErrorKind::NotFound, format!("there is no project {name}{why}"))
                 .with_hint(format!("create it: velo project create {name}"))
                 .with_context("home", config.home.display())
-        })?;
+        };
+        let Some(home) = Engine::get()?.existing_home(&config).await? else {
+            return Err(missing(format!(": nothing was made in {} yet", config.home.display())));
+        };
+        let record = ready(&home, &name).await?.ok_or_else(|| missing(String::new()))?;
         // Fails now, with the reason, if this build or machine lacks what the project needs.
         fits(&*home.storage(record.storage)?, &*home.runtime(record.runtime)?)?;
         Ok(Project(Arc::new(Inner { config, record, timings: Timings::default() })))
@@ -441,9 +475,7 @@ impl ProjectBuilder {
 
     async fn create_here(self, op: &Op) -> Result<Project> {
         let config = self.settings()?;
-        let name = ProjectName::new(self.name.clone())?;
-        check_identifier("role", &self.role)?;
-        check_identifier("database", &self.database)?;
+        let name = self.names()?;
         let home = Engine::get()?.home(&config).await?;
         let user = home.server_user();
         let postgres = binaries::find(&Search::from(&config), user).await?;
@@ -506,11 +538,7 @@ impl ProjectBuilder {
             .write(move |tx| {
                 let name = project.name.as_str();
                 if tx.named::<ProjectRecord>("", name)?.is_some() {
-                    return Err(Error::new(
-                        ErrorKind::AlreadyExists,
-                        format!("a project {name} exists already"),
-                    )
-                    .with_hint("take another name, or delete it: velo project delete"));
+                    return Err(taken(&project.name));
                 }
                 tx.insert(&project)?;
                 vacant(tx, &project, &BranchName::main())?;
@@ -651,7 +679,18 @@ impl ProjectBuilder {
                 } else {
                     ErrorKind::Postgres
                 };
-                Err(Error::new(kind, format!("initdb failed ({}): {}", output.status, why.trim()))
+                // A server that initdb starts says when, and who it is, in front of it.
+                let why = why.split_once("FATAL:").map_or(why, |(_, rest)| rest).trim();
+                let why = why.strip_prefix("initdb: error:").unwrap_or(why).trim();
+                let hint = match (&self.locale, kind) {
+                    (_, ErrorKind::Exhausted) => "free some space and try again",
+                    (Some(_), _) if why.contains("locale") => {
+                        "name a locale that this machine has; it lists them: locale -a"
+                    }
+                    _ => "is this PostgreSQL whole? velo pg list shows the others",
+                };
+                Err(Error::new(kind, format!("initdb failed ({}): {why}", output.status))
+                    .with_hint(hint)
                     .with_context("stderr", text))
             }
             None => Err(Error::new(ErrorKind::Internal, "no locale to try")),
@@ -707,6 +746,18 @@ fn locales(chosen: Option<&str>, major: u32) -> Vec<Vec<String>> {
     }
 }
 
+/// The project of this name, if it is whole.
+async fn ready(home: &Home, name: &ProjectName) -> Result<Option<ProjectRecord>> {
+    let wanted = name.to_string();
+    let found = home.state().read(move |tx| tx.named::<ProjectRecord>("", &wanted)).await?;
+    Ok(found.filter(|project| project.phase == Phase::Ready))
+}
+
+fn taken(name: &ProjectName) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("a project {name} exists already"))
+        .with_hint(format!("take another name, or delete it: velo project delete {name}"))
+}
+
 fn check_identifier(what: &str, name: &str) -> Result<()> {
     if name.is_empty()
         || name.len() > 63
@@ -715,6 +766,14 @@ fn check_identifier(what: &str, name: &str) -> Result<()> {
     {
         return Err(Error::new(ErrorKind::InvalidInput, format!("{name:?} is not a {what} name"))
             .with_hint("PostgreSQL's names have 1 to 63 bytes and do not begin with pg_"));
+    }
+    // Older versions know no way to write it in the rules of who may connect.
+    if what == "role" && name.contains('"') {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{name:?} is not a role for Velo"),
+        )
+        .with_hint("name a role without double quotes"));
     }
     Ok(())
 }
@@ -802,20 +861,11 @@ fn info(record: &ProjectRecord) -> ProjectInfo {
     }
 }
 
-/// A branch by its name or id.
+/// A branch by any of its names.
 async fn find_branch(home: &Home, project: &ProjectRecord, name: &str) -> Result<BranchRecord> {
-    let (scope, wanted) = (project.id, name.to_owned());
-    let by_id = name.parse::<Id>().ok();
-    if by_id.is_none() {
-        BranchName::new(name)?;
-    }
-    let found = home
-        .state()
-        .read(move |tx| match by_id {
-            Some(id) => Ok(tx.get::<BranchRecord>(id)?.filter(|b| b.project == scope)),
-            None => tx.named::<BranchRecord>(&scope.to_string(), &wanted),
-        })
-        .await?;
+    let wanted: BranchRef = name.parse()?;
+    let owned = project.clone();
+    let found = home.state().read(move |tx| wanted.find(tx, &owned)).await?;
     found.filter(|b| b.phase != Phase::Creating && b.phase != Phase::Deleting).ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("there is no branch {}/{name}", project.name))
             .with_hint(format!("velo branch list {}", project.name))

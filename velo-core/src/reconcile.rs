@@ -64,9 +64,13 @@ async fn round(home: &Home) -> Result<Outcome> {
         let Some(dead) = Dead::claim(&home.leases(), id)? else {
             continue;
         };
-        tracing::info!(lease = %id, "undoing what a dead process left");
         let mut clean = true;
-        for record in under(home, dead.id).await? {
+        let left = under(home, dead.id).await?;
+        // A process that ended well leaves its lock file, and nothing under it.
+        if !left.is_empty() {
+            tracing::info!(lease = %id, "undoing what a dead process left");
+        }
+        for record in left {
             if begun.elapsed() > LIMIT {
                 clean = false;
                 break;

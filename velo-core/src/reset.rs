@@ -27,10 +27,10 @@ pub(crate) async fn reset(
     source: &SourceRecord,
     op: &Op,
 ) -> Result<BranchRecord> {
-    let shown = format!("the branch {}", branch.shown());
+    let shown = format!("the branch {}/{}", project.name, branch.shown());
     let _lock = home.lock(branch.id, Mode::Exclusive, &shown, &op.cancel).await?;
     op.cancel.check()?;
-    let (old, new) = begin(home, branch.id, source).await?;
+    let (old, new) = begin(home, branch.id, &shown, source).await?;
     let done = renew(home, project, &old, new, source, op).await;
     match done {
         Ok(done) => Ok(done),
@@ -41,18 +41,27 @@ pub(crate) async fn reset(
     }
 }
 
+/// Another operation is at work on what `shown` names, or was when its process died.
+pub(crate) fn being_changed(shown: &str) -> Error {
+    Error::new(ErrorKind::Conflict, format!("{shown} is being changed"))
+        .with_hint("wait until that has ended, and try again")
+}
+
 /// Records the intent: the new volume, and the phase.
-async fn begin(home: &Home, id: Id, source: &SourceRecord) -> Result<(BranchRecord, Id)> {
+async fn begin(
+    home: &Home,
+    id: Id,
+    shown: &str,
+    source: &SourceRecord,
+) -> Result<(BranchRecord, Id)> {
     let lease = home.lease()?;
+    let shown = shown.to_owned();
     let source = source.object();
     home.state()
         .write(move |tx| {
             let branch = tx.update(id, |branch: &mut BranchRecord| {
                 if branch.phase != Phase::Ready {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        format!("the branch {} is being changed", branch.shown()),
-                    ));
+                    return Err(being_changed(&shown));
                 }
                 branch.must_be_own(lease)?;
                 branch.phase = Phase::Resetting;

@@ -167,13 +167,16 @@ pub(crate) async fn take(
         .write(move |tx| {
             let branch = tx.get::<BranchRecord>(id)?.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("the branch {shown} is gone"))
+                    .with_hint("somebody deleted it meanwhile: velo branch list")
             })?;
             if find_snapshot(tx, &branch, name.as_str())?.is_some() {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,
                     format!("a snapshot {shown}@{name} exists already"),
                 )
-                .with_hint("take another name, or delete it: velo snapshot delete"));
+                .with_hint(format!(
+                    "take another name, or delete it: velo snapshot delete {shown}@{name}"
+                )));
             }
             let snapshot = SnapshotRecord {
                 id: Id::generate(),

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::branch::Branch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BranchName, Id, SnapshotName};
+use crate::id::{BranchName, Id};
 use crate::snapshot::Snapshot;
 
 /// What a branch starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BranchSource {
-    /// A name: `main`, `feature/login`, or with a snapshot of that branch `main@before`.
+    /// A name: `main`, `feature/login`, or with a snapshot of that branch `main@before`. The
+    /// branch's id stands for its name too, and what lists show of an ephemeral one (`~label.id`).
     Named(String),
     /// The branch with this identity.
     Branch(Id),
@@ -40,26 +41,6 @@ impl From<&Branch> for BranchSource {
 impl From<&Snapshot> for BranchSource {
     fn from(snapshot: &Snapshot) -> Self {
         Self::Snapshot(snapshot.id())
-    }
-}
-
-/// A name taken apart: the branch, and perhaps one of its snapshots.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Named {
-    pub(crate) branch: BranchName,
-    pub(crate) snapshot: Option<SnapshotName>,
-}
-
-impl std::str::FromStr for Named {
-    type Err = Error;
-    fn from_str(s: &str) -> Result<Self> {
-        Ok(match s.split_once('@') {
-            Some((branch, snapshot)) => Self {
-                branch: BranchName::new(branch)?,
-                snapshot: Some(SnapshotName::new(snapshot)?),
-            },
-            None => Self { branch: BranchName::new(s)?, snapshot: None },
-        })
     }
 }
 

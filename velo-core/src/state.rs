@@ -66,7 +66,7 @@ fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 (ErrorKind::Timeout, "another process holds state.db; is one of them stopped?")
             }
-            _ => (ErrorKind::Io, "see the cause"),
+            _ => (ErrorKind::Io, "velo doctor looks at the home, and says what is wrong with it"),
         };
         Error::new(kind, format!("state.db: cannot {what}: {e}")).with_hint(hint).with_source(e)
     }
@@ -83,7 +83,22 @@ impl State {
             .truncate(false)
             .mode(0o600)
             .open(path)
-            .map_err(|e| Error::io(format!("open {}", path.display()), e))?;
+            .map_err(|e| {
+                let hint = match e.kind() {
+                    std::io::ErrorKind::PermissionDenied => {
+                        "it belongs to the user who made it: be that user, or set VELO_HOME"
+                    }
+                    std::io::ErrorKind::ReadOnlyFilesystem => {
+                        "set VELO_HOME to a folder that can be written to"
+                    }
+                    _ => "it must be a file: move it away, or set VELO_HOME to another folder",
+                };
+                let error = Error::io(format!("open {}", path.display()), e);
+                match error.kind() {
+                    ErrorKind::Exhausted => error,
+                    _ => error.with_hint(hint),
+                }
+            })?;
         let mut db = Connection::open(path).map_err(sql("open it"))?;
         db.busy_timeout(BUSY).map_err(sql("set it up"))?;
         let tx =
@@ -195,9 +210,12 @@ fn header(db: &Connection) -> Result<(i32, i32)> {
 
 fn decode<R: Record>(body: &str) -> Result<R> {
     serde_json::from_str(body).map_err(|e| {
-        Error::new(ErrorKind::Corrupt, format!("state.db holds a {} that cannot be read", R::KIND))
-            .with_hint("was it written by a newer version of Velo?")
-            .with_source(e)
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("state.db holds a {} that cannot be read: {e}", R::KIND),
+        )
+        .with_hint("was it written by a newer version of Velo?")
+        .with_source(e)
     })
 }
 

@@ -20,8 +20,9 @@ pub(crate) fn run(command: Branch, out: &Out) -> Result<()> {
         Branch::Get(branch) => get(&branch.name, out),
         Branch::Delete { branch, force } => delete(&branch.name, force, out),
         Branch::Reset { branch, to, to_origin } => {
+            let named = Target::branch(&branch.name)?;
             let target = match to {
-                Some(name) => ResetTarget::Snapshot(name),
+                Some(name) => ResetTarget::Snapshot(named.beside(&name).to_owned()),
                 None if to_origin => ResetTarget::Origin,
                 None => ResetTarget::Source,
             };
@@ -89,10 +90,7 @@ pub(crate) fn size_cells(usage: Option<&Usage>) -> [String; 2] {
 fn create(args: BranchCreate, out: &Out) -> Result<()> {
     let target = Target::branch(&args.branch.name)?;
     let project = open_project(&target.project)?;
-    // `--from api/main` is understood too, as long as it is the same project.
-    let own = format!("{}/", target.project);
-    let from = args.from.strip_prefix(&own).unwrap_or(&args.from);
-    let mut spec = BranchSpec::named(&target.branch).from(from);
+    let mut spec = BranchSpec::named(&target.branch).from(target.beside(&args.from));
     for (key, value) in &args.settings {
         spec = spec.set(key, value);
     }
@@ -124,18 +122,18 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
             ));
         },
     );
-    warn_outgoing(&outgoing, out);
+    warn_outgoing(outgoing.as_deref(), out);
     Ok(())
 }
 
 /// What of the parent's data can still reach out, which only a server that runs can tell.
-fn outgoing(branch: &blocking::Branch, info: &BranchInfo) -> Result<Vec<String>> {
-    if info.state == State::Running { branch.outgoing() } else { Ok(Vec::new()) }
+fn outgoing(branch: &blocking::Branch, info: &BranchInfo) -> Result<Option<Vec<String>>> {
+    (info.state == State::Running).then(|| branch.outgoing()).transpose()
 }
 
 /// What of the parent's data can still reach out is the user's to know.
-fn warn_outgoing(outgoing: &[String], out: &Out) {
-    if !outgoing.is_empty() && !out.json {
+fn warn_outgoing(outgoing: Option<&[String]>, out: &Out) {
+    if let Some(outgoing) = outgoing.filter(|outgoing| !outgoing.is_empty() && !out.json) {
         out.note(&format!(
             "the branch can still reach other servers when a session asks it to: {}",
             outgoing.join(", ")
@@ -192,7 +190,7 @@ fn draw(all: &[(BranchInfo, Option<Usage>)], size: bool, out: &Out) {
             all.iter().position(|(other, _)| other.id == parent)
         })
         .collect();
-    let mut head = vec!["BRANCH", "STATE", "AGE", "PORT"];
+    let mut head = vec!["BRANCH", "STATE", "AGE", "PORT", "STORAGE"];
     if size {
         head.extend(["OWN", "SHARED"]);
     }
@@ -212,6 +210,7 @@ fn draw(all: &[(BranchInfo, Option<Usage>)], size: bool, out: &Out) {
                 info.state.as_str().to_owned(),
                 output::age(info.created_at),
                 info.port.to_string(),
+                info.storage.to_string(),
             ];
             if size {
                 row.extend(size_cells(usage.as_ref()));
@@ -312,10 +311,16 @@ fn change(
             value
         },
         |out| {
-            out.line(format!("{} {done} in {}", branch.full_name(), output::took(took)));
+            let (name, took) = (branch.full_name(), output::took(took));
+            // What a reset costs depends on it, as what a creation does.
+            let storage = match done {
+                "reset" => format!(", storage {}", info.storage),
+                _ => String::new(),
+            };
+            out.line(format!("{name} {done} in {took}{storage}"));
         },
     );
-    warn_outgoing(&outgoing, out);
+    warn_outgoing(outgoing.as_deref(), out);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use velo_core::postgres::{Installation, Version};
 use velo_core::{Config, Error, ErrorKind, Result};
 
 use crate::args::Pg;
-use crate::output::Out;
+use crate::output::{self, Out};
 use crate::progress::Spinner;
 
 pub(crate) fn run(command: Pg, out: &Out) -> Result<()> {
@@ -22,14 +22,16 @@ pub(crate) fn shape(found: &Installation) -> Value {
     json!({
         "version": found.version.to_string(),
         "major": found.version.major,
-        "bin_dir": found.bin_dir,
+        "bin_dir": output::path(&found.bin_dir),
         "source": found.source,
     })
 }
 
 /// Fetches a PostgreSQL where there is none: once, into Velo's cache.
 pub(crate) fn ensure(config: &Config) -> Result<()> {
-    let spinner = Spinner::new("no PostgreSQL found: fetching one into Velo's cache");
+    let major = config.pg_version().map_or_else(String::new, |major| format!(" {major}"));
+    let what = format!("no PostgreSQL{major} found: fetching one into Velo's cache");
+    let spinner = Spinner::new(what);
     install::find_or_install(config, spinner.lines())?;
     Ok(())
 }

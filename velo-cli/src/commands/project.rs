@@ -41,8 +41,7 @@ fn create(args: ProjectCreate, out: &Out) -> Result<()> {
         config = config.pg_version(major);
     }
     let config = config.build()?;
-    super::pg::ensure(&config)?;
-    let mut builder = blocking::Project::builder(&args.name).config(config);
+    let mut builder = blocking::Project::builder(&args.name).config(config.clone());
     if let Some(role) = args.role {
         builder = builder.role(role);
     }
@@ -52,6 +51,9 @@ fn create(args: ProjectCreate, out: &Out) -> Result<()> {
     if let Some(locale) = args.locale {
         builder = builder.locale(locale);
     }
+    // Nothing is fetched for a project that cannot be.
+    builder.check()?;
+    super::pg::ensure(&config)?;
     let project = {
         let _spinner = Spinner::new(format!("creating {}", args.name));
         builder.create()?

@@ -7,7 +7,7 @@ use velo_core::blocking::setup::{LoopKind, LoopSpec, Setup, image_of};
 use velo_core::{Config, Error, ErrorKind, Result};
 
 use crate::args::{self, FileSystem};
-use crate::output::Out;
+use crate::output::{self, Out};
 
 pub(crate) fn run(args: args::Setup, out: &Out) -> Result<()> {
     let at = match args.at {
@@ -32,8 +32,7 @@ pub(crate) fn run(args: args::Setup, out: &Out) -> Result<()> {
         }
     };
     let commands: Vec<String> = setup.commands().collect();
-    let shape =
-        |done: bool| json!({ "at": at, "image": image, "commands": commands, "done": done });
+    let shape = |done: bool| json!({ "at": output::path(&at), "image": output::path(&image), "commands": commands, "done": done });
     if args.dry_run {
         out.result(
             || shape(commands.is_empty()),

@@ -58,7 +58,12 @@ fn create(branch: &str, name: Option<String>, out: &Out) -> Result<()> {
             value
         },
         |out| {
-            out.line(format!("{} taken in {}", full_name(snapshot.info()), output::took(took)));
+            out.line(format!(
+                "{} taken in {}, storage {}",
+                full_name(snapshot.info()),
+                output::took(took),
+                branch.as_async().project().info().storage,
+            ));
         },
     );
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use velo_core::{Config, Result, State};
+use velo_core::{Config, Error, ErrorKind, Result, State};
 
 use crate::output::{self, Out};
 use crate::target::open_projects;
@@ -21,7 +21,16 @@ struct Counts {
 pub(crate) fn run(out: &Out) -> Result<()> {
     let config = Config::load()?;
     // A look changes nothing: a home that is not there is not made.
-    let exists = config.home().is_dir();
+    let exists = match std::fs::metadata(config.home()) {
+        Ok(found) if !found.is_dir() => {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("the home {} is not a folder", config.home().display()),
+            )
+            .with_hint("set VELO_HOME to a folder"));
+        }
+        found => found.is_ok(),
+    };
     let (counts, works) = if exists {
         (count(&config)?, velo_core::doctor::storages(&config)?)
     } else {
@@ -33,7 +42,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
         || {
             json!({
                 "version": env!("CARGO_PKG_VERSION"),
-                "home": config.home(),
+                "home": output::path(config.home()),
                 "home_exists": exists,
                 "storage": best.map(|s| s.as_str()),
                 "storages": works.iter().map(|s| s.as_str()).collect::<Vec<_>>(),

@@ -129,6 +129,16 @@ impl Home {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("velo {args:?}: {e}: {text}"))
     }
 
+    /// The JSON of a command that ends with this code.
+    #[track_caller]
+    pub fn json_of(&self, args: &[&str], code: i32) -> Value {
+        let mut all = args.to_vec();
+        all.push("--json");
+        let ran = self.run(&all);
+        assert_eq!(ran.code, code, "velo {args:?}: {ran:?}");
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+
     /// Runs it, and it must fail with this code, one line that has `part` in it, and a hint.
     #[track_caller]
     pub fn fails(&self, args: &[&str], code: i32, part: &str) {

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use super::Finding;
 use crate::config::Config;
-use crate::os_user::OsUser;
+use crate::create::check_room;
+use crate::error::Error;
+use crate::os_user::{OsUser, check_passable};
 use crate::postgres::binaries::{self, Search};
 use crate::storage::{self, StorageKind};
 
@@ -43,8 +45,34 @@ pub(super) async fn postgres(config: &Config, user: Option<&OsUser>) -> Finding 
     }
 }
 
-pub(super) async fn storage(config: &Config) -> Finding {
-    let works = match storage::detect(&config.home).await {
+/// A home that is there, and was opened.
+pub(super) fn home(home: &Path) -> Finding {
+    match check_room(home) {
+        Ok(()) => Finding::ok("home", format!("{} is writable", home.display())),
+        Err(error) => Finding::error("home", &error),
+    }
+}
+
+/// A home that is to be made below the folder `above`.
+pub(super) fn no_home(home: &Path, above: &Path, user: Option<&OsUser>) -> Finding {
+    let writable = || match rustix::fs::access(above, rustix::fs::Access::WRITE_OK) {
+        Ok(()) => Ok(()),
+        Err(e) => Err(Error::io(format!("make the home {}", home.display()), e)
+            .with_hint("set VELO_HOME to a folder that you can write to")),
+    };
+    let passable = || user.map_or(Ok(()), |user| check_passable(above, user, "VELO_HOME"));
+    match writable().and_then(|()| passable()).and_then(|()| check_room(above)) {
+        Ok(()) => Finding::ok(
+            "home",
+            format!("{} is not made yet: the first project makes it", home.display()),
+        ),
+        Err(error) => Finding::error("home", &error),
+    }
+}
+
+/// What works in `folder`, where the home is or will be.
+pub(super) async fn storage(config: &Config, folder: &Path) -> Finding {
+    let works = match storage::detect(folder).await {
         Ok(works) => works,
         Err(error) => return Finding::error("storage", &error),
     };
@@ -78,6 +106,11 @@ pub(super) async fn storage(config: &Config) -> Finding {
 /// The line that gives real clones: a file system in a file, mounted where a new home can be. A
 /// normal user needs root for it once.
 fn clones(home: &Path) -> String {
+    // It stands in /etc/fstab, and a shell reads it.
+    let plain = home.to_str().is_some_and(|text| {
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.+@:".contains(&b))
+    });
+    let home = if plain { home } else { Path::new("/var/lib/velo") };
     let target = home.with_extension("clones");
     let target = target.display();
     let (sudo, owner) = match OsUser::by_uid(rustix::process::geteuid().as_raw()) {
@@ -210,6 +243,14 @@ fn last_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_that_gives_clones_is_one_for_a_shell() {
+        assert!(clones(Path::new("/srv/velo")).ends_with("VELO_HOME=/srv/velo.clones"));
+        for odd in ["/srv/my velo", "/srv/o'velo", "/srv/$HOME", "/srv/a\\b"] {
+            assert!(clones(Path::new(odd)).ends_with("VELO_HOME=/var/lib/velo.clones"), "{odd}");
+        }
+    }
 
     #[test]
     fn the_kernels_range_is_read() {

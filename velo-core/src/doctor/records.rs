@@ -9,7 +9,7 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::lease::Dead;
 use crate::postgres::session::{Session, Target};
-use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord, VolumeRecord};
+use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
 use crate::runtime::{InstanceRef, Status};
 use crate::storage::Object;
 
@@ -32,8 +32,8 @@ pub(super) async fn look(home: &Home) -> Vec<Finding> {
         format!(
             "{} projects, {} branches, {} snapshots",
             records.projects.len(),
-            records.branches.len(),
-            records.snapshots.len()
+            records.branches.iter().filter(|b| !b.is_closed()).count(),
+            records.snapshots.iter().filter(|s| s.role == Role::Named).count()
         ),
     )];
     let rest = async {
@@ -72,6 +72,32 @@ async fn read(home: &Home) -> Result<Records> {
 }
 
 impl Records {
+    /// What people call what a volume or a snapshot belongs to.
+    fn owner(&self, object: &Object) -> String {
+        let branch = |id: Id| {
+            let branch = self.branches.iter().find(|b| b.id == id)?;
+            let project = self.projects.iter().find(|p| p.id == branch.project)?;
+            Some(format!("{}/{}", project.name, branch.shown()))
+        };
+        let owner = match object {
+            Object::Volume(id) => {
+                let owner = self.branches.iter().find(|b| b.volume == *id);
+                owner.and_then(|b| branch(b.id)).map(|name| format!("the branch {name}"))
+            }
+            Object::Snapshot(id) => {
+                let snapshot = self.snapshots.iter().find(|s| s.id == *id);
+                snapshot.and_then(|s| Some((s, branch(s.branch)?))).map(|(s, of)| match &s.name {
+                    Some(name) => format!("the snapshot {of}@{name}"),
+                    None => format!("the state that {of} began with"),
+                })
+            }
+        };
+        match owner {
+            Some(owner) => format!("{owner} ({object})"),
+            None => object.to_string(),
+        }
+    }
+
     /// What is recorded, in whatever phase it is.
     fn objects(&self) -> HashSet<Object> {
         let volumes = self.volumes.iter().map(|v| Object::Volume(v.id));
@@ -102,7 +128,10 @@ async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
     if !missing.is_empty() {
         found.push(Finding::fail(
             "disk",
-            format!("recorded, and not there: {}", named(&missing)),
+            format!(
+                "recorded, and not there: {}",
+                listed(missing.iter().map(|object| after.owner(object)))
+            ),
             "delete the branches and snapshots that they belong to, or bring the files back",
         ));
     }
@@ -111,7 +140,7 @@ async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
     if !there.is_empty() {
         found.push(Finding::warn(
             "disk",
-            format!("there, and not recorded: {}", named(&there)),
+            format!("there, and not recorded: {}", listed(there.iter().map(ToString::to_string))),
             format!("look at them in {} and remove them by hand", home.config.home.display()),
         ));
     }
@@ -130,8 +159,8 @@ fn storages(home: &Home) -> Vec<std::sync::Arc<dyn crate::storage::Storage>> {
         .collect()
 }
 
-fn named(objects: &HashSet<Object>) -> String {
-    let mut names: Vec<String> = objects.iter().map(ToString::to_string).collect();
+fn listed(names: impl Iterator<Item = String>) -> String {
+    let mut names: Vec<String> = names.collect();
     names.sort();
     names.join(", ")
 }

@@ -101,6 +101,10 @@ impl Installation {
             )
             .with_hint("name the folder that holds `postgres` and `initdb`")
         };
+        // It is recorded, and stands in JSON.
+        if bin_dir.to_str().is_none() {
+            return Err(missing("its path is not UTF-8".into()));
+        }
         let postgres = bin_dir.join("postgres");
         if !bin_dir.join("initdb").is_file() {
             return Err(missing("initdb is not there".into()));
@@ -257,7 +261,8 @@ async fn on_path() -> Option<PathBuf> {
 
 /// The PostgreSQL to use, which servers can run as `user`.
 pub(crate) async fn find(search: &Search, user: Option<&OsUser>) -> Result<Installation> {
-    let passable = |dir: &Path| user.map_or(Ok(()), |user| check_passable(dir, user));
+    let passable =
+        |dir: &Path| user.map_or(Ok(()), |user| check_passable(dir, user, "VELO_PG_BIN"));
     if let Some((dir, source)) = search.named() {
         let found = Installation::at(dir, source).await?;
         passable(&found.bin_dir)?;
@@ -284,15 +289,30 @@ pub(crate) async fn find(search: &Search, user: Option<&OsUser>) -> Result<Insta
             Err(error) => passed_over = Some(error),
         }
     }
-    let (what, option) = match search.major {
-        Some(major) => (format!("PostgreSQL {major}"), format!(" {major}")),
-        None => ("PostgreSQL".to_owned(), String::new()),
+    let (first, last) = (SUPPORTED.start(), SUPPORTED.end());
+    let (what, hint) = match search.major {
+        Some(major) if major < *first => (
+            format!("PostgreSQL {major}"),
+            format!("Velo needs {first} or later: name a major from {first} to {last}, or none"),
+        ),
+        Some(major) if major > *last => (
+            format!("PostgreSQL {major}"),
+            format!(
+                "name a major from {first} to {last}, or set VELO_PG_BIN to the folder that holds \
+                 a `postgres` of that version"
+            ),
+        ),
+        major => {
+            let number = major.map_or_else(String::new, |major| format!(" {major}"));
+            let hint = format!(
+                "velo pg install{number}; or install the package postgresql; or set VELO_PG_BIN to \
+                 the folder that holds `postgres`"
+            );
+            (format!("PostgreSQL{number}"), hint)
+        }
     };
     let error =
-        Error::new(ErrorKind::PostgresMissing, format!("no {what} was found")).with_hint(format!(
-            "velo pg install{option}; or install the package postgresql; or set VELO_PG_BIN to the \
-             folder that holds `postgres`"
-        ));
+        Error::new(ErrorKind::PostgresMissing, format!("no {what} was found")).with_hint(hint);
     Err(match passed_over {
         Some(passed_over) => error.with_source(passed_over),
         None => error,

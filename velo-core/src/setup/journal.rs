@@ -32,9 +32,12 @@ impl Journal {
             Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
         };
         serde_json::from_str(&text).map(Some).map_err(|e| {
-            Error::new(ErrorKind::Corrupt, format!("{} is no journal of a setup", path.display()))
-                .with_hint("look at it, and move it away if it is not Velo's")
-                .with_source(e)
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("{} is no journal of a setup: {e}", path.display()),
+            )
+            .with_hint("look at it, and move it away if it is not Velo's")
+            .with_source(e)
         })
     }
 

@@ -19,7 +19,10 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub(super) fn make_folders(dir: &Path) -> Result<()> {
     let missing: Vec<_> = dir.ancestors().take_while(|folder| !folder.exists()).collect();
     for folder in missing.into_iter().rev() {
-        let fault = |e| Error::io(format!("create {}", folder.display()), e);
+        let fault = |e| {
+            Error::io(format!("create {}", folder.display()), e)
+                .with_hint("set VELO_CACHE to a folder that you can write to")
+        };
         match std::fs::DirBuilder::new().mode(0o755).create(folder) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
             made => made.map_err(fault)?,
