@@ -146,9 +146,16 @@ impl Boot<'_> {
         let major = self.project.postgres.version.major;
         crate::cut::check_major(control.major, major)?;
 
-        let user = self.home.server_user();
+        let postgres = &self.project.postgres;
+        let user = self.home.server_user(postgres);
+        let user = user.as_ref();
         let run_dir = self.run_dir();
-        let files = hba::Files { role: &self.project.role, users: &self.home.trusted_users() };
+        let capability = runtime.capability();
+        let files = hba::Files {
+            role: &self.project.role,
+            users: &self.home.trusted_users(postgres),
+            bridged: capability.bridged,
+        };
         run_dir.make(user)?;
         let open = self.doors == Doors::Open;
         let hba = run_dir.write("hba.conf", &files.hba(open), user)?;
@@ -162,7 +169,7 @@ impl Boot<'_> {
             ident: &ident,
             socket_dir: &socket_dir,
             port: self.branch.port,
-            tcp: self.doors != Doors::Private,
+            listen: (self.doors != Doors::Private).then(|| capability.listen_addresses()),
             ephemeral: self.branch.ephemeral,
             control: &control,
             recovery: data.join("recovery.signal").exists(),
@@ -184,6 +191,12 @@ impl Boot<'_> {
             tcp: self.doors != Doors::Private,
             log: log.clone(),
             lifeline,
+            reads: vec![run_dir.dir.clone()],
+            limits: self.branch.limits.or(self.project.limits),
+            labels: vec![
+                ("project", self.project.name.to_string()),
+                ("branch", self.branch.shown()),
+            ],
         };
         let started = op.steps.run("start", runtime.start(spec)).await?;
         let target = self.target(&socket_dir);
@@ -240,6 +253,7 @@ impl Boot<'_> {
                 tool: "postgres",
                 args,
                 location: location.clone(),
+                reads: Vec::new(),
             })
             .await?;
         if !output.success {
@@ -254,6 +268,11 @@ impl Boot<'_> {
     /// Checks what must hold before anybody else gets in, and mends what can be mended.
     async fn settle(&self, session: &Session, target: Target<'_>) -> Result<()> {
         collation::check(session).await?;
+        if let (Some(sorted), Some(here)) = (self.project.libc, self.project.postgres.libc())
+            && sorted != here
+        {
+            collation::check_libc(session, sorted, here).await?;
+        }
         if !session.by_password {
             self.own_password(session).await?;
         }

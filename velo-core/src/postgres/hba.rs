@@ -8,7 +8,10 @@ pub(crate) struct Files<'a> {
     /// The superuser that Velo works as.
     pub(crate) role: &'a str,
     /// The operating system's users that are Velo.
-    pub(crate) users: &'a [&'a str],
+    pub(crate) users: &'a [String],
+    /// Whether clients of 127.0.0.1 reach the server through a network of its own, and so come from
+    /// an address in that.
+    pub(crate) bridged: bool,
 }
 
 fn quoted(text: &str) -> String {
@@ -25,6 +28,9 @@ impl Files<'_> {
         }
         for kind in ["host all all", "host replication all"] {
             out.push_str(&format!("{kind} 127.0.0.1/32 {method}\n"));
+            if self.bridged {
+                out.push_str(&format!("{kind} samenet {method}\n"));
+            }
         }
         out
     }

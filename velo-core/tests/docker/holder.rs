@@ -1,0 +1,1 @@
+//! Branches whose servers are containers.
