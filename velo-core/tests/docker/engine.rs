@@ -76,7 +76,8 @@ pub(crate) async fn containers(engine: &Docker, home: &Path) -> Vec<ContainerSum
 /// The names of the engine's volumes: what images declare leaves one where nobody takes care.
 pub(crate) async fn volumes(engine: &Docker) -> Vec<String> {
     let listed = engine.list_volumes(None::<query::ListVolumesOptions>).await.unwrap();
-    let mut names: Vec<_> = listed.volumes.unwrap_or_default().into_iter().map(|v| v.name).collect();
+    let mut names: Vec<_> =
+        listed.volumes.unwrap_or_default().into_iter().map(|v| v.name).collect();
     names.sort();
     names
 }

@@ -25,13 +25,21 @@ echo "bin=$bin"
 echo "version=$("$bin/postgres" --version)"
 echo "uid=$(id -u postgres)"
 echo "gid=$(id -g postgres)"
-if grep -q ld-musl- "$bin/postgres"; then
+grep -q ld-musl- "$bin/postgres"
+case $? in
+0)
     echo libc=musl
-    for loader in /lib/ld-musl-*; do echo "libc_version=$("$loader" 2>&1 | sed -n 's/^Version //p')"; done
-else
+    for loader in /lib/ld-musl-*; do "$loader" 2>&1; done | while read -r word version; do
+        [ "$word" != Version ] || echo "libc_version=$version"
+    done
+    ;;
+1)
+    version=$(getconf GNU_LIBC_VERSION 2>/dev/null)
     echo libc=glibc
-    echo "libc_version=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/^glibc //')"
-fi
+    echo "libc_version=${version#glibc }"
+    ;;
+esac
+exit 0
 "#;
 
 /// A user without rights, by whom an image is asked.
