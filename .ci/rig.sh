@@ -12,7 +12,7 @@ RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
 # The engine, with the libraries that a plain machine may lack; and what goes into the images of its containers. What they
 # depend on comes along.
 RIG_ENGINE_PACKAGES=(docker.io containerd runc libdevmapper1.02.1 libseccomp2)
-RIG_IMAGE_PACKAGES=(postgresql-15 bash coreutils grep sed libc-bin locales)
+RIG_IMAGE_PACKAGES=(postgresql-15 bash dash coreutils grep sed libc-bin locales)
 
 RIG_BASE=/var/tmp # short: the path of a Unix socket ends at 107 bytes, and tmpfs would not do
 RIG_LOCK=velo-ci.lock

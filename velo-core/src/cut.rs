@@ -68,7 +68,7 @@ pub struct Cut {
     /// Whether the source was in recovery.
     pub in_recovery: bool,
     /// The C library that text was sorted with, where it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub libc: Option<Libc>,
 }
 

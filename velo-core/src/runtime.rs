@@ -65,6 +65,22 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Bytes, from `2G`, `512M`, `64k` (powers of 1024) or a plain number of them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for anything else.
+    pub fn parse_size(text: &str) -> Result<u64> {
+        crate::config::size(text)
+    }
+
+    /// Thousandths of a processor, from `1.5`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for anything else.
+    pub fn parse_cpus(text: &str) -> Result<u32> {
+        crate::config::millicpus(text)
+    }
+
     /// Whether nothing is limited.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -72,14 +72,20 @@ async fn life(image: &str, base: &Path) {
     let engine = engine().await.unwrap();
     let left = containers(&engine, home.config().home()).await;
     assert_eq!(left.len(), 1, "main's: {left:?}");
+    // The image declares a volume, and so the engine made one for the container.
+    let mounts = left.into_iter().flat_map(|found| found.mounts.unwrap_or_default());
+    let declared: Vec<_> = mounts.filter_map(|mount| mount.name).collect();
+    assert!(!declared.is_empty());
     project.delete(false).await.unwrap();
     assert!(containers(&engine, home.config().home()).await.is_empty());
+    assert!(!volumes(&engine).await.iter().any(|name| declared.contains(name)));
 }
 
 #[tokio::test]
 async fn docker_runs_a_projects_whole_life() {
-    let Some(engine) = engine().await else { return };
-    let before = volumes(&engine).await;
+    if engine().await.is_none() {
+        return;
+    }
     for image in images() {
         for place in places() {
             life(&image, &place).await;
@@ -88,7 +94,6 @@ async fn docker_runs_a_projects_whole_life() {
     if let (Some(image), Some(place)) = (images().first(), fs_dir("VELO_TEST_EXT4")) {
         life(image, &place).await;
     }
-    assert_eq!(volumes(&engine).await, before, "no volume that an image declares is left");
 }
 
 #[tokio::test]

@@ -152,11 +152,15 @@ async fn ask(
 ) -> Result<Installation> {
     let command = ["/bin/sh", "-c", QUESTIONS].map(str::to_owned).to_vec();
     let body = container::tool(engine, Path::new(""), id, NOBODY, command, Vec::new());
-    let output = tool::run(engine, body, "a look into the image").await?;
     let unusable = |why: &str| {
         missing(reference, &format!("cannot be used: {why}"), engine)
             .with_hint("use one with PostgreSQL 14 or later, like postgres:18")
     };
+    let output = tool::run(engine, body, "a look into the image").await;
+    let output = output.map_err(|error| match error.kind() {
+        ErrorKind::Unsupported => unusable("its shell does not start").with_source(error),
+        _ => error,
+    })?;
     if !output.success {
         return Err(unusable(output.stderr.lines().last().unwrap_or(&output.status)));
     }
