@@ -354,6 +354,14 @@ mod tests {
     }
 
     #[test]
+    fn records_from_before_images_are_read() {
+        let old = r#"{"bin_dir":"/b","version":{"major":15,"minor":8},"source":"system"}"#;
+        let found: Installation = serde_json::from_str(old).unwrap();
+        assert_eq!((found.image.as_ref(), found.place().as_str()), (None, "/b"));
+        assert_eq!(serde_json::to_string(&found).unwrap(), old);
+    }
+
+    #[test]
     fn the_cache_newest_first() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["9.6", "15.10", "15.9", "18.1", ".tmp-1", "x"] {

@@ -43,3 +43,24 @@ impl Files<'_> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_trusted_and_docker_clients_give_the_password() {
+        for bridged in [false, true] {
+            let users = ["root".to_owned()];
+            let files = Files { role: "postgres", users: &users, bridged };
+            for (open, method) in [(false, "reject"), (true, "scram-sha-256")] {
+                let hba = files.hba(open);
+                let mut lines = hba.lines();
+                assert_eq!(lines.next(), Some("local all \"postgres\" peer map=velo"));
+                assert!(lines.all(|line| line.ends_with(method)), "{hba}");
+                assert_eq!(hba.contains("host all all samenet"), bridged);
+                assert_eq!(hba.contains("host replication all samenet"), bridged);
+            }
+        }
+    }
+}

@@ -86,10 +86,8 @@ async fn docker_runs_a_projects_whole_life() {
     if engine().await.is_none() {
         return;
     }
-    for image in images() {
-        for place in places() {
-            life(&image, &place).await;
-        }
+    for (image, place) in images().iter().zip(places()) {
+        life(image, &place).await;
     }
     if let (Some(image), Some(place)) = (images().first(), fs_dir("VELO_TEST_EXT4")) {
         life(image, &place).await;
