@@ -52,7 +52,7 @@ fn docker_main_path() {
     let doctor = home.json(&["doctor"]);
     let docker = doctor.as_array().unwrap().iter().find(|row| row["name"] == "docker").unwrap();
     assert_eq!(docker["status"], "ok", "{doctor}");
-    home.fails(&["branch", "create", "api/x", "--memory", "much"], 1, "is not a size");
+    home.fails(&["branch", "create", "api/x", "--memory", "much"], 2, "is not a size");
     home.ok(&["branch", "delete", "api/dev"]);
     home.ok(&["project", "delete", "api"]);
 }
