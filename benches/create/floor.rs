@@ -23,15 +23,15 @@ use crate::{Result, client};
 pub(crate) struct Floor {
     kind: StorageKind,
     /// Where clones and the servers' files go; on the file system of the source.
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// PGDATA of the source.
     source: PathBuf,
     /// Who owns it.
-    owner: (u32, u32),
+    pub(crate) owner: (u32, u32),
     program: PathBuf,
     /// The command line of a real branch.
-    args: Vec<OsString>,
-    connection: Connection,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) connection: Connection,
 }
 
 /// What one sample took.
@@ -74,11 +74,11 @@ impl Floor {
         Ok(floor)
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("s")
     }
 
-    fn clone_path(&self) -> PathBuf {
+    pub(crate) fn clone_path(&self) -> PathBuf {
         self.dir.join("data")
     }
 
@@ -171,7 +171,7 @@ impl Floor {
         }
     }
 
-    fn clone_data(&self) -> Result<()> {
+    pub(crate) fn clone_data(&self) -> Result<()> {
         match self.kind {
             StorageKind::Btrfs => {
                 let (at, source) = (File::open(&self.dir)?, File::open(&self.source)?);
@@ -234,7 +234,7 @@ impl Floor {
     }
 
     /// Removes the clone; missing is fine.
-    fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(&self) -> Result<()> {
         if self.kind == StorageKind::Btrfs {
             // Where only root may, the folder is emptied below.
             let _ = destroy(&File::open(&self.dir)?);

@@ -5,17 +5,22 @@
 //!   really has, one connection with the same authentication, until its first query is answered;
 //! - `Branch::create`, until its first query is answered by the same client code.
 //!
+//! For containers the floor is the engine's own start of the same container (image, mounts, limits and
+//! command line) on a clone that is there already.
+//!
 //! ```text
 //! cargo bench -p velo-benches --bench create -- [--short | --long] [--sizes 40MB,1GB,5GB]
-//!     [--samples N] [--backends btrfs,reflink,copy] [--json FILE] [--write]
+//!     [--samples N] [--backends btrfs,reflink,copy,docker] [--json FILE] [--write]
 //! ```
 //! Storages are measured in the folders that `VELO_TEST_BTRFS`, `VELO_TEST_XFS` and
 //! `VELO_TEST_EXT4` name; PostgreSQL is the newest of `VELO_TEST_PG` (`15=/…/bin 18=/…/bin`), else
-//! the one that Velo finds. `--short` is the fresh cluster with few samples; a copy is measured up
+//! the one that Velo finds. Containers are measured on btrfs, with the engine of `DOCKER_HOST` and the
+//! image of `VELO_TEST_IMAGE_DEBIAN`. `--short` is the fresh cluster with few samples; a copy is measured up
 //! to 1 GB unless `--long`. `--write` renews `benches/results/create.md`. A missed target is said,
 //! and is no failure.
 
 mod client;
+mod container;
 mod floor;
 mod machine;
 mod measure;
@@ -47,6 +52,7 @@ struct Args {
     sizes: Vec<u64>,
     samples: usize,
     backends: Vec<StorageKind>,
+    docker: bool,
     json: Option<PathBuf>,
     write: bool,
     short: bool,
@@ -55,7 +61,7 @@ struct Args {
 
 impl Args {
     fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut sizes, mut samples, mut backends) = (None, None, None);
+        let (mut sizes, mut samples, mut backends, mut docker) = (None, None, None, true);
         let (mut json, mut write, mut short, mut long) = (None, false, false, false);
         let mut args = args;
         while let Some(arg) = args.next() {
@@ -72,8 +78,9 @@ impl Args {
                 }
                 "--backends" => {
                     let list = value()?;
-                    let kinds = list.split(',').map(str::parse).collect::<velo_core::Result<_>>();
-                    backends = Some(kinds?);
+                    docker = list.split(',').any(|name| name == "docker");
+                    let storages = list.split(',').filter(|name| *name != "docker");
+                    backends = Some(storages.map(str::parse).collect::<velo_core::Result<_>>()?);
                 }
                 other => return Err(format!("unknown argument {other}").into()),
             }
@@ -86,6 +93,7 @@ impl Args {
             sizes,
             samples: samples.unwrap_or(if short { 7 } else { 25 }).max(1),
             backends: backends.unwrap_or_else(|| BACKENDS.iter().map(|b| b.kind).collect()),
+            docker,
             json,
             write,
             short,
@@ -148,11 +156,33 @@ fn run() -> Result<()> {
                 kind: backend.kind,
                 folder,
                 postgres: postgres.clone(),
+                image: None,
                 sizes,
                 samples: args.samples,
                 short: args.short,
             };
             measure::backend(&plan, &mut report).await?;
+        }
+        if args.docker {
+            let image = std::env::var("VELO_TEST_IMAGE_DEBIAN");
+            let folder = std::env::var_os("VELO_TEST_BTRFS").map(PathBuf::from);
+            match (image, folder) {
+                (Ok(image), Some(folder)) => {
+                    let plan = measure::Plan {
+                        kind: StorageKind::Btrfs,
+                        folder,
+                        postgres: None,
+                        image: Some(image),
+                        sizes: vec![report::MB40],
+                        samples: args.samples,
+                        short: args.short,
+                    };
+                    measure::backend(&plan, &mut report).await?;
+                }
+                _ => report.skip(
+                    "docker: VELO_TEST_IMAGE_DEBIAN or VELO_TEST_BTRFS is not set".to_owned(),
+                ),
+            }
         }
         let text = report.render();
         println!("{text}");

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use velo_core::runtime::RuntimeKind;
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Config, Project};
 
+use crate::container::Container;
 use crate::floor::{Floor, data_of};
 use crate::report::{Facts, MB40, Report, Row, label};
 use crate::{GB, Result, client, machine};
@@ -19,6 +21,8 @@ pub(crate) struct Plan {
     pub(crate) kind: StorageKind,
     pub(crate) folder: PathBuf,
     pub(crate) postgres: Option<PathBuf>,
+    /// The image, where servers are containers.
+    pub(crate) image: Option<String>,
     pub(crate) sizes: Vec<u64>,
     pub(crate) samples: usize,
     pub(crate) short: bool,
@@ -36,9 +40,17 @@ pub(crate) async fn backend(plan: &Plan, report: &mut Report) -> Result<()> {
     if let Some(bin) = &plan.postgres {
         config = config.pg_bin(bin);
     }
+    if let Some(image) = &plan.image {
+        config = config.runtime(RuntimeKind::Docker).image(image);
+    }
     let config = config.build()?;
     let measured = tokio::select! {
-        measured = all(plan, &base, &config, report) => measured,
+        measured = async {
+            match &plan.image {
+                Some(_) => containers(plan, &base, &config, report).await,
+                None => all(plan, &base, &config, report).await,
+            }
+        } => measured,
         interrupt = tokio::signal::ctrl_c() => Err(match interrupt {
             Ok(()) => "interrupted".into(),
             Err(error) => error.into(),
@@ -123,6 +135,55 @@ async fn all(plan: &Plan, base: &Path, config: &Config, report: &mut Report) -> 
         }
         project.finish_deletions().await?;
     }
+    Ok(())
+}
+
+/// Branches whose servers are containers, of a running and of a stopped main.
+async fn containers(plan: &Plan, base: &Path, config: &Config, report: &mut Report) -> Result<()> {
+    let project = Project::builder("bench").config(config.clone()).create().await?;
+    let main = project.main().await?;
+    let backend = "docker";
+    report.facts(Facts {
+        backend: backend.to_owned(),
+        file_system: machine::file_system(base),
+        postgres: format!(
+            "{}, {}",
+            project.info().postgres.version,
+            crate::container::engine().await?
+        ),
+    });
+    let mut filled = 0;
+    fill(&main, MB40, &mut filled).await?;
+    let source = data_of(main.info().await?.pid.ok_or("main does not run")?)?;
+    let files = count(&source)?;
+    let real = Branch::create(&project, BranchSpec::ephemeral()).await?;
+    let pid = real.info().await?.pid.ok_or("the branch does not run")?;
+    let floor = Floor::new(plan.kind, base.join("f"), source, pid, real.connection())?;
+    let floor = Container::like(&data_of(pid)?, &real.log_file(), floor).await?;
+    real.close().await?;
+    for running in [true, false] {
+        if !running {
+            main.stop().await?;
+        }
+        let state = if running { "running" } else { "stopped" };
+        eprintln!("{backend}: from a {state} main");
+        let mut row = Row::new(backend, MB40, state, files);
+        for i in 0..=plan.samples {
+            for turn in 0..2 {
+                if running {
+                    write_a_little(&main).await?;
+                }
+                if (i + turn) % 2 == 0 {
+                    let sample = floor.sample().await?;
+                    row.floor(i > 0, sample.total, sample.clone);
+                } else {
+                    velo(&project, i > 0, &mut row).await?;
+                }
+            }
+        }
+        report.container(row);
+    }
+    project.finish_deletions().await?;
     Ok(())
 }
 

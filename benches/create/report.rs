@@ -15,6 +15,7 @@ const RATIO: f64 = 1.3;
 const CLOSE_MS: f64 = 15.0;
 const PSS_MB: f64 = 10.0;
 const OWN_MB: f64 = 1.0;
+const BEYOND_MS: f64 = 60.0;
 
 /// Times in milliseconds.
 #[derive(Default)]
@@ -108,6 +109,10 @@ impl Row {
         }
     }
 
+    fn beyond(&self) -> f64 {
+        self.velo.median() - self.floor.median()
+    }
+
     fn ratio(&self) -> f64 {
         self.velo.median() / self.floor.median()
     }
@@ -144,6 +149,8 @@ struct Reset {
 pub(crate) struct Report {
     facts: Vec<Facts>,
     rows: Vec<Row>,
+    /// Those whose servers are containers.
+    containers: Vec<Row>,
     memory: Vec<Memory>,
     space: Vec<Space>,
     resets: Vec<Reset>,
@@ -155,6 +162,7 @@ impl Report {
         Self {
             facts: Vec::new(),
             rows: Vec::new(),
+            containers: Vec::new(),
             memory: Vec::new(),
             space: Vec::new(),
             resets: Vec::new(),
@@ -180,6 +188,17 @@ impl Report {
             row.close.median()
         );
         self.rows.push(row);
+    }
+
+    pub(crate) fn container(&mut self, row: Row) {
+        eprintln!(
+            "  the engine's start {:.1} ms, velo {:.1} ms ({:.1} ms beyond), close {:.1} ms",
+            row.floor.median(),
+            row.velo.median(),
+            row.beyond(),
+            row.close.median()
+        );
+        self.containers.push(row);
     }
 
     pub(crate) fn memory(&mut self, backend: &str, kb: u64, parts: BTreeMap<String, u64>) {
@@ -241,6 +260,13 @@ impl Report {
              is `Branch::create` to the\nsame. Milliseconds; samples were taken in turn.\n",
         );
         out.push_str(&self.times().render());
+        if !self.containers.is_empty() {
+            out.push_str(
+                "\n## Containers, to the first answered query\n\nThe floor is the engine's own start \
+                 of the same container on a clone that is there already.\nMilliseconds.\n\n",
+            );
+            out.push_str(&self.container_table().render());
+        }
         out.push_str("\n## Velo's steps\n\nMedians in milliseconds.\n\n");
         out.push_str(&self.steps().render());
         out.push_str("\n## Memory of 10 idle branches, and space of their own\n\n");
@@ -284,9 +310,32 @@ impl Report {
         table
     }
 
+    fn container_table(&self) -> Table {
+        let mut table = Table::new(&[
+            "storage", "main", "samples", "engine", "p95", "Velo", "p95", "beyond", "(clone)",
+            "close", "p95",
+        ]);
+        for row in &self.containers {
+            table.row(vec![
+                "btrfs".to_owned(),
+                row.main.to_owned(),
+                row.velo.0.len().to_string(),
+                ms(row.floor.median()),
+                ms(row.floor.at(0.95)),
+                ms(row.velo.median()),
+                ms(row.velo.at(0.95)),
+                ms(row.beyond()),
+                ms(row.floor_clone.median()),
+                ms(row.close.median()),
+                ms(row.close.at(0.95)),
+            ]);
+        }
+        table
+    }
+
     fn steps(&self) -> Table {
         let mut names: Vec<&str> = Vec::new();
-        for (name, _) in self.rows.iter().flat_map(|row| &row.steps) {
+        for (name, _) in self.rows.iter().chain(&self.containers).flat_map(|row| &row.steps) {
             if !names.contains(&name.as_str()) {
                 names.push(name);
             }
@@ -295,7 +344,7 @@ impl Report {
         head.extend(&names);
         head.extend(["create", "client"]);
         let mut table = Table::new(&head);
-        for row in &self.rows {
+        for row in self.rows.iter().chain(&self.containers) {
             let mut cells = vec![row.backend.clone(), label(row.size), row.main.to_owned()];
             for name in &names {
                 let times = row.steps.iter().find(|(known, _)| known == name);
@@ -387,6 +436,12 @@ impl Report {
             let target = format!("closed under {CLOSE_MS} ms ({}, {})", label(row.size), row.main);
             say(&target, &row.backend, format!("{close:.1} ms"), close < CLOSE_MS);
         }
+        for row in &self.containers {
+            let beyond = row.beyond();
+            let target =
+                format!("{BEYOND_MS} ms beyond the engine's own start at most ({})", row.main);
+            say(&target, &row.backend, format!("{beyond:.1} ms"), beyond <= BEYOND_MS);
+        }
         for facts in &self.facts {
             if let Some((mean, most)) = self.most_memory(&facts.backend) {
                 let target = format!("{PSS_MB} MB of PSS for each idle branch at most");
@@ -407,6 +462,7 @@ impl Report {
         let rows: Vec<Value> = self
             .rows
             .iter()
+            .chain(&self.containers)
             .map(|row| {
                 let steps: serde_json::Map<_, _> = row
                     .steps

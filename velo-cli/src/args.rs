@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use velo_core::runtime::RuntimeKind;
 use velo_core::storage::StorageKind;
 
 /// Git branches for PostgreSQL.
@@ -84,6 +85,14 @@ pub(crate) struct ProjectCreate {
     /// auto, btrfs, reflink or copy
     #[arg(long)]
     pub(crate) storage: Option<StorageKind>,
+    /// auto, process or docker
+    #[arg(long)]
+    pub(crate) runtime: Option<RuntimeKind>,
+    /// The image that its servers run in containers, like postgres:18; pulled where it is missing
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// The major version of PostgreSQL
     #[arg(long, value_name = "MAJOR", value_parser = major)]
     pub(crate) pg_version: Option<u32>,
@@ -96,6 +105,20 @@ pub(crate) struct ProjectCreate {
     /// The locale of its databases (C.UTF-8 unless told)
     #[arg(long)]
     pub(crate) locale: Option<String>,
+}
+
+/// What a server may take of the machine, where it is a container.
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// The most memory of a server in a container, like 2G
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// The most processors of a server in a container, like 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<String>,
+    /// The most shared memory for its parallel queries, like 1G
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,6 +187,8 @@ pub(crate) struct BranchCreate {
     /// A setting for its server, as KEY=VALUE; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     pub(crate) settings: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// Do not start its server
     #[arg(long)]
     pub(crate) stopped: bool,

@@ -9,10 +9,12 @@ use crate::id::Id;
 use crate::os_user::OsUser;
 use crate::postgres::scram::{self, Password};
 use crate::postgres::session::{Attempt, Door, Session, Target, ident, literal};
-use crate::postgres::{Installation, control};
+use crate::postgres::{Installation, Libc, control};
 use crate::postgres::{collation, hba, readiness, settings, subscriptions};
 use crate::record::{BranchRecord, Phase, ProjectRecord};
-use crate::runtime::{InstanceRef, InstanceSpec, Lifeline, Runtime, Status, StopMode};
+use crate::runtime::{
+    InstanceRef, InstanceSpec, Lifeline, Runtime, RuntimeCapability, Status, StopMode,
+};
 use crate::storage::Object;
 
 /// Who may connect while a server comes up.
@@ -135,6 +137,11 @@ impl Boot<'_> {
         }
     }
 
+    /// The access rules of the server.
+    fn access<'a>(&'a self, users: &'a [String], runtime: RuntimeCapability) -> hba::Files<'a> {
+        hba::Files { role: &self.project.role, users, bridged: runtime.bridged }
+    }
+
     fn run_dir(&self) -> RunDir {
         let id = if self.doors == Doors::Private { self.volume } else { self.branch.id };
         RunDir::of(self.home, id)
@@ -152,9 +159,13 @@ impl Boot<'_> {
         crate::cut::check_major(control.major, major)?;
 
         let postgres = crate::project::installed(self.project, self.home).await?;
-        let user = self.home.server_user();
+        let libc = postgres.libc();
+        let user = self.home.server_user(&postgres);
+        let user = user.as_ref();
         let run_dir = self.run_dir();
-        let files = hba::Files { role: &self.project.role, users: &self.home.trusted_users() };
+        let capability = runtime.capability();
+        let users = self.home.trusted_users(&postgres);
+        let files = self.access(&users, capability);
         run_dir.make(user)?;
         let open = self.doors == Doors::Open;
         let hba = run_dir.write("hba.conf", &files.hba(open), user)?;
@@ -168,7 +179,7 @@ impl Boot<'_> {
             ident: &ident,
             socket_dir: &socket_dir,
             port: self.branch.port,
-            tcp: self.doors != Doors::Private,
+            listen: (self.doors != Doors::Private).then(|| capability.listen_addresses()),
             ephemeral: self.branch.ephemeral,
             control: &control,
             recovery: data.join("recovery.signal").exists(),
@@ -191,6 +202,12 @@ impl Boot<'_> {
             tcp: self.doors != Doors::Private,
             log: log.clone(),
             lifeline,
+            reads: vec![run_dir.dir.clone()],
+            limits: self.branch.limits.or(self.project.limits),
+            labels: vec![
+                ("project", self.project.name.to_string()),
+                ("branch", self.branch.shown()),
+            ],
         };
         let started = op.steps.run("start", runtime.start(spec)).await?;
         let target = self.target(&socket_dir);
@@ -208,7 +225,7 @@ impl Boot<'_> {
             }
             Err(error) => return Err(error),
         };
-        let settled = tokio::time::timeout(limit, self.settle(&session, target));
+        let settled = tokio::time::timeout(limit, self.settle(&session, target, libc));
         match op.steps.run("check", op.cancel.guard(settled)).await? {
             Ok(settled) => settled?,
             Err(_) => return Err(self.silent(limit)),
@@ -223,7 +240,8 @@ impl Boot<'_> {
 
     /// Brings a start to its end that somebody began: checks what was not yet, and lets clients in.
     /// The server goes on.
-    pub(crate) async fn finish(&self, op: &Op) -> Result<()> {
+    pub(crate) async fn finish(&self, runtime: &dyn Runtime, op: &Op) -> Result<()> {
+        let capability = runtime.capability();
         let run_dir = self.run_dir();
         let socket_dir = run_dir.socket();
         let target = self.target(&socket_dir);
@@ -231,10 +249,12 @@ impl Boot<'_> {
         let work = async {
             let session = self.connected(target).await?;
             if self.fresh_clone {
-                self.settle(&session, target).await?;
+                self.settle(&session, target, self.project.postgres.libc()).await?;
             }
-            let files = hba::Files { role: &self.project.role, users: &self.home.trusted_users() };
-            run_dir.write("hba.conf", &files.hba(true), self.home.server_user())?;
+            let postgres = &self.project.postgres;
+            let users = self.home.trusted_users(postgres);
+            let rules = self.access(&users, capability).hba(true);
+            run_dir.write("hba.conf", &rules, self.home.server_user(postgres).as_ref())?;
             let loaded = "SELECT pg_conf_load_time()";
             let before = session.value("look at its settings", loaded).await?;
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
@@ -311,6 +331,7 @@ impl Boot<'_> {
                 tool: "postgres",
                 args,
                 location: location.clone(),
+                reads: Vec::new(),
             })
             .await?;
         if !output.success {
@@ -323,8 +344,18 @@ impl Boot<'_> {
     }
 
     /// Checks what must hold before anybody else gets in, and mends what can be mended.
-    async fn settle(&self, session: &Session, target: Target<'_>) -> Result<()> {
+    async fn settle(
+        &self,
+        session: &Session,
+        target: Target<'_>,
+        libc: Option<Libc>,
+    ) -> Result<()> {
         collation::check(session).await?;
+        if let (Some(sorted), Some(here)) = (self.project.libc, libc)
+            && sorted != here
+        {
+            collation::check_libc(session, sorted, here).await?;
+        }
         if !session.by_password {
             self.own_password(session).await?;
         }

@@ -629,7 +629,7 @@ impl Branch {
         };
         if matches!(runtime.status(&instance).await?, Status::Running { .. }) {
             // Whoever started it may have been killed before clients were let in.
-            boot.finish(op).await?;
+            boot.finish(&*runtime, op).await?;
             return self.has_settled(home, record, op).await;
         }
         match boot.run(&*runtime, op).await {

@@ -5,7 +5,11 @@
 //! | `home` | `VELO_HOME` | the folder that holds all of Velo's state and data | `/var/lib/velo` as root, else `$XDG_DATA_HOME/velo` or `~/.local/share/velo` |
 //! | `cache` | `VELO_CACHE` | the folder for fetched PostgreSQL installations | `/var/cache/velo` as root, else `$XDG_CACHE_HOME/velo` or `~/.cache/velo` |
 //! | `storage` | `VELO_STORAGE` | storage of new projects: `auto`, `btrfs`, `reflink`, `copy` | `auto` |
-//! | `runtime` | `VELO_RUNTIME` | runtime of new projects: `process` | `process` |
+//! | `runtime` | `VELO_RUNTIME` | runtime of new projects: `auto` (`docker` where an image is named, else `process`), `process`, `docker` | `auto` |
+//! | `image` | `VELO_IMAGE` | the image that servers of new projects run in containers: `postgres:18`, … | `postgres` with the major as its tag |
+//! | `memory` | `VELO_MEMORY` | the most memory of each server of a new project, in containers: `2G`, … | no limit |
+//! | `cpus` | `VELO_CPUS` | the most processors of each, in containers: `1.5`, … | no limit |
+//! | `shm_size` | `VELO_SHM_SIZE` | the most shared memory for parallel queries of each, in containers | `1G` |
 //! | `pg_bin` | `VELO_PG_BIN` | the folder of the `postgres` to use for new projects | found |
 //! | `pg_version` | `VELO_PG_VERSION` | the major version for new projects | the newest found |
 //! | `user` | `VELO_USER` | the user that servers run as where Velo is root | `postgres`, else `nobody` |
@@ -23,7 +27,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::RuntimeKind;
+use crate::runtime::{Limits, RuntimeKind};
 use crate::storage::StorageKind;
 
 /// Every variable, for whoever has misspelt one.
@@ -54,6 +58,8 @@ pub struct Config {
     pub(crate) cache: PathBuf,
     pub(crate) storage: StorageKind,
     pub(crate) runtime: RuntimeKind,
+    pub(crate) image: Option<String>,
+    pub(crate) limits: Limits,
     pub(crate) pg_bin: Option<PathBuf>,
     /// `pg_bin` came from the environment, not from the file or the caller.
     pub(crate) pg_bin_from_env: bool,
@@ -102,6 +108,25 @@ impl Config {
         self.runtime
     }
 
+    /// The runtime that new projects get: never `auto`.
+    #[must_use]
+    pub fn chosen_runtime(&self) -> RuntimeKind {
+        match (self.runtime, &self.image) {
+            (RuntimeKind::Auto, Some(_)) => RuntimeKind::Docker,
+            (RuntimeKind::Auto, None) => RuntimeKind::Process,
+            (named, _) => named,
+        }
+    }
+
+    /// The image that servers of new projects run in containers.
+    #[must_use]
+    pub fn image(&self) -> String {
+        self.image.clone().unwrap_or_else(|| {
+            let newest = *crate::postgres::binaries::SUPPORTED.end();
+            format!("postgres:{}", self.pg_version.unwrap_or(newest))
+        })
+    }
+
     /// The major version of PostgreSQL for new projects, if it is set.
     #[must_use]
     pub fn pg_version(&self) -> Option<u32> {
@@ -123,6 +148,10 @@ struct Layer {
     cache: Option<PathBuf>,
     storage: Option<StorageKind>,
     runtime: Option<RuntimeKind>,
+    image: Option<String>,
+    memory: Option<String>,
+    cpus: Option<String>,
+    shm_size: Option<String>,
     pg_bin: Option<PathBuf>,
     pg_version: Option<u32>,
     user: Option<String>,
@@ -163,6 +192,35 @@ impl ConfigBuilder {
     #[must_use]
     pub fn runtime(mut self, runtime: RuntimeKind) -> Self {
         self.layer.runtime = Some(runtime);
+        self
+    }
+
+    /// The image that servers of new projects run in containers: `postgres:18`.
+    #[must_use]
+    pub fn image(mut self, reference: impl Into<String>) -> Self {
+        self.layer.image = Some(reference.into());
+        self
+    }
+
+    /// The most memory of each server of a new project, where its runtime can hold to it: `2G`,
+    /// `512M`, or bytes. [`BranchSpec::memory`](crate::BranchSpec::memory) is for one branch.
+    #[must_use]
+    pub fn memory(mut self, size: impl Into<String>) -> Self {
+        self.layer.memory = Some(size.into());
+        self
+    }
+
+    /// The most processors of each server of a new project: `1.5`.
+    #[must_use]
+    pub fn cpus(mut self, number: impl Into<String>) -> Self {
+        self.layer.cpus = Some(number.into());
+        self
+    }
+
+    /// The most shared memory for parallel queries of each server of a new project: `1G`.
+    #[must_use]
+    pub fn shm_size(mut self, size: impl Into<String>) -> Self {
+        self.layer.shm_size = Some(size.into());
         self
     }
 
@@ -254,7 +312,13 @@ fn resolve(
             "VELO_STORAGE" => {
                 env.storage = Some(parsed(&key, &value, "auto, btrfs, reflink or copy")?);
             }
-            "VELO_RUNTIME" => env.runtime = Some(parsed(&key, &value, "process")?),
+            "VELO_RUNTIME" => {
+                env.runtime = Some(parsed(&key, &value, "auto, process or docker")?);
+            }
+            "VELO_IMAGE" => env.image = Some(parsed(&key, &value, "the name of an image")?),
+            "VELO_MEMORY" => env.memory = Some(parsed(&key, &value, "a size like 2G")?),
+            "VELO_CPUS" => env.cpus = Some(parsed(&key, &value, "a number like 1.5")?),
+            "VELO_SHM_SIZE" => env.shm_size = Some(parsed(&key, &value, "a size like 1G")?),
             "VELO_PG_BIN" => env.pg_bin = Some(value.into()),
             "VELO_PG_VERSION" => env.pg_version = Some(parsed(&key, &value, "a major version")?),
             "VELO_USER" => env.user = Some(parsed(&key, &value, "a user name")?),
@@ -312,6 +376,12 @@ fn resolve(
         cache: absolute(&cache, "VELO_CACHE")?,
         storage: first!(storage).unwrap_or_default(),
         runtime: first!(runtime).unwrap_or_default(),
+        image: first!(image),
+        limits: Limits {
+            memory: first!(memory).as_deref().map(size).transpose()?,
+            cpus: first!(cpus).as_deref().map(millicpus).transpose()?,
+            shm: first!(shm_size).as_deref().map(size).transpose()?,
+        },
         pg_bin: first!(pg_bin).map(|dir| absolute(&dir, "VELO_PG_BIN")).transpose()?,
         pg_bin_from_env: layers[0].pg_bin.is_none() && layers[1].pg_bin.is_some(),
         pg_version: first!(pg_version),
@@ -352,6 +422,33 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>> {
             Error::new(ErrorKind::InvalidInput, format!("ports {text:?} is not a range of ports"))
                 .with_hint("use first-last with first at least 1024, like 21000-29999")
         })
+}
+
+/// Bytes, from `2G`, `512M`, `64k` (powers of 1024) or a plain number of them.
+pub(crate) fn size(text: &str) -> Result<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().trim_end_matches(['b', 'i']) {
+        "" => Some(1),
+        "k" => Some(1 << 10),
+        "m" => Some(1 << 20),
+        "g" => Some(1 << 30),
+        "t" => Some(1u64 << 40),
+        _ => None,
+    };
+    let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
+    unit.zip(number).and_then(|(unit, number)| number.checked_mul(unit)).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, format!("{text:?} is not a size"))
+            .with_hint("write 2G, 512M, or a number of bytes")
+    })
+}
+
+/// Thousandths of a processor, from `1.5`.
+pub(crate) fn millicpus(text: &str) -> Result<u32> {
+    let number = text.parse::<f64>().ok().filter(|n| (0.01..=4096.0).contains(n));
+    number.map(|n| (n * 1000.0).round() as u32).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, format!("{text:?} is not a number of processors"))
+            .with_hint("write 2, or 0.5")
+    })
 }
 
 fn read_file(path: &Path, must_exist: bool) -> Result<Layer> {
@@ -415,6 +512,34 @@ mod tests {
     }
 
     #[test]
+    fn an_image_makes_auto_docker() {
+        let chosen = |vars: &[(&str, &str)]| {
+            let config = with(vars, Config::builder()).unwrap();
+            (config.chosen_runtime(), config.image())
+        };
+        let (process, docker) = (RuntimeKind::Process, RuntimeKind::Docker);
+        assert_eq!(chosen(&[]).0, process);
+        assert_eq!(chosen(&[("VELO_IMAGE", "a/b:1")]), (docker, "a/b:1".into()));
+        assert_eq!(chosen(&[("VELO_IMAGE", "a"), ("VELO_RUNTIME", "process")]).0, process);
+        let major = [("VELO_RUNTIME", "docker"), ("VELO_PG_VERSION", "16")];
+        assert_eq!(chosen(&major), (docker, "postgres:16".into()));
+    }
+
+    #[test]
+    fn limits_are_read() {
+        assert_eq!(size("2G").unwrap(), 2 << 30);
+        assert_eq!(size("64MiB").unwrap(), 64 << 20);
+        assert_eq!(size("4096").unwrap(), 4096);
+        assert_eq!(millicpus("1.5").unwrap(), 1500);
+        for bad in ["", "G", "-1", "0", "1.5G", "2X", "99999999999999T"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "0", "-1", "x", "NaN"] {
+            assert!(millicpus(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn unknown_keys_and_bad_values_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("velo.toml");
@@ -429,6 +554,8 @@ mod tests {
             ("VELO_PORTS", "9-1"),
             ("VELO_PORTS", "80-90"),
             ("VELO_PG_VERSION", "x"),
+            ("VELO_RUNTIME", "podman"),
+            ("VELO_MEMORY", "much"),
         ] {
             let error = with(&[(key, value)], Config::builder()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{key}");

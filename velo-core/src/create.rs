@@ -27,7 +27,7 @@ use crate::postgres::session::Target;
 use crate::record::{
     BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
 };
-use crate::runtime::{InstanceRef, StopMode};
+use crate::runtime::{InstanceRef, Limits, Runtime, StopMode};
 use crate::spec::{BranchSource, BranchSpec};
 use crate::state::Tx;
 use crate::storage::{CloneSpec, Object};
@@ -92,6 +92,7 @@ pub(crate) async fn create(
     op: &Op,
 ) -> Result<BranchRecord> {
     let name = spec.check()?;
+    can_limit(&*home.runtime(project.runtime)?, spec.limits)?;
     let planned = op.steps.run("record", record(home, project, spec, name.as_ref(), op)).await;
     let (mut branch, source, _lock) = match planned {
         // What holds the name may be the ruin of a dead process.
@@ -168,6 +169,7 @@ async fn record(
                 // What its parent needs to come up (as many replication slots as its data has
                 // origins, say) it needs as well.
                 settings: source.settings().clone().into_iter().chain(spec.settings).collect(),
+                limits: spec.limits,
                 cut: None,
                 settled: false,
                 created_at: now(),
@@ -244,7 +246,7 @@ pub(crate) async fn clone_source(
     room(home).await?;
     let storage = home.storage(project.storage)?;
     let runtime = home.runtime(project.runtime)?;
-    let tools = Tools { storage: &*storage, runtime: &*runtime };
+    let tools = Tools { storage: &*storage, runtime: &*runtime, libc: project.libc };
     match source {
         SourceRecord::Snapshot(snapshot) => {
             let cut = snapshot.cut.as_ref().ok_or_else(|| {
@@ -337,6 +339,19 @@ pub(crate) fn check_room(folder: &std::path::Path) -> Result<()> {
         ),
     )
     .with_hint("free some space and try again"))
+}
+
+/// An error if there are limits that the runtime cannot keep a server to.
+pub(crate) fn can_limit(runtime: &dyn Runtime, limits: Limits) -> Result<()> {
+    let capability = runtime.capability();
+    if limits.is_empty() || capability.limits {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!("the runtime {} limits neither memory nor processors", capability.name),
+    )
+    .with_hint("leave the limits out, or make the project with --runtime docker"))
 }
 
 /// Step 6. Returns the port, which is another one where somebody had taken the first.

@@ -26,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::postgres::binaries::SUPPORTED;
 use crate::postgres::control::{self, ControlFile};
+use crate::postgres::image::Libc;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::session::{Session, Target};
 use crate::runtime::{InstanceRef, Status};
@@ -77,6 +78,9 @@ pub struct Cut {
     pub major: u32,
     /// Whether the source was in recovery.
     pub in_recovery: bool,
+    /// The C library that text was sorted with, where it is known.
+    #[serde(default)]
+    pub libc: Option<Libc>,
 }
 
 impl Cut {
@@ -128,11 +132,18 @@ struct Work<'a> {
 pub(crate) struct Tools<'a> {
     pub(crate) storage: &'a dyn crate::storage::Storage,
     pub(crate) runtime: &'a dyn crate::runtime::Runtime,
+    /// What the project's text is sorted with.
+    pub(crate) libc: Option<Libc>,
 }
 
 impl Tools<'_> {
     /// Clones `from` into `target`, whose record exists already.
     pub(crate) async fn clone(&self, from: From<'_>, target: Object, op: &Op) -> Result<Cut> {
+        let cut = self.clone_data(from, target, op).await?;
+        Ok(Cut { libc: cut.libc.or(self.libc), ..cut })
+    }
+
+    async fn clone_data(&self, from: From<'_>, target: Object, op: &Op) -> Result<Cut> {
         match from {
             From::Snapshot(id, cut) => {
                 let spec = CloneSpec::new(Object::Snapshot(id), target.id()).skip(&SKIP);
@@ -310,6 +321,7 @@ fn cut(method: Method, lsn: Lsn, control: &ControlFile, major: u32, in_recovery:
         system_identifier: control.system_identifier,
         major,
         in_recovery,
+        libc: None,
     }
 }
 

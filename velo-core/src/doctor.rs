@@ -3,6 +3,7 @@
 //! Blocking, because people wait for it. What is wrong is reported, with what to do about it, and
 //! nothing is removed, but for what every opening of the home undoes (what dead processes left).
 
+mod containers;
 mod machine;
 mod records;
 
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::os_user::OsUser;
 use crate::postgres::Installation;
 use crate::postgres::binaries::Search;
+use crate::runtime::RuntimeKind;
 use crate::storage::{self, StorageKind};
 
 /// How bad a [`Finding`] is.
@@ -92,7 +94,9 @@ async fn look(config: &Config) -> Vec<Finding> {
             None
         }
     };
-    found.push(machine::postgres(config, user.as_ref()).await);
+    if config.chosen_runtime() == RuntimeKind::Process {
+        found.push(machine::postgres(config, user.as_ref()).await);
+    }
     found.push(machine::ports(config));
     found.push(machine::inotify());
     found.extend(machine::logind());
@@ -102,6 +106,7 @@ async fn look(config: &Config) -> Vec<Finding> {
             found.push(machine::home(&config.home));
             found.push(machine::storage(config, &config.home).await);
             found.extend(records::look(&home).await);
+            found.extend(containers::look(&home).await);
         }
         // A look makes nothing, so what is above it has to tell what it will be able to do.
         Ok(None) => {

@@ -7,6 +7,7 @@
 //! snapshots/<id>           PGDATA of snapshots         (the storage's)
 //! run/<id>/                a server's hba.conf, ident.conf and postgres.log
 //! run/<id>/s/              its Unix socket, in a folder that only its user can enter
+//! docker/                  what containers see as /etc/passwd and /etc/group
 //! ```
 
 use std::collections::HashMap;
@@ -22,7 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::lease::Lease;
 use crate::lock::{Lock, Mode};
-use crate::os_user::OsUser;
+use crate::os_user::{self, OsUser};
+use crate::postgres::Installation;
 use crate::record::{BranchRecord, SnapshotRecord};
 use crate::runtime::{self, Runtime, RuntimeKind};
 use crate::state::State;
@@ -111,18 +113,28 @@ impl Home {
         &self.shared.state
     }
 
-    /// The user that servers run as, where this process is root.
-    pub(crate) fn server_user(&self) -> Option<&OsUser> {
+    /// The user that local processes run as, where this process is root.
+    pub(crate) fn host_user(&self) -> Option<&OsUser> {
         self.shared.user.as_ref()
     }
 
-    /// The operating system's users that may connect as Velo itself: this process's and the
-    /// servers'.
-    pub(crate) fn trusted_users(&self) -> Vec<&str> {
-        let mut users = vec![self.shared.own_user.as_str()];
-        if let Some(user) = &self.shared.user {
-            users.push(&user.name);
-        }
+    /// The user that servers of `postgres` run as, and that owns their files, where this process is
+    /// root: that of its image, or the one of this machine.
+    pub(crate) fn server_user(&self, postgres: &Installation) -> Option<OsUser> {
+        let user = self.shared.user.as_ref()?;
+        Some(match &postgres.image {
+            Some(image) => {
+                OsUser { name: os_user::IN_IMAGES.to_owned(), uid: image.uid, gid: image.gid }
+            }
+            None => user.clone(),
+        })
+    }
+
+    /// The operating system's users that may connect as Velo itself, as a server of `postgres` sees
+    /// them: this process's and the servers'.
+    pub(crate) fn trusted_users(&self, postgres: &Installation) -> Vec<String> {
+        let mut users = vec![self.shared.own_user.clone()];
+        users.extend(self.server_user(postgres).map(|user| user.name));
         users
     }
 
@@ -143,7 +155,7 @@ impl Home {
         if let Some(runtime) = runtimes.get(&kind) {
             return Ok(runtime.clone());
         }
-        let runtime = runtime::attach(kind, self.shared.user.clone())?;
+        let runtime = runtime::attach(kind, &self.config.home, self.shared.user.clone())?;
         runtimes.insert(kind, runtime.clone());
         Ok(runtime)
     }

@@ -24,6 +24,7 @@
 //! | feature | what | default |
 //! |---|---|---|
 //! | `process` | servers as local processes | yes |
+//! | `docker` | servers as containers of Docker or Podman | no |
 //! | `btrfs`, `reflink`, `copy` | storages | yes |
 //! | `testing` | suites for backends of your own | no |
 

@@ -1,7 +1,8 @@
 //! Lock files: `flock` between processes, and between tasks of one process.
 //!
 //! A lock belongs to an open file, so a `fork` would make the child a second holder, and a holder
-//! that died would look alive. So every file that is locked here is closed in a forked child.
+//! that died would look alive. So every file that is locked here is closed in a forked child, and so
+//! is a connection that something lives by.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
@@ -105,19 +106,48 @@ impl Lock {
     }
 
     fn register(file: File) -> Self {
-        HANDLER.call_once(|| {
-            // SAFETY: the handler is a plain function that only makes async-signal-safe calls.
-            unsafe { libc::pthread_atfork(None, None, Some(close_in_child)) };
-        });
-        let fd = file.as_raw_fd();
-        let slot = HELD.iter().find(|slot| {
-            slot.compare_exchange(FREE, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        });
-        if slot.is_none() {
-            tracing::warn!("too many locks at once: a fork now would keep this one alive");
-        }
-        Self { file, slot, pid: std::process::id() }
+        Self { slot: close_in_children(file.as_raw_fd()), file, pid: std::process::id() }
     }
+}
+
+/// A connection whose other end must see when this process is gone: a forked child closes it. Drop it
+/// before the connection, whose number may then be another file's.
+#[cfg(feature = "docker")]
+#[derive(Debug)]
+pub(crate) struct NotInChildren {
+    slot: Option<&'static AtomicI32>,
+    pid: u32,
+}
+
+#[cfg(feature = "docker")]
+impl NotInChildren {
+    pub(crate) fn of(connection: &impl AsRawFd) -> Self {
+        Self { slot: close_in_children(connection.as_raw_fd()), pid: std::process::id() }
+    }
+}
+
+#[cfg(feature = "docker")]
+impl Drop for NotInChildren {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.filter(|_| self.pid == std::process::id()) {
+            slot.store(FREE, Ordering::Relaxed);
+        }
+    }
+}
+
+/// From now on a forked child closes `fd`.
+fn close_in_children(fd: RawFd) -> Option<&'static AtomicI32> {
+    HANDLER.call_once(|| {
+        // SAFETY: the handler is a plain function that only makes async-signal-safe calls.
+        unsafe { libc::pthread_atfork(None, None, Some(close_in_child)) };
+    });
+    let slot = HELD
+        .iter()
+        .find(|slot| slot.compare_exchange(FREE, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok());
+    if slot.is_none() {
+        tracing::warn!("too many locks at once: a fork now would keep this one alive");
+    }
+    slot
 }
 
 impl Drop for Lock {

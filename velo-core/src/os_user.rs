@@ -7,6 +7,9 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// What the servers' user is called in containers.
+pub(crate) const IN_IMAGES: &str = "postgres";
+
 /// A user of the operating system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OsUser {

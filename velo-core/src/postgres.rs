@@ -5,6 +5,7 @@ pub mod binaries;
 pub(crate) mod collation;
 pub(crate) mod control;
 pub(crate) mod hba;
+pub mod image;
 pub mod install;
 pub mod lsn;
 pub(crate) mod outgoing;
@@ -15,4 +16,5 @@ pub(crate) mod settings;
 pub(crate) mod subscriptions;
 
 pub use binaries::{Installation, Source, Version};
+pub use image::{Image, Libc};
 pub use lsn::Lsn;

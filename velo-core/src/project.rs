@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::boot::{Boot, Doors, RunDir};
 use crate::branch::{self, Branch, BranchInfo};
 use crate::config::Config;
-use crate::create::{free_port, vacant};
+use crate::create::{can_limit, free_port, vacant};
 use crate::cut::{Cut, Method};
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,9 +14,9 @@ use crate::id::{BranchName, Id, ProjectName};
 use crate::lock::{Lock, Mode};
 use crate::lookup::{BranchRef, Named};
 use crate::postgres::binaries::{self, Installation, Search};
-use crate::postgres::control;
 use crate::postgres::scram::{self, Password};
 use crate::postgres::session::{Session, Target, ident, literal};
+use crate::postgres::{control, image};
 use crate::record::{
     BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
 };
@@ -477,10 +477,14 @@ impl ProjectBuilder {
         let config = self.settings()?;
         let name = self.names()?;
         let home = Engine::get()?.home(&config).await?;
-        let user = home.server_user();
-        let postgres = binaries::find(&Search::from(&config), user).await?;
+        let runtime_kind = config.chosen_runtime();
+        let runtime = home.runtime(runtime_kind)?;
+        can_limit(&*runtime, config.limits)?;
+        let postgres = match runtime_kind {
+            RuntimeKind::Docker => image::find(&config).await?,
+            _ => binaries::find(&Search::from(&config), home.host_user()).await?,
+        };
         let storage = storage::build(config.storage, &config.home).await?;
-        let runtime = home.runtime(config.runtime)?;
         fits(&*storage, &*runtime)?;
         let kind = storage.capability().name.parse()?;
 
@@ -491,8 +495,10 @@ impl ProjectBuilder {
             phase: Phase::Creating,
             lease: Some(lease),
             storage: kind,
-            runtime: config.runtime,
+            runtime: runtime_kind,
+            libc: postgres.libc(),
             postgres,
+            limits: config.limits,
             role: self.role.clone(),
             database: self.database.clone(),
             created_at: now(),
@@ -566,6 +572,7 @@ impl ProjectBuilder {
                     password,
                     wanted: true,
                     settings: Default::default(),
+                    limits: Default::default(),
                     cut: None,
                     settled: false,
                     created_at: now(),
@@ -589,7 +596,7 @@ impl ProjectBuilder {
         op.cancel.check()?;
         let volume = Object::Volume(main.volume);
         let mut spec = VolumeSpec::new(main.volume);
-        if let Some(user) = home.server_user() {
+        if let Some(user) = home.server_user(&project.postgres) {
             spec = spec.owner(user.uid, user.gid);
         }
         op.steps.run("volume", storage.create_volume(spec)).await?;
@@ -621,6 +628,7 @@ impl ProjectBuilder {
             system_identifier: control.system_identifier,
             major: control.major,
             in_recovery: false,
+            libc: project.libc,
         })
     }
 
@@ -632,9 +640,10 @@ impl ProjectBuilder {
         storage: &dyn Storage,
         runtime: &dyn Runtime,
     ) -> Result<()> {
-        let user = home.server_user();
+        let user = home.server_user(&project.postgres);
         // The password reaches initdb as a verifier in a file that only the server's user reads.
-        let secret = RunDir::of(home, main.id).secret(&scram::verifier(&main.password)?, user)?;
+        let verifier = scram::verifier(&main.password)?;
+        let secret = RunDir::of(home, main.id).secret(&verifier, user.as_ref())?;
         let location = storage.location(Object::Volume(main.volume));
         let mut output = None;
         for locale in locales(self.locale.as_deref(), project.postgres.version.major) {
@@ -659,6 +668,7 @@ impl ProjectBuilder {
                 tool: "initdb",
                 args,
                 location: location.clone(),
+                reads: vec![secret.clone()],
             };
             let ran = runtime.run(spec).await?;
             let again = !ran.success && self.locale.is_none() && ran.stderr.contains("locale");
@@ -811,6 +821,9 @@ async fn commit(
 /// of it is to be run: what is there can be listed and deleted without any.
 pub(crate) async fn installed(record: &ProjectRecord, home: &Home) -> Result<Installation> {
     let major = record.postgres.version.major;
+    if let Some(known) = &record.postgres.image {
+        return image::still(&record.postgres, known).await;
+    }
     let search = Search::from(&home.config);
     if let Some((dir, source)) = search.named() {
         let named = Installation::at(dir, source).await?;
@@ -827,7 +840,7 @@ pub(crate) async fn installed(record: &ProjectRecord, home: &Home) -> Result<Ins
     }
     match Installation::at(&record.postgres.bin_dir, record.postgres.source).await {
         Ok(found) if found.version.major == major => Ok(found),
-        _ => binaries::find(&search.of_major(major), home.server_user()).await,
+        _ => binaries::find(&search.of_major(major), home.host_user()).await,
     }
 }
 

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::cut::Cut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BranchName, Id, ProjectName, SnapshotName};
-use crate::postgres::Installation;
 use crate::postgres::scram::Password;
-use crate::runtime::RuntimeKind;
+use crate::postgres::{Installation, Libc};
+use crate::runtime::{Limits, RuntimeKind};
 use crate::state::Record;
 use crate::storage::{Object, StorageKind};
 use crate::timings::Timings;
@@ -43,6 +43,13 @@ pub(crate) struct ProjectRecord {
     pub(crate) storage: StorageKind,
     pub(crate) runtime: RuntimeKind,
     pub(crate) postgres: Installation,
+    /// The C library that its text was sorted with from the beginning, where it is known. That of
+    /// `postgres` may become another one, when its image is gone and its name means another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) libc: Option<Libc>,
+    /// What each of its servers may take of the machine.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub(crate) limits: Limits,
     /// The superuser that Velo works as, and that URLs name.
     pub(crate) role: String,
     /// The database that URLs name.
@@ -102,6 +109,9 @@ pub(crate) struct BranchRecord {
     pub(crate) wanted: bool,
     /// Settings the caller gave for its server.
     pub(crate) settings: BTreeMap<String, String>,
+    /// What its server may take of the machine, where that is not what the project says.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub(crate) limits: Limits,
     pub(crate) cut: Option<Cut>,
     /// Whether a server has run on its volume, so that nothing in it is the parent's any more: the
     /// password is the branch's own, and what subscriptions there are are its own too.

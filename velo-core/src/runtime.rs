@@ -4,7 +4,7 @@
 //! it lives. Whether it is *ready* is PostgreSQL's business (`postgres/readiness.rs`).
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,6 +16,10 @@ use crate::id::Id;
 use crate::postgres::Installation;
 use crate::storage::Location;
 
+#[cfg(all(feature = "docker", unix))]
+pub(crate) mod docker;
+#[cfg(unix)]
+mod log;
 #[cfg(all(feature = "process", unix))]
 mod process;
 
@@ -28,6 +32,70 @@ pub struct RuntimeCapability {
     pub needs_host_path: bool,
     /// Whether a Unix socket in the endpoint can be reached from this machine.
     pub unix_socket: bool,
+    /// Whether a server has a network of its own, with a port of this machine led into it: it must
+    /// listen on all of its addresses, and sees clients come from that network.
+    pub bridged: bool,
+    /// Whether it brings a server that died, and was not to, up again by itself.
+    pub restarts: bool,
+    /// Whether it can hold a server to [`Limits`].
+    pub limits: bool,
+}
+
+impl RuntimeCapability {
+    /// What a server must listen on for its port on 127.0.0.1 to be reached.
+    #[must_use]
+    pub fn listen_addresses(&self) -> &'static str {
+        if self.bridged { "0.0.0.0" } else { "127.0.0.1" }
+    }
+}
+
+/// The most that a server may take of the machine; `None` is what the runtime gives unless told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Memory, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Processors, in thousandths of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    /// Shared memory of parallel queries (`/dev/shm`), in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm: Option<u64>,
+}
+
+impl Limits {
+    /// Bytes, from `2G`, `512M`, `64k` (powers of 1024) or a plain number of them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for anything else.
+    pub fn parse_size(text: &str) -> Result<u64> {
+        crate::config::size(text)
+    }
+
+    /// Thousandths of a processor, from `1.5`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for anything else.
+    pub fn parse_cpus(text: &str) -> Result<u32> {
+        crate::config::millicpus(text)
+    }
+
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These, and where they say nothing `other`'s.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            memory: self.memory.or(other.memory),
+            cpus: self.cpus.or(other.cpus),
+            shm: self.shm.or(other.shm),
+        }
+    }
 }
 
 /// How long an instance may live.
@@ -92,6 +160,12 @@ pub struct InstanceSpec {
     pub log: PathBuf,
     /// How long it may live.
     pub lifeline: Lifeline,
+    /// Files and folders beside the volume that it reads.
+    pub reads: Vec<PathBuf>,
+    /// What it may take of the machine.
+    pub limits: Limits,
+    /// What it is part of, for people who look at the runtime's own lists: `project`, `branch`.
+    pub labels: Vec<(&'static str, String)>,
 }
 
 /// Where a server takes connections.
@@ -131,6 +205,8 @@ pub struct ToolSpec {
     pub args: Vec<String>,
     /// The volume it works on, which stands for `{}` in the arguments.
     pub location: Location,
+    /// Files beside the volume that it reads.
+    pub reads: Vec<PathBuf>,
 }
 
 /// What a tool printed.
@@ -172,10 +248,10 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     async fn run(&self, spec: ToolSpec) -> Result<ToolOutput>;
 
     /// The last `lines` lines that the server printed.
-    async fn logs(&self, log: &std::path::Path, lines: usize) -> Result<String>;
+    async fn logs(&self, log: &Path, lines: usize) -> Result<String>;
 
     /// The volumes under `root` on which a server runs.
-    async fn list(&self, root: &std::path::Path) -> Result<Vec<Location>>;
+    async fn list(&self, root: &Path) -> Result<Vec<Location>>;
 }
 
 /// Which runtime to use.
@@ -183,9 +259,13 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RuntimeKind {
-    /// A local process for each server.
+    /// `docker` where an image is named, else `process`. Never in a record.
     #[default]
+    Auto,
+    /// A local process for each server.
     Process,
+    /// A container of Docker or Podman for each server.
+    Docker,
 }
 
 impl RuntimeKind {
@@ -193,7 +273,9 @@ impl RuntimeKind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::Process => "process",
+            Self::Docker => "docker",
         }
     }
 }
@@ -208,31 +290,44 @@ impl std::str::FromStr for RuntimeKind {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
         match s {
+            "auto" => Ok(Self::Auto),
             "process" => Ok(Self::Process),
+            "docker" => Ok(Self::Docker),
             _ => Err(Error::new(ErrorKind::InvalidInput, format!("{s:?} is not a runtime"))
-                .with_hint("use process")),
+                .with_hint("use auto, process or docker")),
         }
     }
 }
 
-/// The backend `kind`. Where this process is root, servers run as the user named `user`; unless told
-/// as `postgres`, or else `nobody`.
+/// The backend `kind` for servers on volumes of `home`. Where this process is root, local processes
+/// run as the user named `user`; unless told as `postgres`, or else `nobody`. Containers run as their
+/// image's user `postgres`.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] if there is no such user, [`ErrorKind::InvalidInput`] if it is root,
-/// [`ErrorKind::Unsupported`] if the backend is not part of this build.
-pub fn build(kind: RuntimeKind, user: Option<&str>) -> Result<Arc<dyn Runtime>> {
-    attach(kind, crate::os_user::OsUser::for_servers(user)?)
+/// [`ErrorKind::NotFound`] if there is no such user, [`ErrorKind::InvalidInput`] if it is root, or for
+/// `auto`; [`ErrorKind::Unsupported`] if the backend is not part of this build.
+pub fn build(kind: RuntimeKind, home: &Path, user: Option<&str>) -> Result<Arc<dyn Runtime>> {
+    let user = match kind {
+        RuntimeKind::Process => crate::os_user::OsUser::for_servers(user)?,
+        _ => None,
+    };
+    attach(kind, home, user)
 }
 
-/// The backend `kind`, running servers as `user`, or as this process's own.
+/// The backend `kind`, running local processes as `user`, or as this process's own.
 pub(crate) fn attach(
     kind: RuntimeKind,
+    home: &Path,
     user: Option<crate::os_user::OsUser>,
 ) -> Result<Arc<dyn Runtime>> {
+    let _ = (home, &user); // each backend needs one of the two, and its feature may be off
     match kind {
         #[cfg(all(feature = "process", unix))]
         RuntimeKind::Process => Ok(Arc::new(process::Process::new(user))),
+        #[cfg(all(feature = "docker", unix))]
+        RuntimeKind::Docker => Ok(Arc::new(docker::Docker::new(home)?)),
+        RuntimeKind::Auto => Err(Error::new(ErrorKind::InvalidInput, "auto is no runtime itself")
+            .with_hint("use process or docker")),
         #[allow(unreachable_patterns)] // the feature may be off
         kind => Err(Error::new(
             ErrorKind::Unsupported,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::branch::Branch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BranchName, Id};
+use crate::runtime::Limits;
 use crate::snapshot::Snapshot;
 
 /// What a branch starts from.
@@ -59,6 +60,7 @@ pub struct BranchSpec {
     pub(crate) label: Option<String>,
     pub(crate) from: BranchSource,
     pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) limits: Limits,
     pub(crate) start: bool,
 }
 
@@ -69,6 +71,7 @@ impl BranchSpec {
             label: None,
             from: BranchSource::Named("main".into()),
             settings: BTreeMap::new(),
+            limits: Limits::default(),
             start: true,
         }
     }
@@ -108,6 +111,28 @@ impl BranchSpec {
     #[must_use]
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.insert(name.into(), value.into());
+        self
+    }
+
+    /// The most memory that its server may take, in bytes. Like the other limits it is for runtimes
+    /// that can hold to it, such as `docker`; elsewhere the branch is refused.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.limits.memory = Some(bytes);
+        self
+    }
+
+    /// The most processor time that its server may take, in thousandths of one processor.
+    #[must_use]
+    pub fn millicpus(mut self, thousandths: u32) -> Self {
+        self.limits.cpus = Some(thousandths);
+        self
+    }
+
+    /// The most shared memory that its parallel queries may take, in bytes.
+    #[must_use]
+    pub fn shm_size(mut self, bytes: u64) -> Self {
+        self.limits.shm = Some(bytes);
         self
     }
 

@@ -26,7 +26,7 @@ async fn suite(bin: &Path, dir: &Path, owner: Option<u32>) {
     if let Some(id) = owner {
         place = place.owner(id, id);
     }
-    let runtime = runtime::build(RuntimeKind::Process, owner.map(|_| "nobody")).unwrap();
+    let runtime = runtime::build(RuntimeKind::Process, dir, owner.map(|_| "nobody")).unwrap();
     runtime_suite(runtime, place).await.unwrap_or_else(|e| {
         let context: Vec<_> = e.context().collect();
         panic!("{}: {e}: {context:?}", bin.display());

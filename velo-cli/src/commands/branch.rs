@@ -94,6 +94,15 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
     for (key, value) in &args.settings {
         spec = spec.set(key, value);
     }
+    if let Some(size) = &args.limits.memory {
+        spec = spec.memory(velo_core::runtime::Limits::parse_size(size)?);
+    }
+    if let Some(number) = &args.limits.cpus {
+        spec = spec.millicpus(velo_core::runtime::Limits::parse_cpus(number)?);
+    }
+    if let Some(size) = &args.limits.shm_size {
+        spec = spec.shm_size(velo_core::runtime::Limits::parse_size(size)?);
+    }
     if args.stopped {
         spec = spec.stopped();
     }

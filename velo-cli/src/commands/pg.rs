@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use velo_core::blocking::install::{self, Wanted};
 use velo_core::postgres::{Installation, Version};
+use velo_core::runtime::RuntimeKind;
 use velo_core::{Config, Error, ErrorKind, Result};
 
 use crate::args::Pg;
@@ -24,14 +25,17 @@ pub(crate) fn shape(found: &Installation) -> Value {
         "major": found.version.major,
         "bin_dir": output::path(&found.bin_dir),
         "source": found.source,
+        "image": found.image,
     })
 }
 
-/// Fetches a PostgreSQL where there is none: once, into Velo's cache.
+/// Fetches a PostgreSQL where there is none: once, into Velo's cache, or an image into the engine.
 pub(crate) fn ensure(config: &Config) -> Result<()> {
     let major = config.pg_version().map_or_else(String::new, |major| format!(" {major}"));
-    let what = format!("no PostgreSQL{major} found: fetching one into Velo's cache");
-    let spinner = Spinner::new(what);
+    let spinner = Spinner::new(match config.chosen_runtime() {
+        RuntimeKind::Docker => format!("the image {} is not on the engine", config.image()),
+        _ => format!("no PostgreSQL{major} found: fetching one into Velo's cache"),
+    });
     install::find_or_install(config, spinner.lines())?;
     Ok(())
 }

@@ -37,6 +37,21 @@ fn create(args: ProjectCreate, out: &Out) -> Result<()> {
     if let Some(storage) = args.storage {
         config = config.storage(storage);
     }
+    if let Some(runtime) = args.runtime {
+        config = config.runtime(runtime);
+    }
+    if let Some(image) = args.image {
+        config = config.image(image);
+    }
+    if let Some(size) = args.limits.memory {
+        config = config.memory(size);
+    }
+    if let Some(number) = args.limits.cpus {
+        config = config.cpus(number);
+    }
+    if let Some(size) = args.limits.shm_size {
+        config = config.shm_size(size);
+    }
     if let Some(major) = args.pg_version {
         config = config.pg_version(major);
     }
@@ -126,10 +141,7 @@ fn get(name: &str, out: &Out) -> Result<()> {
                 ("url", url.clone()),
                 ("storage", info.storage.to_string()),
                 ("runtime", info.runtime.as_str().to_owned()),
-                (
-                    "postgres",
-                    format!("{} ({})", info.postgres.version, info.postgres.bin_dir.display()),
-                ),
+                ("postgres", format!("{} ({})", info.postgres.version, info.postgres.place())),
                 ("role", info.role.clone()),
                 ("database", info.database.clone()),
                 ("age", output::age(info.created_at)),

@@ -47,7 +47,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                 "storage": best.map(|s| s.as_str()),
                 "storages": works.iter().map(|s| s.as_str()).collect::<Vec<_>>(),
                 "storage_setting": config.storage().as_str(),
-                "runtime": config.runtime().as_str(),
+                "runtime": config.chosen_runtime().as_str(),
                 "projects": counts.projects,
                 "branches": counts.branches,
                 "running": counts.running,
@@ -71,7 +71,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                 ("velo", env!("CARGO_PKG_VERSION").to_owned()),
                 ("home", format!("{}{missing}", config.home().display())),
                 ("storage", storage),
-                ("runtime", config.runtime().as_str().to_owned()),
+                ("runtime", config.chosen_runtime().as_str().to_owned()),
                 ("projects", counts.projects.to_string()),
                 (
                     "branches",

@@ -12,6 +12,7 @@ use crate::command::Program;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os_user::{OsUser, check_passable};
+use crate::postgres::image::{Image, Libc};
 
 /// The majors that Velo is tested with.
 pub const SUPPORTED: std::ops::RangeInclusive<u32> = 14..=18;
@@ -30,7 +31,7 @@ pub struct Version {
 
 impl Version {
     /// The version in what `postgres --version` prints: `postgres (PostgreSQL) 15.8 (Debian …)`.
-    fn of_output(text: &str) -> Option<Self> {
+    pub(crate) fn of_output(text: &str) -> Option<Self> {
         let number = text.split_once("(PostgreSQL) ")?.1.split_whitespace().next()?;
         let digits = |s: &str| s.chars().take_while(char::is_ascii_digit).collect::<String>();
         let mut parts = number.split('.');
@@ -62,6 +63,8 @@ pub enum Source {
     System,
     /// Velo's own cache.
     Cache,
+    /// A container image.
+    Image,
 }
 
 impl fmt::Display for Source {
@@ -72,19 +75,23 @@ impl fmt::Display for Source {
             Self::Path => "pg_config on PATH",
             Self::System => "system",
             Self::Cache => "Velo's cache",
+            Self::Image => "image",
         })
     }
 }
 
-/// A PostgreSQL of this machine.
+/// A PostgreSQL of this machine, or in a container image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installation {
-    /// The folder that holds `postgres` and `initdb`.
+    /// The folder that holds `postgres` and `initdb`; in the image, if there is one.
     pub bin_dir: PathBuf,
     /// Its version.
     pub version: Version,
     /// How it was found.
     pub source: Source,
+    /// The image that holds it; `None` is this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
 }
 
 impl Installation {
@@ -113,7 +120,7 @@ impl Installation {
             .and_then(|m| m.modified())
             .map_err(|e| missing(format!("postgres: {e}")))?;
         if let Some(version) = remembered(&postgres, changed) {
-            return Ok(Self { bin_dir, version, source });
+            return Ok(Self { bin_dir, version, source, image: None });
         }
         let output = Program::new(&postgres)
             .arg("--version")
@@ -131,7 +138,22 @@ impl Installation {
             .unwrap_or_else(|e| e.into_inner())
             .get_or_insert_default()
             .insert(postgres, (changed, version));
-        Ok(Self { bin_dir, version, source })
+        Ok(Self { bin_dir, version, source, image: None })
+    }
+
+    /// The C library it is linked with, where that is known.
+    #[must_use]
+    pub fn libc(&self) -> Option<Libc> {
+        self.image.as_ref().map(|image| image.libc)
+    }
+
+    /// Where its programs are, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.image {
+            Some(image) => format!("image {}", image.reference),
+            None => self.bin_dir.display().to_string(),
+        }
     }
 
     /// The path of one of its programs.
@@ -319,7 +341,7 @@ pub(crate) async fn find(search: &Search, user: Option<&OsUser>) -> Result<Insta
     })
 }
 
-fn check_supported(found: &Installation) -> Result<()> {
+pub(crate) fn check_supported(found: &Installation) -> Result<()> {
     let major = found.version.major;
     if major > *SUPPORTED.end() {
         tracing::warn!(version = %found.version, "Velo is not tested with this PostgreSQL");
@@ -329,7 +351,7 @@ fn check_supported(found: &Installation) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::Incompatible,
-        format!("PostgreSQL {} in {} is too old", found.version, found.bin_dir.display()),
+        format!("PostgreSQL {} in {} is too old", found.version, found.place()),
     )
     .with_hint("Velo needs 14 or later: velo pg install"))
 }
@@ -349,6 +371,14 @@ mod tests {
             assert_eq!(Version::of_output(text), Some(Version { major, minor }), "{text}");
         }
         assert_eq!(Version::of_output("psql 15"), None);
+    }
+
+    #[test]
+    fn records_from_before_images_are_read() {
+        let old = r#"{"bin_dir":"/b","version":{"major":15,"minor":8},"source":"system"}"#;
+        let found: Installation = serde_json::from_str(old).unwrap();
+        assert_eq!((found.image.as_ref(), found.place().as_str()), (None, "/b"));
+        assert_eq!(serde_json::to_string(&found).unwrap(), old);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::image::Libc;
 use crate::postgres::session::Session;
 
 /// No collation; that of the database, which [`databases`] looks at; C and POSIX, which never change.
@@ -72,6 +73,42 @@ async fn columns(session: &Session) -> Result<()> {
         )
         .await?;
     refuse("indexes by collations that are", "ALTER COLLATION … REFRESH VERSION", differing)
+}
+
+/// Refuses a cluster that sorts by the C library, which was `sorted` and is `here` now: musl gives its
+/// collations no version, so that [`check`] cannot tell.
+pub(crate) async fn check_libc(session: &Session, sorted: Libc, here: Libc) -> Result<()> {
+    // These sort by code point in both.
+    let stable = "('C', 'POSIX', 'C.UTF-8', 'C.utf8')";
+    let depends = session
+        .rows(
+            "look for collations of the C library",
+            &format!(
+                "SELECT 'database ' || datname FROM pg_database \
+                   WHERE datallowconn AND NOT to_jsonb(pg_database) @> '{{\"datlocprovider\": \"i\"}}' \
+                     AND NOT to_jsonb(pg_database) @> '{{\"datlocprovider\": \"b\"}}' \
+                     AND NOT (datcollate IN {stable} AND datctype IN {stable}) \
+                 UNION ALL SELECT DISTINCT 'collation ' || collname FROM pg_collation c \
+                   WHERE collprovider = 'c' AND c.oid NOT IN (100, 950, 951) \
+                     AND collcollate NOT IN {stable} AND EXISTS (SELECT FROM pg_index, \
+                       unnest(indcollation::oid[]) used(oid) WHERE used.oid = c.oid) \
+                 ORDER BY 1"
+            ),
+        )
+        .await?;
+    let names: Vec<String> = depends.into_iter().flatten().flatten().collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Incompatible,
+        format!(
+            "the data was sorted by {sorted}, and the image has {here}, which sorts text in another \
+             order: {}",
+            names.join(", ")
+        ),
+    )
+    .with_hint(format!("use an image with {sorted}, or dump the data and restore it into a project of this image")))
 }
 
 /// An error if there are any in `names`.

@@ -8,7 +8,10 @@ pub(crate) struct Files<'a> {
     /// The superuser that Velo works as.
     pub(crate) role: &'a str,
     /// The operating system's users that are Velo.
-    pub(crate) users: &'a [&'a str],
+    pub(crate) users: &'a [String],
+    /// Whether clients of 127.0.0.1 reach the server through a network of its own, and so come from
+    /// an address in that.
+    pub(crate) bridged: bool,
 }
 
 fn quoted(text: &str) -> String {
@@ -25,6 +28,9 @@ impl Files<'_> {
         }
         for kind in ["host all all", "host replication all"] {
             out.push_str(&format!("{kind} 127.0.0.1/32 {method}\n"));
+            if self.bridged {
+                out.push_str(&format!("{kind} samenet {method}\n"));
+            }
         }
         out
     }
@@ -35,5 +41,26 @@ impl Files<'_> {
             .iter()
             .map(|user| format!("velo {} {}\n", quoted(user), quoted(self.role)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_trusted_and_docker_clients_give_the_password() {
+        for bridged in [false, true] {
+            let users = ["root".to_owned()];
+            let files = Files { role: "postgres", users: &users, bridged };
+            for (open, method) in [(false, "reject"), (true, "scram-sha-256")] {
+                let hba = files.hba(open);
+                let mut lines = hba.lines();
+                assert_eq!(lines.next(), Some("local all \"postgres\" peer map=velo"));
+                assert!(lines.all(|line| line.ends_with(method)), "{hba}");
+                assert_eq!(hba.contains("host all all samenet"), bridged);
+                assert_eq!(hba.contains("host replication all samenet"), bridged);
+            }
+        }
     }
 }

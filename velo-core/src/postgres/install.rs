@@ -39,8 +39,9 @@ use crate::id::Id;
 use crate::lock::{Lock, Mode};
 use crate::os_user::{OsUser, check_passable};
 use crate::postgres::binaries::{self, SUPPORTED, Search, cached};
-use crate::postgres::{Installation, Source, Version};
+use crate::postgres::{Installation, Source, Version, image};
 use crate::record::ProjectRecord;
+use crate::runtime::RuntimeKind;
 
 /// How long one program of a package manager may take, on a slow line.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -169,6 +170,9 @@ pub(crate) fn find_or_install_call(
 ) -> Call<Installation> {
     let config = config.clone();
     engine::call(move |op| async move {
+        if config.chosen_runtime() == RuntimeKind::Docker {
+            return image::find_or_pull(&config, &progress).await;
+        }
         let user = OsUser::for_servers(config.user.as_deref())?;
         let search = Search::from(&config);
         let found = binaries::find(&search, user.as_ref()).await;

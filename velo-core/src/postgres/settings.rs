@@ -14,7 +14,8 @@ pub(crate) struct Server<'a> {
     pub(crate) ident: &'a Path,
     pub(crate) socket_dir: &'a Path,
     pub(crate) port: u16,
-    pub(crate) tcp: bool,
+    /// The addresses for TCP; `None` is no TCP at all.
+    pub(crate) listen: Option<&'a str>,
     pub(crate) ephemeral: bool,
     pub(crate) control: &'a ControlFile,
     /// Whether it will recover as a clone of a standby.
@@ -128,7 +129,7 @@ pub(crate) fn of(server: &Server<'_>) -> Vec<(String, String)> {
         ("external_pid_file", path(&server.socket_dir.join("postgres.pid"))),
         ("hba_file", path(server.hba)),
         ("ident_file", path(server.ident)),
-        ("listen_addresses", if server.tcp { "127.0.0.1" } else { "" }.to_owned()),
+        ("listen_addresses", server.listen.unwrap_or_default().to_owned()),
         ("port", server.port.to_string()),
         ("unix_socket_directories", quoted(&path(server.socket_dir))),
         // The folder of the socket keeps others out.

@@ -1,6 +1,6 @@
 //! A local process for each server.
 
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,7 +41,14 @@ impl Process {
 #[async_trait]
 impl Runtime for Process {
     fn capability(&self) -> RuntimeCapability {
-        RuntimeCapability { name: "process", needs_host_path: true, unix_socket: true }
+        RuntimeCapability {
+            name: "process",
+            needs_host_path: true,
+            unix_socket: true,
+            bridged: false,
+            restarts: false,
+            limits: false,
+        }
     }
 
     async fn start(&self, spec: InstanceSpec) -> Result<Started> {
@@ -49,13 +56,7 @@ impl Runtime for Process {
         refuse_unseen(data, "end it there before it is started here")?;
         forget_crash(&spec)?;
         let mark = unseen::mark(data)?;
-        let log = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&spec.log)
-            .map_err(|e| Error::io(format!("open the log {}", spec.log.display()), e))?;
+        let log = super::log::open(&spec.log)?;
         let mut program = Program::new(spec.postgres.program("postgres"))
             .arg("-D")
             .arg(spec.instance.location.host_path())
@@ -153,19 +154,7 @@ impl Runtime for Process {
     }
 
     async fn logs(&self, log: &Path, lines: usize) -> Result<String> {
-        use std::io::{Read, Seek, SeekFrom};
-        const TAIL: u64 = 64 * 1024;
-        let read = || {
-            let mut file = std::fs::File::open(log)?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        let text = read().map_err(|e| Error::io(format!("read the log {}", log.display()), e))?;
-        let all: Vec<_> = text.lines().collect();
-        Ok(all[all.len().saturating_sub(lines)..].join("\n"))
+        super::log::tail(log, lines)
     }
 
     async fn list(&self, root: &Path) -> Result<Vec<Location>> {

@@ -43,6 +43,7 @@ async fn run(bench: &mut Bench) -> Result<()> {
     what_does_not_run_is_stopped(bench).await?;
     a_held_port_is_told(bench).await?;
     a_killed_server_is_noticed(bench).await?;
+    a_lasting_server_comes_back(bench).await?;
     a_false_pid_file_means_nothing(bench).await
 }
 
@@ -195,7 +196,11 @@ async fn a_held_port_is_told(bench: &mut Bench) -> Result<()> {
 }
 
 async fn a_killed_server_is_noticed(bench: &mut Bench) -> Result<()> {
-    let spec = bench.server().await?;
+    let mut spec = bench.server().await?;
+    if bench.runtime.capability().restarts {
+        // That of a process is not brought up again.
+        spec.lifeline = Lifeline::Process;
+    }
     let up = bench.up(&spec).await?;
     let Some(pid) = bench.pid(&spec).await? else {
         return bench.stop(&spec, StopMode::Fast).await;
@@ -217,6 +222,43 @@ async fn a_killed_server_is_noticed(bench: &mut Bench) -> Result<()> {
         "a killed server starts again with what was committed".into()
     })?;
     bench.stop(&spec, StopMode::Fast).await
+}
+
+/// Where a runtime brings servers up again by itself, it does so with one that nobody stopped, and with
+/// no other; and until it does, the server is none that has stopped.
+async fn a_lasting_server_comes_back(bench: &mut Bench) -> Result<()> {
+    if !bench.runtime.capability().restarts {
+        return Ok(());
+    }
+    let spec = bench.server().await?;
+    let up = bench.up(&spec).await?;
+    let Some(pid) = bench.pid(&spec).await? else {
+        return bench.stop(&spec, StopMode::Fast).await;
+    };
+    up.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)").await?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+        .map_err(|e| Error::io("kill a server", e))?;
+    let endpoint = up.endpoint.clone();
+    up.exits().await?;
+    let mut again = tokio_postgres::Config::new();
+    again.host(&endpoint.host).port(endpoint.port);
+    let answers = async {
+        loop {
+            let status = bench.runtime.status(&spec.instance).await?;
+            ensure(matches!(status, Status::Running { .. }), || {
+                format!("a server that will come back is not {status:?}")
+            })?;
+            if let Some(client) = Up::session(&mut again).await? {
+                return Ok::<_, Error>(client);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let client = within("a lasting server comes back", answers).await??;
+    let there = client.simple_query("SELECT n FROM t").await;
+    ensure(there.is_ok(), || "it comes back with what was committed".into())?;
+    drop(client);
+    bench.stop(&spec, StopMode::Immediate).await
 }
 
 /// The number in a `postmaster.pid` that a crash left may be another process's by now.

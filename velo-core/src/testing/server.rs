@@ -16,7 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::postgres::Installation;
 use crate::runtime::{
-    Endpoint, InstanceRef, InstanceSpec, Lifeline, Runtime, Status, StopMode, ToolOutput, ToolSpec,
+    Endpoint, InstanceRef, InstanceSpec, Lifeline, Limits, Runtime, Status, StopMode, ToolOutput,
+    ToolSpec,
 };
 use crate::storage::{CloneSpec, Location, Object, Storage, VolumeSpec};
 
@@ -88,7 +89,16 @@ impl Bench {
         self.place.storage.create_volume(volume).await?;
         let args = ["-D", "{}", "-U", "velo", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"];
         let made = self.tool(self.seed_location(), "initdb", &args).await?;
-        ensure(made.success, || format!("initdb works: {} {}", made.status, made.stderr))
+        ensure(made.success, || format!("initdb works: {} {}", made.status, made.stderr))?;
+        if self.runtime.capability().bridged {
+            let path = self.seed_location().host_path().join("pg_hba.conf");
+            let add = || {
+                let mut file = std::fs::OpenOptions::new().append(true).open(&path)?;
+                std::io::Write::write_all(&mut file, b"host all all samenet trust\n")
+            };
+            add().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
+        }
+        Ok(())
     }
 
     pub(super) async fn tool(
@@ -99,7 +109,7 @@ impl Bench {
     ) -> Result<ToolOutput> {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let postgres = self.place.postgres.clone();
-        self.runtime.run(ToolSpec { postgres, tool, args, location }).await
+        self.runtime.run(ToolSpec { postgres, tool, args, location, reads: Vec::new() }).await
     }
 
     /// A server on a new volume, not started.
@@ -118,7 +128,7 @@ impl Bench {
         }
         let port = free_port()?;
         let settings = [
-            ("listen_addresses", "127.0.0.1".to_owned()),
+            ("listen_addresses", self.runtime.capability().listen_addresses().to_owned()),
             ("port", port.to_string()),
             ("unix_socket_directories", socket_dir.display().to_string()),
             ("shared_buffers", "16MB".to_owned()),
@@ -132,6 +142,9 @@ impl Bench {
             tcp: true,
             log: self.place.dir.join(format!("{id}.log")),
             lifeline: Lifeline::Detached,
+            reads: Vec::new(),
+            limits: Limits::default(),
+            labels: Vec::new(),
         })
     }
 

@@ -1,0 +1,85 @@
+//! The command with servers in containers, on the engine of `VELO_TEST_DOCKER`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::io::Write;
+use std::path::Path;
+
+use common::Home;
+
+/// The image to test with; `None`, said loudly, where there is no engine for this user.
+fn image() -> Option<String> {
+    let why = match (std::env::var("VELO_TEST_DOCKER"), std::env::var("VELO_TEST_IMAGE_DEBIAN")) {
+        (Ok(url), Ok(image)) => {
+            let socket = url.trim_start_matches("unix://").to_owned();
+            match std::os::unix::net::UnixStream::connect(&socket) {
+                Ok(_) => return Some(image),
+                Err(error) => format!("{socket} is not for this user: {error}"),
+            }
+        }
+        _ => "VELO_TEST_DOCKER or VELO_TEST_IMAGE_DEBIAN is not set".to_owned(),
+    };
+    let required = std::env::var_os("VELO_TEST_REQUIRE").is_some_and(|v| v == "1");
+    assert!(!required, "{why}, and VELO_TEST_REQUIRE=1");
+    let _ = writeln!(std::io::stderr(), "SKIP: {why}");
+    None
+}
+
+#[test]
+fn docker_main_path() {
+    let Some(image) = image() else { return };
+    let base = std::env::var_os("VELO_TEST_BTRFS").unwrap_or_else(|| "/var/tmp".into());
+    let home = Home::under(Path::new(&base));
+    let project = home.json(&["project", "create", "api", "--image", &image, "--memory", "1G"]);
+    assert_eq!(project["runtime"], "docker");
+    assert_eq!(project["postgres"]["source"], "image");
+    assert_eq!(project["postgres"]["image"]["reference"], *image);
+    assert_eq!(project["postgres"]["image"]["libc"], "glibc");
+    assert!(home.ok(&["project", "get", "api"]).contains(&format!("image {image}")));
+
+    home.sql("api/main", "CREATE TABLE t (n int); INSERT INTO t VALUES (7)");
+    let dev = home.json(&["branch", "create", "api/dev", "--cpus", "0.5", "--shm-size", "64M"]);
+    assert_eq!(dev["state"], "running");
+    assert!(dev["pid"].as_u64().is_some());
+    assert_eq!(dev["cut"]["libc"], "glibc");
+    assert_eq!(home.sql("api/dev", "DELETE FROM t RETURNING n").trim().lines().next(), Some("7"));
+    home.ok(&["branch", "reset", "api/dev"]);
+    assert_eq!(home.sql("api/dev", "SELECT n FROM t").trim(), "7");
+    // The program runs outside, where clients do.
+    let ran = home.ok(&["run", "api", "--", "sh", "-c", "psql \"$DATABASE_URL\" -Atc 'TABLE t'"]);
+    assert_eq!(ran.trim(), "7");
+    let doctor = home.json(&["doctor"]);
+    let docker = doctor.as_array().unwrap().iter().find(|row| row["name"] == "docker").unwrap();
+    assert_eq!(docker["status"], "ok", "{doctor}");
+    home.fails(&["branch", "create", "api/x", "--memory", "much"], 2, "is not a size");
+    home.ok(&["branch", "delete", "api/dev"]);
+    home.ok(&["project", "delete", "api"]);
+}
+
+#[test]
+fn docker_that_is_not_there_is_said() {
+    let home = Home::new();
+    let create = ["project", "create", "api", "--runtime", "docker", "--image", "postgres:18"];
+    for (host, part) in [
+        ("unix:///nowhere/docker.sock", "/nowhere/docker.sock: No such file"),
+        ("tcp://192.0.2.1:2375", "is no engine of this machine"),
+    ] {
+        home.fails_with(&create, 1, part, |command| {
+            command.env("DOCKER_HOST", host);
+        });
+        let doctor = home.run_with(&["doctor", "--json"], |command| {
+            command.env("DOCKER_HOST", host).env("VELO_RUNTIME", "docker");
+        });
+        assert!(doctor.code == 1 && doctor.stdout.contains(part), "{doctor:?}");
+    }
+    assert_eq!(home.json(&["project", "list"]), serde_json::json!([]));
+}
+
+/// Only containers are held to limits.
+#[test]
+fn limits_need_docker() {
+    let home = Home::new();
+    let create = ["project", "create", "api", "--runtime", "process", "--memory", "1G"];
+    home.fails(&create, 1, "limits neither memory nor processors");
+}

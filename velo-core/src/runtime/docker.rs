@@ -1,0 +1,343 @@
+//! A container for each server, on the engine of this machine: Docker or Podman.
+//!
+//! The container runs `postgres` itself on the volume, never its image's entrypoint, which would
+//! initialise something. It sees the volume and the server's own files under the paths that they
+//! have outside, so that every setting and every link means the same on both sides. Its processes
+//! are in namespaces of their own: the first one is `postgres`, and nothing outlives it.
+//!
+//! One engine keeps a volume from being run twice, by the container's name, which is the volume's.
+
+mod connect;
+mod container;
+mod errors;
+pub(crate) mod image;
+mod lifeline;
+mod passwd;
+mod tool;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::models::ContainerState;
+use bollard::query_parameters as query;
+use futures_util::StreamExt;
+use tokio::sync::OnceCell;
+
+use self::connect::Engine;
+use self::errors::{Refusal, failed, refusal};
+use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::{Image, Installation};
+use crate::runtime::{
+    Endpoint, InstanceRef, InstanceSpec, Lifeline, Runtime, RuntimeCapability, Started, Status,
+    StopMode, ToolOutput, ToolSpec,
+};
+use crate::storage::Location;
+
+pub(crate) use self::connect::Reached;
+
+/// How long a fast shutdown may take before it becomes an immediate one, and that before the
+/// container is killed; as for local processes.
+const FAST: Duration = Duration::from_secs(60);
+const IMMEDIATE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct Docker {
+    home: PathBuf,
+    passwd: passwd::Files,
+    engine: OnceCell<Engine>,
+}
+
+impl Docker {
+    pub(crate) fn new(home: &Path) -> Result<Self> {
+        Ok(Self {
+            home: home.to_path_buf(),
+            passwd: passwd::Files::of(home)?,
+            engine: OnceCell::new(),
+        })
+    }
+
+    async fn engine(&self) -> Result<&Engine> {
+        self.engine.get_or_try_init(Engine::connect).await
+    }
+
+    /// Whom a container of `image` runs as: the image's own user, or where this process is not root
+    /// its own, for whom alone the volumes are.
+    fn user(image: &Image) -> (u32, u32) {
+        if rustix::process::geteuid().is_root() {
+            (image.uid, image.gid)
+        } else {
+            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+        }
+    }
+
+    /// Makes a container. One of the same name that does not run is what a killed process left.
+    async fn create(&self, engine: &Engine, name: &str, body: container::Body) -> Result<()> {
+        for again in [false, true] {
+            let options = query::CreateContainerOptionsBuilder::new().name(name).build();
+            let error = match engine.api.create_container(Some(options), body.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            match refusal(&error) {
+                Some(Refusal::Conflict) if !again => match state(engine, name).await? {
+                    Some(state) if runs(&state) => {
+                        return Err(Error::new(
+                            ErrorKind::Conflict,
+                            format!("a server runs on the volume already, in the container {name}"),
+                        )
+                        .with_hint("stop it first"));
+                    }
+                    _ => remove(engine, name).await?,
+                },
+                Some(Refusal::Missing) => {
+                    let image = body.image.as_deref().unwrap_or_default();
+                    return Err(Error::new(
+                        ErrorKind::PostgresMissing,
+                        format!("the image {image} is no longer on the engine"),
+                    )
+                    .with_hint("pull it again under the name that the project knows")
+                    .with_source(error));
+                }
+                _ => return Err(failed(format!("make the container {name}"), error)),
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!("the container {name} is being made elsewhere"),
+        ))
+    }
+
+    async fn start_made(&self, engine: &Engine, name: &str, spec: &InstanceSpec) -> Result<()> {
+        if spec.lifeline == Lifeline::Process {
+            // Before the start, so that there is no moment in which nobody holds it.
+            lifeline::hold(&engine.socket, name).await?;
+        }
+        let Err(error) = engine.api.start_container(name, None).await else {
+            return Ok(());
+        };
+        if spec.tcp && !crate::boot::port_is_free(spec.port) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("port {} is held by another program", spec.port),
+            )
+            .with_context("port", spec.port)
+            .with_hint("stop that program, or set VELO_PORTS to another range for new branches")
+            .with_source(failed("publish the port", error)));
+        }
+        Err(failed(format!("start the container {name}"), error))
+    }
+}
+
+#[async_trait]
+impl Runtime for Docker {
+    fn capability(&self) -> RuntimeCapability {
+        RuntimeCapability {
+            name: "docker",
+            needs_host_path: true,
+            unix_socket: true,
+            bridged: true,
+            restarts: true,
+            limits: true,
+        }
+    }
+
+    async fn start(&self, spec: InstanceSpec) -> Result<Started> {
+        let image = image_of(&spec.postgres)?;
+        let engine = self.engine().await?;
+        let (uid, gid) = Self::user(image);
+        container::prepare_log(&spec.log, uid, gid)?;
+        let name = container::name(&spec.instance.location);
+        let seen = self.passwd.seen_by(uid, gid)?;
+        let body = container::server(engine, &self.home, &spec, image, (uid, gid), &seen);
+        self.create(engine, &name, body).await?;
+        if let Err(error) = self.start_made(engine, &name, &spec).await {
+            return Err(match remove(engine, &name).await {
+                Ok(()) => error,
+                Err(cleanup) => error.with_cleanup(cleanup),
+            });
+        }
+        let api = engine.api.clone();
+        Ok(Started {
+            endpoint: Endpoint {
+                host: "127.0.0.1".into(),
+                port: spec.port,
+                socket_dir: Some(spec.socket_dir),
+            },
+            exited: Box::pin(async move { ended(&api, &name, "not-running").await }),
+        })
+    }
+
+    async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
+        let engine = self.engine().await?;
+        let name = container::name(&instance.location);
+        let mut attempts = vec![("SIGQUIT", IMMEDIATE)];
+        if mode == StopMode::Fast {
+            attempts.insert(0, ("SIGINT", FAST));
+        }
+        for (signal, limit) in attempts {
+            // A signal that somebody sent also keeps the engine from starting it again.
+            let options = query::KillContainerOptionsBuilder::new().signal(signal).build();
+            match engine.api.kill_container(&name, Some(options)).await {
+                Ok(()) => {}
+                Err(error) => match refusal(&error) {
+                    Some(Refusal::Missing) => return Ok(()),
+                    // It does not run.
+                    Some(Refusal::Conflict) => break,
+                    _ => return Err(failed(format!("stop the container {name}"), error)),
+                },
+            }
+            let gone = ended(&engine.api, &name, "not-running");
+            if tokio::time::timeout(limit, gone).await.is_ok() {
+                break;
+            }
+            tracing::warn!(container = name, signal, "the server does not stop in time");
+        }
+        remove(engine, &name).await
+    }
+
+    async fn status(&self, instance: &InstanceRef) -> Result<Status> {
+        let name = container::name(&instance.location);
+        Ok(match state(self.engine().await?, &name).await? {
+            Some(state) if runs(&state) => Status::Running {
+                pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
+            },
+            _ => Status::Stopped,
+        })
+    }
+
+    /// Never: the processes of a container end with its first one.
+    async fn orphans(&self, _instance: &InstanceRef) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn run(&self, spec: ToolSpec) -> Result<ToolOutput> {
+        let image = image_of(&spec.postgres)?;
+        let engine = self.engine().await?;
+        let (uid, gid) = Self::user(image);
+        let seen = self.passwd.seen_by(uid, gid)?;
+        let path = spec.location.host_path();
+        let text = path.display().to_string();
+        let mut command = vec![spec.postgres.program(spec.tool).display().to_string()];
+        command.extend(spec.args.iter().map(|arg| arg.replace("{}", &text)));
+        let mut mounts = container::seen(&seen);
+        mounts.push(container::bind(path, false));
+        mounts.extend(spec.reads.iter().map(|file| container::bind(file, true)));
+        let body = container::tool(engine, &self.home, &image.id, (uid, gid), command, mounts);
+        tool::run(engine, body, spec.tool).await
+    }
+
+    async fn logs(&self, log: &Path, lines: usize) -> Result<String> {
+        super::log::tail(log, lines)
+    }
+
+    async fn list(&self, root: &Path) -> Result<Vec<Location>> {
+        let running = containers(self.engine().await?, &self.home, false).await?;
+        let volumes = running.into_iter().filter_map(|found| found.volume);
+        Ok(volumes.filter(|v| v.parent() == Some(root)).map(Location::HostPath).collect())
+    }
+}
+
+/// A container of this installation's.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    /// The volume that a server runs on; `None` is a tool's container.
+    pub(crate) volume: Option<PathBuf>,
+}
+
+/// The containers that belong to `home`; with `all` those too that do not run.
+async fn containers(engine: &Engine, home: &Path, all: bool) -> Result<Vec<Found>> {
+    let label = format!("{}={}", container::HOME, home.display());
+    let filters = std::collections::HashMap::from([("label".to_owned(), vec![label])]);
+    let options = query::ListContainersOptionsBuilder::new().all(all).filters(&filters).build();
+    let found = engine.api.list_containers(Some(options)).await;
+    let found = found.map_err(|e| failed("list the containers", e))?;
+    Ok(found
+        .into_iter()
+        .map(|summary| Found {
+            name: summary
+                .names
+                .and_then(|names| names.into_iter().next())
+                .map(|name| name.trim_start_matches('/').to_owned())
+                .unwrap_or_default(),
+            volume: summary.labels.and_then(|l| l.get(container::VOLUME).map(PathBuf::from)),
+        })
+        .collect())
+}
+
+/// The engine, and what containers of `home` there are, running or not. For `doctor`.
+pub(crate) async fn look(home: &Path) -> Result<(Reached, Vec<Found>)> {
+    let engine = Engine::connect().await?;
+    let found = containers(&engine, home, true).await?;
+    Ok((engine.reached(), found))
+}
+
+fn image_of(postgres: &Installation) -> Result<&Image> {
+    postgres.image.as_ref().ok_or_else(|| {
+        Error::new(
+            ErrorKind::Incompatible,
+            format!("the PostgreSQL in {} is in no image", postgres.place()),
+        )
+        .with_hint("the runtime docker needs an image")
+    })
+}
+
+/// What the engine says of a container; `None` if there is none.
+async fn state(engine: &Engine, name: &str) -> Result<Option<ContainerState>> {
+    match engine.api.inspect_container(name, None).await {
+        Ok(found) => Ok(Some(found.state.unwrap_or_default())),
+        Err(error) => match refusal(&error) {
+            Some(Refusal::Missing) => Ok(None),
+            _ => Err(failed(format!("look at the container {name}"), error)),
+        },
+    }
+}
+
+/// One that the engine is about to start again runs: it may write at any moment.
+fn runs(state: &ContainerState) -> bool {
+    state.running == Some(true) || state.restarting == Some(true)
+}
+
+/// Waits until a container is in `condition`, and says how it ended. Missing is ended.
+async fn ended(api: &bollard::Docker, name: &str, condition: &str) -> String {
+    loop {
+        let options = query::WaitContainerOptionsBuilder::new().condition(condition).build();
+        match api.wait_container(name, Some(options)).next().await {
+            Some(Ok(status)) => return format!("exit status: {}", status.status_code),
+            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => {
+                return format!("exit status: {code}");
+            }
+            // The engine may answer when there is something to say, and not before.
+            Some(Err(bollard::errors::Error::RequestTimeoutError)) => {}
+            Some(Err(error)) => {
+                return match refusal(&error) {
+                    Some(Refusal::Missing) => "it ended, and its container is gone".into(),
+                    _ => format!("cannot be waited for: {error}"),
+                };
+            }
+            None => return "it ended".into(),
+        }
+    }
+}
+
+/// Removes a container, with the volumes that its image declared, whether it runs or not, and
+/// returns when it is gone. Missing is fine.
+async fn remove(engine: &Engine, name: &str) -> Result<()> {
+    let options = query::RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+    let Err(error) = engine.api.remove_container(name, Some(options)).await else {
+        return Ok(());
+    };
+    match refusal(&error) {
+        Some(Refusal::Missing) => Ok(()),
+        // The engine removes it already.
+        Some(Refusal::Conflict) => {
+            let gone = ended(&engine.api, name, "removed");
+            tokio::time::timeout(IMMEDIATE, gone).await.map(drop).map_err(|_| {
+                Error::new(ErrorKind::Timeout, format!("the container {name} does not go"))
+                    .with_hint(format!("look why: docker rm -f {name}"))
+            })
+        }
+        _ => Err(failed(format!("remove the container {name}"), error)),
+    }
+}

@@ -1,0 +1,199 @@
+//! What a container is made of.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+    PortBinding, RestartPolicy, RestartPolicyNameEnum,
+};
+
+use super::connect::Engine;
+use super::passwd::Seen;
+use crate::error::{Error, Result};
+use crate::postgres::Image;
+use crate::runtime::{InstanceSpec, Lifeline};
+use crate::storage::Location;
+
+pub(super) type Body = ContainerCreateBody;
+
+/// The label with the home that a container belongs to.
+pub(super) const HOME: &str = "velo.home";
+/// The label with the volume that a server runs on.
+pub(super) const VOLUME: &str = "velo.volume";
+/// The label with the branch's id.
+const ID: &str = "velo.id";
+
+/// Shared memory that parallel queries may take, unless told. The engine's own 64 MB make them fail;
+/// what is not used takes no memory.
+const SHM: u64 = 1 << 30;
+
+/// Runs the rest of the arguments, with its output appended to the first. It becomes the server: the
+/// container's signals are PostgreSQL's.
+const DETACHED: &str = r#"exec "$@" >>"$0" 2>&1 </dev/null"#;
+
+/// The same, and when nobody holds the container's standard input any more the server is told to end
+/// at once: again and again, for it may not listen to signals yet. The shell would give a background
+/// job no standard input of its own accord.
+const TIED: &str = r#"exec 3<&0
+(
+    while read -r _; do :; done
+    while kill -QUIT 1; do sleep 1; done
+) <&3 3<&- >/dev/null 2>&1 &
+exec "$@" >>"$0" 2>&1 </dev/null 3<&-"#;
+
+/// The name of the container of a server on a volume.
+pub(super) fn name(location: &Location) -> String {
+    let last = location.host_path().file_name().unwrap_or_default();
+    format!("velo-{}", last.to_string_lossy().to_lowercase())
+}
+
+/// Makes the log such that the server may append to it.
+pub(super) fn prepare_log(log: &Path, uid: u32, gid: u32) -> Result<()> {
+    let file = crate::runtime::log::open(log)?;
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(file, Some(uid), Some(gid))
+        .map_err(|e| Error::io(format!("change the owner of {}", log.display()), e))
+}
+
+/// A file or folder of this machine, seen under the same path.
+pub(super) fn bind(path: &Path, read_only: bool) -> Mount {
+    bind_at(path, path, read_only)
+}
+
+fn bind_at(source: &Path, target: impl AsRef<Path>, read_only: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.display().to_string()),
+        target: Some(target.as_ref().display().to_string()),
+        read_only: Some(read_only),
+        ..Default::default()
+    }
+}
+
+/// The mounts by which its processes know who is who.
+pub(super) fn seen(seen: &Seen) -> Vec<Mount> {
+    vec![bind_at(&seen.passwd, "/etc/passwd", true), bind_at(&seen.group, "/etc/group", true)]
+}
+
+/// A server's container.
+pub(super) fn server(
+    engine: &Engine,
+    home: &Path,
+    spec: &InstanceSpec,
+    image: &Image,
+    user: (u32, u32),
+    files: &Seen,
+) -> Body {
+    let data = spec.instance.location.host_path();
+    let mut mounts = seen(files);
+    // Parents before what is mounted in them.
+    mounts.extend(spec.reads.iter().map(|path| bind(path, true)));
+    mounts.extend([bind(data, false), bind(&spec.socket_dir, false), bind(&spec.log, false)]);
+
+    let tied = spec.lifeline == Lifeline::Process;
+    let script = if tied { TIED } else { DETACHED };
+    let log = spec.log.display().to_string();
+    let mut command = vec![
+        spec.postgres.program("postgres").display().to_string(),
+        "-D".to_owned(),
+        data.display().to_string(),
+    ];
+    for (name, value) in &spec.settings {
+        command.extend(["-c".to_owned(), format!("{name}={value}")]);
+    }
+
+    let port = format!("{}/tcp", spec.port);
+    let published =
+        PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(spec.port.to_string()) };
+    let mut labels = labels(home);
+    labels.insert(VOLUME.to_owned(), data.display().to_string());
+    labels.insert(ID.to_owned(), spec.instance.id.to_string());
+    labels.extend(spec.labels.iter().map(|(key, value)| (format!("velo.{key}"), value.clone())));
+
+    let mut body = base(engine, &image.id, user, mounts);
+    body.labels = Some(labels);
+    body.entrypoint = Some(["/bin/sh", "-c", script, &log].map(str::to_owned).to_vec());
+    body.cmd = Some(command);
+    body.open_stdin = Some(tied);
+    body.stdin_once = Some(tied);
+    let host = body.host_config.get_or_insert_default();
+    host.auto_remove = Some(tied);
+    host.memory = spec.limits.memory.and_then(|bytes| i64::try_from(bytes).ok());
+    // Without swap beside it: a server that swaps is as good as none.
+    host.memory_swap = host.memory;
+    host.nano_cpus = spec.limits.cpus.map(|thousandths| i64::from(thousandths) * 1_000_000);
+    host.shm_size = i64::try_from(spec.limits.shm.unwrap_or(SHM)).ok();
+    if spec.tcp {
+        body.exposed_ports = Some(vec![port.clone()]);
+        host.port_bindings = Some(HashMap::from([(port, Some(vec![published]))]));
+    } else {
+        host.network_mode = Some("none".into());
+    }
+    if !tied && spec.tcp {
+        host.restart_policy = Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+            maximum_retry_count: None,
+        });
+    }
+    body
+}
+
+/// The container of a program that runs to its end.
+pub(super) fn tool(
+    engine: &Engine,
+    home: &Path,
+    image: &str,
+    user: (u32, u32),
+    command: Vec<String>,
+    mounts: Vec<Mount>,
+) -> Body {
+    let mut body = base(engine, image, user, mounts);
+    body.labels = Some(labels(home));
+    let mut command = command.into_iter();
+    body.entrypoint = Some(command.by_ref().take(1).collect());
+    body.cmd = Some(command.collect());
+    body.attach_stdout = Some(true);
+    body.attach_stderr = Some(true);
+    body.host_config.get_or_insert_default().network_mode = Some("none".into());
+    body
+}
+
+fn base(engine: &Engine, image: &str, (uid, gid): (u32, u32), mounts: Vec<Mount>) -> Body {
+    Body {
+        image: Some(image.to_owned()),
+        user: Some(format!("{uid}:{gid}")),
+        working_dir: Some("/".into()),
+        env: Some(vec!["LC_ALL=C".into()]),
+        // The image's own would ask a server that is not there.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
+        stop_signal: Some("SIGINT".into()),
+        host_config: Some(HostConfig {
+            mounts: Some(mounts),
+            // Its output goes to a file of Velo's.
+            log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
+            cap_drop: Some(vec!["ALL".into()]),
+            security_opt: Some(vec!["no-new-privileges".into()]),
+            userns_mode: Some(engine.userns.to_owned()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn labels(home: &Path) -> HashMap<String, String> {
+    HashMap::from([(HOME.to_owned(), home.display().to_string())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_docker_container_has_its_volumes_name() {
+        let location = Location::HostPath("/x/volumes/01JABC".into());
+        assert_eq!(name(&location), "velo-01jabc");
+    }
+}

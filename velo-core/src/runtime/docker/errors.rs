@@ -1,0 +1,35 @@
+//! What the engine refuses, as Velo's errors.
+
+use bollard::errors::Error as Api;
+
+use crate::error::{Error, ErrorKind};
+
+/// A refusal that has a meaning of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// There is no such thing.
+    Missing,
+    /// It is in another state, or its name is taken.
+    Conflict,
+}
+
+pub(super) fn refusal(error: &Api) -> Option<Refusal> {
+    match error {
+        Api::DockerResponseServerError { status_code: 404, .. } => Some(Refusal::Missing),
+        Api::DockerResponseServerError { status_code: 409, .. } => Some(Refusal::Conflict),
+        _ => None,
+    }
+}
+
+/// An error of the engine's, or of the way to it.
+pub(super) fn failed(what: impl std::fmt::Display, error: Api) -> Error {
+    let (kind, message) = match &error {
+        Api::DockerResponseServerError { message, .. } => (ErrorKind::Unsupported, message.clone()),
+        Api::DockerStreamError { error } => (ErrorKind::Unsupported, error.clone()),
+        Api::RequestTimeoutError => (ErrorKind::Timeout, "it did not answer in time".to_owned()),
+        other => (ErrorKind::Io, other.to_string()),
+    };
+    let kind =
+        if message.contains("no space left on device") { ErrorKind::Exhausted } else { kind };
+    Error::new(kind, format!("the engine cannot {what}: {}", message.trim())).with_source(error)
+}
