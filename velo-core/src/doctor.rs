@@ -125,6 +125,6 @@ pub fn installations(config: &Config) -> Result<Vec<Installation>> {
 /// # Errors
 /// If the home cannot be written to.
 pub fn storages(config: &Config) -> Result<Vec<StorageKind>> {
-    let home = config.home.clone();
-    engine::call(move |_| async move { storage::detect(&home).await }).wait()
+    let config = config.clone();
+    engine::call(move |_| async move { storage::detect(&config).await }).wait()
 }

@@ -22,7 +22,7 @@ use crate::record::{
 use crate::runtime::{Runtime, RuntimeKind, ToolSpec};
 use crate::snapshot::{Snapshot, SnapshotInfo};
 use crate::spec::Named;
-use crate::storage::{self, Object, Storage, StorageKind, VolumeSpec};
+use crate::storage::{self, Label, Object, Storage, StorageKind, VolumeSpec};
 use crate::teardown;
 use crate::timings::Timings;
 
@@ -444,7 +444,7 @@ impl ProjectBuilder {
         let home = Engine::get()?.home(&config).await?;
         let user = home.server_user();
         let postgres = binaries::find(&Search::from(&config), user).await?;
-        let storage = storage::build(config.storage, &config.home).await?;
+        let storage = storage::build(config.storage, &config).await?;
         let runtime = home.runtime(config.runtime)?;
         fits(&*storage, &*runtime)?;
         let kind = storage.capability().name.parse()?;
@@ -535,6 +535,7 @@ impl ProjectBuilder {
                     password,
                     wanted: true,
                     settings: Default::default(),
+                    quota: None,
                     cut: None,
                     settled: false,
                     created_at: now(),
@@ -557,7 +558,8 @@ impl ProjectBuilder {
     ) -> Result<Cut> {
         op.cancel.check()?;
         let volume = Object::Volume(main.volume);
-        let mut spec = VolumeSpec::new(main.volume);
+        let label = Label::new(project.name.as_str(), main.shown(), "data");
+        let mut spec = VolumeSpec::new(main.volume).label(label);
         if let Some(user) = home.server_user() {
             spec = spec.owner(user.uid, user.gid);
         }
