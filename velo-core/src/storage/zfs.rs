@@ -122,7 +122,7 @@ impl Zfs {
     }
 
     fn probe_folder(&self, id: Id) -> PathBuf {
-        self.layout.probe(id)
+        self.layout.probe(&self.root, id)
     }
 
     /// Whether the home is in the dataset `name`.

@@ -52,6 +52,13 @@ impl Layout {
                 .ok_or_else(|| probe::no_dataset(&config.root))?,
         };
         Parent::new(&dataset)?;
+        if root.as_os_str().as_encoded_bytes().contains(&b',') {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("ZFS cannot take the comma in {}", root.display()),
+            )
+            .with_hint("set VELO_HOME to a folder without one"));
+        }
         if rustix::process::geteuid().is_root() {
             return Ok(Self { dataset, folder: root.join("volumes"), inherited: false });
         }
@@ -74,8 +81,11 @@ impl Layout {
     }
 
     /// Where the volume of a try is mounted.
-    pub(super) fn probe(&self, id: Id) -> PathBuf {
-        self.folder.join(format!("v-probe-{}", super::names::lower(id)))
+    pub(super) fn probe(&self, root: &Path, id: Id) -> PathBuf {
+        match self.inherited {
+            true => self.folder.join(format!("v-probe-{}", super::names::lower(id))),
+            false => root.join(format!(".velo-probe-{id}")),
+        }
     }
 
     /// Writes it down, once, before the first volume is made.

@@ -3,6 +3,7 @@
 //! Root, and whoever has its capability, mounts by the system call itself. Others do it through the
 //! one rule of sudo that [`delegate`](super::delegate) gives.
 
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -133,9 +134,12 @@ pub(super) async fn mount(dataset: &str, point: &Path) -> Result<Result<(), Faul
         return Ok(Ok(()));
     }
     let (name, at) = (dataset.to_owned(), point.to_path_buf());
+    // Without it ZFS does not know where to mount the snapshots below `.zfs/snapshot`.
+    let data = CString::new(format!("mntpoint={}", resolved(point).display()))
+        .map_err(|e| Error::new(ErrorKind::InvalidInput, "a path with NUL").with_source(e))?;
     let tried = blocking(move || {
         let flags = MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID;
-        Ok(rustix::mount::mount(&name, &at, "zfs", flags, None))
+        Ok(rustix::mount::mount(&name, &at, "zfs", flags, data.as_c_str()))
     })
     .await?;
     Ok(match tried {
