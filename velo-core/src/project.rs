@@ -275,6 +275,25 @@ impl Project {
         })
     }
 
+    /// How many volumes and snapshots are kept only because clones need them: those of branches that
+    /// were reset or closed, and snapshots that were deleted, on a storage where clones need their
+    /// source. Each goes with the last that needs it.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub async fn hidden(&self) -> Result<usize> {
+        self.hidden_call().await
+    }
+
+    pub(crate) fn hidden_call(&self) -> Call<usize> {
+        let project = self.0.clone();
+        engine::call(move |_| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            let scope = project.record.id.to_string();
+            home.state().read(move |tx| Ok(teardown::hidden(tx, &scope)?.len())).await
+        })
+    }
+
     /// Deletes the project with everything in it. Without `force` only if `main` is its only
     /// branch, and it has no snapshot.
     ///
