@@ -27,6 +27,22 @@ tests_source() { # CHECKOUT FOLDER
         chmod -R a+rX "$2"
 }
 
+# How a test starts as the user velo-ci, in TEST_AS: with a home of its own and nothing of the caller's.
+tests_as_user() { # HOME
+    mkdir -p "$1" && chown velo-ci: "$1" || return 1
+    TEST_AS=(setpriv --reuid velo-ci --regid velo-ci --clear-groups --
+        env -u XDG_CACHE_HOME -u XDG_CONFIG_HOME -u XDG_RUNTIME_DIR "HOME=$1" USER=velo-ci LOGNAME=velo-ci)
+}
+
+# What the tests skipped, by their own words.
+tests_skipped() { # LOG...
+    cat "$@" 2>/dev/null | grep '^SKIP: ' | sort -u
+}
+
+tests_skipped_by_both() { # LOG LOG
+    comm -12 <(tests_skipped "$1") <(tests_skipped "$2")
+}
+
 # How many passed and failed, in libtest's own words. A run that failed without saying so (a crash, a time limit) is one
 # failure.
 tests_counted() { # LOG CODE

@@ -18,17 +18,22 @@ ZFS_IMAGE_PACKAGES=(
 # What the disk and the initial file system need before the root file system is there; the rest is found by name.
 ZFS_IMAGE_MODULES=(virtio_pci virtio_blk)
 
-# zfs_image VERSION: makes $RIG_CACHE/zfs-vm/VERSION/{disk.img,vmlinuz,initrd}, unless it is there. The caller is in a mount
-# namespace of its own and owns the folder $2, which it takes away with all that is mounted there.
+# Makes a folder with disk.img, vmlinuz and initrd, unless it is there, and names it in ZFS_IMAGE: VERSION WORK. The caller is
+# in a mount namespace of its own and owns the folder WORK, which it takes away with all that is mounted there.
 zfs_image() {
     local version=$1 work=$2 key
     key=$(cat "${BASH_SOURCE[0]}" <(printf '%s\n' "${RIG_PG_LIBRARIES[@]}" "${VELO_TEST_MIRROR-}") | sha256sum)
+    # By recipe, so that two checkouts do not take turns in making it anew.
+    ZFS_IMAGE=$RIG_CACHE/zfs-vm/$version-${key::12}
     mkdir -p "$RIG_CACHE/zfs-vm"
     # The second of two runs waits here, and finds what the first has made.
     {
         flock 7
-        rig_cached "$RIG_CACHE/zfs-vm/$version" "${key%% *}" zfs_image_fill "$version" "$work/root" ||
+        rig_cached "$ZFS_IMAGE" "${key%% *}" zfs_image_fill "$version" "$work/root" ||
             die "the image with OpenZFS $version could not be made"
+        touch "$ZFS_IMAGE"
+        # What no checkout has asked for in a while.
+        find "$RIG_CACHE/zfs-vm" -mindepth 1 -maxdepth 1 -type d -mtime +14 -exec rm -rf {} +
     } 7>"$RIG_CACHE/zfs-vm/$version.lock"
 }
 
@@ -63,13 +68,15 @@ zfs_image_root() {
         printf 'Package: %s\nPin: release n=%s\nPin-Priority: 600\n' "${ZFS_BACKPORTS[$version]}" "$suite-backports" \
             >"$root/etc/apt/preferences.d/velo"
     fi
-    local libraries=("${RIG_PG_LIBRARIES[@]}")
-    [[ $suite == bookworm ]] || libraries=("${libraries[@]/libldap-2.5-0/libldap2}")
+    local packages=("${ZFS_IMAGE_PACKAGES[@]}" "${RIG_PG_LIBRARIES[@]}")
+    [[ $suite == bookworm ]] || packages=("${packages[@]/libldap-2.5-0/libldap2}" docker-cli)
     zfs_image_run "$root" apt-get -q update &&
         # The headers first: the module is built once, by the postinst of zfs-dkms, when all that it needs is there.
         zfs_image_run "$root" apt-get -q install -y --no-install-recommends "${ZFS_IMAGE_KERNEL[@]}" \
-            "${ZFS_IMAGE_PACKAGES[@]}" "${libraries[@]}" &&
-        zfs_image_run "$root" apt-get -q install -y --no-install-recommends zfs-dkms || return 1
+            "${packages[@]}" || return 1
+    # Where this is, every module gets its types as BTF, made from the debug information that ours is built without.
+    rm -f "$root"/usr/src/linux-headers-*/vmlinux
+    zfs_image_run "$root" apt-get -q install -y --no-install-recommends zfs-dkms || return 1
     zfs_image_check "$version" "$root" || return 1
     local user
     for user in postgres velo-ci; do
