@@ -334,7 +334,12 @@ impl Zfs {
                 match self.way.destroy(&dataset).await {
                     Ok(()) | Err(Fault::Missing) => {}
                     Err(fault) => {
-                        return Err(self.explain(fault, &doing, &dataset, &folder).await);
+                        let error = self.explain(fault, &doing, &dataset, &folder).await;
+                        // It stays, and so it is as it was.
+                        return Err(match self.mount(id).await {
+                            Ok(()) => error,
+                            Err(cleanup) => error.with_cleanup(cleanup),
+                        });
                     }
                 }
                 facts.origin.filter(|origin| self.is_implicit_of(origin, id)).into_iter().collect()

@@ -104,24 +104,20 @@ async fn zfs_without_its_parent_or_key_says_so() {
     storage.destroy_volume(source.id()).await.unwrap();
 }
 
-/// A pool on the blank disk.
+/// A small pool, which is soon full.
 struct Pool {
     place: Place,
 }
 
 impl Pool {
-    fn make(place: &Place, size: &str) -> Option<Self> {
-        let disk = std::env::var("VELO_TEST_ZFS_DISK").ok()?;
-        // Only a part of it, so that it is soon full.
-        let _ = attempt("wipefs", &["-aq", &disk]);
+    fn make(place: &Place) -> Self {
         let file = place.base.join("pool.img");
-        let _ = (disk, attempt("truncate", &["-s", size, file.to_str().unwrap()]));
-        run(
-            "zpool",
-            &["create", "-f", "-o", "cachefile=none", "-m", "none", "small", file.to_str()?],
-        );
+        let file = file.to_str().unwrap();
+        // Of which it keeps 128 MB for itself.
+        run("truncate", &["-s", "400M", file]);
+        run("zpool", &["create", "-o", "cachefile=none", "-m", "none", "small", file]);
         run("zfs", &["create", "small/velo"]);
-        Some(Self { place: Place { dataset: "small/velo".into(), ..place.clone() } })
+        Self { place: Place { dataset: "small/velo".into(), ..place.clone() } }
     }
 }
 
@@ -138,7 +134,7 @@ impl Drop for Pool {
 #[tokio::test]
 async fn zfs_pools_that_are_full_or_gone_say_so() {
     let Some(place) = place() else { return };
-    let Some(pool) = Pool::make(&place, "1G") else { return };
+    let pool = Pool::make(&place);
     let root = place.folder();
     let storage = open(&pool.place, root.path()).await;
     let source = volume(&*storage).await;
@@ -154,14 +150,13 @@ async fn zfs_pools_that_are_full_or_gone_say_so() {
         block
     };
     let mut file = std::fs::File::create(path(&*storage, source).join("big")).unwrap();
-    let capacity = || run("zpool", &["list", "-Hp", "-o", "capacity", "small"]);
-    while capacity().parse::<u64>().unwrap() < 90 {
-        use std::io::Write;
-        for _ in 0..16 {
-            if let Err(e) = file.write_all(&noise()) {
-                assert_eq!(e.kind(), std::io::ErrorKind::StorageFull, "{e}");
-                break;
-            }
+    let free = || {
+        let text = run("zfs", &["get", "-Hp", "-o", "value", "available", "small"]);
+        text.parse::<u64>().unwrap()
+    };
+    while free() > 20 << 20 {
+        for _ in 0..8 {
+            std::io::Write::write_all(&mut file, &noise()).unwrap();
         }
         file.sync_all().unwrap();
         run("zpool", &["sync", "small"]);

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind};
 use crate::storage::zfs::faults::Fault;
 use crate::storage::zfs::names::Parent;
+use crate::storage::zfs::properties::Numbers;
 use crate::storage::zfs::{delegate, mounts, program};
 
 /// Above this the pool has to look for free space in every corner, and deletes slow down too.
@@ -15,30 +16,36 @@ pub(super) const FULL: u64 = 90;
 pub(super) struct Pool {
     /// `ONLINE`, `DEGRADED`, `SUSPENDED`, ….
     pub(super) health: String,
-    /// Used, in per cent.
+    /// How much of what datasets can use is used, in per cent: a pool keeps some for itself.
     pub(super) capacity: u64,
     pub(super) free: u64,
 }
 
-/// Asks `zpool`.
+/// Asks how a pool does.
 pub(super) async fn pool(name: &str) -> Result<Pool, Fault> {
-    let text = program::ask("zpool", &["list", "-Hp", "-o", "health,capacity,free", name]).await?;
-    parse(&text).ok_or_else(|| Fault::Other(format!("zpool list printed {:?}", text.trim())))
+    let health = health(name).await?;
+    let text = program::get(&["-o", "name,property,value", "used,available", name]).await?;
+    parse(name, health, &text)
+        .ok_or_else(|| Fault::Other(format!("zfs get printed {:?}", text.trim())))
 }
 
-fn parse(text: &str) -> Option<Pool> {
-    let mut fields = text.lines().next()?.split('\t');
-    let health = fields.next()?.to_owned();
-    // 2.1 prints a per cent sign in spite of -p where it was built so.
-    let capacity = fields.next()?.trim_end_matches('%').parse().ok()?;
-    Some(Pool { health, capacity, free: fields.next()?.parse().ok()? })
+async fn health(pool: &str) -> Result<String, Fault> {
+    let text = program::ask("zpool", &["list", "-H", "-o", "health", pool]).await?;
+    Ok(text.trim().to_owned())
+}
+
+fn parse(name: &str, health: String, text: &str) -> Option<Pool> {
+    let numbers = Numbers::of(text);
+    let (used, free) = (numbers.get(name, "used")?, numbers.get(name, "available")?);
+    let capacity = used.saturating_mul(100) / used.saturating_add(free).max(1);
+    Some(Pool { health, capacity, free })
 }
 
 /// What no dataset can help: no program, no module, no pool. `None` if all of it is fine.
 pub(super) async fn machine(parent: &Parent) -> Option<Error> {
-    match pool(parent.pool()).await {
-        Ok(pool) if matches!(pool.health.as_str(), "ONLINE" | "DEGRADED") => None,
-        Ok(pool) => Some(unwell(parent.pool(), &pool.health)),
+    match health(parent.pool()).await {
+        Ok(health) if matches!(health.as_str(), "ONLINE" | "DEGRADED") => None,
+        Ok(health) => Some(unwell(parent.pool(), &health)),
         Err(Fault::Missing) => Some(
             Error::new(
                 ErrorKind::NotFound,
@@ -195,9 +202,9 @@ mod tests {
 
     #[test]
     fn a_pool_is_read() {
-        let wanted = Pool { health: "ONLINE".into(), capacity: 91, free: 1048576 };
-        assert_eq!(parse("ONLINE\t91\t1048576\n"), Some(wanted.clone()));
-        assert_eq!(parse("ONLINE\t91%\t1048576\n"), Some(wanted));
-        assert_eq!(parse(""), None);
+        let wanted = Pool { health: "ONLINE".into(), capacity: 91, free: 900 };
+        let text = "tank\tused\t9100\ntank\tavailable\t900\n";
+        assert_eq!(parse("tank", "ONLINE".into(), text), Some(wanted));
+        assert_eq!(parse("tank", "ONLINE".into(), ""), None);
     }
 }
