@@ -276,6 +276,9 @@ impl Zfs {
     async fn make_clone(&self, origin: &str, spec: &CloneSpec) -> Result<()> {
         let target = Object::Volume(spec.target);
         let (dataset, folder) = (self.parent.volume(spec.target), self.folder(spec.target));
+        if let Some(quota) = spec.quota {
+            self.check_quota(origin, target, quota).await?;
+        }
         let properties = self.properties_at(&folder, spec.label.as_ref(), spec.quota);
         let Err(fault) = self.way.clone(origin, &dataset, &properties).await else {
             return Ok(());
@@ -286,11 +289,6 @@ impl Zfs {
                 self.no_parent().await
             }
             Fault::Missing => missing(spec.source),
-            // What is left of it is removed with the volume.
-            Fault::Full if spec.quota.is_some() && self.is_roomy().await => {
-                let doing = format!("hold {target} to its quota");
-                self.explain(Fault::QuotaTooSmall, &doing, &dataset, &folder).await
-            }
             fault => {
                 let doing = format!("make {target} as a clone of {}", spec.source);
                 self.explain(fault, &doing, &dataset, &folder).await
@@ -298,9 +296,16 @@ impl Zfs {
         })
     }
 
-    /// Whether the pool has space, so that a quota is what is full.
-    async fn is_roomy(&self) -> bool {
-        self.pool_available().await.is_ok_and(|bytes| bytes > LITTLE / 16)
+    /// ZFS takes a quota below what a clone begins with, and then nothing can be written to it.
+    async fn check_quota(&self, origin: &str, target: Object, quota: u64) -> Result<()> {
+        let doing = format!("hold {target} to {quota} bytes");
+        let asked = program::get(&["-o", "name,property,value", "referenced", origin]).await;
+        match asked {
+            Ok(text) if Numbers::of(&text).get(origin, "referenced").unwrap_or(0) < quota => Ok(()),
+            Ok(_) => Err(self.explain(Fault::QuotaTooSmall, &doing, origin, &self.root).await),
+            Err(Fault::Missing) => Ok(()), // the clone says what is missing
+            Err(fault) => Err(self.explain(fault, &doing, origin, &self.root).await),
+        }
     }
 
     /// What is free for new volumes.
@@ -432,6 +437,10 @@ impl Storage for Zfs {
         match self.mount(volume).await {
             Ok(()) => Ok(self.location(object)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Of a pool that is not there nothing is known.
+                if let Some(error) = explain::machine(&self.parent).await {
+                    return Err(error);
+                }
                 match self.facts(&self.parent.volume(volume)).await? {
                     None => {
                         mounts::remove_point(&self.folder(volume)).await?;

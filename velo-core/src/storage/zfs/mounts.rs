@@ -145,6 +145,8 @@ pub(super) async fn mount(dataset: &str, point: &Path) -> Result<Result<(), Faul
     Ok(match tried {
         Ok(()) => Ok(()),
         Err(Errno::PERM) => by_sudo("mount", dataset).await,
+        // Below a folder of root's, only root makes one.
+        Err(Errno::NOENT) if !point.exists() => by_sudo("mount", dataset).await,
         // Also by another process, at this moment.
         Err(Errno::BUSY) if is_mounted(dataset, point)? => Ok(()),
         Err(Errno::BUSY) => Err(Fault::Busy),
