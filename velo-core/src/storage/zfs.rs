@@ -14,7 +14,7 @@ use crate::cancel::Cancel;
 use crate::engine::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
-use crate::storage::files::{Files, Scrub, copy_file, free};
+use crate::storage::files::{Files, copy_file};
 use crate::storage::{
     CloneSpec, Cut, FileOp, Label, Location, Object, Storage, StorageCapability, StorageConfig,
     Usage, VolumeSpec,
@@ -32,16 +32,15 @@ mod probe;
 mod program;
 mod properties;
 mod snapshots;
+mod usage;
+mod volumes;
 
 use faults::Fault;
 use layout::Layout;
 use names::{Found, Parent};
-use properties::{Facts, Numbers, Properties};
+use properties::{Facts, Properties};
 
 pub(crate) use probe::{Examined, NEARLY_FULL, examine, is_wanted, works_in};
-
-/// Below this it is looked at how full the pool is before a clone.
-const LITTLE: u64 = 1 << 30;
 
 /// Checks a dataset's name from the settings.
 pub(crate) fn check_dataset(name: &str) -> Result<()> {
@@ -232,148 +231,6 @@ impl Zfs {
             .collect())
     }
 
-    /// The snapshot that a clone of `source` is to be made of, and whether it was made for it.
-    async fn origin(&self, spec: &CloneSpec) -> Result<(String, bool)> {
-        match spec.source {
-            Object::Snapshot(id) => {
-                let volume = self.volume_of(id).await?.ok_or_else(|| missing(spec.source))?;
-                Ok((self.parent.snapshot(volume, id), false))
-            }
-            Object::Volume(source) => {
-                mounts::check_inside(&self.folder(source))?;
-                let snapshot = self.parent.implicit(source, spec.target);
-                let label = spec.label.clone().map(|label| Label { role: "implicit", ..label });
-                self.take(&snapshot, source, Object::Volume(spec.target), label.as_ref()).await?;
-                Ok((snapshot, true))
-            }
-        }
-    }
-
-    /// Makes a snapshot of the volume `source`, from which `target` comes into being.
-    async fn take(
-        &self,
-        snapshot: &str,
-        source: Id,
-        target: Object,
-        label: Option<&Label>,
-    ) -> Result<()> {
-        let marks = properties::marks(&self.home, label);
-        let Err(fault) = self.way.snapshot(snapshot, &marks).await else {
-            return Ok(());
-        };
-        let source = Object::Volume(source);
-        Err(match fault {
-            Fault::Exists => already(target),
-            Fault::Missing if explain::machine(&self.parent).await.is_none() => missing(source),
-            fault => {
-                let doing = format!("make a snapshot of {source}");
-                self.explain(fault, &doing, snapshot, &self.root).await
-            }
-        })
-    }
-
-    /// Step two of a clone: the dataset.
-    async fn make_clone(&self, origin: &str, spec: &CloneSpec) -> Result<()> {
-        let target = Object::Volume(spec.target);
-        let (dataset, folder) = (self.parent.volume(spec.target), self.folder(spec.target));
-        if let Some(quota) = spec.quota {
-            self.check_quota(origin, target, quota).await?;
-        }
-        let properties = self.properties_at(&folder, spec.label.as_ref(), spec.quota);
-        let Err(fault) = self.way.clone(origin, &dataset, &properties).await else {
-            return Ok(());
-        };
-        Err(match fault {
-            Fault::Exists => already(target),
-            Fault::Missing if self.way.exists(self.parent.as_str()).await == Ok(false) => {
-                self.no_parent().await
-            }
-            Fault::Missing => missing(spec.source),
-            fault => {
-                let doing = format!("make {target} as a clone of {}", spec.source);
-                self.explain(fault, &doing, &dataset, &folder).await
-            }
-        })
-    }
-
-    /// ZFS takes a quota below what a clone begins with, and then nothing can be written to it.
-    async fn check_quota(&self, origin: &str, target: Object, quota: u64) -> Result<()> {
-        let doing = format!("hold {target} to {quota} bytes");
-        let asked = program::get(&["-o", "name,property,value", "referenced", origin]).await;
-        match asked {
-            Ok(text) if Numbers::of(&text).get(origin, "referenced").unwrap_or(0) < quota => Ok(()),
-            Ok(_) => Err(self.explain(Fault::QuotaTooSmall, &doing, origin, &self.root).await),
-            Err(Fault::Missing) => Ok(()), // the clone says what is missing
-            Err(fault) => Err(self.explain(fault, &doing, origin, &self.root).await),
-        }
-    }
-
-    /// What is free for new volumes.
-    async fn pool_available(&self) -> Result<u64> {
-        let parent = self.parent.as_str();
-        match program::get(&["-o", "name,property,value", "available", parent]).await {
-            Ok(text) => Ok(Numbers::of(&text).get(parent, "available").unwrap_or(0)),
-            Err(Fault::Missing) => Err(self.no_parent().await),
-            Err(fault) => Err(self.explain(fault, "look at free space", parent, &self.root).await),
-        }
-    }
-
-    /// Removes a clone's leavings: the dataset, if it exists, and then the snapshot made for it.
-    async fn destroy(&self, id: Id) -> Result<()> {
-        let (dataset, folder) = (self.parent.volume(id), self.folder(id));
-        let doing = format!("destroy {}", Object::Volume(id));
-        let implicit = match self.facts(&dataset).await? {
-            None => self.orphaned(id).await?,
-            Some(facts) => {
-                if facts.home.as_deref() != Some(&self.home) {
-                    return Err(foreign(&dataset, facts.home.as_deref()));
-                }
-                if let Err(fault) = mounts::unmount(&dataset, &folder).await? {
-                    return Err(match fault {
-                        Fault::Denied => {
-                            mounts::not_allowed(self.parent.as_str(), &self.layout.folder)
-                        }
-                        fault => self.explain(fault, &doing, &dataset, &folder).await,
-                    });
-                }
-                match self.way.destroy(&dataset).await {
-                    Ok(()) | Err(Fault::Missing) => {}
-                    Err(fault) => {
-                        let error = self.explain(fault, &doing, &dataset, &folder).await;
-                        // It stays, and so it is as it was.
-                        return Err(match self.mount(id).await {
-                            Ok(()) => error,
-                            Err(cleanup) => error.with_cleanup(cleanup),
-                        });
-                    }
-                }
-                facts.origin.filter(|origin| self.is_implicit_of(origin, id)).into_iter().collect()
-            }
-        };
-        for snapshot in implicit {
-            self.destroy_named(&snapshot, &doing).await?;
-        }
-        mounts::remove_point(&folder).await
-    }
-
-    fn is_implicit_of(&self, snapshot: &str, id: Id) -> bool {
-        matches!(self.parent.parse(snapshot), Some(Found::Implicit { target, .. }) if target == id)
-    }
-
-    /// Snapshots that were made for a clone which then was not made, or is gone.
-    async fn orphaned(&self, id: Id) -> Result<Vec<String>> {
-        let found = self.own().await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|found| match found {
-                Found::Implicit { source, target } if target == id => {
-                    Some(self.parent.implicit(source, target))
-                }
-                _ => None,
-            })
-            .collect())
-    }
-
     /// Destroys a snapshot; missing is fine.
     async fn destroy_named(&self, snapshot: &str, doing: &str) -> Result<()> {
         match self.way.destroy_snapshot(snapshot).await {
@@ -475,25 +332,7 @@ impl Storage for Zfs {
 
     async fn branch_volume(&self, spec: CloneSpec, cancel: &Cancel) -> Result<()> {
         cancel.check()?;
-        let (origin, made) = self.origin(&spec).await?;
-        if let Err(error) = self.make_clone(&origin, &spec).await {
-            if !made {
-                return Err(error);
-            }
-            let doing = format!("undo {}", Object::Volume(spec.target));
-            return Err(match self.destroy_named(&origin, &doing).await {
-                Ok(()) => error,
-                Err(cleanup) => error.with_cleanup(cleanup),
-            });
-        }
-        self.mount(spec.target).await?;
-        let (files, source) = (self.files.clone(), spec.source);
-        blocking(move || {
-            let clone = files.open(Object::Volume(spec.target))?;
-            let source = files.path(source);
-            Scrub::new(&clone, &source, &spec).run(|_, _| Ok(()))
-        })
-        .await
+        self.clone_volume(spec).await
     }
 
     async fn snapshot(&self, spec: CloneSpec, cancel: &Cancel) -> Result<()> {
@@ -550,77 +389,10 @@ impl Storage for Zfs {
     }
 
     async fn usage(&self, object: Object) -> Result<Usage> {
-        // What was written in the last seconds is counted only when it is on disk.
-        if let Err(fault) = program::ask("zpool", &["sync", self.parent.pool()]).await {
-            tracing::debug!(?fault, "what is counted may be some seconds old");
-        }
-        let (name, own) = match object {
-            Object::Volume(id) => (self.parent.volume(id), "usedbydataset"),
-            Object::Snapshot(id) => {
-                let volume = self.volume_of(id).await?.ok_or_else(|| missing(object))?;
-                (self.parent.snapshot(volume, id), "used")
-            }
-        };
-        let parent = self.parent.as_str();
-        let mut names = vec![name.as_str(), parent];
-        let origin = match object {
-            Object::Volume(id) => {
-                let facts = self.facts(&name).await?.ok_or_else(|| missing(object))?;
-                facts.origin.filter(|origin| self.is_implicit_of(origin, id))
-            }
-            Object::Snapshot(_) => None,
-        };
-        names.extend(origin.as_deref());
-        let fields = ["-o", "name,property,value", "referenced,used,usedbydataset,available"];
-        let text = match program::get(&[&fields[..], &names].concat()).await {
-            Ok(text) => text,
-            Err(Fault::Missing) if explain::machine(&self.parent).await.is_none() => {
-                return Err(missing(object));
-            }
-            Err(fault) => {
-                let doing = format!("measure {object}");
-                return Err(self.explain(fault, &doing, &name, &self.root).await);
-            }
-        };
-        let numbers = Numbers::of(&text);
-        let number = |name: &str, property| numbers.get(name, property).unwrap_or(0);
-        Ok(Usage {
-            referenced: number(&name, "referenced"),
-            exclusive: number(&name, own)
-                + origin.as_deref().map_or(0, |origin| number(origin, "used")),
-            available: numbers
-                .get(&name, "available")
-                .unwrap_or_else(|| number(parent, "available")),
-        })
+        self.measure(object).await
     }
 
     async fn available(&self, source: Object) -> Result<u64> {
-        // Where the source is mounted no program has to be asked. A quota of its own may make it
-        // little there.
-        let seen = match source {
-            Object::Volume(id) => free(&self.folder(id)).unwrap_or(0),
-            Object::Snapshot(_) => 0,
-        };
-        if seen > LITTLE {
-            return Ok(seen);
-        }
-        let available = self.pool_available().await?;
-        if available > LITTLE {
-            return Ok(available);
-        }
-        match explain::pool(self.parent.pool()).await {
-            Ok(pool) if pool.capacity >= explain::FULL => Err(Error::new(
-                ErrorKind::Exhausted,
-                format!(
-                    "the ZFS pool {} is {} % full, with {} MB left for data: a clone could not \
-                     grow, and its parent neither",
-                    self.parent.pool(),
-                    pool.capacity,
-                    available >> 20
-                ),
-            )
-            .with_hint(format!("free some: zfs list -o space -t all {}", self.parent.pool()))),
-            _ => Ok(available),
-        }
+        self.room(source).await
     }
 }
