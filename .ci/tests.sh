@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2034 # used by those who source it
 # The workspace's tests as executables: for .ci/test, which runs them on this machine, and .ci/zfs-vm, which does in a guest.
 
-TEST_FEATURES=(--all-features)
+# Not `libzetta`: such a program does not start on a machine without ZFS.
+TEST_FEATURES=(--features velo-core/zfs,velo-core/testing)
 TEST_BUILD=(cargo test --workspace "${TEST_FEATURES[@]}" --no-run --message-format=json-render-diagnostics)
 TEST_FLAGS=(-Zunstable-options --shuffle --show-output)
 

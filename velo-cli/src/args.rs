@@ -78,7 +78,7 @@ pub(crate) enum Project {
 pub(crate) struct ProjectCreate {
     /// The project's name
     pub(crate) name: String,
-    /// auto, btrfs, reflink or copy
+    /// auto, zfs, btrfs, reflink or copy
     #[arg(long)]
     pub(crate) storage: Option<StorageKind>,
     /// The major version of PostgreSQL
@@ -161,6 +161,9 @@ pub(crate) struct BranchCreate {
     /// A setting for its server, as KEY=VALUE; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     pub(crate) settings: Vec<(String, String)>,
+    /// The most that its data may take, like 5G, shared blocks among it (storage zfs)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) quota: Option<u64>,
     /// Do not start its server
     #[arg(long)]
     pub(crate) stopped: bool,
@@ -223,9 +226,40 @@ pub(crate) enum Pg {
     },
 }
 
+/// Bytes, with K, M, G or T behind them for powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let upper = text.to_ascii_uppercase();
+    let digits = upper.trim_end_matches("IB").trim_end_matches(['B', 'K', 'M', 'G', 'T']);
+    let unit = match upper.get(digits.len()..).unwrap_or_default().trim_end_matches("IB") {
+        "" | "B" => 0,
+        "K" | "KB" => 10,
+        "M" | "MB" => 20,
+        "G" | "GB" => 30,
+        "T" | "TB" => 40,
+        _ => 64,
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1u64.checked_shl(unit)?));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "write a size like 500M or 5G".to_owned())
+}
+
 fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE, like work_mem=64MB".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, bytes) in [("1", 1), ("512k", 512 << 10), ("5G", 5 << 30), ("2GiB", 2 << 30)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "0", "G", "-1", "5X", "1.5G", "99999999999T", "5GG"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
     }
 }

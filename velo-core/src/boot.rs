@@ -140,7 +140,7 @@ impl Boot<'_> {
     /// Brings the server up. On an error the caller stops whatever runs.
     pub(crate) async fn run(&self, runtime: &dyn Runtime, op: &Op) -> Result<()> {
         let storage = self.home.storage(self.project.storage)?;
-        let location = storage.location(Object::Volume(self.volume));
+        let location = storage.open(Object::Volume(self.volume)).await?;
         let data = location.host_path().to_path_buf();
         let control = control::read(&data.join("global/pg_control"))?;
         let major = self.project.postgres.version.major;

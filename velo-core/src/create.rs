@@ -27,7 +27,7 @@ use crate::record::{
 use crate::runtime::InstanceRef;
 use crate::spec::{BranchSource, BranchSpec, Named};
 use crate::state::Tx;
-use crate::storage::{CloneSpec, Object};
+use crate::storage::{CloneSpec, Label, Object, Storage};
 use crate::teardown;
 use crate::timings::Timings;
 
@@ -120,7 +120,15 @@ async fn record(
     let candidates = home.port_candidates();
     let (project, spec, name) = (project.clone(), spec.clone(), name.cloned());
     let locks = home.clone();
-    let origin = home.storage(project.storage)?.capability().copy_on_write && name.is_some();
+    let capability = home.storage(project.storage)?.capability();
+    if spec.quota.is_some() && !capability.quota {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the storage {} cannot hold a branch to a quota", capability.name),
+        )
+        .with_hint("leave the quota out, or make the project on storage zfs"));
+    }
+    let origin = capability.copy_on_write && name.is_some();
     home.state()
         .write(move |tx| {
             alive(tx, &project)?;
@@ -155,6 +163,7 @@ async fn record(
                 password: if ephemeral { source.password().clone() } else { own_password },
                 wanted: spec.start,
                 settings: spec.settings,
+                quota: spec.quota,
                 cut: None,
                 settled: false,
                 created_at: now(),
@@ -196,9 +205,11 @@ async fn fill(
     op.cancel.check()?;
     let storage = home.storage(project.storage)?;
     let volume = Object::Volume(branch.volume);
-    let cut = clone_source(home, project, source, volume, op).await?;
+    let target = NewClone::of(project, branch, volume, "data");
+    let cut = clone_source(home, project, source, &target, op).await?;
     if let Some(origin) = branch.origin {
-        let spec = CloneSpec::new(volume, origin);
+        let label = Label { role: "origin", ..target.label };
+        let spec = CloneSpec::new(volume, origin).label(label);
         op.steps.run("origin", storage.snapshot(spec, &op.cancel)).await?;
     }
     op.cancel.check()?;
@@ -219,15 +230,37 @@ async fn fill(
     Ok(cut)
 }
 
+/// What a clone becomes.
+#[derive(Debug, Clone)]
+pub(crate) struct NewClone {
+    pub(crate) object: Object,
+    pub(crate) label: Label,
+    pub(crate) quota: Option<u64>,
+}
+
+impl NewClone {
+    /// `object`, which is `role` to the branch.
+    pub(crate) fn of(
+        project: &ProjectRecord,
+        branch: &BranchRecord,
+        object: Object,
+        role: &'static str,
+    ) -> Self {
+        let label = Label::new(project.name.as_str(), branch.shown(), role);
+        // A snapshot takes what its branch may hold anyway.
+        let quota = branch.quota.filter(|_| matches!(object, Object::Volume(_)));
+        Self { object, label, quota }
+    }
+}
+
 /// Steps 3 to 5: clones `source` into `target`, whose record exists, as it is now.
 pub(crate) async fn clone_source(
     home: &Home,
     project: &ProjectRecord,
     source: &SourceRecord,
-    target: Object,
+    target: &NewClone,
     op: &Op,
 ) -> Result<Cut> {
-    room(home).await?;
     let storage = home.storage(project.storage)?;
     let runtime = home.runtime(project.runtime)?;
     let tools = Tools { storage: &*storage, runtime: &*runtime };
@@ -238,6 +271,7 @@ pub(crate) async fn clone_source(
                     .with_context("snapshot", snapshot.id)
             })?;
             let _lock = home.lock(snapshot.id, Mode::Shared, "the snapshot", &op.cancel).await?;
+            room(home, &*storage, source.object()).await?;
             tools.clone(From::Snapshot(snapshot.id, cut), target, op).await
         }
         SourceRecord::Branch(branch) => {
@@ -249,7 +283,13 @@ pub(crate) async fn clone_source(
             let branch = now
                 .filter(settled)
                 .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{shown} is gone")))?;
-            let location = storage.location(Object::Volume(branch.volume));
+            let object = Object::Volume(branch.volume);
+            if object != source.object() && storage.capability().clones_need_source {
+                // What it needs is another volume than was recorded.
+                repoint(home, project, target.object, source.object(), object).await?;
+            }
+            room(home, &*storage, object).await?;
+            let location = storage.location(object);
             let socket_dir = RunDir::of(home, branch.id).socket();
             let target_server = Target {
                 socket_dir: &socket_dir,
@@ -270,18 +310,16 @@ pub(crate) async fn clone_source(
 /// looked at before.
 const ROOM: u64 = 48 << 20;
 
-async fn room(home: &Home) -> Result<()> {
+async fn room(home: &Home, storage: &dyn Storage, source: Object) -> Result<()> {
     let path = home.config.home();
-    let free = || match rustix::fs::statvfs(path) {
-        Ok(fs) => Ok(fs.f_bavail * fs.f_frsize),
-        Err(e) => Err(Error::io(format!("look at the free space of {}", path.display()), e)),
-    };
-    if free()? >= ROOM {
-        return Ok(());
+    match storage.available(source).await {
+        Ok(free) if free >= ROOM => return Ok(()),
+        Err(error) if error.kind() != ErrorKind::Exhausted => return Err(error),
+        _ => {}
     }
     // What was closed a moment ago may still be on its way out.
     home.finish_deletions().await;
-    let free = free()?;
+    let free = storage.available(source).await?;
     if free >= ROOM {
         return Ok(());
     }
@@ -295,6 +333,33 @@ async fn room(home: &Home) -> Result<()> {
         ),
     )
     .with_hint("free some space and try again"))
+}
+
+/// Records that `target` is a clone of `now`, and not of `before`, which a reset has replaced.
+async fn repoint(
+    home: &Home,
+    project: &ProjectRecord,
+    target: Object,
+    before: Object,
+    now: Object,
+) -> Result<()> {
+    home.state()
+        .write(move |tx| match target {
+            Object::Volume(id) => tx
+                .update(id, |volume: &mut VolumeRecord| {
+                    volume.source = Some(now);
+                    Ok(())
+                })
+                .map(drop),
+            Object::Snapshot(id) => tx
+                .update(id, |snapshot: &mut SnapshotRecord| {
+                    snapshot.source = Some(now);
+                    Ok(())
+                })
+                .map(drop),
+        })
+        .await?;
+    teardown::release(home, project, before).await
 }
 
 /// Step 6. Returns the port, which is another one where somebody had taken the first.
@@ -428,6 +493,7 @@ pub(crate) fn resolve(
         BranchSource::Snapshot(id) => tx
             .get::<SnapshotRecord>(*id)?
             .filter(|s| s.project == project.id && s.phase == Phase::Ready)
+            .filter(|s| s.role != Role::Hidden)
             .map(SourceRecord::Snapshot)
             .ok_or_else(|| missing("the snapshot to start from is gone".into())),
         BranchSource::Named(text) => {

@@ -3,11 +3,11 @@
 //! | source | storage | how | at the clone's start |
 //! |---|---|---|---|
 //! | a snapshot, or a server that is stopped | any | as it is | no recovery after a clean stop |
-//! | running | cuts in order (ZFS) | `CHECKPOINT` unless one is recent, one clone | crash recovery over a short WAL |
+//! | running, in recovery too | cuts in order (ZFS) | `CHECKPOINT` unless one is recent, one clone | crash recovery over a short WAL |
 //! | running with `fsync` and `full_page_writes` | cuts what is synced (btrfs) | the same | the same |
 //! | running with either off | cuts what is synced (btrfs) | backup mode around the clone | recovery from the label |
 //! | running | file by file (reflink, copy) | backup mode around the clone | recovery from the label |
-//! | in recovery (a standby) | any | backup mode around the clone | archive recovery to consistency, then a timeline of its own |
+//! | in recovery (a standby) | any other | backup mode around the clone | archive recovery to consistency, then a timeline of its own |
 //!
 //! A btrfs snapshot is no instant cut of buffered writes: of two writes that nobody synced it may
 //! hold the later one alone. A server that syncs its WAL before its data, and logs whole pages,
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::create::NewClone;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -109,11 +110,13 @@ pub(crate) struct Tools<'a> {
 
 impl Tools<'_> {
     /// Clones `from` into `target`, whose record exists already.
-    pub(crate) async fn clone(&self, from: From<'_>, target: Object, op: &Op) -> Result<Cut> {
+    pub(crate) async fn clone(&self, from: From<'_>, target: &NewClone, op: &Op) -> Result<Cut> {
         match from {
             From::Snapshot(id, cut) => {
-                let spec = CloneSpec::new(Object::Snapshot(id), target.id()).skip(&SKIP);
+                let spec = CloneSpec::new(Object::Snapshot(id), target.object.id()).skip(&SKIP);
                 op.steps.run("clone", self.place(target, spec, op)).await?;
+                // Nothing could be changed in a snapshot that is one of the file system's own.
+                self.unfollow(target.object).await?;
                 Ok(cut.clone())
             }
             From::Branch { instance, volume, target: server } => {
@@ -146,11 +149,19 @@ impl Tools<'_> {
         Ok(())
     }
 
-    async fn of_stopped(&self, source: Object, target: Object, major: u32, op: &Op) -> Result<Cut> {
+    async fn of_stopped(
+        &self,
+        source: Object,
+        target: &NewClone,
+        major: u32,
+        op: &Op,
+    ) -> Result<Cut> {
+        // Nobody has used it since the machine was started, perhaps.
+        self.storage.open(source).await?;
         let control = self.control(source)?;
-        let spec = CloneSpec::new(source, target.id()).skip(&SKIP);
+        let spec = CloneSpec::new(source, target.object.id()).skip(&SKIP);
         op.steps.run("clone", self.place(target, spec, op)).await?;
-        let in_recovery = self.unfollow(target).await?;
+        let in_recovery = self.unfollow(target.object).await?;
         let method = if control.was_shut_down() { Method::Stopped } else { Method::Crashed };
         Ok(cut(method, control.checkpoint, &control, major, in_recovery))
     }
@@ -158,7 +169,7 @@ impl Tools<'_> {
     async fn of_running(
         &self,
         source: Object,
-        target: Object,
+        target: &NewClone,
         server: Target<'_>,
         op: &Op,
     ) -> Result<Cut> {
@@ -169,9 +180,10 @@ impl Tools<'_> {
             .map_err(|e| e.with_hint("is the server that is branched still starting?"))?;
         let facts = Facts::of(&session).await?;
         let whole = match self.storage.capability().cut {
-            _ if facts.in_recovery => false,
+            // A standby too: what it has replayed it had on disk before, so that the cut holds the
+            // WAL up to where its data is consistent.
             CutKind::Ordered => true,
-            CutKind::Synced => facts.synced,
+            CutKind::Synced => facts.synced && !facts.in_recovery,
             CutKind::FileByFile => false,
         };
         if whole {
@@ -189,7 +201,7 @@ impl Tools<'_> {
             }
             if quick {
                 tracing::debug!("a checkpoint recycled WAL that the clone needs: once more");
-                self.discard(target).await?;
+                self.discard(target.object).await?;
             }
             let cut = self.by_backup(&session, true, source, target, server.major, op).await?;
             cut.ok_or_else(|| {
@@ -205,24 +217,26 @@ impl Tools<'_> {
         session: Session,
         facts: &Facts,
         source: Object,
-        target: Object,
+        target: &NewClone,
         major: u32,
         op: &Op,
     ) -> Result<Cut> {
         let redo = self.control(source)?.redo;
         if facts.end.0.saturating_sub(redo.0) > RECENT {
+            // In recovery it is a restartpoint, at the last checkpoint of the primary's.
             let checkpoint = session.execute("write a checkpoint", "CHECKPOINT");
             op.steps.run("checkpoint", checkpoint).await?;
-        } else if facts.flushed < facts.end {
+        } else if !facts.in_recovery && facts.flushed < facts.end {
             // The commit of this waits until all WAL before it is on disk.
             let flush = "SELECT pg_logical_emit_message(true, 'velo', '')";
             op.steps.run("flush", session.execute("flush its WAL", flush)).await?;
         }
         drop(session);
-        let spec = CloneSpec::new(source, target.id()).skip(&SKIP).live(&[CONTROL]);
+        let spec = CloneSpec::new(source, target.object.id()).skip(&SKIP).live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
-        let control = self.control(target)?;
-        Ok(cut(Method::Checkpoint, facts.end, &control, major, false))
+        let control = self.control(target.object)?;
+        let follows = self.unfollow(target.object).await?;
+        Ok(cut(Method::Checkpoint, facts.end, &control, major, facts.in_recovery || follows))
     }
 
     /// Files of different moments, and the WAL that makes them one. `None`, with the clone to be
@@ -232,14 +246,17 @@ impl Tools<'_> {
         session: &Session,
         slot: bool,
         source: Object,
-        target: Object,
+        target: &NewClone,
         major: u32,
         op: &Op,
     ) -> Result<Option<Cut>> {
         let backup = op.steps.run("checkpoint", Backup::begin(session, slot)).await?;
-        let spec =
-            CloneSpec::new(source, target.id()).skip(&SKIP).skip(&["pg_wal/*"]).live(&[CONTROL]);
+        let spec = CloneSpec::new(source, target.object.id())
+            .skip(&SKIP)
+            .skip(&["pg_wal/*"])
+            .live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
+        let target = target.object;
         let control = self.whole_control(source, target).await?;
         let finished = op.steps.run("stop backup", backup.finish()).await?;
         let segments: Vec<String> = finished
@@ -278,8 +295,9 @@ impl Tools<'_> {
         }
     }
 
-    async fn place(&self, target: Object, spec: CloneSpec, op: &Op) -> Result<()> {
-        match target {
+    async fn place(&self, target: &NewClone, spec: CloneSpec, op: &Op) -> Result<()> {
+        let spec = spec.label(target.label.clone()).quota(target.quota);
+        match target.object {
             Object::Volume(_) => self.storage.branch_volume(spec, &op.cancel).await,
             Object::Snapshot(_) => self.storage.snapshot(spec, &op.cancel).await,
         }
@@ -307,6 +325,9 @@ impl Tools<'_> {
         let path = self.storage.location(target);
         if !path.host_path().join("standby.signal").exists() {
             return Ok(false);
+        }
+        if matches!(target, Object::Snapshot(_)) && !self.storage.capability().editable_snapshots {
+            return Ok(true); // its clones are told
         }
         self.storage
             .edit(
@@ -345,13 +366,16 @@ impl Facts {
                 "look at the server to be branched",
                 "SELECT pg_is_in_recovery(), current_setting('fsync'), \
                         current_setting('full_page_writes'), \
-                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END, \
-                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END",
+                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() \
+                             ELSE pg_last_wal_replay_lsn() END, \
+                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() \
+                             ELSE pg_last_wal_replay_lsn() END",
             )
             .await?;
         let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
         let in_recovery = text(0) == "t";
-        let lsn = |i: usize| if in_recovery { Ok(Lsn(0)) } else { text(i).parse() };
+        // One that has replayed nothing yet has no place.
+        let lsn = |i: usize| if text(i).is_empty() { Ok(Lsn(0)) } else { text(i).parse() };
         Ok(Self {
             in_recovery,
             synced: text(1) == "on" && text(2) == "on",

@@ -5,6 +5,8 @@
 
 mod machine;
 mod records;
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+mod zfs;
 
 use serde::Serialize;
 
@@ -102,6 +104,8 @@ async fn look(config: &Config) -> Vec<Finding> {
                 let shown = config.home.display();
                 found.push(Finding::ok("home", format!("{shown} is writable")));
                 found.push(machine::storage(config).await);
+                #[cfg(all(feature = "zfs", target_os = "linux"))]
+                found.extend(zfs::look(config).await);
                 found.extend(records::look(&home).await);
             }
             Err(error) => found.push(Finding::error("home", &error)),
@@ -125,6 +129,6 @@ pub fn installations(config: &Config) -> Result<Vec<Installation>> {
 /// # Errors
 /// If the home cannot be written to.
 pub fn storages(config: &Config) -> Result<Vec<StorageKind>> {
-    let home = config.home.clone();
-    engine::call(move |_| async move { storage::detect(&home).await }).wait()
+    let config = config.clone();
+    engine::call(move |_| async move { storage::detect(&config).await }).wait()
 }

@@ -16,9 +16,13 @@ use common::home::TestHome;
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Method, Project};
 
-/// Branches of each parent.
-fn rounds() -> usize {
-    if std::env::var_os("VELO_TEST_LONG").is_some() { 50 } else { 5 }
+/// Branches of each parent. An emulated machine takes a minute for each.
+fn rounds(kind: StorageKind) -> usize {
+    match std::env::var_os("VELO_TEST_LONG") {
+        Some(_) => 50,
+        None if kind == StorageKind::Zfs => 2,
+        None => 5,
+    }
 }
 
 /// Runs a PostgreSQL program to its end.
@@ -151,9 +155,13 @@ fn prepare(bin: &Path, url: &str) {
 
 async fn proof(var: &str, kind: StorageKind) {
     let Some(base) = fs_dir(var) else { return };
+    proof_in(kind, |bin| TestHome::with(Some(&base), |b| b.pg_bin(bin).storage(kind))).await;
+}
+
+async fn proof_in(kind: StorageKind, home: impl Fn(&Path) -> TestHome) {
     let Some(installations) = common::installations() else { return };
     for bin in installations {
-        let home = TestHome::with(Some(&base), |b| b.pg_bin(&bin).storage(kind));
+        let home = home(&bin);
         let project = home.project("proof").await;
         // Small buffers: the working set is larger, so the parent writes pages all the time.
         let spec = BranchSpec::named("durable").set("shared_buffers", "4MB");
@@ -178,11 +186,12 @@ async fn proof(var: &str, kind: StorageKind) {
 async fn branch_under_load(project: &Project, parent: &Branch, bin: &Path, kind: StorageKind) {
     prepare(bin, &parent.url());
     let load = Load::on(bin, &parent.url());
-    for round in 0..rounds() {
+    for round in 0..rounds(kind) {
         let acknowledged = load.acknowledged.load(Ordering::Acquire);
         let branch = Branch::create(project, BranchSpec::ephemeral().from(parent)).await.unwrap();
         let cut = branch.info().await.unwrap().cut.unwrap();
-        let whole = kind == StorageKind::Btrfs && !parent.is_ephemeral();
+        let whole =
+            kind == StorageKind::Zfs || kind == StorageKind::Btrfs && !parent.is_ephemeral();
         let method = if whole { Method::Checkpoint } else { Method::Backup };
         assert_eq!(cut.method, method, "round {round}");
         check(bin, &branch, acknowledged);
@@ -200,6 +209,12 @@ async fn branch_under_load(project: &Project, parent: &Branch, bin: &Path, kind:
     session(&parent.url(), |run| {
         assert_eq!(run("SELECT count(*) FROM pg_replication_slots"), ["0"]);
     });
+}
+
+#[tokio::test]
+async fn zfs() {
+    let Some(place) = common::zfs::place() else { return };
+    proof_in(StorageKind::Zfs, |bin| place.home(|b| b.pg_bin(bin))).await;
 }
 
 #[tokio::test]

@@ -96,6 +96,9 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
     for (key, value) in &args.settings {
         spec = spec.set(key, value);
     }
+    if let Some(bytes) = args.quota {
+        spec = spec.quota(bytes);
+    }
     if args.stopped {
         spec = spec.stopped();
     }

@@ -44,7 +44,7 @@ pub(super) async fn postgres(config: &Config, user: Option<&OsUser>) -> Finding 
 }
 
 pub(super) async fn storage(config: &Config) -> Finding {
-    let works = match storage::detect(&config.home).await {
+    let works = match storage::detect(config).await {
         Ok(works) => works,
         Err(error) => return Finding::error("storage", &error),
     };
