@@ -2,9 +2,12 @@
 # The workspace's tests as executables: for .ci/test, which runs them on this machine, and .ci/zfs-vm, which does in a guest.
 
 # Not `libzetta`: such a program does not start on a machine without ZFS.
-TEST_FEATURES=(--features velo-core/zfs,velo-core/testing)
+TEST_FEATURES=(--features "velo-core/zfs,velo-core/testing")
 TEST_BUILD=(cargo test --workspace "${TEST_FEATURES[@]}" --no-run --message-format=json-render-diagnostics)
 TEST_FLAGS=(-Zunstable-options --shuffle --show-output)
+
+# velo-core's once more, with the way to ZFS through its library.
+TEST_BUILD_ZETTA=(cargo test -p velo-core --features "libzetta,testing" --no-run --message-format=json-render-diagnostics)
 
 # The test executables in what cargo said, one a line: target, package folder, file.
 tests_built() { # JSON

@@ -18,18 +18,22 @@ ZFS_IMAGE_PACKAGES=(
 # What the disk and the initial file system need before the root file system is there; the rest is found by name.
 ZFS_IMAGE_MODULES=(virtio_pci virtio_blk)
 
-# Makes a folder with disk.img, vmlinuz and initrd, unless it is there, and names it in ZFS_IMAGE: VERSION WORK. The caller is
-# in a mount namespace of its own and owns the folder WORK, which it takes away with all that is mounted there.
-zfs_image() {
-    local version=$1 work=$2 key
+# Names the folder of an image in ZFS_IMAGE: by recipe, so that two checkouts do not take turns in making it anew.
+zfs_image_name() { # VERSION
+    local key
     key=$(cat "${BASH_SOURCE[0]}" <(printf '%s\n' "${RIG_PG_LIBRARIES[@]}" "${VELO_TEST_MIRROR-}") | sha256sum)
-    # By recipe, so that two checkouts do not take turns in making it anew.
-    ZFS_IMAGE=$RIG_CACHE/zfs-vm/$version-${key::12}
+    ZFS_IMAGE=$RIG_CACHE/zfs-vm/$1-${key::12}
+}
+
+# Fills that folder with disk.img, vmlinuz and initrd, unless it is there. The caller is in a mount namespace of its own and
+# owns the folder WORK, which it takes away with all that is mounted there.
+zfs_image() { # VERSION WORK
+    local version=$1 work=$2
     mkdir -p "$RIG_CACHE/zfs-vm"
     # The second of two runs waits here, and finds what the first has made.
     {
         flock 7
-        rig_cached "$ZFS_IMAGE" "${key%% *}" zfs_image_fill "$version" "$work/root" ||
+        rig_cached "$ZFS_IMAGE" "${ZFS_IMAGE##*-}" zfs_image_fill "$version" "$work/root" ||
             die "the image with OpenZFS $version could not be made"
         touch "$ZFS_IMAGE"
         # What no checkout has asked for in a while.
@@ -134,9 +138,10 @@ zfs_image_check() {
 
 # An initrd that mounts the root and hands over to what is on the second disk.
 zfs_image_initrd() { # ROOT KERNEL
-    local root=$1 kernel=$2 initrd=$1/initrd path
+    local root=$1 kernel=$2 initrd=$1/initrd kind path
     mkdir -p "$initrd"/{bin,dev,lib,proc,root} && cp "$root/bin/busybox" "$initrd/bin/" || return 1
-    while read -r _ path; do
+    while read -r kind path; do
+        [[ $kind != builtin ]] || continue
         case $path in
         *.xz) xz -dc "$root$path" >"$initrd/lib/$(basename "$path" .xz)" ;;
         *) cp "$root$path" "$initrd/lib/" ;;
