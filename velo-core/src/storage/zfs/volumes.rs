@@ -5,7 +5,7 @@ use super::names::Found;
 use super::properties::{self, Numbers};
 use super::{Zfs, already, explain, foreign, missing, mounts, program};
 use crate::engine::blocking;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::Id;
 use crate::storage::files::Scrub;
 use crate::storage::{CloneSpec, Label, Object};
