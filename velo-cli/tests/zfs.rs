@@ -98,7 +98,7 @@ fn zfs_from_a_projects_creation_to_its_deletion() {
 
 /// Refused before anything is made.
 #[test]
-fn a_quota_needs_zfs() {
+fn a_quota_is_refused_on_folders() {
     let home = Home::with_project();
     if home.json(&["project", "get", "api"])["storage"] != "zfs" {
         home.fails(&["branch", "create", "api/dev", "--quota", "1G"], 1, "quota");

@@ -104,8 +104,13 @@ async fn zfs_quotas_hold() {
     let root = place.folder();
     let storage = open(&place, root.path()).await;
     let source = volume(&*storage).await;
-    let noise: Vec<u8> =
-        (0..4u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut state = 1u64;
+    let noise: Vec<u8> = (0..4 << 20)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect();
     std::fs::write(path(&*storage, source).join("big"), &noise).unwrap();
     storage.sync(source).await.unwrap();
     run("zpool", &["sync", "tank"]);

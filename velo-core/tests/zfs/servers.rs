@@ -11,16 +11,19 @@ use velo_core::{Branch, BranchSpec, ErrorKind, Method, Project};
 use crate::common::zfs::{place, run};
 use crate::common::{installations, newest};
 
-async fn sql(branch: &Branch, sql: &str) -> String {
-    let (client, connection) =
-        tokio_postgres::connect(&branch.url(), tokio_postgres::NoTls).await.unwrap();
+async fn attempt(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
-    let rows = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    let rows = client.simple_query(sql).await?;
     let row = rows.iter().find_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,
     });
-    row.unwrap_or_default()
+    Ok(row.unwrap_or_default())
+}
+
+async fn sql(branch: &Branch, sql: &str) -> String {
+    attempt(&branch.url(), sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
 }
 
 /// Ships a primary's WAL to a standby, again and again.
@@ -91,21 +94,23 @@ async fn zfs_branches_of_a_standby_need_no_backup_mode() {
     for bin in newest(installations().unwrap_or_default()) {
         let home = place.home(|b| b.pg_bin(&bin));
         let project = home.project("standby").await;
-        let primary = Branch::create(&project, BranchSpec::named("primary")).await.unwrap();
-        sql(&primary, "CREATE TABLE t (x int PRIMARY KEY, filler text)").await;
-        let spec = BranchSpec::named("standby")
-            .from(&primary)
-            .set("wal_retrieve_retry_interval", "50ms")
-            .set("shared_buffers", "2MB")
-            .stopped();
-        let standby = Branch::create(&project, spec).await.unwrap();
+        // The primary is a branch of main, which then follows it: of a parent that is stopped, so
+        // that its WAL goes on where main's ends.
+        let standby = project.main().await.unwrap();
         let data = data_of(&home, &standby).await;
-        std::fs::write(data.join("standby.signal"), "").unwrap();
+        standby.stop().await.unwrap();
+        let primary = Branch::create(&project, BranchSpec::named("primary")).await.unwrap();
         let owner = data.metadata().unwrap();
         let signal = data.join("standby.signal");
+        std::fs::write(&signal, "").unwrap();
         std::os::unix::fs::chown(signal, Some(owner.uid()), Some(owner.gid())).unwrap();
+        let conf = data.join("postgresql.conf");
+        let text = std::fs::read_to_string(&conf).unwrap();
+        let settings = "\nwal_retrieve_retry_interval = 50ms\nshared_buffers = 2MB\n";
+        std::fs::write(&conf, text + settings).unwrap();
         standby.start().await.unwrap();
         assert_eq!(sql(&standby, "SELECT pg_is_in_recovery()").await, "t");
+        sql(&primary, "CREATE TABLE t (x int PRIMARY KEY, filler text)").await;
 
         let pid = primary.info().await.unwrap().pid.unwrap();
         let _shipping =
@@ -126,17 +131,25 @@ async fn zfs_branches_of_a_standby_need_no_backup_mode() {
                 client.batch_execute(&rows).await.unwrap();
             }
         });
-        let count = "SELECT count(*) FROM t";
+        // With what it replays it takes over the primary's password, too.
+        let url =
+            standby.url().replace(&standby.connection().password, &primary.connection().password);
+        let count = async || -> u64 {
+            let counted = "SELECT count(*) FROM t";
+            let found = attempt(&url, counted).await.unwrap_or_default();
+            found.parse().unwrap_or(0)
+        };
         let mut seen = 0;
         for round in 0..3 {
             // It has replayed more since the last one.
-            while sql(&standby, count).await.parse::<u64>().unwrap() <= seen {
+            while count().await <= seen {
                 assert!(!writer.is_finished());
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
             let taken = standby.snapshot(format!("taken-{round}")).await.unwrap();
             let cut = taken.info().cut.clone().unwrap();
             assert_eq!((cut.method, cut.in_recovery), (Method::Checkpoint, true));
-            seen = sql(&standby, count).await.parse().unwrap();
+            seen = count().await;
             let live =
                 Branch::create(&project, BranchSpec::ephemeral().from(&standby)).await.unwrap();
             let old = Branch::create(&project, BranchSpec::ephemeral().from(&taken)).await.unwrap();
@@ -152,7 +165,8 @@ async fn zfs_branches_of_a_standby_need_no_backup_mode() {
             }
             let held: u64 = sql(&live, "SELECT count(*) - 1 FROM t").await.parse().unwrap();
             assert!(held >= seen, "what was replayed before is missing: {held} of {seen}");
-            assert_eq!(sql(&standby, "SELECT pg_is_in_recovery()").await, "t", "it still follows");
+            let follows = attempt(&url, "SELECT pg_is_in_recovery()").await.unwrap();
+            assert_eq!(follows, "t", "it still follows");
         }
         writer.abort();
     }
