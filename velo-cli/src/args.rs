@@ -82,7 +82,7 @@ pub(crate) enum Project {
 pub(crate) struct ProjectCreate {
     /// The project's name
     pub(crate) name: String,
-    /// auto, btrfs, reflink or copy
+    /// auto, zfs, btrfs, reflink or copy
     #[arg(long)]
     pub(crate) storage: Option<StorageKind>,
     /// auto, process or docker
@@ -189,6 +189,9 @@ pub(crate) struct BranchCreate {
     pub(crate) settings: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    /// The most that its data may take, like 5G, shared blocks among it (storage zfs)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) quota: Option<u64>,
     /// Do not start its server
     #[arg(long)]
     pub(crate) stopped: bool,
@@ -292,18 +295,8 @@ pub(crate) enum Pg {
     },
 }
 
-/// Bytes, or with K, M, G or T behind them powers of 1024 of them.
 fn size(text: &str) -> Result<u64, String> {
-    let units = ["K", "M", "G", "T"];
-    let unit = units.iter().position(|unit| text.ends_with(unit));
-    let digits = unit.map_or(text, |_| &text[..text.len() - 1]);
-    let shift = unit.map_or(0, |unit| 10 * (unit as u32 + 1));
-    digits
-        .parse::<u64>()
-        .ok()
-        .filter(|_| digits.bytes().all(|b| b.is_ascii_digit()))
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "write a number and K, M, G or T, like 20G".to_owned())
+    velo_core::runtime::Limits::parse_size(text).map_err(|error| error.to_string())
 }
 
 fn major(text: &str) -> Result<u32, String> {
@@ -325,7 +318,7 @@ mod tests {
     fn sizes_have_units() {
         assert_eq!(size("20G"), Ok(20 << 30));
         assert_eq!(size("512"), Ok(512));
-        for bad in ["", "G", "-1G", "+1G", "1.5G", "1GB", "99999999999999T"] {
+        for bad in ["", "0", "G", "-1G", "+1G", "1.5G", "5X", "99999999999999T"] {
             assert!(size(bad).is_err(), "{bad}");
         }
     }

@@ -144,6 +144,14 @@ impl Project {
         self.0.delete_call(force).wait()
     }
 
+    /// See [`crate::Project::hidden`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn hidden(&self) -> Result<usize> {
+        self.0.hidden_call().wait()
+    }
+
     /// See [`crate::Project::finish_deletions`].
     ///
     /// # Errors

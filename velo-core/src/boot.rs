@@ -150,7 +150,7 @@ impl Boot<'_> {
     /// Brings the server up. On an error the caller stops whatever runs.
     pub(crate) async fn run(&self, runtime: &dyn Runtime, op: &Op) -> Result<()> {
         let storage = self.home.storage(self.project.storage)?;
-        let location = storage.location(Object::Volume(self.volume));
+        let location = storage.open(Object::Volume(self.volume)).await?;
         let data = location.host_path().to_path_buf();
         let shown = format!("the branch {}/{}", self.project.name, self.branch.shown());
         crate::create::present(&*storage, Object::Volume(self.volume), &shown)?;

@@ -4,7 +4,9 @@
 //! |---|---|---|---|
 //! | `home` | `VELO_HOME` | the folder that holds all of Velo's state and data | `/var/lib/velo` as root, else `$XDG_DATA_HOME/velo` or `~/.local/share/velo` |
 //! | `cache` | `VELO_CACHE` | the folder for fetched PostgreSQL installations | `/var/cache/velo` as root, else `$XDG_CACHE_HOME/velo` or `~/.cache/velo` |
-//! | `storage` | `VELO_STORAGE` | storage of new projects: `auto`, `btrfs`, `reflink`, `copy` | `auto` |
+//! | `storage` | `VELO_STORAGE` | storage of new projects: `auto`, `zfs`, `btrfs`, `reflink`, `copy` | `auto` |
+//! | `zfs_dataset` | `VELO_ZFS_DATASET` | the dataset whose children ZFS volumes are | the one that the home is on |
+//! | `zfs_properties` | | a table of properties of ZFS volumes | `recordsize = "8k"`, `compression = "lz4"`, `atime = "off"` |
 //! | `runtime` | `VELO_RUNTIME` | runtime of new projects: `auto` (`docker` where an image is named, else `process`), `process`, `docker` | `auto` |
 //! | `image` | `VELO_IMAGE` | the image that servers of new projects run in containers: `postgres:18`, … | `postgres` with the major as its tag |
 //! | `memory` | `VELO_MEMORY` | the most memory of each server of a new project, in containers: `2G`, … | no limit |
@@ -20,6 +22,7 @@
 //! `~/.config/velo.toml`; it may be missing. An unknown key, or a variable `VELO_…` that is none of
 //! these, is an error (but for `VELO_TEST_…`, which tests use).
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,11 +34,16 @@ use crate::runtime::{Limits, RuntimeKind};
 use crate::storage::StorageKind;
 
 /// Every variable, for whoever has misspelt one.
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 15] = [
     "VELO_HOME",
     "VELO_CACHE",
     "VELO_STORAGE",
+    "VELO_ZFS_DATASET",
     "VELO_RUNTIME",
+    "VELO_IMAGE",
+    "VELO_MEMORY",
+    "VELO_CPUS",
+    "VELO_SHM_SIZE",
     "VELO_PG_BIN",
     "VELO_PG_VERSION",
     "VELO_USER",
@@ -57,6 +65,8 @@ pub struct Config {
     pub(crate) home: PathBuf,
     pub(crate) cache: PathBuf,
     pub(crate) storage: StorageKind,
+    pub(crate) zfs_dataset: Option<String>,
+    pub(crate) zfs_properties: BTreeMap<String, String>,
     pub(crate) runtime: RuntimeKind,
     pub(crate) image: Option<String>,
     pub(crate) limits: Limits,
@@ -147,6 +157,8 @@ struct Layer {
     home: Option<PathBuf>,
     cache: Option<PathBuf>,
     storage: Option<StorageKind>,
+    zfs_dataset: Option<String>,
+    zfs_properties: Option<BTreeMap<String, String>>,
     runtime: Option<RuntimeKind>,
     image: Option<String>,
     memory: Option<String>,
@@ -185,6 +197,22 @@ impl ConfigBuilder {
     #[must_use]
     pub fn storage(mut self, storage: StorageKind) -> Self {
         self.layer.storage = Some(storage);
+        self
+    }
+
+    /// The dataset whose children ZFS volumes are. A home keeps the one that it began with.
+    #[must_use]
+    pub fn zfs_dataset(mut self, dataset: impl Into<String>) -> Self {
+        self.layer.zfs_dataset = Some(dataset.into());
+        self
+    }
+
+    /// A property of ZFS volumes, beside or instead of Velo's own (`recordsize=8k`,
+    /// `compression=lz4`, `atime=off`).
+    #[must_use]
+    pub fn zfs_property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let properties = self.layer.zfs_properties.get_or_insert_default();
+        properties.insert(name.into(), value.into());
         self
     }
 
@@ -310,7 +338,10 @@ fn resolve(
             "VELO_HOME" => env.home = Some(value.into()),
             "VELO_CACHE" => env.cache = Some(value.into()),
             "VELO_STORAGE" => {
-                env.storage = Some(parsed(&key, &value, "auto, btrfs, reflink or copy")?);
+                env.storage = Some(parsed(&key, &value, "auto, zfs, btrfs, reflink or copy")?);
+            }
+            "VELO_ZFS_DATASET" => {
+                env.zfs_dataset = Some(parsed(&key, &value, "a dataset like tank/velo")?);
             }
             "VELO_RUNTIME" => {
                 env.runtime = Some(parsed(&key, &value, "auto, process or docker")?);
@@ -375,6 +406,11 @@ fn resolve(
         home: absolute(&home, "VELO_HOME")?,
         cache: absolute(&cache, "VELO_CACHE")?,
         storage: first!(storage).unwrap_or_default(),
+        zfs_dataset: first!(zfs_dataset).map(checked_dataset).transpose()?,
+        zfs_properties: first!(zfs_properties)
+            .map(checked_properties)
+            .transpose()?
+            .unwrap_or_default(),
         runtime: first!(runtime).unwrap_or_default(),
         image: first!(image),
         limits: Limits {
@@ -389,6 +425,19 @@ fn resolve(
         ports: ports(first!(ports).as_deref().unwrap_or("21000-29999"))?,
         start_timeout: start_timeout(first!(start_timeout))?,
     })
+}
+
+/// A dataset's name, which no program sees unchecked.
+fn checked_dataset(name: String) -> Result<String> {
+    #[cfg(all(feature = "zfs", target_os = "linux"))]
+    crate::storage::zfs::check_dataset(&name)?;
+    Ok(name)
+}
+
+fn checked_properties(properties: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    #[cfg(all(feature = "zfs", target_os = "linux"))]
+    crate::storage::zfs::check_properties(&properties)?;
+    Ok(properties)
 }
 
 /// The path from the root. It must be UTF-8: it stands in settings of PostgreSQL, in URLs and in
@@ -509,6 +558,26 @@ mod tests {
         assert_eq!(config.storage, StorageKind::Btrfs);
         assert_eq!(config.pg_version, Some(16));
         assert_eq!(config.ports, 3000..=3001);
+    }
+
+    #[cfg(all(feature = "zfs", target_os = "linux"))]
+    #[test]
+    fn names_of_zfs_are_checked() {
+        let set = |name| with(&[("VELO_ZFS_DATASET", name)], Config::builder());
+        assert_eq!(set("tank/velo").unwrap().zfs_dataset.as_deref(), Some("tank/velo"));
+        for bad in ["-r", "tank/", "/tank", "tank@x", "tank/a b", "tank/../x"] {
+            assert_eq!(set(bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
+        }
+        let property =
+            |name, value| with(&[], Config::builder().zfs_property(name, value)).map(drop);
+        property("compression", "zstd-3").unwrap();
+        for (name, value) in [("mountpoint", "/etc"), ("compression", "a b"), ("-o", "x")] {
+            assert_eq!(
+                property(name, value).unwrap_err().kind(),
+                ErrorKind::InvalidInput,
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::record::{
 use crate::runtime::{InstanceRef, Limits, Runtime, StopMode};
 use crate::spec::{BranchSource, BranchSpec};
 use crate::state::Tx;
-use crate::storage::{CloneSpec, Object};
+use crate::storage::{CloneSpec, Label, Object, Storage};
 use crate::teardown;
 use crate::timings::Timings;
 
@@ -132,7 +132,15 @@ async fn record(
     let candidates = home.port_candidates();
     let (project, spec, name) = (project.clone(), spec.clone(), name.cloned());
     let locks = home.clone();
-    let origin = home.storage(project.storage)?.capability().copy_on_write && name.is_some();
+    let capability = home.storage(project.storage)?.capability();
+    if spec.quota.is_some() && !capability.quota {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the storage {} cannot hold a branch to a quota", capability.name),
+        )
+        .with_hint("leave the quota out, or make the project on storage zfs"));
+    }
+    let origin = capability.copy_on_write && name.is_some();
     home.state()
         .write(move |tx| {
             alive(tx, &project)?;
@@ -170,6 +178,7 @@ async fn record(
                 // origins, say) it needs as well.
                 settings: source.settings().clone().into_iter().chain(spec.settings).collect(),
                 limits: spec.limits,
+                quota: spec.quota,
                 cut: None,
                 settled: false,
                 created_at: now(),
@@ -212,9 +221,11 @@ async fn fill(
     op.cancel.check()?;
     let storage = home.storage(project.storage)?;
     let volume = Object::Volume(branch.volume);
-    let cut = clone_source(home, project, source, volume, op).await?;
+    let target = NewClone::of(project, branch, volume, "data");
+    let cut = clone_source(home, project, source, &target, op).await?;
     if let Some(origin) = branch.origin {
-        let spec = CloneSpec::new(volume, origin);
+        let label = Label { role: "origin", ..target.label };
+        let spec = CloneSpec::new(volume, origin).label(label);
         op.steps.run("origin", storage.snapshot(spec, &op.cancel)).await?;
     }
     op.cancel.check()?;
@@ -235,15 +246,37 @@ async fn fill(
     Ok(cut)
 }
 
+/// What a clone becomes.
+#[derive(Debug, Clone)]
+pub(crate) struct NewClone {
+    pub(crate) object: Object,
+    pub(crate) label: Label,
+    pub(crate) quota: Option<u64>,
+}
+
+impl NewClone {
+    /// `object`, which is `role` to the branch.
+    pub(crate) fn of(
+        project: &ProjectRecord,
+        branch: &BranchRecord,
+        object: Object,
+        role: &'static str,
+    ) -> Self {
+        let label = Label::new(project.name.as_str(), branch.shown(), role);
+        // A snapshot takes what its branch may hold anyway.
+        let quota = branch.quota.filter(|_| matches!(object, Object::Volume(_)));
+        Self { object, label, quota }
+    }
+}
+
 /// Steps 3 to 5: clones `source` into `target`, whose record exists, as it is now.
 pub(crate) async fn clone_source(
     home: &Home,
     project: &ProjectRecord,
     source: &SourceRecord,
-    target: Object,
+    target: &NewClone,
     op: &Op,
 ) -> Result<Cut> {
-    room(home).await?;
     let storage = home.storage(project.storage)?;
     let runtime = home.runtime(project.runtime)?;
     let tools = Tools { storage: &*storage, runtime: &*runtime, libc: project.libc };
@@ -254,7 +287,10 @@ pub(crate) async fn clone_source(
                     .with_context("snapshot", snapshot.id)
             })?;
             let _lock = home.lock(snapshot.id, Mode::Shared, "the snapshot", &op.cancel).await?;
-            present(&*storage, source.object(), "the snapshot")?;
+            let object = source.object();
+            storage.open(object).await?;
+            present(&*storage, object, "the snapshot")?;
+            room(home, &*storage, object).await?;
             tools.clone(From::Snapshot(snapshot.id, cut), target, op).await
         }
         SourceRecord::Branch(branch) => {
@@ -269,8 +305,15 @@ pub(crate) async fn clone_source(
                     project.name
                 ))
             })?;
-            present(&*storage, Object::Volume(branch.volume), &shown)?;
-            let location = storage.location(Object::Volume(branch.volume));
+            let object = Object::Volume(branch.volume);
+            if object != source.object() && storage.capability().clones_need_source {
+                // What it needs is another volume than was recorded.
+                repoint(home, project, target.object, source.object(), object).await?;
+            }
+            storage.open(object).await?;
+            present(&*storage, object, &shown)?;
+            room(home, &*storage, object).await?;
+            let location = storage.location(object);
             let socket_dir = RunDir::of(home, branch.id).socket();
             let target_server = Target {
                 socket_dir: &socket_dir,
@@ -309,23 +352,27 @@ pub(crate) fn present(
 /// looked at before.
 const ROOM: u64 = 48 << 20;
 
-async fn room(home: &Home) -> Result<()> {
-    if check_room(home.config.home()).is_ok() {
-        return Ok(());
+async fn room(home: &Home, storage: &dyn Storage, source: Object) -> Result<()> {
+    let path = home.config.home();
+    match storage.available(source).await {
+        Ok(free) if free >= ROOM => return Ok(()),
+        Err(error) if error.kind() != ErrorKind::Exhausted => return Err(error),
+        _ => {}
     }
     // What was closed a moment ago may still be on its way out.
     home.finish_deletions().await;
-    check_room(home.config.home())
+    enough(storage.available(source).await?, path)
 }
 
 /// Whether there is room for a clone in the folder.
 pub(crate) fn check_room(folder: &std::path::Path) -> Result<()> {
-    let free = match rustix::fs::statvfs(folder) {
-        Ok(fs) => fs.f_bavail * fs.f_frsize,
-        Err(e) => {
-            return Err(Error::io(format!("look at the free space of {}", folder.display()), e));
-        }
-    };
+    match rustix::fs::statvfs(folder) {
+        Ok(fs) => enough(fs.f_bavail * fs.f_frsize, folder),
+        Err(e) => Err(Error::io(format!("look at the free space of {}", folder.display()), e)),
+    }
+}
+
+fn enough(free: u64, folder: &std::path::Path) -> Result<()> {
     if free >= ROOM {
         return Ok(());
     }
@@ -352,6 +399,33 @@ pub(crate) fn can_limit(runtime: &dyn Runtime, limits: Limits) -> Result<()> {
         format!("the runtime {} limits neither memory nor processors", capability.name),
     )
     .with_hint("leave the limits out, or make the project with --runtime docker"))
+}
+
+/// Records that `target` is a clone of `now`, and not of `before`, which a reset has replaced.
+async fn repoint(
+    home: &Home,
+    project: &ProjectRecord,
+    target: Object,
+    before: Object,
+    now: Object,
+) -> Result<()> {
+    home.state()
+        .write(move |tx| match target {
+            Object::Volume(id) => tx
+                .update(id, |volume: &mut VolumeRecord| {
+                    volume.source = Some(now);
+                    Ok(())
+                })
+                .map(drop),
+            Object::Snapshot(id) => tx
+                .update(id, |snapshot: &mut SnapshotRecord| {
+                    snapshot.source = Some(now);
+                    Ok(())
+                })
+                .map(drop),
+        })
+        .await?;
+    teardown::release(home, project, before).await
 }
 
 /// Step 6. Returns the port, which is another one where somebody had taken the first.
@@ -494,6 +568,7 @@ pub(crate) fn resolve(
         BranchSource::Snapshot(id) => tx
             .get::<SnapshotRecord>(*id)?
             .filter(|s| s.project == project.id && s.phase == Phase::Ready)
+            .filter(|s| s.role != Role::Hidden)
             .map(SourceRecord::Snapshot)
             .ok_or_else(|| missing("the snapshot to start from is gone".into())),
         BranchSource::Named(text) => {

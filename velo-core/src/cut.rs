@@ -3,13 +3,13 @@
 //! | source | storage | how | at the clone's start |
 //! |---|---|---|---|
 //! | a snapshot, or a server that is stopped | any | as it is | no recovery after a clean stop |
-//! | running | cuts in order (ZFS) | `CHECKPOINT` unless one is recent, one clone | crash recovery over a short WAL |
+//! | running, in recovery too | cuts in order (ZFS) | `CHECKPOINT` unless one is recent, one clone | crash recovery over a short WAL |
 //! | running with `fsync` and `full_page_writes` | cuts what is synced (btrfs) | the same | the same |
 //! | running with either off | cuts what is synced (btrfs) | backup mode around the clone | recovery from the label |
 //! | running with `full_page_writes` | clones file by file (reflink) | the control file, the data, the WAL since its checkpoint, in this order | crash recovery over that WAL |
 //! | running without it | clones file by file (reflink) | backup mode around the clone | recovery from the label |
 //! | running | copies file by file (copy) | backup mode around the copy | recovery from the label |
-//! | in recovery (a standby) | any | backup mode around the clone | archive recovery to consistency, then a timeline of its own |
+//! | in recovery (a standby) | any other | backup mode around the clone | archive recovery to consistency, then a timeline of its own |
 //!
 //! A btrfs snapshot is no instant cut of buffered writes: of two writes that nobody synced it may
 //! hold the later one alone. A server that syncs its WAL before its data, and logs whole pages,
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::create::NewClone;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -123,7 +124,7 @@ const CONTROL: &str = "global/pg_control";
 #[derive(Clone, Copy)]
 struct Work<'a> {
     source: Object,
-    target: Object,
+    target: &'a NewClone,
     major: u32,
     op: &'a Op,
 }
@@ -138,16 +139,18 @@ pub(crate) struct Tools<'a> {
 
 impl Tools<'_> {
     /// Clones `from` into `target`, whose record exists already.
-    pub(crate) async fn clone(&self, from: From<'_>, target: Object, op: &Op) -> Result<Cut> {
+    pub(crate) async fn clone(&self, from: From<'_>, target: &NewClone, op: &Op) -> Result<Cut> {
         let cut = self.clone_data(from, target, op).await?;
         Ok(Cut { libc: cut.libc.or(self.libc), ..cut })
     }
 
-    async fn clone_data(&self, from: From<'_>, target: Object, op: &Op) -> Result<Cut> {
+    async fn clone_data(&self, from: From<'_>, target: &NewClone, op: &Op) -> Result<Cut> {
         match from {
             From::Snapshot(id, cut) => {
-                let spec = CloneSpec::new(Object::Snapshot(id), target.id()).skip(&SKIP);
+                let spec = CloneSpec::new(Object::Snapshot(id), target.object.id()).skip(&SKIP);
                 op.steps.run("clone", self.place(target, spec, op)).await?;
+                // Nothing could be changed in a snapshot that is one of the file system's own.
+                self.unfollow(target.object).await?;
                 Ok(cut.clone())
             }
             From::Branch { instance, volume, target: server } => {
@@ -180,11 +183,19 @@ impl Tools<'_> {
         Ok(())
     }
 
-    async fn of_stopped(&self, source: Object, target: Object, major: u32, op: &Op) -> Result<Cut> {
+    async fn of_stopped(
+        &self,
+        source: Object,
+        target: &NewClone,
+        major: u32,
+        op: &Op,
+    ) -> Result<Cut> {
+        // Nobody has used it since the machine was started, perhaps.
+        self.storage.open(source).await?;
         let control = self.control(source)?;
-        let spec = CloneSpec::new(source, target.id()).skip(&SKIP);
+        let spec = CloneSpec::new(source, target.object.id()).skip(&SKIP);
         op.steps.run("clone", self.place(target, spec, op)).await?;
-        let in_recovery = self.unfollow(target).await?;
+        let in_recovery = self.unfollow(target.object).await?;
         let method = if control.was_shut_down() { Method::Stopped } else { Method::Crashed };
         Ok(cut(method, control.checkpoint, &control, major, in_recovery))
     }
@@ -192,7 +203,7 @@ impl Tools<'_> {
     async fn of_running(
         &self,
         source: Object,
-        target: Object,
+        target: &NewClone,
         server: Target<'_>,
         op: &Op,
     ) -> Result<Cut> {
@@ -209,8 +220,10 @@ impl Tools<'_> {
         // takes.
         let quickly = match storage.cut {
             _ if !storage.copy_on_write => None,
-            _ if facts.in_recovery => Some(self.by_backup(&session, false, work).await?),
+            // A standby too: what it has replayed it had on disk before, so that the cut holds the
+            // WAL up to where its data is consistent.
             CutKind::Ordered => Some(self.by_checkpoint(&session, &facts, work).await?),
+            _ if facts.in_recovery => Some(self.by_backup(&session, false, work).await?),
             CutKind::Synced if facts.is_synced() => {
                 Some(self.by_checkpoint(&session, &facts, work).await?)
             }
@@ -223,7 +236,7 @@ impl Tools<'_> {
             Some(Some(cut)) => return Ok(cut),
             Some(None) => {
                 tracing::debug!("what the clone needs was recycled or changed: once more");
-                self.discard(target).await?;
+                self.discard(target.object).await?;
             }
             None => {}
         }
@@ -247,12 +260,14 @@ impl Tools<'_> {
         let last = self.control(source)?;
         let good = facts.is_recent(&last) && (ordered || facts.logged_since(&last));
         facts.make_durable(session, !good, op).await?;
-        let spec = CloneSpec::new(source, target.id()).skip(&SKIP).skip(&LABELS).live(&[CONTROL]);
+        let spec =
+            CloneSpec::new(source, target.object.id()).skip(&SKIP).skip(&LABELS).live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
-        let control = self.control(target)?;
+        let control = self.control(target.object)?;
         let whole =
             ordered || (control.full_page_writes && facts.same_until(&Facts::of(session).await?));
-        Ok(whole.then(|| cut(Method::Checkpoint, facts.end, &control, major, false)))
+        let in_recovery = self.unfollow(target.object).await? || facts.in_recovery;
+        Ok(whole.then(|| cut(Method::Checkpoint, facts.end, &control, major, in_recovery)))
     }
 
     async fn discard(&self, target: Object) -> Result<()> {
@@ -262,8 +277,9 @@ impl Tools<'_> {
         }
     }
 
-    async fn place(&self, target: Object, spec: CloneSpec, op: &Op) -> Result<()> {
-        match target {
+    async fn place(&self, target: &NewClone, spec: CloneSpec, op: &Op) -> Result<()> {
+        let spec = spec.label(target.label.clone()).quota(target.quota);
+        match target.object {
             Object::Volume(_) => self.storage.branch_volume(spec, &op.cancel).await,
             Object::Snapshot(_) => self.storage.snapshot(spec, &op.cancel).await,
         }
@@ -279,6 +295,9 @@ impl Tools<'_> {
         let path = self.storage.location(target);
         if !path.host_path().join("standby.signal").exists() {
             return Ok(false);
+        }
+        if matches!(target, Object::Snapshot(_)) && !self.storage.capability().editable_snapshots {
+            return Ok(true); // its clones are told
         }
         self.storage
             .edit(

@@ -6,6 +6,8 @@
 mod containers;
 mod machine;
 mod records;
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+mod zfs;
 
 use serde::Serialize;
 
@@ -105,6 +107,8 @@ async fn look(config: &Config) -> Vec<Finding> {
         Ok(Some(home)) => {
             found.push(machine::home(&config.home));
             found.push(machine::storage(config, &config.home).await);
+            #[cfg(all(feature = "zfs", target_os = "linux"))]
+            found.extend(zfs::look(config).await);
             found.extend(records::look(&home).await);
             found.extend(containers::look(&home).await);
         }
@@ -134,6 +138,6 @@ pub fn installations(config: &Config) -> Result<Vec<Installation>> {
 /// # Errors
 /// If the home cannot be written to.
 pub fn storages(config: &Config) -> Result<Vec<StorageKind>> {
-    let home = config.home.clone();
-    engine::call(move |_| async move { storage::detect(&home).await }).wait()
+    let config = config.clone();
+    engine::call(move |_| async move { storage::detect(&config).await }).wait()
 }

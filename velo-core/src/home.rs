@@ -28,7 +28,7 @@ use crate::postgres::Installation;
 use crate::record::{BranchRecord, SnapshotRecord};
 use crate::runtime::{self, Runtime, RuntimeKind};
 use crate::state::State;
-use crate::storage::{self, Storage, StorageKind};
+use crate::storage::{self, Storage, StorageConfig, StorageKind};
 
 /// How long an operation waits for another one on the same branch.
 const LOCK_WAIT: Duration = Duration::from_secs(120);
@@ -144,7 +144,7 @@ impl Home {
         if let Some(storage) = storages.get(&kind) {
             return Ok(storage.clone());
         }
-        let storage = storage::attach(kind, &self.config.home)?;
+        let storage = storage::attach(kind, &StorageConfig::from(&self.config))?;
         storages.insert(kind, storage.clone());
         Ok(storage)
     }

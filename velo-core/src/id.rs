@@ -160,6 +160,12 @@ impl Id {
     pub fn generate() -> Self {
         Self(ulid::Ulid::generate())
     }
+
+    /// When it was made, in milliseconds since 1970, UTC.
+    #[cfg(feature = "zfs")]
+    pub(crate) fn made_at(self) -> u64 {
+        self.0.timestamp_ms()
+    }
 }
 
 impl fmt::Display for Id {

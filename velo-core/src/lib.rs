@@ -3,7 +3,7 @@
 //! A [`Project`] is a repository, a [`Branch`] is a complete, isolated PostgreSQL on a
 //! copy-on-write clone of its parent's data, a [`Snapshot`] is a commit. A branch of a large
 //! database takes as long as one of a small one, and almost no space, where the file system clones
-//! (btrfs, XFS); elsewhere Velo copies, and says so.
+//! (ZFS, btrfs, XFS); elsewhere Velo copies, and says so.
 //!
 //! ```no_run
 //! use velo_core::{Branch, BranchSpec, Project};
@@ -26,6 +26,8 @@
 //! | `process` | servers as local processes | yes |
 //! | `docker` | servers as containers of Docker or Podman | no |
 //! | `btrfs`, `reflink`, `copy` | storages | yes |
+//! | `zfs` | the storage on OpenZFS, through its program; needs no library | no |
+//! | `libzetta` | the same with the calls that every branch makes through libzfs_core: builds only where its headers are, and a program with it starts only where the library is | no |
 //! | `testing` | suites for backends of your own | no |
 
 pub mod blocking;

@@ -23,7 +23,7 @@ use crate::record::{
 use crate::runtime::{Runtime, RuntimeKind, ToolSpec};
 use crate::snapshot::{Snapshot, SnapshotInfo};
 use crate::state::Tx;
-use crate::storage::{self, Object, Storage, StorageKind, VolumeSpec};
+use crate::storage::{self, Label, Object, Storage, StorageKind, VolumeSpec};
 use crate::teardown;
 use crate::timings::Timings;
 
@@ -279,6 +279,25 @@ impl Project {
         })
     }
 
+    /// How many volumes and snapshots are kept only because clones need them: those of branches that
+    /// were reset or closed, and snapshots that were deleted, on a storage where clones need their
+    /// source. Each goes with the last that needs it.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub async fn hidden(&self) -> Result<usize> {
+        self.hidden_call().await
+    }
+
+    pub(crate) fn hidden_call(&self) -> Call<usize> {
+        let project = self.0.clone();
+        engine::call(move |_| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            let scope = project.record.id.to_string();
+            home.state().read(move |tx| Ok(teardown::hidden(tx, &scope)?.len())).await
+        })
+    }
+
     /// Deletes the project with everything in it. Without `force` only if `main` is its only
     /// branch, and it has no snapshot.
     ///
@@ -484,7 +503,7 @@ impl ProjectBuilder {
             RuntimeKind::Docker => image::find(&config).await?,
             _ => binaries::find(&Search::from(&config), home.host_user()).await?,
         };
-        let storage = storage::build(config.storage, &config.home).await?;
+        let storage = storage::build(config.storage, &config).await?;
         fits(&*storage, &*runtime)?;
         let kind = storage.capability().name.parse()?;
 
@@ -573,6 +592,7 @@ impl ProjectBuilder {
                     wanted: true,
                     settings: Default::default(),
                     limits: Default::default(),
+                    quota: None,
                     cut: None,
                     settled: false,
                     created_at: now(),
@@ -595,7 +615,8 @@ impl ProjectBuilder {
     ) -> Result<Cut> {
         op.cancel.check()?;
         let volume = Object::Volume(main.volume);
-        let mut spec = VolumeSpec::new(main.volume);
+        let label = Label::new(project.name.as_str(), main.shown(), "data");
+        let mut spec = VolumeSpec::new(main.volume).label(label);
         if let Some(user) = home.server_user(&project.postgres) {
             spec = spec.owner(user.uid, user.gid);
         }

@@ -84,11 +84,22 @@ async fn round(home: &Home) -> Result<Outcome> {
             }
         }
         if clean {
+            sweep_hidden(home).await?;
             sweep_locks(home).await?;
             dead.bury()?;
         }
     }
     Ok(outcome)
+}
+
+/// Destroys what only dead processes' clones needed.
+async fn sweep_hidden(home: &Home) -> Result<()> {
+    for project in home.state().read(|tx| tx.list::<ProjectRecord>("")).await? {
+        if home.storage(project.storage)?.capability().clones_need_source {
+            teardown::sweep(home, &project).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the lock files that nobody will: a process may die between the removal of a record and

@@ -112,6 +112,9 @@ pub(crate) struct BranchRecord {
     /// What its server may take of the machine, where that is not what the project says.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub(crate) limits: Limits,
+    /// How many bytes its volumes may refer to.
+    #[serde(default)]
+    pub(crate) quota: Option<u64>,
     pub(crate) cut: Option<Cut>,
     /// Whether a server has run on its volume, so that nothing in it is the parent's any more: the
     /// password is the branch's own, and what subscriptions there are are its own too.
@@ -210,6 +213,8 @@ pub(crate) enum Role {
     Named,
     /// The state that a persistent branch began with.
     Origin,
+    /// It was deleted, and is kept only because clones need it.
+    Hidden,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

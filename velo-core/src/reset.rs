@@ -7,7 +7,7 @@
 //! that the record names and destroys the other.
 
 use crate::boot::{self, Boot, Doors, RunDir};
-use crate::create::{SourceRecord, clone_source};
+use crate::create::{NewClone, SourceRecord, clone_source};
 use crate::cut::Cut;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
@@ -90,7 +90,8 @@ async fn renew(
 ) -> Result<BranchRecord> {
     let runtime = home.runtime(project.runtime)?;
     let storage = home.storage(project.storage)?;
-    let cut = clone_source(home, project, source, Object::Volume(new), op).await?;
+    let target = NewClone::of(project, old, Object::Volume(new), "data");
+    let cut = clone_source(home, project, source, &target, op).await?;
     op.cancel.check()?;
     // A clone that starts without recovery and has the right password needs no rehearsal, where
     // durability is not asked for: the server that clients get checks the rest.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::create::{SourceRecord, clone_source, find_snapshot};
+use crate::create::{NewClone, SourceRecord, clone_source, find_snapshot};
 use crate::cut::Cut;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
@@ -215,7 +215,8 @@ async fn fill(
 ) -> Result<SnapshotRecord> {
     let source = SourceRecord::Branch(branch.clone());
     let object = Object::Snapshot(snapshot.id);
-    let cut = clone_source(home, project, &source, object, op).await?;
+    let target = NewClone::of(project, branch, object, "snapshot");
+    let cut = clone_source(home, project, &source, &target, op).await?;
     op.steps.run("sync", home.storage(project.storage)?.sync(object)).await?;
     op.cancel.check()?;
     let id = snapshot.id;

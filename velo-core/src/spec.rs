@@ -62,6 +62,7 @@ pub struct BranchSpec {
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) limits: Limits,
     pub(crate) start: bool,
+    pub(crate) quota: Option<u64>,
 }
 
 impl BranchSpec {
@@ -73,6 +74,7 @@ impl BranchSpec {
             settings: BTreeMap::new(),
             limits: Limits::default(),
             start: true,
+            quota: None,
         }
     }
 
@@ -136,6 +138,14 @@ impl BranchSpec {
         self
     }
 
+    /// Holds its data to so many bytes, what it shares with its parent among them. Only where
+    /// [`quota`](crate::storage::StorageCapability::quota) is true: on ZFS.
+    #[must_use]
+    pub fn quota(mut self, bytes: u64) -> Self {
+        self.quota = Some(bytes);
+        self
+    }
+
     /// Creates it stopped: no server is started until [`Branch::start`]. Not for ephemeral
     /// branches.
     #[must_use]
@@ -153,6 +163,10 @@ impl BranchSpec {
                 "an ephemeral branch cannot be created stopped",
             )
             .with_hint("give it a name"));
+        }
+        if self.quota == Some(0) {
+            return Err(Error::new(ErrorKind::InvalidInput, "a quota of 0 bytes holds nothing")
+                .with_hint("give a number of bytes, or no quota"));
         }
         for (key, value) in &self.settings {
             let fine = key.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')

@@ -1,9 +1,11 @@
 //! Where data lives: the trait [`Storage`], and which backend fits a folder.
 //!
-//! A *volume* holds one PGDATA with its `pg_wal`. A *snapshot* is a volume that nothing starts a
+//! A *volume* holds one PGDATA with its `pg_wal`. A *snapshot* is a state that nothing starts a
 //! server on. On the backends of this crate both are folders (or btrfs subvolumes) under one root,
-//! named by their ids: `<root>/volumes/<id>` and `<root>/snapshots/<id>`.
+//! named by their ids: `<root>/volumes/<id>` and `<root>/snapshots/<id>`; on ZFS they are datasets
+//! and snapshots of datasets, mounted there.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +26,8 @@ mod extents;
 mod files;
 #[cfg(all(feature = "reflink", target_os = "linux"))]
 mod reflink;
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+pub mod zfs;
 
 /// Something that a storage holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,8 +100,30 @@ pub struct StorageCapability {
     pub cut: Cut,
     /// Whether a source must stay as long as its clones live (ZFS), or may go at once.
     pub clones_need_source: bool,
+    /// Whether a snapshot's files can be edited (btrfs, reflink, copy), or never change (ZFS).
+    pub editable_snapshots: bool,
     /// Whether a volume can be held to a number of bytes.
     pub quota: bool,
+}
+
+/// Whose an object is, for people who look at the storage itself. Nothing depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Label {
+    /// The project's name.
+    pub project: String,
+    /// What the branch is called.
+    pub branch: String,
+    /// What the object is to the branch: `data`, `snapshot` or `origin`.
+    pub role: &'static str,
+}
+
+impl Label {
+    /// An object of `branch` of `project`.
+    #[must_use]
+    pub fn new(project: impl Into<String>, branch: impl Into<String>, role: &'static str) -> Self {
+        Self { project: project.into(), branch: branch.into(), role }
+    }
 }
 
 /// A new, empty volume.
@@ -108,13 +134,22 @@ pub struct VolumeSpec {
     pub id: Id,
     /// The user and group (numeric) that own its folder; `None` is the caller.
     pub owner: Option<(u32, u32)>,
+    /// Whose it is.
+    pub label: Option<Label>,
 }
 
 impl VolumeSpec {
     /// An empty volume owned by the caller.
     #[must_use]
     pub fn new(id: Id) -> Self {
-        Self { id, owner: None }
+        Self { id, owner: None, label: None }
+    }
+
+    /// Says whose it is.
+    #[must_use]
+    pub fn label(mut self, label: Label) -> Self {
+        self.label = Some(label);
+        self
     }
 
     /// Owned by the user and group with these numbers.
@@ -141,13 +176,39 @@ pub struct CloneSpec {
     pub last: Vec<&'static str>,
     /// Whether a file that vanishes during the work is no error (the source is a running server).
     pub live: bool,
+    /// The bytes that the clone may refer to; an error where [`StorageCapability::quota`] is false.
+    pub quota: Option<u64>,
+    /// Whose it is.
+    pub label: Option<Label>,
 }
 
 impl CloneSpec {
     /// A complete clone of a source that nothing changes meanwhile.
     #[must_use]
     pub fn new(source: Object, target: Id) -> Self {
-        Self { source, target, skip: Vec::new(), last: Vec::new(), live: false }
+        Self {
+            source,
+            target,
+            skip: Vec::new(),
+            last: Vec::new(),
+            live: false,
+            quota: None,
+            label: None,
+        }
+    }
+
+    /// Holds the clone to so many bytes.
+    #[must_use]
+    pub fn quota(mut self, bytes: Option<u64>) -> Self {
+        self.quota = bytes;
+        self
+    }
+
+    /// Says whose it is.
+    #[must_use]
+    pub fn label(mut self, label: Label) -> Self {
+        self.label = Some(label);
+        self
     }
 
     /// Leaves out what these patterns name.
@@ -240,6 +301,10 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Where an object's files are, or would be.
     fn location(&self, object: Object) -> Location;
 
+    /// Makes an object's files reachable where [`location`](Storage::location) says, should they not
+    /// be: whatever a reboot undid is done again. An error if the object does not exist.
+    async fn open(&self, object: Object) -> Result<Location>;
+
     /// Makes an empty volume, mode 0700. An error if it exists.
     async fn create_volume(&self, spec: VolumeSpec) -> Result<()>;
 
@@ -268,6 +333,10 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// How much space an object takes.
     async fn usage(&self, object: Object) -> Result<Usage>;
+
+    /// How many bytes are free for a clone of `source` to take, and cheaply so: this is asked before
+    /// every clone. [`ErrorKind::Exhausted`] where the backend knows that a clone would be unsafe.
+    async fn available(&self, source: Object) -> Result<u64>;
 }
 
 /// Which storage to use.
@@ -278,6 +347,8 @@ pub enum StorageKind {
     /// The best that works in the folder, found by trying.
     #[default]
     Auto,
+    /// Snapshots and clones of ZFS datasets.
+    Zfs,
     /// Subvolume snapshots of btrfs.
     Btrfs,
     /// `FICLONE` for each file (XFS, btrfs, ZFS 2.3, bcachefs).
@@ -292,6 +363,7 @@ impl StorageKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
+            Self::Zfs => "zfs",
             Self::Btrfs => "btrfs",
             Self::Reflink => "reflink",
             Self::Copy => "copy",
@@ -310,32 +382,122 @@ impl std::str::FromStr for StorageKind {
     fn from_str(s: &str) -> Result<Self> {
         Ok(match s {
             "auto" => Self::Auto,
+            "zfs" => Self::Zfs,
             "btrfs" => Self::Btrfs,
             "reflink" => Self::Reflink,
             "copy" => Self::Copy,
             _ => {
                 return Err(Error::new(ErrorKind::InvalidInput, format!("{s:?} is not a storage"))
-                    .with_hint("use auto, btrfs, reflink or copy"));
+                    .with_hint("use auto, zfs, btrfs, reflink or copy"));
             }
         })
     }
 }
 
-/// Finds by trying which storages work under `root`, best first. Leaves nothing behind.
+/// What a storage is built on.
 ///
-/// # Errors
-/// If `root` cannot be written to.
-pub async fn detect(root: &Path) -> Result<Vec<StorageKind>> {
-    files::probe(root.to_path_buf()).await
+/// ```
+/// use velo_core::storage::StorageConfig;
+/// let config = StorageConfig::new("/srv/velo").zfs_dataset("tank/velo");
+/// # let _ = config;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StorageConfig {
+    /// The folder that everything is in, or mounted in. It must exist.
+    pub root: PathBuf,
+    /// ZFS: the dataset whose children the volumes are; else the one that `root` is on.
+    pub zfs_dataset: Option<String>,
+    /// ZFS: properties of volumes, beside or instead of Velo's own.
+    pub zfs_properties: BTreeMap<String, String>,
+    /// ZFS: whether the program `zfs` does all, also where this build has libzfs_core.
+    pub zfs_by_program: bool,
 }
 
-/// The backend `kind` on the folder `root`, which must exist. [`StorageKind::Auto`] takes the best
-/// that works there.
+impl StorageConfig {
+    /// On the folder `root`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            zfs_dataset: None,
+            zfs_properties: BTreeMap::new(),
+            zfs_by_program: false,
+        }
+    }
+
+    /// The dataset whose children the volumes are.
+    #[must_use]
+    pub fn zfs_dataset(mut self, dataset: impl Into<String>) -> Self {
+        self.zfs_dataset = Some(dataset.into());
+        self
+    }
+
+    /// Lets the program `zfs` do all.
+    #[must_use]
+    pub fn zfs_by_program(mut self) -> Self {
+        self.zfs_by_program = true;
+        self
+    }
+}
+
+impl From<&Path> for StorageConfig {
+    fn from(root: &Path) -> Self {
+        Self::new(root)
+    }
+}
+
+impl From<&PathBuf> for StorageConfig {
+    fn from(root: &PathBuf) -> Self {
+        Self::new(root)
+    }
+}
+
+impl From<&crate::config::Config> for StorageConfig {
+    fn from(config: &crate::config::Config) -> Self {
+        Self {
+            root: config.home.clone(),
+            zfs_dataset: config.zfs_dataset.clone(),
+            zfs_properties: config.zfs_properties.clone(),
+            zfs_by_program: false,
+        }
+    }
+}
+
+/// Finds by trying which storages work under a folder, best first. Leaves nothing behind.
+///
+/// # Errors
+/// If the folder cannot be written to.
+pub async fn detect(config: impl Into<StorageConfig>) -> Result<Vec<StorageKind>> {
+    let config = config.into();
+    #[allow(unused_mut)] // without zfs
+    let mut works = files::probe(config.root.clone()).await?;
+    #[cfg(all(feature = "zfs", target_os = "linux"))]
+    if zfs::is_wanted(&config) {
+        match zfs::works_in(&config).await {
+            Ok(()) => works.insert(0, StorageKind::Zfs),
+            Err(error) => tracing::debug!(%error, "no ZFS here"),
+        }
+    }
+    Ok(works)
+}
+
+/// The backend `kind` on a folder. [`StorageKind::Auto`] takes the best that works there.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] if the folder cannot do what `kind` needs, or the feature is off.
-pub async fn build(kind: StorageKind, root: &Path) -> Result<Arc<dyn Storage>> {
-    let works = detect(root).await?;
+pub async fn build(
+    kind: StorageKind,
+    config: impl Into<StorageConfig>,
+) -> Result<Arc<dyn Storage>> {
+    let config = config.into();
+    #[cfg(all(feature = "zfs", target_os = "linux"))]
+    if kind == StorageKind::Zfs {
+        // Its own error says more than that it does not work.
+        zfs::works_in(&config).await?;
+        return attach(kind, &config);
+    }
+    let works = detect(config.clone()).await?;
     let kind = match kind {
         StorageKind::Auto => works.first().copied().unwrap_or(StorageKind::Copy),
         kind if works.contains(&kind) => kind,
@@ -343,7 +505,7 @@ pub async fn build(kind: StorageKind, root: &Path) -> Result<Arc<dyn Storage>> {
             let names: Vec<_> = works.iter().map(|k| k.as_str()).collect();
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("storage {kind} does not work in {}", root.display()),
+                format!("storage {kind} does not work in {}", config.root.display()),
             )
             .with_hint(format!(
                 "what works there: {}; or set VELO_HOME to a folder on a file system that can",
@@ -351,14 +513,17 @@ pub async fn build(kind: StorageKind, root: &Path) -> Result<Arc<dyn Storage>> {
             )));
         }
     };
-    attach(kind, root)
+    attach(kind, &config)
 }
 
-/// The backend `kind` on `root` without trying whether it works: for a kind that a record names,
-/// which worked when the record was made.
+/// The backend `kind` without trying whether it works: for a kind that a record names, which worked
+/// when the record was made.
 #[allow(unused_variables)] // some features may be off
-pub(crate) fn attach(kind: StorageKind, root: &Path) -> Result<Arc<dyn Storage>> {
+pub(crate) fn attach(kind: StorageKind, config: &StorageConfig) -> Result<Arc<dyn Storage>> {
+    let root = config.root.as_path();
     match kind {
+        #[cfg(all(feature = "zfs", target_os = "linux"))]
+        StorageKind::Zfs => Ok(Arc::new(zfs::Zfs::new(config)?)),
         #[cfg(all(feature = "btrfs", target_os = "linux"))]
         StorageKind::Btrfs => Ok(Arc::new(btrfs::Btrfs::new(root))),
         #[cfg(all(feature = "reflink", target_os = "linux"))]

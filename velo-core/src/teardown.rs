@@ -109,7 +109,7 @@ async fn snapshots_of(home: &Home, branch: &BranchRecord) -> Result<Vec<Id>> {
     Ok(all.iter().filter(|snapshot| snapshot.branch == id).map(|snapshot| snapshot.id).collect())
 }
 
-/// Destroys a volume and its record; while clones need it, it is only hidden.
+/// Destroys a volume and its record; while clones or snapshots need it, it is only hidden.
 pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     let storage = home.storage(project.storage)?;
     let needed = storage.capability().clones_need_source;
@@ -141,39 +141,99 @@ pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Resu
             Ok(source)
         })
         .await?;
-    // The last dependent of a hidden volume takes it along.
-    if let Some(Object::Volume(source)) = source
-        && needed
-        && is_hidden(home, source).await?
-    {
-        Box::pin(volume(home, project, source)).await?;
+    match source {
+        Some(source) if needed => Box::pin(release(home, project, source)).await,
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-/// Destroys a snapshot and its record. Missing is fine.
+/// Destroys a snapshot and its record; while clones need it, it is only hidden. Missing is fine.
 pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let storage = home.storage(project.storage)?;
+    let needed = storage.capability().clones_need_source;
     let lease = home.lease()?;
-    let there = home
+    let goes = home
         .state()
         .write(move |tx| {
-            if tx.get::<SnapshotRecord>(id)?.is_none() {
+            let Some(record) = tx.get::<SnapshotRecord>(id)? else {
                 return Ok(false);
-            }
+            };
+            let hide = needed && has_clones(tx, &record.project, Object::Snapshot(id))?;
             tx.update(id, |snapshot: &mut SnapshotRecord| {
-                snapshot.phase = Phase::Deleting;
-                snapshot.lease = Some(lease);
+                if hide {
+                    snapshot.role = Role::Hidden;
+                    snapshot.name = None;
+                    snapshot.phase = Phase::Ready;
+                    snapshot.lease = None;
+                } else {
+                    snapshot.phase = Phase::Deleting;
+                    snapshot.lease = Some(lease);
+                }
                 Ok(())
             })?;
-            Ok(true)
+            Ok(!hide)
         })
         .await?;
-    if !there {
+    if !goes {
         return Ok(());
     }
-    home.storage(project.storage)?.destroy_snapshot(id).await?;
-    home.state().write(move |tx| tx.remove::<SnapshotRecord>(id)).await?;
-    home.remove_lock(id)
+    storage.destroy_snapshot(id).await?;
+    let source = home
+        .state()
+        .write(move |tx| {
+            let source = tx.get::<SnapshotRecord>(id)?.and_then(|snapshot| snapshot.source);
+            tx.remove::<SnapshotRecord>(id)?;
+            Ok(source)
+        })
+        .await?;
+    home.remove_lock(id)?;
+    match source {
+        Some(source) if needed => Box::pin(release(home, project, source)).await,
+        _ => Ok(()),
+    }
+}
+
+/// Destroys what is hidden and not needed any more: the last dependent takes it along.
+pub(crate) async fn release(home: &Home, project: &ProjectRecord, object: Object) -> Result<()> {
+    let hidden = home
+        .state()
+        .read(move |tx| match object {
+            Object::Volume(id) => {
+                Ok(tx.get::<VolumeRecord>(id)?.is_some_and(|v| v.branch.is_none()))
+            }
+            Object::Snapshot(id) => {
+                Ok(tx.get::<SnapshotRecord>(id)?.is_some_and(|s| s.role == Role::Hidden))
+            }
+        })
+        .await?;
+    match object {
+        _ if !hidden => Ok(()),
+        Object::Volume(id) => volume(home, project, id).await,
+        Object::Snapshot(id) => snapshot(home, project, id).await,
+    }
+}
+
+/// Destroys all that is hidden in a project and that nothing needs: who died between the removal of
+/// the last dependent and that of what it needed left it so.
+pub(crate) async fn sweep(home: &Home, project: &ProjectRecord) -> Result<()> {
+    let scope = project.id.to_string();
+    let hidden = home.state().read(move |tx| hidden(tx, &scope)).await?;
+    let mut errors = Errors::default();
+    for object in hidden {
+        errors.note(release(home, project, object).await);
+    }
+    errors.result()
+}
+
+/// What of a project is kept only because clones need it, the youngest first.
+pub(crate) fn hidden(tx: &Tx<'_>, scope: &str) -> Result<Vec<Object>> {
+    let volumes = tx.list::<VolumeRecord>(scope)?.into_iter().filter(|v| v.branch.is_none());
+    let snapshots =
+        tx.list::<SnapshotRecord>(scope)?.into_iter().filter(|s| s.role == Role::Hidden);
+    let mut all: Vec<Object> = volumes.map(|v| Object::Volume(v.id)).collect();
+    all.extend(snapshots.map(|s| Object::Snapshot(s.id)));
+    all.sort_by_key(|object| std::cmp::Reverse(object.id()));
+    Ok(all)
 }
 
 /// Undoes a project with all that it holds. Missing is fine.
@@ -207,6 +267,7 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
     for snapshot in snapshots.iter().filter(|s| s.role == Role::Named) {
         errors.note(self::snapshot(home, record, snapshot.id).await);
     }
+    errors.note(sweep(home, record).await);
     errors.result()?;
     home.state().write_durable(move |tx| tx.remove::<ProjectRecord>(id)).await
 }
@@ -215,10 +276,4 @@ fn has_clones(tx: &Tx<'_>, project: &Id, object: Object) -> Result<bool> {
     let scope = project.to_string();
     Ok(tx.list::<VolumeRecord>(&scope)?.iter().any(|v| v.source == Some(object))
         || tx.list::<SnapshotRecord>(&scope)?.iter().any(|s| s.source == Some(object)))
-}
-
-async fn is_hidden(home: &Home, id: Id) -> Result<bool> {
-    home.state()
-        .read(move |tx| Ok(tx.get::<VolumeRecord>(id)?.is_some_and(|v| v.branch.is_none())))
-        .await
 }

@@ -17,9 +17,13 @@ use common::home::TestHome;
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Method, Project};
 
-/// Branches of each parent.
-fn rounds() -> usize {
-    if std::env::var_os("VELO_TEST_LONG").is_some() { 50 } else { 5 }
+/// Branches of each parent. An emulated machine takes a minute for each.
+fn rounds(kind: StorageKind) -> usize {
+    match std::env::var_os("VELO_TEST_LONG") {
+        Some(_) => 50,
+        None if kind == StorageKind::Zfs => 2,
+        None => 5,
+    }
 }
 
 /// Runs a PostgreSQL program to its end.
@@ -152,9 +156,13 @@ fn prepare(bin: &Path, url: &str) {
 
 async fn proof(var: &str, kind: StorageKind) {
     let Some(base) = fs_dir(var) else { return };
+    proof_in(kind, |bin| TestHome::with(Some(&base), |b| b.pg_bin(bin).storage(kind))).await;
+}
+
+async fn proof_in(kind: StorageKind, home: impl Fn(&Path) -> TestHome) {
     let Some(installations) = common::installations() else { return };
     for bin in installations {
-        let home = TestHome::with(Some(&base), |b| b.pg_bin(&bin).storage(kind));
+        let home = home(&bin);
         let project = home.project("proof").await;
         // Small buffers: the working set is larger, so the parent writes pages all the time.
         let spec = BranchSpec::named("durable").set("shared_buffers", "4MB");
@@ -180,12 +188,13 @@ async fn branch_under_load(project: &Project, parent: &Branch, bin: &Path, kind:
     prepare(bin, &parent.url());
     let load = Load::on(bin, &parent.url());
     let mut quick = 0;
-    for round in 0..rounds() {
+    for round in 0..rounds(kind) {
         let acknowledged = load.acknowledged.load(Ordering::Acquire);
         let branch = Branch::create(project, BranchSpec::ephemeral().from(parent)).await.unwrap();
         let cut = branch.info().await.unwrap().cut.unwrap();
         let durable = !parent.is_ephemeral();
         match (kind, cut.method) {
+            (StorageKind::Zfs, Method::Checkpoint) => quick += 1,
             (StorageKind::Btrfs, Method::Checkpoint) | (StorageKind::Reflink, Method::Wal) => {
                 assert!(durable, "round {round}: {cut:?}");
                 quick += 1;
@@ -206,12 +215,18 @@ async fn branch_under_load(project: &Project, parent: &Branch, bin: &Path, kind:
         branch.close().await.unwrap();
     }
     assert!(load.acknowledged.load(Ordering::Acquire) > 0, "the load did nothing");
-    println!("{kind}: {quick} of {} clones without backup mode", rounds());
+    println!("{kind}: {quick} of {} clones without backup mode", rounds(kind));
     assert!(quick > 0 || kind == StorageKind::Copy || parent.is_ephemeral(), "all in backup mode");
     // No slot is left on the parent, and it is in no backup.
     session(&parent.url(), |run| {
         assert_eq!(run("SELECT count(*) FROM pg_replication_slots"), ["0"]);
     });
+}
+
+#[tokio::test]
+async fn zfs() {
+    let Some(place) = common::zfs::place() else { return };
+    proof_in(StorageKind::Zfs, |bin| place.home(|b| b.pg_bin(bin))).await;
 }
 
 #[tokio::test]

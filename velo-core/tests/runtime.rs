@@ -19,6 +19,15 @@ const NOBODY: u32 = 65534;
 /// Runs the suite in `dir`, and checks that it leaves nothing.
 async fn suite(bin: &Path, dir: &Path, owner: Option<u32>) {
     let storage = storage::build(StorageKind::Auto, &dir.join("h")).await.unwrap();
+    suite_on(storage, bin, dir, owner).await;
+}
+
+async fn suite_on(
+    storage: std::sync::Arc<dyn storage::Storage>,
+    bin: &Path,
+    dir: &Path,
+    owner: Option<u32>,
+) {
     let postgres = Installation::at(bin, Source::Explicit).await.unwrap();
     let run = dir.join("r");
     std::fs::create_dir(&run).unwrap();
@@ -50,6 +59,18 @@ async fn process() {
     for bin in common::installations().unwrap_or_default() {
         let dir = folder();
         suite(&bin, dir.path(), owner).await;
+    }
+}
+
+#[cfg(feature = "zfs")]
+#[tokio::test]
+async fn process_on_zfs() {
+    let Some(place) = common::zfs::place() else { return };
+    for bin in common::newest(common::installations().unwrap_or_default()) {
+        let dir = folder();
+        let config = place.config(&dir.path().join("h"));
+        let storage = storage::build(StorageKind::Zfs, config).await.unwrap();
+        suite_on(storage, &bin, dir.path(), Some(NOBODY)).await;
     }
 }
 

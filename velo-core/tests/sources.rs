@@ -465,10 +465,24 @@ async fn on_each(var: &str, kind: StorageKind, work: impl AsyncFn(&Project, Stor
     }
 }
 
+async fn on_zfs(work: impl AsyncFn(&Project, StorageKind)) {
+    let Some(place) = common::zfs::place() else { return };
+    for bin in common::newest(installations()) {
+        let home = place.home(|b| b.pg_bin(&bin));
+        let project = home.project("sources").await;
+        work(&project, StorageKind::Zfs).await;
+    }
+}
+
 macro_rules! tests {
     ($($name:ident)*) => { $(
         mod $name {
-            use super::{StorageKind, on_each};
+            use super::{StorageKind, on_each, on_zfs};
+
+            #[tokio::test]
+            async fn zfs() {
+                on_zfs(super::$name).await;
+            }
 
             #[tokio::test]
             async fn btrfs() {

@@ -1,8 +1,8 @@
 //! Every backend on every file system that it is for.
 //!
 //! `VELO_TEST_BTRFS`, `VELO_TEST_XFS` and `VELO_TEST_EXT4` name a folder on each.
-#![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used)] // helpers of tests are no tests to the lint
+#![cfg(all(feature = "testing", feature = "zfs"))]
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are no tests to the lint
 
 mod common;
 
@@ -60,6 +60,31 @@ async fn copy_on_ext4() {
 #[tokio::test]
 async fn copy_on_xfs() {
     suite(StorageKind::Copy, "VELO_TEST_XFS").await;
+}
+
+async fn zfs_suite(by_program: bool) {
+    let Some(place) = common::zfs::place() else { return };
+    let root = place.folder();
+    let mut config = place.config(root.path());
+    if by_program {
+        config = config.zfs_by_program();
+    }
+    let storage = build(StorageKind::Zfs, config).await.unwrap();
+    velo_core::testing::storage_suite(storage.clone()).await.unwrap_or_else(|e| panic!("{e:?}"));
+    assert_eq!(storage.list().await.unwrap(), []);
+    assert_eq!(fs::read_dir(root.path().join("volumes")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(root.path().join("snapshots")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn zfs_program() {
+    zfs_suite(true).await;
+}
+
+#[cfg(feature = "libzetta")]
+#[tokio::test]
+async fn zfs_libzetta() {
+    zfs_suite(false).await;
 }
 
 #[tokio::test]

@@ -103,6 +103,9 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
     if let Some(size) = &args.limits.shm_size {
         spec = spec.shm_size(velo_core::runtime::Limits::parse_size(size)?);
     }
+    if let Some(bytes) = args.quota {
+        spec = spec.quota(bytes);
+    }
     if args.stopped {
         spec = spec.stopped();
     }

@@ -16,6 +16,7 @@ struct Counts {
     running: usize,
     ephemeral: usize,
     snapshots: usize,
+    hidden: usize,
 }
 
 pub(crate) fn run(out: &Out) -> Result<()> {
@@ -53,6 +54,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                 "running": counts.running,
                 "ephemeral": counts.ephemeral,
                 "snapshots": counts.snapshots,
+                "hidden": counts.hidden,
                 "disk": disk.map_or(Value::Null, |(total, available)| {
                     json!({ "total": total, "available": available })
                 }),
@@ -80,7 +82,16 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                         counts.branches, counts.running, counts.ephemeral
                     ),
                 ),
-                ("snapshots", counts.snapshots.to_string()),
+                (
+                    "snapshots",
+                    match counts.hidden {
+                        0 => counts.snapshots.to_string(),
+                        hidden => format!(
+                            "{} (and {hidden} states that only clones still need)",
+                            counts.snapshots
+                        ),
+                    },
+                ),
                 (
                     "disk",
                     disk.map_or_else(
@@ -105,6 +116,7 @@ fn count(config: &Config) -> Result<Counts> {
     for project in open_projects(config)? {
         counts.projects += 1;
         counts.snapshots += project.snapshots()?.len();
+        counts.hidden += project.hidden()?;
         for branch in project.branches()? {
             counts.branches += 1;
             counts.running += usize::from(branch.state == State::Running);

@@ -20,20 +20,20 @@ impl Tools<'_> {
         let Work { source, target, major, op } = work;
         let backup =
             op.steps.run("checkpoint", op.cancel.guard(Backup::begin(session, slot))).await??;
-        let spec = CloneSpec::new(source, target.id())
+        let spec = CloneSpec::new(source, target.object.id())
             .skip(&SKIP)
             .skip(&LABELS)
             .skip(&["pg_wal/*"])
             .live(&[CONTROL]);
         op.steps.run("clone", self.place(target, spec, op)).await?;
-        let control = self.whole_control(source, target).await?;
+        let control = self.whole_control(source, target.object).await?;
         let finished = op.steps.run("stop backup", op.cancel.guard(backup.finish())).await??;
         let segments = finished.first.names_until(finished.stop, control.wal_segment_size);
         let label = FileOp::Write { path: "backup_label".into(), content: finished.label.into() };
         if !self.add_wal(work, &segments, label).await? {
             return Ok(None);
         }
-        let in_recovery = self.unfollow(target).await?;
+        let in_recovery = self.unfollow(target.object).await?;
         Ok(Some(cut(Method::Backup, finished.stop, &control, major, in_recovery)))
     }
 
@@ -61,7 +61,7 @@ impl Tools<'_> {
             .map(|path| FileOp::CloneFile { source, from: path.clone(), to: path.clone() })
             .collect();
         ops.push(last);
-        let copied = op.steps.run("wal", self.storage.edit(target, ops)).await;
+        let copied = op.steps.run("wal", self.storage.edit(target.object, ops)).await;
         if !all_there() {
             return Ok(false);
         }

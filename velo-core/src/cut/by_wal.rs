@@ -36,7 +36,7 @@ impl Tools<'_> {
         if !usable(&control) {
             return Ok(None);
         }
-        let spec = CloneSpec::new(source, target.id())
+        let spec = CloneSpec::new(source, target.object.id())
             .skip(&SKIP)
             .skip(&LABELS)
             .skip(&["pg_wal/*", CONTROL])

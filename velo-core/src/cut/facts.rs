@@ -15,7 +15,7 @@ pub(super) struct Facts {
     fsync: bool,
     full_page_writes: bool,
     wal_level: String,
-    /// What of its WAL is on disk.
+    /// What of its WAL is on disk; of a standby what it has replayed.
     flushed: Lsn,
     /// What there is of its WAL.
     pub(super) end: Lsn,
@@ -36,8 +36,10 @@ impl Facts {
                 "look at the server to be branched",
                 "SELECT pg_is_in_recovery(), current_setting('fsync'), \
                         current_setting('full_page_writes'), current_setting('wal_level'), \
-                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END, \
-                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END, \
+                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() \
+                             ELSE pg_last_wal_replay_lsn() END, \
+                        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() \
+                             ELSE pg_last_wal_replay_lsn() END, \
                         CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END, \
                         CASE WHEN NOT pg_is_in_recovery() \
                              THEN pg_walfile_name(pg_current_wal_lsn()) END, \
@@ -47,7 +49,8 @@ impl Facts {
             .await?;
         let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
         let in_recovery = text(0) == "t";
-        let lsn = |i: usize| if in_recovery { Ok(Lsn(0)) } else { text(i).parse() };
+        // A standby that has replayed nothing yet has no place.
+        let lsn = |i: usize| if text(i).is_empty() { Ok(Lsn(0)) } else { text(i).parse() };
         Ok(Self {
             in_recovery,
             fsync: text(1) == "on",
@@ -100,6 +103,7 @@ impl Facts {
         op: &Op,
     ) -> Result<()> {
         if checkpoint {
+            // In recovery it is a restartpoint, at the last checkpoint of the primary's.
             let checkpoint = session.execute("write a checkpoint", "CHECKPOINT");
             op.steps.run("checkpoint", op.cancel.guard(checkpoint)).await??;
         } else if self.flushed < self.end {

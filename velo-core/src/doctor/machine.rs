@@ -9,7 +9,7 @@ use crate::create::check_room;
 use crate::error::Error;
 use crate::os_user::{OsUser, check_passable};
 use crate::postgres::binaries::{self, Search};
-use crate::storage::{self, StorageKind};
+use crate::storage::{self, StorageConfig, StorageKind};
 
 pub(super) fn user(user: Option<&OsUser>) -> Finding {
     match user {
@@ -72,7 +72,8 @@ pub(super) fn no_home(home: &Path, above: &Path, user: Option<&OsUser>) -> Findi
 
 /// What works in `folder`, where the home is or will be.
 pub(super) async fn storage(config: &Config, folder: &Path) -> Finding {
-    let works = match storage::detect(folder).await {
+    let at = StorageConfig { root: folder.to_path_buf(), ..StorageConfig::from(config) };
+    let works = match storage::detect(at).await {
         Ok(works) => works,
         Err(error) => return Finding::error("storage", &error),
     };

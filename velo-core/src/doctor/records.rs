@@ -118,7 +118,7 @@ impl Records {
 /// so that only what the records say before and after counts.
 async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
     let mut there = HashSet::new();
-    for storage in storages(home) {
+    for storage in storages(home, before) {
         there.extend(storage.list().await?);
     }
     let after = read(home).await?;
@@ -151,10 +151,13 @@ async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
 }
 
 /// Every storage that this build has. Those that share a layout of folders list the same objects.
-fn storages(home: &Home) -> Vec<std::sync::Arc<dyn crate::storage::Storage>> {
+/// That of ZFS has none, and is asked where a project uses it.
+fn storages(home: &Home, records: &Records) -> Vec<std::sync::Arc<dyn crate::storage::Storage>> {
     use crate::storage::StorageKind;
+    let zfs = records.projects.iter().any(|p| p.storage == StorageKind::Zfs);
     [StorageKind::Btrfs, StorageKind::Reflink, StorageKind::Copy]
         .into_iter()
+        .chain(zfs.then_some(StorageKind::Zfs))
         .filter_map(|kind| home.storage(kind).ok())
         .collect()
 }

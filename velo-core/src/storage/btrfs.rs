@@ -3,13 +3,11 @@
 //! Linux only. A snapshot stays writable: a user who is not root can delete no other. Clones and
 //! snapshots need their source for nothing.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use async_trait::async_trait;
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 
@@ -18,7 +16,7 @@ use crate::engine::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::storage::files::{
-    Files, Folder, Patterns, check_link, ficlone, not_made, open_dir, read_dir, remove_at,
+    Files, Folder, Scrub, check_quota, ficlone, not_made, open_dir, remove_at,
 };
 use crate::storage::{
     CloneSpec, Cut, FileOp, Location, Object, Storage, StorageCapability, Usage, VolumeSpec,
@@ -34,6 +32,7 @@ impl Btrfs {
     }
 
     async fn clone(&self, spec: CloneSpec, target: Object, cancel: &Cancel) -> Result<()> {
+        check_quota(&spec)?;
         let (files, cancel) = (self.0.clone(), cancel.clone());
         blocking(move || {
             cancel.check()?;
@@ -53,7 +52,8 @@ impl Btrfs {
                 e => Error::io(format_args!("snapshot {}", source.path.display()), e),
             })?;
             let clone = files.open(target)?;
-            Check::new(&source, &clone, &spec)?.folder(&clone.fd, Path::new(""), 0)
+            let inside = Inside::new(&source)?;
+            Scrub::new(&clone, &source.path, &spec).run(|rel, inode| inside.check(rel, inode))
         })
         .await
     }
@@ -84,12 +84,17 @@ impl Storage for Btrfs {
             copy_on_write: true,
             cut: Cut::Synced,
             clones_need_source: false,
+            editable_snapshots: true,
             quota: false,
         }
     }
 
     fn location(&self, object: Object) -> Location {
         self.0.location(object)
+    }
+
+    async fn open(&self, object: Object) -> Result<Location> {
+        self.0.open_location(object).await
     }
 
     async fn create_volume(&self, spec: VolumeSpec) -> Result<()> {
@@ -136,68 +141,31 @@ impl Storage for Btrfs {
     async fn usage(&self, object: Object) -> Result<Usage> {
         self.0.usage(object).await
     }
+
+    async fn available(&self, _source: Object) -> Result<u64> {
+        self.0.available()
+    }
 }
 
-/// One walk over a fresh clone, which nothing changes yet: removes what is to be left out, and
-/// refuses what a clone must not hold.
-struct Check<'a> {
+/// Refuses what a snapshot holds nothing of: the subvolumes and the file systems inside its source,
+/// whose folders would be silently empty.
+struct Inside<'a> {
     source: &'a Folder,
-    clone: &'a Folder,
     device: u64,
-    skip: Patterns<'a>,
 }
 
 /// The inode of the empty folder that stands in a snapshot for a subvolume of its source.
 const PLACEHOLDER: u64 = 2;
-/// How deep folders may be nested: each level holds a descriptor.
-const DEPTH: usize = 64;
 
-impl<'a> Check<'a> {
-    fn new(source: &'a Folder, clone: &'a Folder, spec: &'a CloneSpec) -> Result<Self> {
+impl<'a> Inside<'a> {
+    fn new(source: &'a Folder) -> Result<Self> {
         let device = rustix::fs::fstat(&source.fd)
             .map_err(|e| Error::io(format_args!("look at {}", source.path.display()), e))?
             .st_dev;
-        Ok(Self { source, clone, device, skip: Patterns::new(&spec.skip) })
+        Ok(Self { source, device })
     }
 
-    fn folder(&self, fd: &OwnedFd, rel: &Path, depth: usize) -> Result<()> {
-        let at = |rel: &Path| self.clone.path.join(rel).display().to_string();
-        if depth > DEPTH {
-            return Err(Error::new(
-                ErrorKind::Incompatible,
-                format!("{} is nested too deeply", at(rel)),
-            )
-            .with_hint("PostgreSQL makes no such folder; move it out of the data folder"));
-        }
-        let fault = |e| Error::io(format_args!("look through {}", at(rel)), e);
-        for entry in read_dir(fd).map_err(fault)? {
-            let path = rel.join(OsStr::from_bytes(entry.name.to_bytes()));
-            if self.skip.matches(path.as_os_str().as_bytes()) {
-                remove_at(fd, entry.name.as_c_str())
-                    .map_err(|e| Error::io(format_args!("remove {}", at(&path)), e))?;
-                continue;
-            }
-            match entry.kind {
-                FileType::Directory => {
-                    let inner = open_dir(fd, &entry.name).map_err(fault)?;
-                    let inode = rustix::fs::fstat(&inner).map_err(fault)?.st_ino;
-                    self.check_folder(&path, inode)?;
-                    self.folder(&inner, &path, depth + 1)?;
-                }
-                FileType::Symlink => {
-                    let target =
-                        rustix::fs::readlinkat(fd, &entry.name, Vec::new()).map_err(fault)?;
-                    check_link(&self.source.path, &path, target.to_bytes())?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// A snapshot holds nothing of the subvolumes and of the file systems inside its source: their
-    /// folders would be silently empty.
-    fn check_folder(&self, rel: &Path, inode: u64) -> Result<()> {
+    fn check(&self, rel: &Path, inode: u64) -> Result<()> {
         let other_device = || {
             rustix::fs::statat(&self.source.fd, rel, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| stat.st_dev != self.device)

@@ -18,6 +18,8 @@ use crate::id::Id;
 use crate::storage::{CloneSpec, FileOp, Location, Object, Usage, VolumeSpec};
 
 mod beneath;
+#[cfg(any(feature = "copy", feature = "zfs"))]
+mod bytes;
 mod edit;
 #[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
 mod ficlone;
@@ -25,6 +27,8 @@ mod links;
 mod pool;
 mod probe;
 mod remove;
+#[cfg(all(any(feature = "btrfs", feature = "zfs"), target_os = "linux"))]
+mod scrub;
 mod skip;
 mod tree;
 
@@ -32,12 +36,16 @@ mod tree;
 pub(super) use beneath::Folder;
 #[cfg(target_os = "linux")]
 pub(super) use beneath::{open_dir, open_file, read_dir};
+#[cfg(any(feature = "copy", feature = "zfs"))]
+pub(super) use bytes::copy_file;
 #[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
 pub(super) use ficlone::ficlone;
 pub(super) use probe::probe;
-pub(super) use tree::CloneFn;
 #[cfg(all(feature = "btrfs", target_os = "linux"))]
-pub(super) use {links::check_link, remove::remove_at, skip::Patterns};
+pub(super) use remove::remove_at;
+#[cfg(all(any(feature = "btrfs", feature = "zfs"), target_os = "linux"))]
+pub(super) use scrub::Scrub;
+pub(super) use tree::CloneFn;
 
 const VOLUMES: &str = "volumes";
 const SNAPSHOTS: &str = "snapshots";
@@ -49,27 +57,49 @@ const GONE: &str = ".gone-";
 #[derive(Debug, Clone)]
 pub(super) struct Files {
     root: PathBuf,
+    volumes: PathBuf,
+    /// What a volume's folder is called.
+    leaf: fn(Id) -> String,
 }
 
 impl Files {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf() }
+        Self::with_volumes(root, root.join(VOLUMES), |id| id.to_string())
+    }
+
+    /// Whose volumes are in another folder, or are called otherwise.
+    pub(super) fn with_volumes(root: &Path, volumes: PathBuf, leaf: fn(Id) -> String) -> Self {
+        Self { root: root.to_path_buf(), volumes, leaf }
     }
 
     /// The folder that objects of this kind are in.
     pub(super) fn shelf(&self, object: Object) -> PathBuf {
-        self.root.join(match object {
-            Object::Volume(_) => VOLUMES,
-            Object::Snapshot(_) => SNAPSHOTS,
-        })
+        match object {
+            Object::Volume(_) => self.volumes.clone(),
+            Object::Snapshot(_) => self.root.join(SNAPSHOTS),
+        }
     }
 
     pub(super) fn path(&self, object: Object) -> PathBuf {
-        self.shelf(object).join(object.id().to_string())
+        self.shelf(object).join(match object {
+            Object::Volume(id) => (self.leaf)(id),
+            Object::Snapshot(id) => id.to_string(),
+        })
     }
 
     pub(super) fn location(&self, object: Object) -> Location {
         Location::HostPath(self.path(object))
+    }
+
+    /// The folder of an object that must exist.
+    pub(super) async fn open_location(&self, object: Object) -> Result<Location> {
+        let this = self.clone();
+        blocking(move || this.open(object).map(|folder| Location::HostPath(folder.path))).await
+    }
+
+    /// What is free on the file system.
+    pub(super) fn available(&self) -> Result<u64> {
+        free(&self.root)
     }
 
     /// Opens the folder that objects of this kind are in, and makes it first if it is missing.
@@ -124,6 +154,7 @@ impl Files {
         clone: CloneFn,
         cancel: &Cancel,
     ) -> Result<()> {
+        check_quota(&spec)?;
         let (this, cancel) = (self.clone(), cancel.clone());
         blocking(move || {
             cancel.check()?;
@@ -237,6 +268,23 @@ impl Files {
             Err(Error::new(ErrorKind::Unsupported, "the usage of a volume is known on Linux only"))
         })
         .await
+    }
+}
+
+/// What is free on the file system of `path`, in bytes.
+pub(super) fn free(path: &Path) -> Result<u64> {
+    match rustix::fs::statvfs(path) {
+        Ok(fs) => Ok(fs.f_bavail * fs.f_frsize),
+        Err(e) => Err(Error::io(format_args!("look at the free space of {}", path.display()), e)),
+    }
+}
+
+/// An error if `spec` asks for what folders cannot give.
+pub(super) fn check_quota(spec: &CloneSpec) -> Result<()> {
+    match spec.quota {
+        None => Ok(()),
+        Some(_) => Err(Error::new(ErrorKind::Unsupported, "folders cannot be held to a quota")
+            .with_hint("use storage zfs, or leave the quota out")),
     }
 }
 

@@ -33,12 +33,17 @@ impl Storage for Reflink {
             copy_on_write: true,
             cut: Cut::FileByFile,
             clones_need_source: false,
+            editable_snapshots: true,
             quota: false,
         }
     }
 
     fn location(&self, object: Object) -> Location {
         self.0.location(object)
+    }
+
+    async fn open(&self, object: Object) -> Result<Location> {
+        self.0.open_location(object).await
     }
 
     async fn create_volume(&self, spec: VolumeSpec) -> Result<()> {
@@ -77,6 +82,10 @@ impl Storage for Reflink {
 
     async fn usage(&self, object: Object) -> Result<Usage> {
         self.0.usage(object).await
+    }
+
+    async fn available(&self, _source: Object) -> Result<u64> {
+        self.0.available()
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::data::{Tree, fill, put, read, same, stat, tree, unlink};
+use super::data::{Tree, fill, noise, put, read, same, stat, tree, unlink};
 use super::{ensure, ensure_kind};
 use crate::cancel::Cancel;
 use crate::engine::blocking;
@@ -335,7 +335,7 @@ impl Bench {
     async fn space_is_counted(&mut self) -> Result<()> {
         const MB: u64 = 1 << 20;
         let (source, from) = self.filled().await?;
-        put(&from, "big", &vec![7; 4 * MB as usize])?;
+        put(&from, "big", &noise(4 * MB as usize))?;
         self.storage.sync(source).await?;
         let target = self.volume();
         self.place(target, CloneSpec::new(source, target.id())).await?;
@@ -348,7 +348,7 @@ impl Bench {
         if self.storage.capability().copy_on_write {
             ensure(fresh.exclusive < MB, || format!("a fresh clone takes little: {shown}"))?;
         }
-        put(&self.path(target), "more", &vec![9; 2 * MB as usize])?;
+        put(&self.path(target), "more", &noise(2 * MB as usize))?;
         self.storage.sync(target).await?;
         let grown = self.storage.usage(target).await?;
         let more = grown.exclusive.saturating_sub(fresh.exclusive);

@@ -99,7 +99,7 @@ pub fn servers_in(dir: &Path) -> Vec<u32> {
 
 /// Polls `condition` until it holds, at most `limit`.
 pub fn eventually(limit: std::time::Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let begun = std::time::Instant::now();
+    let (begun, limit) = (std::time::Instant::now(), super::scaled(limit));
     loop {
         if condition() {
             return true;

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 pub mod home;
+pub mod zfs;
 
 /// The folder that the environment variable `var` names: a mounted file system of a certain kind.
 /// `None`, said loudly, if it is missing; a failure if `VELO_TEST_REQUIRE=1`.
@@ -27,6 +28,20 @@ pub fn installations() -> Option<Vec<PathBuf>> {
         return None;
     };
     Some(text.split_whitespace().map(|pair| pair.split_once('=').unwrap().1.into()).collect())
+}
+
+/// A time limit, longer on a machine that `VELO_TEST_SLOW` calls so many times slower.
+pub fn scaled(limit: std::time::Duration) -> std::time::Duration {
+    let slow = std::env::var("VELO_TEST_SLOW").ok().and_then(|text| text.parse::<u32>().ok());
+    limit * slow.unwrap_or(1).max(1)
+}
+
+/// Those to test with where each takes long: the newest, or all with `VELO_TEST_LONG`.
+pub fn newest(mut bins: Vec<PathBuf>) -> Vec<PathBuf> {
+    if std::env::var_os("VELO_TEST_LONG").is_none() && bins.len() > 1 {
+        bins.drain(..bins.len() - 1);
+    }
+    bins
 }
 
 /// Says that a test does nothing for want of what the machine should have; a failure if

@@ -35,53 +35,64 @@ async fn write_everywhere(branch: &Branch) {
 async fn proof(var: &str, kind: StorageKind) {
     let Some(base) = fs_dir(var) else { return };
     for (major, bin) in installations() {
-        let parent = Parent::on(major, &bin, &base, kind).await;
-        let sql = Sql::on(&parent.main).await;
-        for statement in [
-            "CREATE TABLE rows AS SELECT n, repeat('x', 1000) AS text
-             FROM generate_series(1, 1000) n",
-            "CREATE INDEX ON rows (n)",
-            "CREATE UNLOGGED TABLE unlogged AS SELECT 1 n",
-            "CREATE TABLE dropped AS TABLE rows",
-            "CREATE DATABASE other",
-            "SELECT pg_create_physical_replication_slot('parents', true)",
-        ] {
-            sql.run(statement).await;
-        }
-        drop(sql);
-        // The parent's own place, as its files may name it.
-        parent.configure(&format!("data_directory = '{}'\n", parent.data.display())).await;
-        parent.main.stop().await.unwrap();
-        let before = files(&parent.data);
-        assert!(before.len() > 500, "{}", before.len());
-        let same = |what: &str| {
-            let what = format!("PostgreSQL {major}, {kind:?}, {what}");
-            assert_same(&before, &files(&parent.data), &what);
-        };
-        for spec in [BranchSpec::ephemeral(), BranchSpec::named("lasting")] {
-            let branch = parent.branch(spec).await;
-            same("a branch was made");
-            assert_ne!(data_of(&branch).await, parent.data);
+        proof_of(Parent::on(major, &bin, &base, kind).await, kind).await;
+    }
+}
+
+async fn proof_of(parent: Parent, kind: StorageKind) {
+    let major = parent.major;
+    let sql = Sql::on(&parent.main).await;
+    for statement in [
+        "CREATE TABLE rows AS SELECT n, repeat('x', 1000) AS text
+         FROM generate_series(1, 1000) n",
+        "CREATE INDEX ON rows (n)",
+        "CREATE UNLOGGED TABLE unlogged AS SELECT 1 n",
+        "CREATE TABLE dropped AS TABLE rows",
+        "CREATE DATABASE other",
+        "SELECT pg_create_physical_replication_slot('parents', true)",
+    ] {
+        sql.run(statement).await;
+    }
+    drop(sql);
+    // The parent's own place, as its files may name it.
+    parent.configure(&format!("data_directory = '{}'\n", parent.data.display())).await;
+    parent.main.stop().await.unwrap();
+    let before = files(&parent.data);
+    assert!(before.len() > 500, "{}", before.len());
+    let same = |what: &str| {
+        let what = format!("PostgreSQL {major}, {kind:?}, {what}");
+        assert_same(&before, &files(&parent.data), &what);
+    };
+    for spec in [BranchSpec::ephemeral(), BranchSpec::named("lasting")] {
+        let branch = parent.branch(spec).await;
+        same("a branch was made");
+        assert_ne!(data_of(&branch).await, parent.data);
+        write_everywhere(&branch).await;
+        same("it was written to");
+        let second = parent.branch(BranchSpec::ephemeral().from(&branch)).await;
+        Sql::on(&second).await.run("DROP TABLE rows").await;
+        second.close().await.unwrap();
+        if !branch.is_ephemeral() {
+            branch.snapshot("one").await.unwrap();
+            branch.reset().await.unwrap();
             write_everywhere(&branch).await;
-            same("it was written to");
-            let second = parent.branch(BranchSpec::ephemeral().from(&branch)).await;
-            Sql::on(&second).await.run("DROP TABLE rows").await;
-            second.close().await.unwrap();
-            if !branch.is_ephemeral() {
-                branch.snapshot("one").await.unwrap();
-                branch.reset().await.unwrap();
-                write_everywhere(&branch).await;
-                branch.stop().await.unwrap();
-                same("it was reset and stopped");
-            }
-            branch.delete(true).await.unwrap();
-            parent.project.finish_deletions().await.unwrap();
-            same("it was deleted");
+            branch.stop().await.unwrap();
+            same("it was reset and stopped");
         }
-        parent.main.start().await.unwrap();
-        let sql = Sql::on(&parent.main).await;
-        assert_eq!(sql.one("SELECT sum(n) FROM rows").await, "500500");
-        assert_eq!(sql.one("SELECT n FROM unlogged").await, "1");
+        branch.delete(true).await.unwrap();
+        parent.project.finish_deletions().await.unwrap();
+        same("it was deleted");
+    }
+    parent.main.start().await.unwrap();
+    let sql = Sql::on(&parent.main).await;
+    assert_eq!(sql.one("SELECT sum(n) FROM rows").await, "500500");
+    assert_eq!(sql.one("SELECT n FROM unlogged").await, "1");
+}
+
+#[tokio::test]
+async fn zfs() {
+    for parent in Parent::on_zfs().await {
+        proof_of(parent, StorageKind::Zfs).await;
     }
 }
 

@@ -44,7 +44,10 @@ async fn goes_its_own_way(branch: &Branch, what: &str) {
 }
 
 async fn parent_with_a_table(major: u32, bin: &std::path::Path) -> Parent {
-    let parent = Parent::new(major, bin).await;
+    with_a_table(Parent::new(major, bin).await).await
+}
+
+async fn with_a_table(parent: Parent) -> Parent {
     let sql = Sql::on(&parent.main).await;
     sql.run("CREATE TABLE parents (n int); INSERT INTO parents VALUES (1)").await;
     parent
@@ -76,40 +79,51 @@ async fn targets_of_the_parent_are_none_of_the_branch() {
 #[tokio::test]
 async fn a_branch_of_a_standby_does_not_follow() {
     for (major, bin) in installations() {
-        let silence = Silence::new();
-        let parent = parent_with_a_table(major, &bin).await;
-        parent.configure(&following(silence.port())).await;
-        parent.main.stop().await.unwrap();
-        for signals in [&["standby.signal"][..], &["standby.signal", "recovery.signal"]] {
-            for signal in signals {
-                parent.write(signal, "");
-            }
-            let before = files(&parent.data);
-            let ephemeral = parent.ephemeral().await;
-            goes_its_own_way(&ephemeral, &format!("{major} {signals:?}, ephemeral")).await;
-            ephemeral.close().await.unwrap();
-            let lasting = parent.branch(BranchSpec::named("lasting")).await;
-            goes_its_own_way(&lasting, &format!("{major} {signals:?}, lasting")).await;
-            lasting.delete(true).await.unwrap();
-            assert_same(&before, &files(&parent.data), "a stopped standby");
-            for signal in signals {
-                std::fs::remove_file(parent.data.join(signal)).unwrap();
-            }
+        does_not_follow(parent_with_a_table(major, &bin).await).await;
+    }
+}
+
+#[tokio::test]
+async fn a_branch_of_a_standby_on_zfs_does_not_follow() {
+    for parent in Parent::on_zfs().await {
+        does_not_follow(with_a_table(parent).await).await;
+    }
+}
+
+async fn does_not_follow(parent: Parent) {
+    let major = parent.major;
+    let silence = Silence::new();
+    parent.configure(&following(silence.port())).await;
+    parent.main.stop().await.unwrap();
+    for signals in [&["standby.signal"][..], &["standby.signal", "recovery.signal"]] {
+        for signal in signals {
+            parent.write(signal, "");
         }
-        // A running one.
-        parent.write("standby.signal", "");
-        parent.main.start().await.unwrap();
-        let sql = Sql::on(&parent.main).await;
-        assert_eq!(sql.one("SELECT pg_is_in_recovery()").await, "t", "{major}: no standby");
+        let before = files(&parent.data);
         let ephemeral = parent.ephemeral().await;
-        goes_its_own_way(&ephemeral, &format!("{major} running standby, ephemeral")).await;
+        goes_its_own_way(&ephemeral, &format!("{major} {signals:?}, ephemeral")).await;
         ephemeral.close().await.unwrap();
         let lasting = parent.branch(BranchSpec::named("lasting")).await;
-        goes_its_own_way(&lasting, &format!("{major} running standby, lasting")).await;
+        goes_its_own_way(&lasting, &format!("{major} {signals:?}, lasting")).await;
         lasting.delete(true).await.unwrap();
-        assert_eq!(sql.one("SELECT pg_is_in_recovery()").await, "t", "{major}: promoted");
-        silence.assert_unbroken("the primary of the parent");
+        assert_same(&before, &files(&parent.data), "a stopped standby");
+        for signal in signals {
+            std::fs::remove_file(parent.data.join(signal)).unwrap();
+        }
     }
+    // A running one.
+    parent.write("standby.signal", "");
+    parent.main.start().await.unwrap();
+    let sql = Sql::on(&parent.main).await;
+    assert_eq!(sql.one("SELECT pg_is_in_recovery()").await, "t", "{major}: no standby");
+    let ephemeral = parent.ephemeral().await;
+    goes_its_own_way(&ephemeral, &format!("{major} running standby, ephemeral")).await;
+    ephemeral.close().await.unwrap();
+    let lasting = parent.branch(BranchSpec::named("lasting")).await;
+    goes_its_own_way(&lasting, &format!("{major} running standby, lasting")).await;
+    lasting.delete(true).await.unwrap();
+    assert_eq!(sql.one("SELECT pg_is_in_recovery()").await, "t", "{major}: promoted");
+    silence.assert_unbroken("the primary of the parent");
 }
 
 async fn make_slots(sql: &Sql, logical: &[&str]) {

@@ -46,6 +46,16 @@ impl Parent {
         Self::with(major, TestHome::with(Some(base), |b| b.pg_bin(bin).storage(kind))).await
     }
 
+    /// On ZFS, of the newest PostgreSQL; none where there is no ZFS.
+    pub async fn on_zfs() -> Vec<Self> {
+        match (crate::common::zfs::place(), installations().pop()) {
+            (Some(place), Some((major, bin))) => {
+                vec![Self::with(major, place.home(|b| b.pg_bin(bin))).await]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     async fn with(major: u32, home: TestHome) -> Self {
         let project = home.project("isolation").await;
         let main = project.main().await.unwrap();
@@ -156,7 +166,7 @@ impl Sql {
     }
 
     pub async fn attempt(&self, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
-        let limit = std::time::Duration::from_secs(60);
+        let limit = crate::common::scaled(std::time::Duration::from_secs(60));
         let messages = tokio::time::timeout(limit, self.0.simple_query(sql))
             .await
             .unwrap_or_else(|_| panic!("{sql}: no answer"))?;

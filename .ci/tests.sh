@@ -1,0 +1,53 @@
+# shellcheck shell=bash disable=SC2034 # used by those who source it
+# The workspace's tests as executables: for .ci/test, which runs them on this machine, and .ci/zfs-vm, which does in a guest.
+
+# Not `libzetta`: such a program does not start on a machine without ZFS.
+TEST_FEATURES=(--features "velo-core/zfs,velo-core/testing")
+TEST_BUILD=(cargo test --workspace "${TEST_FEATURES[@]}" --no-run --message-format=json-render-diagnostics)
+TEST_FLAGS=(-Zunstable-options --shuffle --show-output)
+
+# velo-core's once more, with the way to ZFS through its library.
+TEST_BUILD_ZETTA=(cargo test -p velo-core --features "libzetta,testing" --no-run --message-format=json-render-diagnostics)
+
+# The test executables in what cargo said, one a line: target, package folder, file.
+tests_built() { # JSON
+    "$RIG_PYTHON" - "$1" <<'PY'
+import json, os, sys
+for line in open(sys.argv[1]):
+    message = json.loads(line)
+    if message["reason"] == "compiler-artifact" and message["executable"] and message["profile"]["test"]:
+        folder = os.path.dirname(message["manifest_path"])
+        name = os.path.basename(folder) + "-" + message["target"]["name"] + "-" + message["target"]["kind"][0]
+        print(name, folder, message["executable"], sep="\t")
+PY
+}
+
+# A copy of the checkout's sources for those who may be unable to look into it.
+tests_source() { # CHECKOUT FOLDER
+    mkdir -p "$2" &&
+        tar -C "$1" -cf - --exclude=./target --exclude=./.git --exclude=node_modules . |
+        tar -C "$2" -xf - --no-same-owner &&
+        chmod -R a+rX "$2"
+}
+
+# How a test starts as the user velo-ci, in TEST_AS: with a home of its own and nothing of the caller's.
+tests_as_user() { # HOME
+    mkdir -p "$1" && chown velo-ci: "$1" || return 1
+    TEST_AS=(setpriv --reuid velo-ci --regid velo-ci --clear-groups --
+        env -u XDG_CACHE_HOME -u XDG_CONFIG_HOME -u XDG_RUNTIME_DIR "HOME=$1" USER=velo-ci LOGNAME=velo-ci)
+}
+
+# What the tests skipped, by their own words.
+tests_skipped() { # LOG...
+    cat "$@" 2>/dev/null | grep '^SKIP: ' | sort -u
+}
+
+tests_skipped_by_both() { # LOG LOG
+    comm -12 <(tests_skipped "$1") <(tests_skipped "$2")
+}
+
+# How many passed and failed, in libtest's own words. A run that failed without saying so (a crash, a time limit) is one
+# failure.
+tests_counted() { # LOG CODE
+    awk -v code="$2" '/^test result: / { p += $4; f += $6 } END { print p + 0, f + 0 + (f == 0 && code != 0) }' "$1"
+}

@@ -1,0 +1,398 @@
+//! Datasets of ZFS, their snapshots and clones. Linux, OpenZFS 2.1 and later.
+//!
+//! A volume is a dataset below one parent, mounted by Velo itself where it is needed. A snapshot is a
+//! snapshot of that dataset, so it never changes, and it needs its volume as its clones need it. A
+//! clone of a volume is one of a snapshot made for it alone, which goes with it.
+//!
+//! Nothing is ever destroyed recursively or by force: what is not Velo's is in the way, and named.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+
+use crate::cancel::Cancel;
+use crate::engine::blocking;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::storage::files::{Files, copy_file};
+use crate::storage::{
+    CloneSpec, Cut, FileOp, Label, Location, Object, Storage, StorageCapability, StorageConfig,
+    Usage, VolumeSpec,
+};
+
+pub mod delegate;
+mod explain;
+mod faults;
+mod layout;
+#[cfg(feature = "libzetta")]
+mod library;
+mod mounts;
+mod names;
+mod probe;
+mod program;
+mod properties;
+mod snapshots;
+mod usage;
+mod volumes;
+
+use faults::Fault;
+use layout::Layout;
+use names::{Found, Parent};
+use properties::{Facts, Properties};
+
+pub(crate) use probe::{Examined, NEARLY_FULL, examine, is_wanted, works_in};
+
+/// Checks a dataset's name from the settings.
+pub(crate) fn check_dataset(name: &str) -> Result<()> {
+    Parent::new(name).map(drop)
+}
+
+/// Checks properties from the settings.
+pub(crate) fn check_properties(
+    properties: &std::collections::BTreeMap<String, String>,
+) -> Result<()> {
+    properties::check(properties)
+}
+
+/// A way to the kernel, for the calls that every branch makes. Names are checked before.
+#[async_trait]
+trait Way: std::fmt::Debug + Send + Sync {
+    /// Whether the dataset or snapshot exists.
+    async fn exists(&self, name: &str) -> Result<bool, Fault>;
+
+    /// Makes a snapshot with these user properties.
+    async fn snapshot(&self, snapshot: &str, properties: &Properties) -> Result<(), Fault>;
+
+    /// Makes `dataset`, not mounted, as a clone of `snapshot`.
+    async fn clone(
+        &self,
+        snapshot: &str,
+        dataset: &str,
+        properties: &Properties,
+    ) -> Result<(), Fault>;
+
+    /// Destroys a dataset that is not mounted.
+    async fn destroy(&self, dataset: &str) -> Result<(), Fault>;
+
+    /// Destroys a snapshot.
+    async fn destroy_snapshot(&self, snapshot: &str) -> Result<(), Fault>;
+}
+
+/// Datasets below one parent.
+#[derive(Debug)]
+pub(crate) struct Zfs {
+    files: Files,
+    root: PathBuf,
+    parent: Parent,
+    layout: Layout,
+    /// The mark of this installation's datasets.
+    home: String,
+    properties: Properties,
+    way: Box<dyn Way>,
+}
+
+impl Zfs {
+    pub(crate) fn new(config: &StorageConfig) -> Result<Self> {
+        properties::check(&config.zfs_properties)?;
+        let layout = Layout::of(config)?;
+        let root = config.root.canonicalize().unwrap_or_else(|_| config.root.clone());
+        let leaf = if layout.inherited { Parent::leaf } else { |id: Id| id.to_string() };
+        Ok(Self {
+            files: Files::with_volumes(&root, layout.folder.clone(), leaf),
+            parent: Parent::new(&layout.dataset)?,
+            home: properties::encode(&root),
+            properties: properties::of_volumes(&config.zfs_properties),
+            way: way(config.zfs_by_program)?,
+            layout,
+            root,
+        })
+    }
+
+    fn parent(&self) -> &Parent {
+        &self.parent
+    }
+
+    fn home(&self) -> &str {
+        &self.home
+    }
+
+    fn folder(&self, volume: Id) -> PathBuf {
+        self.layout.volume(volume)
+    }
+
+    fn probe_folder(&self, id: Id) -> PathBuf {
+        self.layout.probe(&self.root, id)
+    }
+
+    /// Whether the home is in the dataset `name`.
+    fn holds_home(&self, name: &str) -> bool {
+        let on = mounts::all().ok().and_then(|mounts| mounts::dataset_of(&mounts, &self.root));
+        on.is_some_and(|(dataset, _)| {
+            dataset == name || dataset.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'))
+        })
+    }
+
+    /// The properties of a new volume that is mounted at `folder`. All are said each time: a clone
+    /// takes them from its parent in the tree of names, not from its source.
+    fn properties_at(
+        &self,
+        folder: &Path,
+        label: Option<&Label>,
+        quota: Option<u64>,
+    ) -> Properties {
+        let mut all = vec![
+            // At boot nothing is mounted: Velo mounts what it needs.
+            ("canmount".to_owned(), "noauto".to_owned()),
+            ("snapdir".to_owned(), "hidden".to_owned()),
+        ];
+        if !self.layout.inherited {
+            all.push(("mountpoint".into(), folder.to_string_lossy().into_owned()));
+        }
+        if let Some(bytes) = quota {
+            all.push(("refquota".into(), bytes.to_string()));
+        }
+        all.extend(self.properties.iter().cloned());
+        all.extend(properties::marks(&self.home, label));
+        // The usual tool for regular snapshots is to leave volumes alone: they would keep them.
+        all.push(("com.sun:auto-snapshot".into(), "false".into()));
+        all
+    }
+
+    async fn explain(&self, fault: Fault, doing: &str, name: &str, folder: &Path) -> Error {
+        explain::explain(&self.parent, fault, doing, name, folder).await
+    }
+
+    /// The error where the parent of all volumes is missing.
+    async fn no_parent(&self) -> Error {
+        let parent = self.parent.as_str();
+        match explain::machine(&self.parent).await {
+            Some(error) => error,
+            None => {
+                Error::new(ErrorKind::NotFound, format!("the ZFS dataset {parent} does not exist"))
+                    .with_hint(format!("as root: zfs create {parent}"))
+            }
+        }
+    }
+
+    /// Makes the folder of a volume, if it is not there, and mounts the volume on it.
+    async fn mount_at(&self, dataset: &str, folder: &Path, doing: &str) -> Result<()> {
+        if !self.layout.inherited {
+            match std::fs::create_dir(folder) {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io(format_args!("make {}", folder.display()), e));
+                }
+                _ => {}
+            }
+        }
+        match mounts::mount(dataset, folder).await? {
+            Ok(()) => Ok(()),
+            Err(Fault::Denied) => {
+                Err(mounts::not_allowed(self.parent.as_str(), &self.layout.folder))
+            }
+            Err(fault) => Err(self.explain(fault, doing, dataset, folder).await),
+        }
+    }
+
+    async fn mount(&self, volume: Id) -> Result<()> {
+        let doing = format!("mount {}", Object::Volume(volume));
+        self.mount_at(&self.parent.volume(volume), &self.folder(volume), &doing).await
+    }
+
+    /// What there is to know of a dataset; `None` if it does not exist.
+    async fn facts(&self, dataset: &str) -> Result<Option<Facts>> {
+        let fields = ["-o", "property,value,source"];
+        let names = format!("origin,{}", properties::HOME);
+        match program::get(&[&fields[..], &[&names, dataset]].concat()).await {
+            Ok(text) => Ok(Some(properties::facts(&text))),
+            Err(Fault::Missing) => Ok(None),
+            Err(fault) => {
+                let doing = format!("look at {dataset}");
+                Err(self.explain(fault, &doing, dataset, &self.root).await)
+            }
+        }
+    }
+
+    /// Every dataset and snapshot below the parent that this installation has marked as its own.
+    async fn own(&self) -> Result<Vec<Found>> {
+        let parent = self.parent.as_str();
+        // Two deep and no deeper: the children's snapshots.
+        let args = ["-d", "2", "-t", "filesystem,snapshot", "-s", "local", "-o", "name,value"];
+        let text = match program::get(&[&args[..], &[properties::HOME, parent]].concat()).await {
+            Ok(text) => text,
+            Err(Fault::Missing) => return Err(self.no_parent().await),
+            Err(fault) => {
+                let doing = format!("list {parent}");
+                return Err(self.explain(fault, &doing, parent, &self.root).await);
+            }
+        };
+        Ok(properties::rows(&text)
+            .filter(|[_, home]| *home == self.home)
+            .filter_map(|[name, _]| self.parent.parse(name))
+            .collect())
+    }
+
+    /// Destroys a snapshot; missing is fine.
+    async fn destroy_named(&self, snapshot: &str, doing: &str) -> Result<()> {
+        match self.way.destroy_snapshot(snapshot).await {
+            Ok(()) | Err(Fault::Missing) => Ok(()),
+            Err(fault) => Err(self.explain(fault, doing, snapshot, &self.root).await),
+        }
+    }
+}
+
+/// The way that this build has, and that works here.
+fn way(by_program: bool) -> Result<Box<dyn Way>> {
+    #[cfg(feature = "libzetta")]
+    if !by_program {
+        return Ok(Box::new(library::Library));
+    }
+    let _ = by_program;
+    Ok(Box::new(program::Program))
+}
+
+fn already(object: Object) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("{object} exists already"))
+}
+
+fn missing(object: Object) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{object} does not exist"))
+        .with_hint("`velo doctor` says what is on disk and what is recorded")
+}
+
+/// A dataset that somebody else made.
+fn foreign(dataset: &str, home: Option<&str>) -> Error {
+    let whose = match home {
+        Some(home) => format!("it belongs to the home {home}"),
+        None => "it was not made by Velo".to_owned(),
+    };
+    Error::new(ErrorKind::Conflict, format!("the dataset {dataset} is left alone: {whose}"))
+        .with_hint(format!("if nobody needs it: zfs destroy {dataset}"))
+}
+
+#[async_trait]
+impl Storage for Zfs {
+    fn capability(&self) -> StorageCapability {
+        StorageCapability {
+            name: "zfs",
+            copy_on_write: true,
+            cut: Cut::Ordered,
+            clones_need_source: true,
+            editable_snapshots: false,
+            quota: true,
+        }
+    }
+
+    fn location(&self, object: Object) -> Location {
+        self.files.location(object)
+    }
+
+    async fn open(&self, object: Object) -> Result<Location> {
+        let volume = match object {
+            Object::Volume(id) => id,
+            Object::Snapshot(id) => self.volume_of(id).await?.ok_or_else(|| missing(object))?,
+        };
+        match self.mount(volume).await {
+            Ok(()) => Ok(self.location(object)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Of a pool that is not there nothing is known.
+                if let Some(error) = explain::machine(&self.parent).await {
+                    return Err(error);
+                }
+                match self.facts(&self.parent.volume(volume)).await? {
+                    None => {
+                        mounts::remove_point(&self.folder(volume)).await?;
+                        Err(missing(object))
+                    }
+                    Some(_) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_volume(&self, spec: VolumeSpec) -> Result<()> {
+        let object = Object::Volume(spec.id);
+        self.layout.keep(&self.root)?;
+        if !self.layout.inherited {
+            self.files.open_shelf(object)?;
+        }
+        let (dataset, folder) = (self.parent.volume(spec.id), self.folder(spec.id));
+        let properties = self.properties_at(&folder, spec.label.as_ref(), None);
+        if let Err(fault) = program::create(&dataset, &properties).await {
+            return Err(match fault {
+                Fault::Exists => already(object),
+                Fault::Missing => self.no_parent().await,
+                fault => self.explain(fault, &format!("make {object}"), &dataset, &folder).await,
+            });
+        }
+        self.mount(spec.id).await?;
+        let files = self.files.clone();
+        blocking(move || files.own(object, &spec)).await
+    }
+
+    async fn branch_volume(&self, spec: CloneSpec, cancel: &Cancel) -> Result<()> {
+        cancel.check()?;
+        self.clone_volume(spec).await
+    }
+
+    async fn snapshot(&self, spec: CloneSpec, cancel: &Cancel) -> Result<()> {
+        cancel.check()?;
+        self.take_snapshot(&spec).await
+    }
+
+    async fn edit(&self, object: Object, ops: Vec<FileOp>) -> Result<()> {
+        if let Object::Snapshot(_) = object {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{object} is one of ZFS, which never changes"),
+            ));
+        }
+        self.mount(object.id()).await?;
+        self.files.edit(object, ops, copy_file).await
+    }
+
+    async fn sync(&self, object: Object) -> Result<()> {
+        match object {
+            Object::Volume(id) => {
+                self.mount(id).await?;
+                self.files.sync(object).await
+            }
+            // It is on disk before the call that makes it returns.
+            Object::Snapshot(_) => Ok(()),
+        }
+    }
+
+    async fn destroy_volume(&self, id: Id) -> Result<()> {
+        self.destroy(id).await
+    }
+
+    async fn destroy_snapshot(&self, id: Id) -> Result<()> {
+        self.drop_snapshot(id).await
+    }
+
+    async fn list(&self) -> Result<Vec<Object>> {
+        let mut found: Vec<Object> = self
+            .own()
+            .await?
+            .into_iter()
+            .filter_map(|found| match found {
+                Found::Volume(id) => Some(Object::Volume(id)),
+                Found::Snapshot { id, .. } => Some(Object::Snapshot(id)),
+                // Half made: the clone that it was for.
+                Found::Implicit { target, .. } => Some(Object::Volume(target)),
+                Found::Probe(_) => None,
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    async fn usage(&self, object: Object) -> Result<Usage> {
+        self.measure(object).await
+    }
+
+    async fn available(&self, source: Object) -> Result<u64> {
+        self.room(source).await
+    }
+}

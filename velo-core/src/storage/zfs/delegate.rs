@@ -1,0 +1,79 @@
+//! What a normal user needs to be given, as the lines that root runs once.
+//!
+//! `zfs allow` gives everything but mounting, which on Linux is root's. A rule for sudo gives that,
+//! for the volumes of one dataset and nothing else. The user is **not** given the property
+//! `mountpoint`: with it, the rule would mount whatever the user likes over `/etc`. So the volumes
+//! of a normal user are mounted where they inherit it, below the mount point of their parent, whose
+//! folder had better be root's.
+
+use std::path::Path;
+
+use super::program::find;
+
+/// The permissions, and nothing that reaches beyond volumes.
+pub const PERMISSIONS: &str = "create,clone,snapshot,destroy,mount,hold,userprop,canmount,\
+                               recordsize,compression,atime,refquota,snapdir";
+
+/// How an id is matched: sudo's `*` would match spaces and options too.
+fn leaf() -> String {
+    format!("v-{}", "[0-9a-z]".repeat(26))
+}
+
+/// The line that lets `user` make and destroy volumes below `dataset`.
+#[must_use]
+pub fn allow(user: &str, dataset: &str) -> String {
+    format!("zfs allow -u {user} {PERMISSIONS} {dataset}")
+}
+
+/// The rule for sudo that lets `user` mount and unmount the volumes below `dataset`, which is mounted
+/// at `mountpoint`, and remove their empty folders there.
+#[must_use]
+pub fn sudoers(user: &str, dataset: &str, mountpoint: &Path) -> String {
+    let program = |name: &str, usual: &str| {
+        find(name).map_or_else(|| usual.to_owned(), |path| path.display().to_string())
+    };
+    let zfs = program("zfs", "/usr/sbin/zfs");
+    let rmdir = program("rmdir", "/usr/bin/rmdir");
+    let (leaf, folder) = (leaf(), mountpoint.display());
+    let probe = leaf.replacen("v-", "v-probe-", 1);
+    let rules: Vec<String> = [leaf, probe]
+        .iter()
+        .flat_map(|leaf| {
+            [
+                format!("{zfs} mount {dataset}/{leaf}"),
+                format!("{zfs} unmount {dataset}/{leaf}"),
+                format!("{rmdir} {folder}/{leaf}"),
+            ]
+        })
+        .collect();
+    format!("{user} ALL=(root) NOPASSWD: {}", rules.join(", "))
+}
+
+/// The line that writes the rule.
+#[must_use]
+pub fn install_sudoers(user: &str, dataset: &str, mountpoint: &Path) -> String {
+    // sudo skips files with a dot in their names.
+    let file = format!("/etc/sudoers.d/velo-{}", user.replace('.', "_"));
+    format!("echo '{}' > {file} && chmod 440 {file}", sudoers(user, dataset, mountpoint))
+}
+
+/// All that root runs so that `user` can work below `dataset`, which exists and is mounted at
+/// `mountpoint`.
+#[must_use]
+pub fn commands(user: &str, dataset: &str, mountpoint: &Path) -> Vec<String> {
+    vec![allow(user, dataset), install_sudoers(user, dataset, mountpoint)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule_names_volumes_and_nothing_else() {
+        let rule = sudoers("ann", "tank/velo", Path::new("/tank/velo"));
+        assert!(rule.starts_with("ann ALL=(root) NOPASSWD: /"), "{rule}");
+        assert!(!rule.contains('*'), "{rule}");
+        assert_eq!(rule.matches("[0-9a-z]").count(), 26 * 6, "{rule}");
+        assert!(!PERMISSIONS.contains("mountpoint"));
+    }
+}

@@ -1,0 +1,175 @@
+//! Properties: what volumes get, and how `zfs get -Hp` is read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Label;
+
+/// Of new volumes, unless the settings say otherwise: PostgreSQL's pages are 8 kB, and with larger
+/// records each write of a page reads and writes all of its record.
+const DEFAULTS: [(&str, &str); 3] =
+    [("recordsize", "8k"), ("compression", "lz4"), ("atime", "off")];
+
+/// What the settings may not say: Velo's own, and what would make a volume another thing.
+const FORBIDDEN: [&str; 12] = [
+    "mountpoint",
+    "canmount",
+    "snapdir",
+    "refquota",
+    "readonly",
+    "zoned",
+    "origin",
+    "volsize",
+    "encryption",
+    "keyformat",
+    "keylocation",
+    "exec",
+];
+
+pub(super) const HOME: &str = "velo:home";
+
+/// Names and values, in the order in which programs get them.
+pub(super) type Properties = Vec<(String, String)>;
+
+/// Checks properties of the settings.
+pub(super) fn check(properties: &BTreeMap<String, String>) -> Result<()> {
+    for (name, value) in properties {
+        let fine = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            && !FORBIDDEN.contains(&name.as_str())
+            && !value.is_empty()
+            && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'/'));
+        if !fine {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("{name}={value} is not a ZFS property that volumes can be given"),
+            )
+            .with_hint("use properties like compression = \"zstd\" or logbias = \"throughput\""));
+        }
+    }
+    Ok(())
+}
+
+/// What every volume gets: Velo's own where the settings say nothing.
+pub(super) fn of_volumes(settings: &BTreeMap<String, String>) -> Properties {
+    let mut all: BTreeMap<&str, &str> = DEFAULTS.into_iter().collect();
+    all.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Who owns an object, and whose it is.
+pub(super) fn marks(home: &str, label: Option<&Label>) -> Properties {
+    let mut marks = vec![(HOME.to_owned(), home.to_owned())];
+    if let Some(label) = label {
+        marks.push(("velo:project".into(), label.project.clone()));
+        marks.push(("velo:branch".into(), label.branch.clone()));
+        marks.push(("velo:role".into(), label.role.to_owned()));
+    }
+    marks
+}
+
+/// A path as a property's value: what could end a line or a field of a program's output is not in it.
+pub(super) fn encode(path: &Path) -> String {
+    let mut out = String::new();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.') {
+            out.push(char::from(*byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// The fields of each line of `zfs get -H` and `zfs list -H`.
+pub(super) fn rows<const N: usize>(text: &str) -> impl Iterator<Item = [&str; N]> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split('\t');
+        let row = std::array::from_fn(|_| fields.next());
+        if row.iter().any(Option::is_none) {
+            return None;
+        }
+        Some(row.map(Option::unwrap_or_default))
+    })
+}
+
+/// What there is to know of one dataset.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// The snapshot that it is a clone of.
+    pub(super) origin: Option<String>,
+    /// Its own mark of a home, never an inherited one.
+    pub(super) home: Option<String>,
+}
+
+/// Reads `zfs get -Hp -o property,value,source origin,velo:home <dataset>`.
+pub(super) fn facts(text: &str) -> Facts {
+    let mut facts = Facts::default();
+    for [property, value, source] in rows(text) {
+        match property {
+            "origin" if value != "-" => facts.origin = Some(value.to_owned()),
+            HOME if source == "local" => facts.home = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    facts
+}
+
+/// Reads the numbers of `zfs get -Hp -o name,property,value …`.
+#[derive(Debug)]
+pub(super) struct Numbers<'a>(Vec<[&'a str; 3]>);
+
+impl<'a> Numbers<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        Self(rows(text).collect())
+    }
+
+    /// `None` also where the property does not apply.
+    pub(super) fn get(&self, name: &str, property: &str) -> Option<u64> {
+        let row = self.0.iter().find(|[n, p, _]| *n == name && *p == property)?;
+        row[2].parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inherited_mark_is_not_the_datasets_own() {
+        let own = "origin\ttank/v/v-a@b-b\t-\nvelo:home\t/h\tlocal\n";
+        assert_eq!(
+            facts(own),
+            Facts { origin: Some("tank/v/v-a@b-b".into()), home: Some("/h".into()) }
+        );
+        let inherited = "origin\t-\t-\nvelo:home\t/h\tinherited from tank/v\n";
+        assert_eq!(facts(inherited), Facts::default());
+        assert_eq!(facts("origin\t-\t-\nvelo:home\t-\t-\n"), Facts::default());
+    }
+
+    #[test]
+    fn numbers_are_found_by_name() {
+        let text = "tank/v\tavailable\t1048576\ntank/v@s\tavailable\t-\ntank/v@s\tused\t0\n";
+        let numbers = Numbers::of(text);
+        assert_eq!(numbers.get("tank/v", "available"), Some(1 << 20));
+        assert_eq!(numbers.get("tank/v@s", "available"), None);
+        assert_eq!(numbers.get("tank/v@s", "used"), Some(0));
+        assert_eq!(numbers.get("tank", "used"), None);
+    }
+
+    #[test]
+    fn settings_win_over_the_defaults() {
+        let settings = BTreeMap::from([("compression".to_owned(), "zstd-3".to_owned())]);
+        let all = of_volumes(&settings);
+        assert!(all.contains(&("compression".into(), "zstd-3".into())), "{all:?}");
+        assert!(all.contains(&("recordsize".into(), "8k".into())), "{all:?}");
+        assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn a_path_has_no_tab_as_a_value() {
+        assert_eq!(encode(Path::new("/var/lib/velo-1")), "/var/lib/velo-1");
+        assert_eq!(encode(Path::new("/a b\tc%")), "/a%20b%09c%25");
+    }
+}
