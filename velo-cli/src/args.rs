@@ -237,11 +237,16 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("setup-what").required(true).args(["size", "undo"]))]
+#[command(group = clap::ArgGroup::new("setup-what").required(true).multiple(true)
+    .args(["size", "undo", "delegate"]))]
 pub(crate) struct Setup {
     /// Make a file system of this size in a sparse file, like 20G
     #[arg(long = "loop", value_name = "SIZE", value_parser = size)]
+    #[arg(conflicts_with_all = ["undo", "delegate"])]
     pub(crate) size: Option<u64>,
+    /// Let the user OWNER work below a dataset of a ZFS pool, which is made if it is missing
+    #[arg(long, value_name = "POOL/DATASET", requires = "owner")]
+    pub(crate) delegate: Option<String>,
     /// Take back what an earlier setup made
     #[arg(long)]
     pub(crate) undo: bool,

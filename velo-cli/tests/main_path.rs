@@ -164,7 +164,7 @@ fn what_needs_no_project() {
         assert!(home.ok(&["completions", shell]).contains("velo"));
     }
     let found = home.json(&["pg", "list"]);
-    has_keys(&found[0], &["bin_dir", "major", "source", "version"], &[]);
+    has_keys(&found[0], &["bin_dir", "image", "major", "source", "version"], &[]);
     assert!(home.ok(&["--version"]).starts_with("velo "));
     assert!(home.ok(&["branch", "create", "--help"]).contains("--from"));
     assert_eq!(home.json(&["branch", "list"]), serde_json::json!([]));

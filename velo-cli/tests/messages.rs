@@ -52,7 +52,7 @@ fn hints_that_can_be_followed() {
     });
     assert!(hint(&ran, 2, "VELO_HOEM").contains("VELO_HOME"));
     let storage = ["project", "create", "x", "--storage", "tape"];
-    hints(&home, &storage, 2, "tape", "auto, btrfs, reflink or copy");
+    hints(&home, &storage, 2, "tape", "auto, zfs, btrfs, reflink or copy");
     hints(&home, &["branch", "create", "api/x", "--set", "foo"], 2, "'foo'", "KEY=VALUE");
     hints(&home, &["project", "create", "x", "--pg-version", "new"], 2, "'new'", "like 18");
     let locale = ["project", "create", "x", "--locale", "tlh_KX"];

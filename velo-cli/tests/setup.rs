@@ -205,3 +205,76 @@ fn it_can_belong_to_a_user() {
     corner.ok(&["--undo", "--yes"]);
     corner.nothing_is_left();
 }
+
+/// Runs a program to its end.
+#[track_caller]
+fn tool(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program} {args:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The dataset for tests, where there is ZFS.
+fn zfs() -> Option<String> {
+    let dataset = std::env::var("VELO_TEST_ZFS").ok();
+    if dataset.is_none() {
+        eprintln!("SKIP: VELO_TEST_ZFS names no dataset");
+        return None;
+    }
+    is_root().then_some(dataset)?
+}
+
+#[test]
+fn zfs_pool_in_a_file_comes_and_goes() {
+    if zfs().is_none() {
+        return;
+    }
+    let dir = common::folder(&prepared("VELO_TEST_RIG").unwrap());
+    let corner = Corner { dir };
+    std::fs::write(corner.path("fstab"), FSTAB).unwrap();
+    let args = ["--loop", "300M", "--fs", "zfs", "--pool", "velo-setup-test", "--yes"];
+    let plan = corner.ok(&[&args[..6], &["--dry-run"]].concat()).stdout;
+    assert!(plan.contains("zpool create"), "{plan}");
+    corner.nothing_is_left();
+    corner.ok(&args);
+    assert!(corner.is_mounted());
+    assert!(corner.ok(&args).stdout.contains("nothing to do"));
+    let of = tool("zfs", &["get", "-H", "-o", "value", "recordsize", "velo-setup-test/velo"]);
+    assert_eq!(of.trim(), "8K");
+    // The same name on another image is somebody's.
+    let other = corner.path("other.img").display().to_string();
+    let home = corner.path("elsewhere").display().to_string();
+    let mut command = Command::new(program());
+    command.args(["setup", "--at", &home, "--image", &other]).args(args);
+    Ran::from(command.output().unwrap()).is_error(1, "there is a pool");
+    corner.ok(&["--undo", "--yes"]);
+    corner.nothing_is_left();
+    assert!(!Command::new("zpool").args(["list", "velo-setup-test"]).status().unwrap().success());
+}
+
+#[test]
+fn zfs_dataset_is_given_to_a_user_and_taken_back() {
+    let Some(parent) = zfs() else { return };
+    let dataset = format!("{parent}/given");
+    let velo = |args: &[&str]| -> Ran {
+        let mut command = Command::new(program());
+        command.args(["setup", "--delegate", &dataset, "--owner", "velo-ci", "--yes"]).args(args);
+        command.output().unwrap().into()
+    };
+    let plan = velo(&["--dry-run"]);
+    assert_eq!(plan.stdout.lines().count(), 3, "{plan:?}");
+    let done = velo(&[]);
+    assert_eq!(done.code, 0, "{done:?}");
+    tool("visudo", &["-c"]);
+    assert!(velo(&[]).stdout.contains("nothing to do"));
+    assert!(tool("zfs", &["allow", &dataset]).contains("user velo-ci"));
+    let undone = velo(&["--undo"]);
+    assert_eq!(undone.code, 0, "{undone:?}");
+    assert!(!tool("zfs", &["allow", &dataset]).contains("velo-ci"));
+    assert!(!Path::new("/etc/sudoers.d/velo-velo-ci").exists());
+    tool("zfs", &["destroy", &dataset]);
+    let mut command = Command::new(program());
+    command.args(["setup", "--delegate", "no-such-pool/x", "--owner", "velo-ci", "--yes"]);
+    Ran::from(command.output().unwrap()).is_error(1, "there is no pool");
+}

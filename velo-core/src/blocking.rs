@@ -492,6 +492,24 @@ pub mod setup {
             crate::setup::Setup::undo_call(image.into()).wait().map(Self)
         }
 
+        /// See [`crate::setup::Setup::delegation`].
+        ///
+        /// # Errors
+        /// As there.
+        #[cfg(all(feature = "zfs", target_os = "linux"))]
+        pub fn delegation(delegation: &crate::setup::Delegation) -> Result<Self> {
+            crate::setup::Setup::delegation_call(delegation).wait().map(Self)
+        }
+
+        /// See [`crate::setup::Setup::undo_delegation`].
+        ///
+        /// # Errors
+        /// As there.
+        #[cfg(all(feature = "zfs", target_os = "linux"))]
+        pub fn undo_delegation(delegation: &crate::setup::Delegation) -> Result<Self> {
+            crate::setup::Setup::undo_delegation_call(delegation).wait().map(Self)
+        }
+
         /// See [`crate::setup::Setup::commands`].
         pub fn commands(&self) -> impl Iterator<Item = String> {
             self.0.commands()

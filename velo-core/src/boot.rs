@@ -150,10 +150,10 @@ impl Boot<'_> {
     /// Brings the server up. On an error the caller stops whatever runs.
     pub(crate) async fn run(&self, runtime: &dyn Runtime, op: &Op) -> Result<()> {
         let storage = self.home.storage(self.project.storage)?;
-        let location = storage.open(Object::Volume(self.volume)).await?;
-        let data = location.host_path().to_path_buf();
         let shown = format!("the branch {}/{}", self.project.name, self.branch.shown());
-        crate::create::present(&*storage, Object::Volume(self.volume), &shown)?;
+        let volume = Object::Volume(self.volume);
+        let location = crate::create::opened(&*storage, volume, &shown).await?;
+        let data = location.host_path().to_path_buf();
         let control = control::read(&data.join("global/pg_control"))?;
         let major = self.project.postgres.version.major;
         crate::cut::check_major(control.major, major)?;

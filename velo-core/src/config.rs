@@ -484,7 +484,8 @@ pub(crate) fn size(text: &str) -> Result<u64> {
         "t" => Some(1u64 << 40),
         _ => None,
     };
-    let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let number = digits.parse::<u64>().ok().filter(|number| plain && *number > 0);
     unit.zip(number).and_then(|(unit, number)| number.checked_mul(unit)).ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, format!("{text:?} is not a size"))
             .with_hint("write 2G, 512M, or a number of bytes")
@@ -600,7 +601,7 @@ mod tests {
         assert_eq!(size("64MiB").unwrap(), 64 << 20);
         assert_eq!(size("4096").unwrap(), 4096);
         assert_eq!(millicpus("1.5").unwrap(), 1500);
-        for bad in ["", "G", "-1", "0", "1.5G", "2X", "99999999999999T"] {
+        for bad in ["", "G", "-1", "+1G", "0", "1.5G", "2X", "99999999999999T"] {
             assert!(size(bad).is_err(), "{bad}");
         }
         for bad in ["", "0", "-1", "x", "NaN"] {

@@ -288,8 +288,7 @@ pub(crate) async fn clone_source(
             })?;
             let _lock = home.lock(snapshot.id, Mode::Shared, "the snapshot", &op.cancel).await?;
             let object = source.object();
-            storage.open(object).await?;
-            present(&*storage, object, "the snapshot")?;
+            opened(&*storage, object, "the snapshot").await?;
             room(home, &*storage, object).await?;
             tools.clone(From::Snapshot(snapshot.id, cut), target, op).await
         }
@@ -310,10 +309,8 @@ pub(crate) async fn clone_source(
                 // What it needs is another volume than was recorded.
                 repoint(home, project, target.object, source.object(), object).await?;
             }
-            storage.open(object).await?;
-            present(&*storage, object, &shown)?;
+            let location = opened(&*storage, object, &shown).await?;
             room(home, &*storage, object).await?;
-            let location = storage.location(object);
             let socket_dir = RunDir::of(home, branch.id).socket();
             let target_server = Target {
                 socket_dir: &socket_dir,
@@ -329,22 +326,20 @@ pub(crate) async fn clone_source(
     }
 }
 
-/// The data is still where it was put. Somebody may have removed it by hand.
-pub(crate) fn present(
-    storage: &dyn crate::storage::Storage,
+/// Opens what is to be worked on. Somebody may have removed it by hand.
+pub(crate) async fn opened(
+    storage: &dyn Storage,
     object: Object,
     shown: &str,
-) -> Result<()> {
-    let location = storage.location(object);
-    let folder = location.host_path();
-    if folder.is_dir() {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::NotFound,
-        format!("the data of {shown} is gone: there is no folder {}", folder.display()),
-    )
-    .with_hint(format!("bring it back, or delete {shown}")))
+) -> Result<crate::storage::Location> {
+    storage.open(object).await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            let what = format!("the data of {shown} is gone: {error}");
+            Error::new(ErrorKind::NotFound, what)
+                .with_hint(format!("bring it back, or delete {shown}"))
+        }
+        _ => error,
+    })
 }
 
 /// What a clone may need beside its data: the parent's checkpoint, a segment of WAL for the parent

@@ -110,7 +110,7 @@ async fn look(config: &Config) -> Vec<Finding> {
             #[cfg(all(feature = "zfs", target_os = "linux"))]
             found.extend(zfs::look(config).await);
             found.extend(records::look(&home).await);
-            found.extend(containers::look(&home).await);
+            found.extend(containers::look(config, Some(&home)).await);
         }
         // A look makes nothing, so what is above it has to tell what it will be able to do.
         Ok(None) => {
@@ -118,6 +118,7 @@ async fn look(config: &Config) -> Vec<Finding> {
             let above = above.unwrap_or(&config.home);
             found.push(machine::no_home(&config.home, above, user.as_ref()));
             found.push(machine::storage(config, above).await);
+            found.extend(containers::look(config, None).await);
         }
         Err(error) => found.push(Finding::error("home", &error)),
     }

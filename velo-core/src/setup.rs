@@ -19,18 +19,29 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::command::Program;
 use crate::engine::{self, Call};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os_user::OsUser;
 
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+mod delegation;
 mod fstab;
 mod journal;
 mod step;
 
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+pub use delegation::Delegation;
 use journal::Journal;
-use step::Step;
+
+/// How long one program may run.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// The smallest btrfs that is worth having, in bytes.
 const SMALLEST: u64 = 256 << 20;
@@ -166,11 +177,36 @@ pub fn image_of(at: &Path) -> PathBuf {
     at.with_file_name(name)
 }
 
+/// One thing that is done, and can be taken back.
+#[async_trait]
+trait Step: std::fmt::Debug + Send + Sync {
+    /// The command that does it.
+    fn doing(&self) -> String;
+
+    /// The command that takes it back.
+    fn undoing(&self) -> String;
+
+    /// Whether there is nothing to do.
+    async fn is_done(&self) -> Result<bool>;
+
+    /// Whether there is something to take back.
+    async fn is_there(&self) -> Result<bool>;
+
+    /// Whether it can be done: before anything is.
+    async fn check(&self) -> Result<()>;
+
+    async fn run(&self) -> Result<()>;
+
+    /// Takes it back, whatever of it was done.
+    async fn undo(&self) -> Result<()>;
+}
+
 /// What is still to be done on this machine.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    steps: Vec<Step>,
-    journal: Journal,
+    steps: Vec<Arc<dyn Step>>,
+    /// What is going to be made, where that cannot be told from what is there.
+    journal: Option<Journal>,
     /// Whether all of it is taken back.
     undoing: bool,
 }
@@ -231,12 +267,12 @@ impl Setup {
                 say(&step.undoing());
                 step.undo().await?;
             }
-            return self.journal.remove();
+            return self.journal.as_ref().map_or(Ok(()), Journal::remove);
         }
         if self.steps.is_empty() {
             return Ok(());
         }
-        let new = self.journal.write()?;
+        let new = self.journal.as_ref().map_or(Ok(false), Journal::write)?;
         for (at, step) in self.steps.iter().enumerate() {
             say(&step.doing());
             let Err(mut error) = step.run().await else { continue };
@@ -249,7 +285,7 @@ impl Setup {
             }
             if new
                 && error.cleanup().is_empty()
-                && let Err(cleanup) = self.journal.remove()
+                && let Some(Err(cleanup)) = self.journal.as_ref().map(Journal::remove)
             {
                 error = error.with_cleanup(cleanup);
             }
@@ -294,14 +330,31 @@ async fn plan(spec: LoopSpec) -> Result<Setup> {
         }
         None => Journal { made_at: spec.at.symlink_metadata().is_err(), spec },
     };
-    let mut steps = Vec::new();
-    for step in step::of(&journal) {
+    let steps = missing(step::of(&journal)).await?;
+    Ok(Setup { steps, journal: Some(journal), undoing: false })
+}
+
+/// The steps that are not done yet, all of which can be.
+async fn missing(all: Vec<impl Step + 'static>) -> Result<Vec<Arc<dyn Step>>> {
+    let mut steps: Vec<Arc<dyn Step>> = Vec::new();
+    for step in all {
         if !step.is_done().await? {
             step.check().await?;
-            steps.push(step);
+            steps.push(Arc::new(step));
         }
     }
-    Ok(Setup { steps, journal, undoing: false })
+    Ok(steps)
+}
+
+/// The steps that can be taken back, the last one first.
+async fn present(all: Vec<impl Step + 'static>) -> Result<Vec<Arc<dyn Step>>> {
+    let mut steps: Vec<Arc<dyn Step>> = Vec::new();
+    for step in all.into_iter().rev() {
+        if step.is_there().await? {
+            steps.push(Arc::new(step));
+        }
+    }
+    Ok(steps)
 }
 
 async fn plan_undo(image: &Path) -> Result<Setup> {
@@ -321,11 +374,34 @@ async fn plan_undo(image: &Path) -> Result<Setup> {
         )
         .with_hint("delete its projects first: velo project list"));
     }
-    let mut steps = Vec::new();
-    for step in step::of(&journal).into_iter().rev() {
-        if step.is_there().await? {
-            steps.push(step);
+    let steps = present(step::of(&journal)).await?;
+    Ok(Setup { steps, journal: Some(journal), undoing: true })
+}
+
+fn owner(user: &str) -> Result<OsUser> {
+    OsUser::by_name(user)?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("there is no user {user}"))
+            .with_hint("name a user of this machine: --owner USER")
+    })
+}
+
+async fn need(program: &str, install: &str) -> Result<()> {
+    // Whatever it says: it is there.
+    match Program::new(program).arg("--version").output(LIMIT).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(Error::new(ErrorKind::Unsupported, format!("there is no program {program}"))
+                .with_hint(install))
         }
+        _ => Ok(()),
     }
-    Ok(Setup { steps, journal, undoing: true })
+}
+
+async fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<str>>) -> Result<()> {
+    let args: Vec<String> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+    let output = Program::new(program).args(&args).output(LIMIT).await?;
+    if output.success {
+        return Ok(());
+    }
+    let said = output.stderr.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+    Err(Error::new(ErrorKind::Io, format!("{program} {} failed: {said}", args.join(" "))))
 }

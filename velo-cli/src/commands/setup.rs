@@ -2,14 +2,64 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use velo_core::blocking::setup::{LoopKind, LoopSpec, Setup, image_of};
 use velo_core::{Config, Error, ErrorKind, Result};
 
 use crate::args::{self, FileSystem};
 use crate::output::{self, Out};
 
+/// What is to be done, and what people and programs are told of it.
+struct Plan {
+    setup: Setup,
+    shape: Value,
+    ready: String,
+    already: String,
+    gone: String,
+}
+
 pub(crate) fn run(args: args::Setup, out: &Out) -> Result<()> {
+    let (dry_run, yes, undo) = (args.dry_run, args.yes, args.undo);
+    let Plan { setup, shape, ready, already, gone } = match args.delegate.clone() {
+        Some(dataset) => delegation(dataset, &args)?,
+        None => on_loop(args)?,
+    };
+    let commands: Vec<String> = setup.commands().collect();
+    let shape = |done: bool| {
+        let mut shape = shape;
+        shape["commands"] = json!(commands);
+        shape["done"] = json!(done);
+        shape
+    };
+    if dry_run {
+        out.result(
+            || shape(commands.is_empty()),
+            |out| match commands.is_empty() {
+                true => out.line("nothing to do"),
+                false => commands.iter().for_each(|command| out.line(command)),
+            },
+        );
+        return Ok(());
+    }
+    if !commands.is_empty() && !yes {
+        confirm(&commands)?;
+    }
+    let quiet = out.json;
+    setup.run(move |command| {
+        if !quiet {
+            let _ = writeln!(std::io::stderr().lock(), "+ {command}");
+        }
+    })?;
+    let what = match (undo, commands.is_empty()) {
+        (true, _) => gone,
+        (false, true) => format!("nothing to do: {already}"),
+        (false, false) => ready,
+    };
+    out.result(|| shape(true), |out| out.line(what));
+    Ok(())
+}
+
+fn on_loop(args: args::Setup) -> Result<Plan> {
     let at = match args.at {
         Some(at) => std::path::absolute(&at)
             .map_err(|e| Error::io(format!("find the folder {}", at.display()), e))?,
@@ -31,34 +81,39 @@ pub(crate) fn run(args: args::Setup, out: &Out) -> Result<()> {
             Setup::on_loop(&spec)?
         }
     };
-    let commands: Vec<String> = setup.commands().collect();
-    let shape = |done: bool| json!({ "at": output::path(&at), "image": output::path(&image), "commands": commands, "done": done });
-    if args.dry_run {
-        out.result(
-            || shape(commands.is_empty()),
-            |out| match commands.is_empty() {
-                true => out.line("nothing to do"),
-                false => commands.iter().for_each(|command| out.line(command)),
-            },
-        );
-        return Ok(());
-    }
-    if !commands.is_empty() && !args.yes {
-        confirm(&commands)?;
-    }
-    let quiet = out.json;
-    setup.run(move |command| {
-        if !quiet {
-            let _ = writeln!(std::io::stderr().lock(), "+ {command}");
-        }
-    })?;
-    let what = match (args.undo, commands.is_empty()) {
-        (true, _) => format!("{} is gone", image.display()),
-        (false, true) => format!("nothing to do: {} is mounted already", at.display()),
-        (false, false) => format!("{} is ready: VELO_HOME={0}", at.display()),
+    Ok(Plan {
+        setup,
+        shape: json!({
+            "at": output::path(&at), "image": output::path(&image), "dataset": null, "user": null,
+        }),
+        ready: format!("{} is ready: VELO_HOME={0}", at.display()),
+        already: format!("{} is mounted already", at.display()),
+        gone: format!("{} is gone", image.display()),
+    })
+}
+
+#[cfg(feature = "zfs")]
+fn delegation(dataset: String, args: &args::Setup) -> Result<Plan> {
+    use velo_core::setup::Delegation;
+    let user = args.owner.clone().unwrap_or_default();
+    let delegation = Delegation::new(&dataset, &user);
+    let setup = match args.undo {
+        true => Setup::undo_delegation(&delegation)?,
+        false => Setup::delegation(&delegation)?,
     };
-    out.result(|| shape(true), |out| out.line(what));
-    Ok(())
+    Ok(Plan {
+        setup,
+        shape: json!({ "at": null, "image": null, "dataset": dataset, "user": user }),
+        ready: format!("{user} can work below {dataset}: VELO_ZFS_DATASET={dataset}"),
+        already: format!("{user} can work below {dataset} already"),
+        gone: format!("{user} can work below {dataset} no more"),
+    })
+}
+
+#[cfg(not(feature = "zfs"))]
+fn delegation(_: String, _: &args::Setup) -> Result<Plan> {
+    Err(Error::new(ErrorKind::Unsupported, "this build of velo knows no ZFS")
+        .with_hint("build it with the feature zfs"))
 }
 
 /// Shows what is going to be run, and asks whether it may be.

@@ -1,23 +1,20 @@
-//! The steps of a setup: what each does, and what takes it back.
+//! The steps to a file system in a file.
 
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+
+use async_trait::async_trait;
 
 use super::journal::Journal;
-use super::{LoopKind, fstab};
+use super::{LoopKind, Step, fstab, need, owner, run};
 use crate::command::Program;
 use crate::error::{Error, ErrorKind, Result};
-use crate::os_user::OsUser;
-
-/// How long one program may run.
-const LIMIT: Duration = Duration::from_secs(300);
 
 /// What must stay free on the file system that the image is on.
 const SPARE: u64 = 1 << 30;
 
-#[derive(Debug, Clone)]
-pub(super) enum Step {
+#[derive(Debug)]
+pub(super) enum LoopStep {
     /// A sparse file.
     Image { path: PathBuf, size: u64 },
     /// A btrfs in it.
@@ -35,10 +32,10 @@ pub(super) enum Step {
 }
 
 /// Every step of a setup, in order.
-pub(super) fn of(journal: &Journal) -> Vec<Step> {
+pub(super) fn of(journal: &Journal) -> Vec<LoopStep> {
     let spec = &journal.spec;
     let (image, at) = (spec.image.clone(), spec.at.clone());
-    let mut steps = vec![Step::Image { path: image.clone(), size: spec.size }];
+    let mut steps = vec![LoopStep::Image { path: image.clone(), size: spec.size }];
     match spec.kind {
         LoopKind::Btrfs => {
             let line = format!(
@@ -47,24 +44,24 @@ pub(super) fn of(journal: &Journal) -> Vec<Step> {
                 at.display()
             );
             steps.extend([
-                Step::Btrfs { image: image.clone() },
-                Step::Folder { path: at.clone(), made: journal.made_at },
-                Step::Line { fstab: spec.fstab.clone(), line },
-                Step::Mount { image, at: at.clone(), fstab: spec.fstab.clone() },
+                LoopStep::Btrfs { image: image.clone() },
+                LoopStep::Folder { path: at.clone(), made: journal.made_at },
+                LoopStep::Line { fstab: spec.fstab.clone(), line },
+                LoopStep::Mount { image, at: at.clone(), fstab: spec.fstab.clone() },
             ]);
         }
         LoopKind::Zfs => steps.extend([
-            Step::Folder { path: at.clone(), made: journal.made_at },
-            Step::Pool { image, pool: spec.pool.clone(), at: at.clone() },
+            LoopStep::Folder { path: at.clone(), made: journal.made_at },
+            LoopStep::Pool { image, pool: spec.pool.clone(), at: at.clone() },
         ]),
     }
-    steps.push(Step::Owner { at, user: spec.owner.clone() });
+    steps.push(LoopStep::Owner { at, user: spec.owner.clone() });
     steps
 }
 
-impl Step {
-    /// The command that does it.
-    pub(super) fn doing(&self) -> String {
+#[async_trait]
+impl Step for LoopStep {
+    fn doing(&self) -> String {
         match self {
             Self::Image { path, size } => format!("truncate -s {size} {}", path.display()),
             Self::Btrfs { image } => format!("mkfs.btrfs -q {}", image.display()),
@@ -83,8 +80,7 @@ impl Step {
         }
     }
 
-    /// The command that takes it back.
-    pub(super) fn undoing(&self) -> String {
+    fn undoing(&self) -> String {
         match self {
             Self::Image { path, .. } | Self::Btrfs { image: path } => {
                 format!("rm {}", path.display())
@@ -97,8 +93,7 @@ impl Step {
         }
     }
 
-    /// Whether there is nothing to do.
-    pub(super) async fn is_done(&self) -> Result<bool> {
+    async fn is_done(&self) -> Result<bool> {
         Ok(match self {
             Self::Image { path, size } => path.metadata().is_ok_and(|m| m.len() == *size),
             Self::Btrfs { image } => is_btrfs(image),
@@ -119,8 +114,7 @@ impl Step {
         })
     }
 
-    /// Whether there is something to take back.
-    pub(super) async fn is_there(&self) -> Result<bool> {
+    async fn is_there(&self) -> Result<bool> {
         Ok(match self {
             Self::Image { path, .. } => path.exists(),
             Self::Folder { path, made } => *made && path.exists(),
@@ -132,8 +126,7 @@ impl Step {
         })
     }
 
-    /// Whether it can be done: before anything is.
-    pub(super) async fn check(&self) -> Result<()> {
+    async fn check(&self) -> Result<()> {
         match self {
             Self::Image { path, size } => room(path, *size),
             Self::Btrfs { .. } => need("mkfs.btrfs", "apt-get install btrfs-progs").await,
@@ -157,7 +150,7 @@ impl Step {
         }
     }
 
-    pub(super) async fn run(&self) -> Result<()> {
+    async fn run(&self) -> Result<()> {
         match self {
             Self::Image { path, size } => {
                 let make = || {
@@ -191,8 +184,7 @@ impl Step {
         }
     }
 
-    /// Takes it back, whatever of it was done.
-    pub(super) async fn undo(&self) -> Result<()> {
+    async fn undo(&self) -> Result<()> {
         if !self.is_there().await? {
             return Ok(());
         }
@@ -230,16 +222,10 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn owner(user: &str) -> Result<OsUser> {
-    OsUser::by_name(user)?.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("there is no user {user}"))
-            .with_hint("name a user of this machine: --owner USER")
-    })
-}
-
 /// The pool's first device, if there is such a pool.
 async fn pool_on(pool: &str) -> Result<Option<PathBuf>> {
-    let listed = Program::new("zpool").args(["list", "-HPv", "-o", "name", pool]).output(LIMIT);
+    let listed =
+        Program::new("zpool").args(["list", "-HPv", "-o", "name", pool]).output(super::LIMIT);
     let output = match listed.await {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -247,27 +233,6 @@ async fn pool_on(pool: &str) -> Result<Option<PathBuf>> {
     };
     let device = output.stdout.lines().nth(1).and_then(|line| line.split_whitespace().next());
     Ok(device.filter(|_| output.success).map(PathBuf::from))
-}
-
-async fn need(program: &str, install: &str) -> Result<()> {
-    // Whatever it says: it is there.
-    match Program::new(program).arg("--version").output(LIMIT).await {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Err(Error::new(ErrorKind::Unsupported, format!("there is no program {program}"))
-                .with_hint(install))
-        }
-        _ => Ok(()),
-    }
-}
-
-async fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<str>>) -> Result<()> {
-    let args: Vec<String> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-    let output = Program::new(program).args(&args).output(LIMIT).await?;
-    if output.success {
-        return Ok(());
-    }
-    let said = output.stderr.lines().map(str::trim).collect::<Vec<_>>().join("; ");
-    Err(Error::new(ErrorKind::Io, format!("{program} {} failed: {said}", args.join(" "))))
 }
 
 /// An image that is larger than the room for it would fail later, in the middle of a write.
