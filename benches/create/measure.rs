@@ -33,7 +33,9 @@ const IDLE: usize = 10;
 
 /// Measures one storage, and leaves nothing in its folder, also when it is interrupted.
 pub(crate) async fn backend(plan: &Plan, report: &mut Report) -> Result<()> {
-    let base = plan.folder.join(format!("velo-bench-{}", std::process::id()));
+    // A home's path is never used twice: this process knows the first one as open.
+    let kind = if plan.image.is_some() { "c" } else { "" };
+    let base = plan.folder.join(format!("velo-bench-{}{kind}", std::process::id()));
     std::fs::create_dir(&base)?;
     std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o711))?;
     let mut config = Config::builder().home(base.join("h")).storage(plan.kind);

@@ -102,7 +102,15 @@ impl Way for Library {
     async fn snapshot(&self, snapshot: &str, properties: &Properties) -> Result<(), Fault> {
         let name = PathBuf::from(snapshot);
         let properties = properties.iter().cloned().collect();
-        call(move |engine| engine.snapshot(&[name], Some(properties)).map_err(fault)).await
+        call(move |engine| {
+            match engine.snapshot(std::slice::from_ref(&name), Some(properties)).map_err(fault) {
+                // Of two snapshots in one transaction group the kernel makes the second in the next,
+                // and keeps the note of its first attempt among the errors.
+                Err(Fault::Unwell) if engine.exists(name).map_err(fault)? => Ok(()),
+                other => other,
+            }
+        })
+        .await
     }
 
     async fn clone(
