@@ -242,19 +242,23 @@ impl Boot<'_> {
     /// The server goes on.
     pub(crate) async fn finish(&self, runtime: &dyn Runtime, op: &Op) -> Result<()> {
         let capability = runtime.capability();
+        let postgres = crate::project::installed(self.project, self.home).await?;
         let run_dir = self.run_dir();
         let socket_dir = run_dir.socket();
         let target = self.target(&socket_dir);
         let limit = self.home.config.start_timeout;
         let work = async {
+            // Reading the settings anew, for nothing, would cost the next branch a checkpoint.
+            if !self.fresh_clone && Session::is_open(target, &self.branch.password).await {
+                return Ok(());
+            }
             let session = self.connected(target).await?;
             if self.fresh_clone {
-                self.settle(&session, target, self.project.postgres.libc()).await?;
+                self.settle(&session, target, postgres.libc()).await?;
             }
-            let postgres = &self.project.postgres;
-            let users = self.home.trusted_users(postgres);
+            let users = self.home.trusted_users(&postgres);
             let rules = self.access(&users, capability).hba(true);
-            run_dir.write("hba.conf", &rules, self.home.server_user(postgres).as_ref())?;
+            run_dir.write("hba.conf", &rules, self.home.server_user(&postgres).as_ref())?;
             let loaded = "SELECT pg_conf_load_time()";
             let before = session.value("look at its settings", loaded).await?;
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;

@@ -627,10 +627,17 @@ impl Branch {
             doors: Doors::OpenWhenReady,
             fresh_clone: !record.settled,
         };
-        if matches!(runtime.status(&instance).await?, Status::Running { .. }) {
-            // Whoever started it may have been killed before clients were let in.
-            boot.finish(&*runtime, op).await?;
-            return self.has_settled(home, record, op).await;
+        match runtime.status(&instance).await? {
+            Status::Running { .. } => {
+                // Whoever started it may have been killed before clients were let in.
+                boot.finish(&*runtime, op).await?;
+                return self.has_settled(home, record, op).await;
+            }
+            // After a restart of the machine its data was not mounted yet, perhaps.
+            Status::Restarting => {
+                boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
+            }
+            Status::Stopped => {}
         }
         match boot.run(&*runtime, op).await {
             Ok(()) => self.has_settled(home, record, op).await,
@@ -917,6 +924,7 @@ pub(crate) async fn infos(
         let status = runtime.status(&InstanceRef { id: record.id, location }).await?;
         let (running, pid) = match status {
             Status::Running { pid } => (true, pid),
+            Status::Restarting => (true, None),
             _ => (false, None),
         };
         let state = match record.phase {

@@ -75,6 +75,13 @@ impl SourceRecord {
         }
     }
 
+    fn limits(&self) -> Limits {
+        match self {
+            Self::Branch(branch) => branch.limits,
+            Self::Snapshot(snapshot) => snapshot.limits,
+        }
+    }
+
     /// The password that Velo's role has in it.
     pub(crate) fn password(&self) -> &Password {
         match self {
@@ -177,7 +184,7 @@ async fn record(
                 // What its parent needs to come up (as many replication slots as its data has
                 // origins, say) it needs as well.
                 settings: source.settings().clone().into_iter().chain(spec.settings).collect(),
-                limits: spec.limits,
+                limits: spec.limits.or(source.limits()),
                 quota: spec.quota,
                 cut: None,
                 settled: false,
@@ -198,6 +205,7 @@ async fn record(
                     source: Some(Object::Volume(volume.id)),
                     password: source.password().clone(),
                     settings: branch.settings.clone(),
+                    limits: branch.limits,
                     cut: None,
                     created_at: now(),
                 })?;

@@ -147,7 +147,11 @@ impl Tools<'_> {
     async fn clone_data(&self, from: From<'_>, target: &NewClone, op: &Op) -> Result<Cut> {
         match from {
             From::Snapshot(id, cut) => {
-                let spec = CloneSpec::new(Object::Snapshot(id), target.object.id()).skip(&SKIP);
+                let mut spec = CloneSpec::new(Object::Snapshot(id), target.object.id()).skip(&SKIP);
+                if !self.storage.capability().editable_snapshots && cut.method != Method::Backup {
+                    // Nobody could take it out of the snapshot.
+                    spec = spec.skip(&LABELS);
+                }
                 op.steps.run("clone", self.place(target, spec, op)).await?;
                 // Nothing could be changed in a snapshot that is one of the file system's own.
                 self.unfollow(target.object).await?;
@@ -160,7 +164,9 @@ impl Tools<'_> {
                         self.at_rest(&instance, op).await?;
                         self.of_stopped(source, target, server.major, op).await
                     }
-                    Status::Running { .. } => self.of_running(source, target, server, op).await,
+                    Status::Running { .. } | Status::Restarting => {
+                        self.of_running(source, target, server, op).await
+                    }
                 }
             }
         }

@@ -84,7 +84,7 @@ async fn round(home: &Home) -> Result<Outcome> {
             }
         }
         if clean {
-            sweep_hidden(home).await?;
+            sweep_hidden(home).await;
             sweep_locks(home).await?;
             dead.bury()?;
         }
@@ -92,14 +92,21 @@ async fn round(home: &Home) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Destroys what only dead processes' clones needed.
-async fn sweep_hidden(home: &Home) -> Result<()> {
-    for project in home.state().read(|tx| tx.list::<ProjectRecord>("")).await? {
-        if home.storage(project.storage)?.capability().clones_need_source {
-            teardown::sweep(home, &project).await?;
+/// Destroys what only dead processes' clones needed. What is in the way of one must keep no other from
+/// going.
+async fn sweep_hidden(home: &Home) {
+    let projects = home.state().read(|tx| tx.list::<ProjectRecord>("")).await;
+    let swept = async {
+        for project in projects? {
+            if let Err(error) = teardown::sweep(home, &project).await {
+                tracing::warn!(%error, project = %project.name, "hidden data stays for now");
+            }
         }
+        Ok::<(), Error>(())
+    };
+    if let Err(error) = swept.await {
+        tracing::warn!(%error, "cannot look for hidden data");
     }
-    Ok(())
 }
 
 /// Removes the lock files that nobody will: a process may die between the removal of a record and

@@ -234,6 +234,9 @@ pub(crate) struct SnapshotRecord {
     /// Settings the caller gave for the server of the branch it was taken of.
     #[serde(default)]
     pub(crate) settings: BTreeMap<String, String>,
+    /// What that server might take of the machine.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub(crate) limits: Limits,
     pub(crate) cut: Option<Cut>,
     pub(crate) created_at: u64,
 }

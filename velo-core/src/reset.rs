@@ -137,8 +137,17 @@ async fn renew(
             return Err(error);
         }
     }
-    teardown::volume(home, project, old.volume).await?;
-    ready(home, old.id).await
+    let branch = ready(home, old.id, &[old.volume]).await?;
+    forget(home, project, old.volume).await;
+    Ok(branch)
+}
+
+/// Destroys a volume that is a branch's no more. Where something is in the way, it stays hidden, and
+/// whoever cleans up after dead processes tries again.
+async fn forget(home: &Home, project: &ProjectRecord, volume: Id) {
+    if let Err(error) = teardown::volume(home, project, volume).await {
+        tracing::warn!(%error, "the old data of a reset stays for now");
+    }
 }
 
 /// The record names `volume` from now on.
@@ -175,9 +184,19 @@ fn still_resetting(branch: &BranchRecord) -> Result<()> {
     .with_hint("create it again"))
 }
 
-async fn ready(home: &Home, id: Id) -> Result<BranchRecord> {
+/// The commit point: the branch is whole, and `others` are its volumes no more.
+async fn ready(home: &Home, id: Id, others: &[Id]) -> Result<BranchRecord> {
+    let others = others.to_vec();
     home.state()
         .write(move |tx| {
+            for other in others {
+                if tx.get::<VolumeRecord>(other)?.is_some() {
+                    tx.update(other, |volume: &mut VolumeRecord| {
+                        volume.branch = None;
+                        Ok(())
+                    })?;
+                }
+            }
             tx.update(id, |branch: &mut BranchRecord| {
                 still_resetting(branch)?;
                 branch.phase = Phase::Ready;
@@ -223,13 +242,15 @@ async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<(
         // It is gone, or whoever deletes it waits for the lock.
         return Ok(());
     };
-    for other in others {
-        boot::stop(home, project, id, other, StopMode::Immediate).await?;
-        RunDir::of(home, other).remove()?;
-        teardown::volume(home, project, other).await?;
+    for other in &others {
+        boot::stop(home, project, id, *other, StopMode::Immediate).await?;
+        RunDir::of(home, *other).remove()?;
     }
     // Before the start: one that fails leaves a branch that is whole, and can be started later.
-    ready(home, id).await?;
+    ready(home, id, &others).await?;
+    for other in others {
+        forget(home, project, other).await;
+    }
     if !branch.wanted {
         return Ok(());
     }

@@ -127,6 +127,8 @@ pub enum Status {
         /// The postmaster's process id, where there is one on this machine.
         pid: Option<u32>,
     },
+    /// A server ended, and the runtime is about to start it again.
+    Restarting,
     /// No server runs on the volume.
     Stopped,
 }

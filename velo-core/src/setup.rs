@@ -156,6 +156,12 @@ impl LoopSpec {
                 "give it some GB, like 20G",
             );
         }
+        if self.kind == LoopKind::Zfs && self.owner.is_some() {
+            return wrong(
+                "a pool that belongs to a user would let them mount anything anywhere".to_owned(),
+                "make it without --owner, and give the user a dataset: velo setup --delegate",
+            );
+        }
         let named = !self.pool.is_empty()
             && self.pool.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
             && self.pool.as_bytes()[0].is_ascii_alphabetic();
@@ -366,14 +372,7 @@ async fn plan_undo(image: &Path) -> Result<Setup> {
         )
         .with_hint("name the file that it made: velo setup --undo --image FILE"));
     };
-    let volumes = journal.spec.at.join("volumes");
-    if std::fs::read_dir(&volumes).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            format!("{} holds branches, which would be lost", journal.spec.at.display()),
-        )
-        .with_hint("delete its projects first: velo project list"));
-    }
+    step::nothing_lives_in(&journal).await?;
     let steps = present(step::of(&journal)).await?;
     Ok(Setup { steps, journal: Some(journal), undoing: true })
 }

@@ -189,6 +189,7 @@ pub(crate) async fn take(
                 source: Some(Object::Volume(branch.volume)),
                 password: branch.password,
                 settings: branch.settings,
+                limits: branch.limits,
                 cut: None,
                 created_at: now(),
             };

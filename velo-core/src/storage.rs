@@ -497,6 +497,12 @@ pub async fn build(
         zfs::works_in(&config).await?;
         return attach(kind, &config);
     }
+    #[cfg(all(feature = "zfs", target_os = "linux"))]
+    if kind == StorageKind::Auto && config.zfs_dataset.is_some() {
+        // Whoever names a dataset wants no copy instead.
+        zfs::works_in(&config).await?;
+        return attach(StorageKind::Zfs, &config);
+    }
     let works = detect(config.clone()).await?;
     let kind = match kind {
         StorageKind::Auto => works.first().copied().unwrap_or(StorageKind::Copy),

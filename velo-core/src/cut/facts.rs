@@ -25,7 +25,7 @@ pub(super) struct Facts {
     pub(super) timeline: u32,
     /// Whether its settings are those that it was started with.
     as_started: bool,
-    /// When its settings were read, in seconds since 1970.
+    /// When its settings were read, in seconds since 1970, rounded up.
     loaded: u64,
 }
 
@@ -84,7 +84,7 @@ impl Facts {
     /// Whether whole pages were logged at every moment since that checkpoint: they are now, they were
     /// then, and no setting can have been changed since, not even to and fro.
     pub(super) fn logged_since(&self, control: &ControlFile) -> bool {
-        let unchanged = self.as_started || self.loaded < control.checkpoint_time;
+        let unchanged = self.as_started || self.loaded <= control.checkpoint_time;
         self.full_page_writes && control.full_page_writes && unchanged
     }
 

@@ -18,11 +18,15 @@ pub(super) async fn look(config: &Config, home: Option<&Home>) -> Vec<Finding> {
 
 #[cfg(all(feature = "docker", unix))]
 mod engine {
+    use std::collections::HashSet;
+    use std::path::PathBuf;
+
     use super::{Config, Finding, Home};
     use crate::error::Result;
     use crate::record::{ProjectRecord, VolumeRecord};
     use crate::runtime::RuntimeKind::Docker;
     use crate::runtime::docker;
+    use crate::storage::Object;
 
     pub(super) async fn look(config: &Config, home: Option<&Home>) -> Result<Vec<Finding>> {
         let chosen = config.chosen_runtime() == Docker;
@@ -48,9 +52,8 @@ mod engine {
         let strays: Vec<String> = containers
             .into_iter()
             .filter(|container| {
-                let volume = container.volume.as_ref().and_then(|path| path.file_name()?.to_str());
                 // One without is a tool's, which another process may be running.
-                volume.is_some_and(|id| !known.iter().any(|volume| volume.id.to_string() == id))
+                container.volume.as_ref().is_some_and(|volume| !known.contains(volume))
             })
             .map(|container| container.name)
             .collect();
@@ -71,16 +74,24 @@ mod engine {
         Ok(projects.iter().any(|project| project.runtime == Docker))
     }
 
-    async fn volumes(home: Option<&Home>) -> Result<Vec<VolumeRecord>> {
-        let Some(home) = home else { return Ok(Vec::new()) };
-        home.state()
+    /// Where every volume is that a record names.
+    async fn volumes(home: Option<&Home>) -> Result<HashSet<PathBuf>> {
+        let Some(home) = home else { return Ok(HashSet::new()) };
+        let recorded = home
+            .state()
             .read(|tx| {
                 let mut known = Vec::new();
                 for project in tx.list::<ProjectRecord>("")? {
-                    known.extend(tx.list::<VolumeRecord>(&project.id.to_string())?);
+                    let volumes = tx.list::<VolumeRecord>(&project.id.to_string())?;
+                    known.extend(volumes.into_iter().map(|volume| (project.storage, volume.id)));
                 }
                 Ok(known)
             })
-            .await
+            .await?;
+        let place = |(storage, id)| {
+            let location = home.storage(storage)?.location(Object::Volume(id));
+            Ok(location.host_path().to_path_buf())
+        };
+        recorded.into_iter().map(place).collect()
     }
 }

@@ -90,8 +90,9 @@ pub(crate) async fn check_libc(session: &Session, sorted: Libc, here: Libc) -> R
                      AND NOT (datcollate IN {stable} AND datctype IN {stable}) \
                  UNION ALL SELECT DISTINCT 'collation ' || collname FROM pg_collation c \
                    WHERE collprovider = 'c' AND c.oid NOT IN (100, 950, 951) \
-                     AND collcollate NOT IN {stable} AND EXISTS (SELECT FROM pg_index, \
-                       unnest(indcollation::oid[]) used(oid) WHERE used.oid = c.oid) \
+                     AND collcollate NOT IN {stable} AND c.oid IN ( \
+                       SELECT unnest(indcollation::oid[]) FROM pg_index UNION \
+                       SELECT unnest(partcollation::oid[]) FROM pg_partitioned_table) \
                  ORDER BY 1"
             ),
         )

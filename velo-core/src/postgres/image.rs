@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::Installation;
 
 /// The C library that a PostgreSQL is linked with. Text that one of them sorted is in another order
@@ -74,7 +74,23 @@ pub(crate) async fn still(recorded: &Installation, image: &Image) -> Result<Inst
     if engine::is_there(&image.id).await? {
         return Ok(recorded.clone());
     }
-    engine::find(&image.reference, Some(recorded.version.major)).await
+    let found = engine::find(&image.reference, Some(recorded.version.major)).await?;
+    let owner = |image: &Image| (image.uid, image.gid);
+    if let Some(now) = &found.image
+        && owner(now) != owner(image)
+        && rustix::process::geteuid().is_root()
+    {
+        return Err(Error::new(
+            ErrorKind::Incompatible,
+            format!(
+                "the image {} is another one by now, whose postgres has the number {}; the data is of \
+                 {}",
+                image.reference, now.uid, image.uid
+            ),
+        )
+        .with_hint("pull the image again that the project was made with"));
+    }
+    Ok(found)
 }
 
 #[cfg(all(feature = "docker", unix))]

@@ -146,6 +146,9 @@ impl Runtime for Docker {
         let image = image_of(&spec.postgres)?;
         let engine = self.engine().await?;
         let (uid, gid) = Self::user(image);
+        if state(engine, &container::name(&spec.instance.location)).await?.is_none() {
+            refuse_elsewhere(&spec.instance.location)?;
+        }
         container::prepare_log(&spec.log, uid, gid)?;
         let name = container::name(&spec.instance.location);
         let seen = self.passwd.seen_by(uid, gid)?;
@@ -181,7 +184,7 @@ impl Runtime for Docker {
             match engine.api.kill_container(&name, Some(options)).await {
                 Ok(()) => {}
                 Err(error) => match refusal(&error) {
-                    Some(Refusal::Missing) => return Ok(()),
+                    Some(Refusal::Missing) => return nothing_elsewhere(&instance.location).await,
                     // It does not run.
                     Some(Refusal::Conflict) => break,
                     _ => return Err(failed(format!("stop the container {name}"), error)),
@@ -199,9 +202,12 @@ impl Runtime for Docker {
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
         let name = container::name(&instance.location);
         Ok(match state(self.engine().await?, &name).await? {
+            Some(state) if state.restarting == Some(true) => Status::Restarting,
             Some(state) if runs(&state) => Status::Running {
                 pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
             },
+            // In a container of another engine's, perhaps.
+            _ if works_elsewhere(&instance.location) => Status::Running { pid: None },
             _ => Status::Stopped,
         })
     }
@@ -292,6 +298,39 @@ async fn state(engine: &Engine, name: &str) -> Result<Option<ContainerState>> {
             _ => Err(failed(format!("look at the container {name}"), error)),
         },
     }
+}
+
+/// Whether a server works on the volume that is none of this engine's: it is started by hand, or in
+/// another engine's container. To PostgreSQL itself every server in a container is process 1, so that
+/// its lock file says nothing.
+fn works_elsewhere(volume: &Location) -> bool {
+    #[cfg(feature = "process")]
+    return !super::process::processes_in(volume.host_path()).is_empty();
+    #[cfg(not(feature = "process"))]
+    return false;
+}
+
+/// Waits for the processes of a container that is just gone, and refuses any that stay.
+async fn nothing_elsewhere(volume: &Location) -> Result<()> {
+    let begun = std::time::Instant::now();
+    while works_elsewhere(volume) && begun.elapsed() < ENDING {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    refuse_elsewhere(volume)
+}
+
+fn refuse_elsewhere(volume: &Location) -> Result<()> {
+    if !works_elsewhere(volume) {
+        return Ok(());
+    }
+    let volume = volume.host_path().display();
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!("a server that is none of this engine's works on {volume}"),
+    )
+    .with_hint(
+        "is it another engine's? Set DOCKER_HOST to that one, or end the server where it runs",
+    ))
 }
 
 /// One that the engine is about to start again runs: it may write at any moment.

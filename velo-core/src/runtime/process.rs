@@ -297,7 +297,7 @@ async fn kill_all(data: &Path) -> Result<()> {
 }
 
 /// Every process of a server on `data`: the postmaster and its children.
-fn processes_in(data: &Path) -> Vec<Pid> {
+pub(super) fn processes_in(data: &Path) -> Vec<Pid> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };

@@ -1,6 +1,6 @@
 //! A dataset of an existing pool, given to a user who is not root.
 
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -33,8 +33,7 @@ impl Delegation {
 
     fn steps(&self) -> Vec<DelegationStep> {
         let (dataset, user) = (self.dataset.clone(), self.user.clone());
-        // sudo skips files with a dot in their names.
-        let file = self.sudoers.join(format!("velo-{}", user.replace('.', "_")));
+        let file = self.sudoers.join(delegate::rule_name(&user, &dataset));
         vec![
             DelegationStep::Dataset { dataset: dataset.clone() },
             DelegationStep::Allow { dataset: dataset.clone(), user: user.clone() },
@@ -103,10 +102,11 @@ impl Step for DelegationStep {
         match self {
             Self::Dataset { dataset } => format!("zfs create {dataset}"),
             Self::Allow { dataset, user } => delegate::allow(user, dataset),
-            Self::Rule { dataset, user, file } => format!(
-                "echo the rule of sudo that lets {user} mount volumes of {dataset} > {}",
-                file.display()
-            ),
+            Self::Rule { dataset, user, file } => {
+                // Where it is mounted once it is made, if it is not yet.
+                let at = usual_mountpoint(dataset);
+                format!("echo '{}' > {}", delegate::sudoers(user, dataset, &at), file.display())
+            }
         }
     }
 
@@ -136,7 +136,8 @@ impl Step for DelegationStep {
         Ok(match self {
             Self::Dataset { .. } => false,
             Self::Allow { dataset, user } => allowed(dataset, user).await?,
-            Self::Rule { file, .. } => file.exists(),
+            Self::Rule { user, file, .. } => std::fs::read_to_string(file)
+                .is_ok_and(|text| text.starts_with(&format!("{user} ALL=(root) NOPASSWD: "))),
         })
     }
 
@@ -234,12 +235,20 @@ fn has_permissions(said: &str, user: &str) -> bool {
     delegate::PERMISSIONS.split(',').all(|wanted| own.contains(&wanted))
 }
 
+/// Where a dataset is mounted unless somebody said otherwise.
+fn usual_mountpoint(dataset: &str) -> PathBuf {
+    let said = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounted = said.lines().find_map(|line| {
+        let (mount, source) = line.split_once(" - zfs ")?;
+        (source.split(' ').next()? == dataset).then(|| mount.split(' ').nth(4)).flatten()
+    });
+    mounted.map_or_else(|| Path::new("/").join(dataset), PathBuf::from)
+}
+
 /// Where the dataset is mounted.
 async fn mountpoint(dataset: &str) -> Result<Option<PathBuf>> {
     let said = ask("zfs", &["get", "-H", "-o", "value", "mountpoint", dataset]).await?;
-    Ok(said.map(|text| PathBuf::from(text.trim_end())).filter(|path| {
-        path.is_absolute() && path.metadata().is_ok_and(|m| m.is_dir() && m.uid() == 0)
-    }))
+    Ok(said.map(|text| PathBuf::from(text.trim_end())).filter(|path| path.is_absolute()))
 }
 
 #[cfg(test)]

@@ -59,6 +59,73 @@ pub(super) fn of(journal: &Journal) -> Vec<LoopStep> {
     steps
 }
 
+/// An error if data of PostgreSQL is in what a setup made, or if that cannot be seen: a file system
+/// that is not mounted looks empty.
+pub(super) async fn nothing_lives_in(journal: &Journal) -> Result<()> {
+    let spec = &journal.spec;
+    let at = spec.at.display();
+    let unseen = |hint: String| {
+        let image = spec.image.display();
+        let what = format!("nobody can see what is in {image}: it is not mounted at {at}");
+        Err(Error::new(ErrorKind::Conflict, what).with_hint(hint))
+    };
+    let mounted = mounted_at(&spec.at)?;
+    match spec.kind {
+        LoopKind::Btrfs if is_btrfs(&spec.image) => {
+            if !mounted.is_some_and(|device| backs(&spec.image, &device)) {
+                return unseen(format!("mount {at}, and try again"));
+            }
+        }
+        LoopKind::Zfs if is_pool(&spec.image).await? => {
+            if mounted != Some(format!("{}/velo", spec.pool)) {
+                let folder = spec.image.parent().unwrap_or(Path::new("/")).display();
+                return unseen(format!("zpool import -d {folder} {}, and try again", spec.pool));
+            }
+            let args = ["list", "-H", "-o", "name", "-t", "all", "-r", &spec.pool];
+            let listed = Program::new("zfs").args(args).output(super::LIMIT).await?;
+            let own = [spec.pool.clone(), format!("{}/velo", spec.pool)];
+            if let Some(other) = listed.stdout.lines().find(|name| !own.iter().any(|o| o == name)) {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("{other} is in the pool, and would be lost"),
+                )
+                .with_hint("delete the projects in it first: velo project list"));
+            }
+        }
+        // Nothing was made in it yet.
+        _ => return Ok(()),
+    }
+    if !holds_data(&spec.at, 0)? {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Conflict, format!("{at} holds branches, which would be lost"))
+        .with_hint("delete its projects first: velo project list"))
+}
+
+/// Whether a folder of PostgreSQL's lies below `folder`, as deep as homes are made.
+fn holds_data(folder: &Path, depth: usize) -> Result<bool> {
+    if folder.join("PG_VERSION").exists() {
+        return Ok(true);
+    }
+    if depth > 5 {
+        return Ok(false);
+    }
+    let fault = |e| Error::io(format!("look into {}", folder.display()), e);
+    for entry in std::fs::read_dir(folder).map_err(fault)? {
+        let entry = entry.map_err(fault)?;
+        if entry.file_type().map_err(fault)?.is_dir() && holds_data(&entry.path(), depth + 1)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a pool was made in the file: imported, or to be found in it.
+async fn is_pool(image: &Path) -> Result<bool> {
+    let labels = Program::new("zdb").args(["-l", &text(image)]).output(super::LIMIT).await;
+    Ok(labels.is_ok_and(|output| output.success))
+}
+
 #[async_trait]
 impl Step for LoopStep {
     fn doing(&self) -> String {
@@ -104,7 +171,10 @@ impl Step for LoopStep {
                 Some(device) if backs(image, &device) => true,
                 Some(device) => return Err(in_the_way(at, &device)),
             },
-            Self::Pool { image, pool, .. } => pool_on(pool).await?.as_deref() == Some(image),
+            Self::Pool { image, pool, at } => {
+                pool_on(pool).await?.as_deref() == Some(image)
+                    && mounted_at(at)? == Some(format!("{pool}/velo"))
+            }
             Self::Owner { at, user } => {
                 let wanted = user.as_deref().map(owner).transpose()?.map_or(0, |user| user.uid);
                 let mode = if user.is_some() { 0o700 } else { 0o711 };
@@ -135,9 +205,11 @@ impl Step for LoopStep {
                     .with_hint("choose another folder: --at"))
             }
             Self::Mount { at, .. } => empty(at),
-            Self::Pool { pool, at, .. } => {
+            Self::Pool { image, pool, at } => {
                 need("zpool", "apt-get install zfsutils-linux zfs-dkms").await?;
-                if let Some(device) = pool_on(pool).await? {
+                if let Some(device) = pool_on(pool).await?
+                    && device != *image
+                {
                     let device = device.display();
                     let what = format!("there is a pool {pool} already, on {device}");
                     return Err(Error::new(ErrorKind::Conflict, what)
@@ -167,7 +239,9 @@ impl Step for LoopStep {
             Self::Line { fstab, line } => fstab::add(fstab, line),
             Self::Mount { at, fstab, .. } => run("mount", ["-T", &text(fstab), &text(at)]).await,
             Self::Pool { image, pool, at } => {
-                run("zpool", create_pool(image, pool)).await?;
+                if pool_on(pool).await?.is_none() {
+                    run("zpool", create_pool(image, pool)).await?;
+                }
                 run("zfs", create_dataset(pool, at)).await
             }
             Self::Owner { at, user } => {

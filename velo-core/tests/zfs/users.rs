@@ -60,7 +60,7 @@ async fn zfs_as_a_normal_user() {
     sh(&sudoers);
     run("visudo", &["-c"]);
     as_user("users::with_all", &home, &own.place);
-    sh(&format!("rm /etc/sudoers.d/velo-{USER}"));
+    sh(&format!("rm /etc/sudoers.d/{}", delegate::rule_name(USER, &own.place.dataset)));
     assert_eq!(std::fs::read_dir(&mountpoint).unwrap().count(), 0, "empty folders are left");
 }
 

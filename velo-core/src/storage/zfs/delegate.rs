@@ -11,7 +11,7 @@ use std::path::Path;
 use super::program::find;
 
 /// The permissions, and nothing that reaches beyond volumes.
-pub const PERMISSIONS: &str = "create,clone,snapshot,destroy,mount,hold,userprop,canmount,\
+pub const PERMISSIONS: &str = "create,clone,snapshot,destroy,mount,userprop,canmount,\
                                recordsize,compression,atime,refquota,snapdir";
 
 /// How an id is matched: sudo's `*` would match spaces and options too.
@@ -52,9 +52,36 @@ pub fn sudoers(user: &str, dataset: &str, mountpoint: &Path) -> String {
 /// The line that writes the rule.
 #[must_use]
 pub fn install_sudoers(user: &str, dataset: &str, mountpoint: &Path) -> String {
-    // sudo skips files with a dot in their names.
-    let file = format!("/etc/sudoers.d/velo-{}", user.replace('.', "_"));
-    format!("echo '{}' > {file} && chmod 440 {file}", sudoers(user, dataset, mountpoint))
+    let file = Path::new("/etc/sudoers.d").join(rule_name(user, dataset));
+    let (rule, file) = (sudoers(user, dataset, mountpoint), file.display());
+    format!("echo '{rule}' > {file} && chmod 440 {file}")
+}
+
+/// The name of the rule's file. sudo skips names with a dot; each user and dataset has one of its own.
+#[must_use]
+pub fn rule_name(user: &str, dataset: &str) -> String {
+    let mut name = "velo".to_owned();
+    for part in [user, dataset] {
+        name.push('-');
+        for byte in part.bytes() {
+            match byte {
+                b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => name.push(byte.into()),
+                other => name.push_str(&format!("_{other:02x}")),
+            }
+        }
+    }
+    name
+}
+
+/// Why the rule must not be given for a folder: whoever may write there, or above it, could put a link
+/// in the place of a volume's folder, and so mount over any other. `None` if it may be given.
+#[must_use]
+pub fn unsafe_folder(folder: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    folder.ancestors().find_map(|folder| {
+        let safe = folder.symlink_metadata().is_ok_and(|m| m.uid() == 0 && m.mode() & 0o022 == 0);
+        (!safe).then(|| format!("{} is not root's alone to write to", folder.display()))
+    })
 }
 
 /// All that root runs so that `user` can work below `dataset`, which exists and is mounted at
@@ -75,5 +102,12 @@ mod tests {
         assert!(!rule.contains('*'), "{rule}");
         assert_eq!(rule.matches("[0-9a-z]").count(), 26 * 6, "{rule}");
         assert!(!PERMISSIONS.contains("mountpoint"));
+        let names = [("a.b", "p/x"), ("a_b", "p/x"), ("a.b", "p/y"), ("a.b", "p_x")];
+        let names: std::collections::HashSet<_> =
+            names.into_iter().map(|(user, dataset)| rule_name(user, dataset)).collect();
+        assert_eq!(names.len(), 4, "{names:?}");
+        assert!(names.iter().all(|name| !name.contains(['.', '/', '~'])), "{names:?}");
+        assert_eq!(unsafe_folder(Path::new("/")), None);
+        assert!(unsafe_folder(Path::new("/var/tmp/x")).is_some());
     }
 }

@@ -16,7 +16,7 @@ use crate::storage::zfs::faults::Fault;
 use crate::storage::zfs::{delegate, program};
 
 /// How long the last process of a server, which is on its way out, may keep a volume busy.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// Held around mounting: twice at one place would be two mounts, one above the other.
 static MOUNTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -172,8 +172,8 @@ pub(super) async fn unmount(dataset: &str, point: &Path) -> Result<Result<(), Fa
                 Err(fault) => fault,
             },
             Err(Errno::BUSY) => Fault::Busy,
-            // Somebody else's unmounting.
-            Err(Errno::INVAL | Errno::NOENT) => continue,
+            // Somebody else's unmounting, which is not seen in the list yet.
+            Err(Errno::INVAL | Errno::NOENT) => Fault::Busy,
             Err(e) => Fault::Other(format!("unmount {}: {e}", point.display())),
         };
         if fault != Fault::Busy || begun.elapsed() > BUSY {
@@ -210,11 +210,18 @@ pub(super) async fn remove_point(point: &Path) -> Result<()> {
 /// The error of a user who may not mount, with the line that mends it.
 pub(super) fn not_allowed(parent: &str, folder: &Path) -> Error {
     let user = user();
+    let hint = match delegate::unsafe_folder(folder) {
+        None => format!("as root: {}", delegate::install_sudoers(&user, parent, folder)),
+        Some(why) => format!(
+            "{why}, so that a rule for mounting would give away root: as root, chown it, or \
+             velo setup --delegate with another dataset"
+        ),
+    };
     Error::new(
         ErrorKind::PermissionDenied,
         format!("the user {user} may not mount the volumes of {parent}: on Linux only root mounts"),
     )
-    .with_hint(format!("as root: {}", delegate::install_sudoers(&user, parent, folder)))
+    .with_hint(hint)
 }
 
 /// This process's user.

@@ -128,7 +128,7 @@ impl Zfs {
                         fault => self.explain(fault, &doing, &dataset, &folder).await,
                     });
                 }
-                match self.way.destroy(&dataset).await {
+                match self.destroy_soon(&dataset).await {
                     Ok(()) | Err(Fault::Missing) => {}
                     Err(fault) => {
                         let error = self.explain(fault, &doing, &dataset, &folder).await;
@@ -146,6 +146,19 @@ impl Zfs {
             self.destroy_named(&snapshot, &doing).await?;
         }
         mounts::remove_point(&folder).await
+    }
+
+    /// A container that starts at this moment has all mounts in its namespace for a while.
+    async fn destroy_soon(&self, dataset: &str) -> Result<(), Fault> {
+        let begun = std::time::Instant::now();
+        loop {
+            match self.way.destroy(dataset).await {
+                Err(Fault::Busy) if begun.elapsed() < mounts::BUSY => {
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     pub(super) fn is_implicit_of(&self, snapshot: &str, id: Id) -> bool {
