@@ -36,6 +36,8 @@ use crate::storage::Location;
 
 pub(crate) use self::connect::Reached;
 
+/// How long the processes of a container may outlive it.
+const ENDING: Duration = Duration::from_secs(2);
 /// How long a fast shutdown may take before it becomes an immediate one, and that before the
 /// container is killed; as for local processes.
 const FAST: Duration = Duration::from_secs(60);
