@@ -354,12 +354,8 @@ fn in_the_way(at: &Path, device: &str) -> Error {
 fn mounted_at(at: &Path) -> Result<Option<String>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")
         .map_err(|e| Error::io("read /proc/self/mountinfo", e))?;
-    Ok(device_at(&text, &text_of_mountinfo(at)))
-}
-
-/// The kernel writes a few characters as octal numbers; none of them is allowed in a spec.
-fn text_of_mountinfo(at: &Path) -> String {
-    text(at)
+    // The kernel writes a few characters as octal numbers; none of them is allowed in a spec.
+    Ok(device_at(&text, &at.display().to_string()))
 }
 
 fn device_at(mountinfo: &str, at: &str) -> Option<String> {
