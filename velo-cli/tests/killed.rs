@@ -4,13 +4,11 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use common::whole::{main_is_well, names, nothing_else};
 use common::{Home, prepared, psql, wait_until};
-use serde_json::Value;
 
 /// After how many milliseconds. The last ones are seldom reached.
 const MOMENTS: [u64; 16] = [1, 3, 6, 10, 15, 20, 25, 32, 40, 60, 80, 110, 150, 200, 300, 450];
@@ -28,81 +26,6 @@ fn kill_after(home: &Home, args: &[&str], after: Duration) -> bool {
     std::thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap().success()
-}
-
-fn names(home: &Home, folder: &str) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(home.path().join(folder)).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
-/// The processes that work under `dir`.
-fn processes(dir: &Path) -> Vec<(u32, String)> {
-    let dir = dir.canonicalize().unwrap();
-    let all = std::fs::read_dir("/proc").unwrap();
-    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| {
-        let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-        let volume = cwd.strip_prefix(&dir).ok()?.to_str()?.to_owned();
-        Some((pid, volume))
-    })
-    .collect()
-}
-
-/// Nothing is there but these branches, all of which run or are said to be stopped; one command has
-/// run since the killed one.
-#[track_caller]
-fn nothing_else(home: &Home, branches: &[&str], what: &str) {
-    let list = home.json(&["branch", "list"]);
-    let list = list.as_array().unwrap();
-    let text = |b: &Value, key: &str| b[key].as_str().unwrap().to_owned();
-    let there: BTreeSet<String> = list.iter().map(|b| text(b, "name")).collect();
-    let wanted: BTreeSet<String> = branches.iter().map(|&b| b.to_owned()).collect();
-    assert_eq!(there, wanted, "{what}");
-    assert!(list.iter().all(|b| b["state"] == "running"), "{what}: {list:?}");
-
-    let volumes = names(home, "volumes");
-    assert_eq!(volumes.len(), list.len(), "{what}: {volumes:?}");
-    let ids: BTreeSet<String> = list.iter().map(|b| text(b, "id")).collect();
-    assert_eq!(names(home, "run"), ids, "{what}");
-    // A process that ends may still be there for a moment.
-    wait_until("only servers of branches run", || {
-        let working: BTreeSet<String> =
-            processes(&home.path().join("volumes")).into_iter().map(|(_, volume)| volume).collect();
-        working == volumes
-    });
-
-    let snapshots = names(home, "snapshots");
-    let lasting = list.iter().filter(|b| b["parent"].is_string()).count();
-    let origins = if list[0]["storage"] == "copy" { 0 } else { lasting };
-    assert_eq!(snapshots.len(), origins, "{what}: {snapshots:?}");
-    let mut locks = names(home, "locks");
-    locks.remove("reconcile");
-    assert!(locks.is_subset(&(&ids | &snapshots)), "{what}: orphaned locks {locks:?}");
-    for finding in home.json(&["doctor"]).as_array().unwrap() {
-        if ["state", "disk", "servers", "leases"].contains(&finding["name"].as_str().unwrap()) {
-            assert_eq!(finding["status"], "ok", "{what}: {finding}");
-        }
-    }
-}
-
-/// `main` answers, has its data, takes a write, and is in no backup: its sessions are the test's.
-#[track_caller]
-fn main_is_well(url: &str, what: &str) {
-    assert_eq!(psql(url, "SELECT count(*), sum(x) FROM t"), "1000|500500", "{what}");
-    psql(url, "UPDATE beat SET n = n + 1");
-    // The session of a process that was killed ends when its server notices, and its slot with it.
-    wait_until("no slot is left on main", || {
-        psql(url, "SELECT count(*) FROM pg_replication_slots") == "0"
-    });
-    wait_until("no session of velo's is left on main", || {
-        let others = "SELECT count(*) FROM pg_stat_activity \
-                      WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
-        psql(url, others) == "0"
-    });
-    // A backup that is not over keeps WAL and full pages for nobody; one of an older kind would leave
-    // its label behind.
-    let data = psql(url, "SHOW data_directory");
-    assert!(!Path::new(&data).join("backup_label").exists(), "{what}: {data}");
 }
 
 fn prepare(base: &str, storage: &str) -> Option<Home> {

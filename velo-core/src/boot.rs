@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::disk;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
-use crate::home::{Home, set_mode};
+use crate::home::Home;
 use crate::id::Id;
 use crate::os_user::OsUser;
 use crate::postgres::scram::{self, Password};
@@ -64,41 +65,15 @@ impl RunDir {
     /// Makes the folder. As root it stays root's, and only the socket's belongs to the server's
     /// user, so that what Velo writes as root can never be a link that a server planted.
     fn make(&self, user: Option<&OsUser>) -> Result<()> {
-        let make = |path: &Path, mode: u32| match std::fs::create_dir(path) {
-            Ok(()) => set_mode(path, mode),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            Err(e) => Err(Error::io(format!("make {}", path.display()), e)),
-        };
-        make(&self.dir, if user.is_some() { 0o711 } else { 0o700 })?;
-        make(&self.socket(), 0o700)?;
-        if let Some(user) = user {
-            std::os::unix::fs::lchown(self.socket(), Some(user.uid), Some(user.gid)).map_err(
-                |e| Error::io(format!("change the owner of {}", self.socket().display()), e),
-            )?;
-        }
-        Ok(())
+        let mode = if user.is_some() { 0o711 } else { 0o700 };
+        disk::make_folder("make the folder of a server", &self.dir, mode, None)?;
+        disk::make_folder("make the folder of a socket", &self.socket(), 0o700, user)
     }
 
-    /// Writes one of the server's files anew: whole or not at all.
+    /// Writes one of the server's files anew.
     fn write(&self, name: &str, content: &str, user: Option<&OsUser>) -> Result<PathBuf> {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
         let path = self.dir.join(name);
-        let new = self.dir.join(format!("{name}.new"));
-        let write = || {
-            match std::fs::remove_file(&new) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            let mut file =
-                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(content.as_bytes())?;
-            if let Some(user) = user {
-                std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
-            }
-            std::fs::rename(&new, &path)
-        };
-        write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
+        disk::write("write a file of a server", &path, content, user)?;
         Ok(path)
     }
 
@@ -110,18 +85,12 @@ impl RunDir {
 
     /// Removes it.
     pub(crate) fn forget_secret(&self) -> Result<()> {
-        let path = self.dir.join("secret");
-        std::fs::remove_file(&path).map_err(|e| Error::io(format!("remove {}", path.display()), e))
+        disk::remove("remove a secret", &self.dir.join("secret"))
     }
 
     /// Removes the folder; missing is fine.
     pub(crate) fn remove(&self) -> Result<()> {
-        match std::fs::remove_dir_all(&self.dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io(format!("remove {}", self.dir.display()), e))
-            }
-            _ => Ok(()),
-        }
+        disk::remove_folder("remove the folder of a server", &self.dir)
     }
 }
 

@@ -521,7 +521,7 @@ impl Branch {
         let id = self.id();
         let kept = home
             .state()
-            .write_durable(move |tx| {
+            .write_durable("record a branch as kept", move |tx| {
                 vacant(tx, &project, &name)?;
                 tx.update(id, |branch: &mut BranchRecord| {
                     branch.ephemeral = false;
@@ -589,7 +589,7 @@ impl Branch {
         let lease = home.lease()?;
         let record = home
             .state()
-            .write_durable(move |tx| {
+            .write_durable("record whether a server ought to run", move |tx| {
                 tx.update(id, |branch: &mut BranchRecord| {
                     if branch.phase != Phase::Ready {
                         return Err(crate::reset::being_changed(&format!("the branch {shown}")));
@@ -662,7 +662,7 @@ impl Branch {
                         Ok(())
                     })
                 };
-                home.state().write_durable(settle).await?
+                home.state().write_durable("record that it has run", settle).await?
             }
         };
         self.renewed(record, op);
@@ -784,7 +784,7 @@ async fn delete(home: &Home, project: &ProjectRecord, id: Id, force: bool, op: &
     let owned = project.clone();
     let (snapshots, branches) = home
         .state()
-        .write_durable(move |tx| {
+        .write_durable("mark branches to go", move |tx| {
             let scope = owned.id.to_string();
             let branches = tx.list::<BranchRecord>(&scope)?;
             let Some(branch) = branches.iter().find(|b| b.id == id) else {

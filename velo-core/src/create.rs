@@ -149,7 +149,7 @@ async fn record(
     }
     let origin = capability.copy_on_write && name.is_some();
     home.state()
-        .write(move |tx| {
+        .write("record a branch", move |tx| {
             alive(tx, &project)?;
             if let Some(name) = &name {
                 vacant(tx, &project, name)?;
@@ -413,7 +413,7 @@ async fn repoint(
     now: Object,
 ) -> Result<()> {
     home.state()
-        .write(move |tx| match target {
+        .write("record another source", move |tx| match target {
             Object::Volume(id) => tx
                 .update(id, |volume: &mut VolumeRecord| {
                     volume.source = Some(now);
@@ -463,7 +463,7 @@ async fn start_fresh(
                 let (id, candidates) = (branch.id, home.port_candidates());
                 branch = home
                     .state()
-                    .write(move |tx| {
+                    .write("record another port", move |tx| {
                         let port = free_port(tx, candidates)?;
                         tx.update(id, |branch: &mut BranchRecord| {
                             branch.port = port;
@@ -513,7 +513,8 @@ async fn commit(
             Ok(())
         })
     };
-    if ephemeral { home.state().write(work).await } else { home.state().write_durable(work).await }
+    let (state, step) = (home.state(), "commit a branch");
+    if ephemeral { state.write(step, work).await } else { state.write_durable(step, work).await }
 }
 
 /// Whether a branch's volume is whole. While it is reset, the volume that its record names is.

@@ -19,6 +19,8 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::cancel::Cancel;
 use crate::config::Config;
+use crate::disk::{self, set_mode};
+use crate::effect;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::lease::Lease;
@@ -144,7 +146,7 @@ impl Home {
         if let Some(storage) = storages.get(&kind) {
             return Ok(storage.clone());
         }
-        let storage = storage::attach(kind, &StorageConfig::from(&self.config))?;
+        let storage = effect::storage(storage::attach(kind, &StorageConfig::from(&self.config))?);
         storages.insert(kind, storage.clone());
         Ok(storage)
     }
@@ -156,6 +158,7 @@ impl Home {
             return Ok(runtime.clone());
         }
         let runtime = runtime::attach(kind, &self.config.home, self.shared.user.clone())?;
+        let runtime = effect::runtime(runtime);
         runtimes.insert(kind, runtime.clone());
         Ok(runtime)
     }
@@ -166,7 +169,7 @@ impl Home {
         if let Some(lease) = lease.as_ref() {
             return Ok(lease.id);
         }
-        let new = Lease::take(&self.leases())?;
+        let new = effect::step_now("take a lease", || Lease::take(&self.leases()))?;
         let id = new.id;
         *lease = Some(Arc::new(new));
         Ok(id)
@@ -218,7 +221,8 @@ impl Home {
 
     /// Locks a branch that is about to be recorded, so that nobody deletes what is half made.
     pub(crate) fn lock_new(&self, id: Id) -> Result<Lock> {
-        let lock = Lock::try_take(&self.lock_path(&id.to_string()), Mode::Exclusive)?;
+        let take = || Lock::try_take(&self.lock_path(&id.to_string()), Mode::Exclusive);
+        let lock = effect::step_now("lock what is new", take)?;
         lock.ok_or_else(|| {
             Error::new(ErrorKind::Internal, "somebody holds the lock of a branch that is not made")
         })
@@ -226,13 +230,7 @@ impl Home {
 
     /// Removes the lock file of what has no record any more: nobody can want it.
     pub(crate) fn remove_lock(&self, id: Id) -> Result<()> {
-        let path = self.lock_path(&id.to_string());
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io(format!("remove {}", path.display()), e))
-            }
-            _ => Ok(()),
-        }
+        disk::remove("remove a lock", &self.lock_path(&id.to_string()))
     }
 
     /// Held as long as files are removed behind a caller.
@@ -335,11 +333,4 @@ fn not_emptied(home: &Path) -> Result<()> {
         format!("{} is empty, and there is data that it named", path.display()),
     )
     .with_hint("restore it from a backup; without it nobody knows whose the volumes are"))
-}
-
-/// Sets a mode whatever the umask is.
-pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-        .map_err(|e| Error::io(format!("set the mode of {}", path.display()), e))
 }

@@ -71,11 +71,6 @@ impl Dead {
 
     /// Everything under it was undone.
     pub(crate) fn bury(self) -> Result<()> {
-        match std::fs::remove_file(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io(format!("remove {}", self.path.display()), e))
-            }
-            _ => Ok(()),
-        }
+        crate::disk::remove("bury a dead lease", &self.path)
     }
 }

@@ -7,6 +7,7 @@ use crate::branch::{self, Branch, BranchInfo};
 use crate::config::Config;
 use crate::create::{can_limit, free_port, vacant};
 use crate::cut::{Cut, Method};
+use crate::disk;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Home, NAMED};
@@ -312,7 +313,8 @@ impl Project {
         engine::call(move |_| async move {
             let home = Engine::get()?.home(&project.config).await?;
             let (record, lease) = (project.record.clone(), home.lease()?);
-            home.state().write(move |tx| claim(tx, &record, force, lease)).await?;
+            let claim = move |tx: &Tx<'_>| claim(tx, &record, force, lease);
+            home.state().write("mark a project to go", claim).await?;
             home.finish_deletions().await;
             teardown::project(&home, &project.record).await
         })
@@ -456,8 +458,8 @@ impl ProjectBuilder {
                 other => other,
             };
             // Names come and go; the locks folder must not grow with them.
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(%error, path = %path.display(), "cannot be removed");
+            if let Err(error) = disk::remove("remove a lock by name", &path) {
+                tracing::warn!(%error, "the lock of a name stays for now");
             }
             project
         })
@@ -506,6 +508,7 @@ impl ProjectBuilder {
         let storage = storage::build(config.storage, &config).await?;
         fits(&*storage, &*runtime)?;
         let kind = storage.capability().name.parse()?;
+        let storage = home.storage(kind)?;
 
         let lease = home.lease()?;
         let project = ProjectRecord {
@@ -560,7 +563,7 @@ impl ProjectBuilder {
         let candidates = home.port_candidates();
         let project = project.clone();
         home.state()
-            .write(move |tx| {
+            .write("record a project", move |tx| {
                 let name = project.name.as_str();
                 if tx.named::<ProjectRecord>("", name)?.is_some() {
                     return Err(taken(&project.name));
@@ -819,7 +822,7 @@ async fn commit(
     op.cancel.check()?;
     let (project, main, timings) = (project.id, main.id, op.steps.timings());
     home.state()
-        .write_durable(move |tx| {
+        .write_durable("commit a project", move |tx| {
             tx.update(main, |branch: &mut BranchRecord| {
                 branch.phase = Phase::Ready;
                 branch.lease = None;

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::home::{Home, NAMED};
 use crate::id::Id;
@@ -129,14 +130,14 @@ async fn sweep_locks(home: &Home) -> Result<()> {
             }
             // Whoever holds it removes it; and the one held here may have lost its name since.
             match Lock::try_take(&path, Mode::Exclusive)? {
-                Some(lock) if lock.is_linked() => std::fs::remove_file(&path).map_err(fault)?,
+                Some(lock) if lock.is_linked() => disk::remove("remove an orphaned lock", &path)?,
                 _ => {}
             }
         }
         Ok(())
     };
     // In a writing transaction: the lock of a new branch is made in that which records it.
-    home.state().write(sweep).await
+    home.state().write("sweep locks", sweep).await
 }
 
 /// Something that lives under a dead lease.

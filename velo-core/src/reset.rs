@@ -58,7 +58,7 @@ async fn begin(
     let shown = shown.to_owned();
     let source = source.object();
     home.state()
-        .write(move |tx| {
+        .write("record a reset", move |tx| {
             let branch = tx.update(id, |branch: &mut BranchRecord| {
                 if branch.phase != Phase::Ready {
                     return Err(being_changed(&shown));
@@ -160,7 +160,7 @@ async fn point(
 ) -> Result<BranchRecord> {
     let id = old.id;
     home.state()
-        .write_durable(move |tx| {
+        .write_durable("point a branch to a volume", move |tx| {
             tx.update(id, |branch: &mut BranchRecord| {
                 still_resetting(branch)?;
                 branch.volume = volume;
@@ -188,7 +188,7 @@ fn still_resetting(branch: &BranchRecord) -> Result<()> {
 async fn ready(home: &Home, id: Id, others: &[Id]) -> Result<BranchRecord> {
     let others = others.to_vec();
     home.state()
-        .write(move |tx| {
+        .write("end a reset", move |tx| {
             for other in others {
                 if tx.get::<VolumeRecord>(other)?.is_some() {
                     tx.update(other, |volume: &mut VolumeRecord| {

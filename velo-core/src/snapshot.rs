@@ -121,7 +121,8 @@ impl Snapshot {
             let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &op.cancel).await?;
             let (owned, lease) = (project.clone(), home.lease()?);
             let shown = format!("{}/{}@{}", project.name, inner.info.branch, inner.info.name);
-            home.state().write(move |tx| claim(tx, &owned, id, lease, &shown)).await?;
+            let claim = move |tx: &Tx<'_>| claim(tx, &owned, id, lease, &shown);
+            home.state().write("mark a snapshot to go", claim).await?;
             teardown::snapshot(&home, project, id).await
         })
     }
@@ -164,7 +165,7 @@ pub(crate) async fn take(
     let (id, shown) = (branch.id, format!("{}/{}", project.record.name, branch.shown()));
     let snapshot = home
         .state()
-        .write(move |tx| {
+        .write("record a snapshot", move |tx| {
             let branch = tx.get::<BranchRecord>(id)?.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("the branch {shown} is gone"))
                     .with_hint("somebody deleted it meanwhile: velo branch list")
@@ -222,7 +223,7 @@ async fn fill(
     op.cancel.check()?;
     let id = snapshot.id;
     home.state()
-        .write_durable(move |tx| {
+        .write_durable("commit a snapshot", move |tx| {
             tx.update(id, |snapshot: &mut SnapshotRecord| {
                 if snapshot.phase != Phase::Creating {
                     let what = "the snapshot was deleted while it was taken";

@@ -159,20 +159,24 @@ impl State {
         Ok(Self(Arc::new(Mutex::new(db))))
     }
 
-    /// Runs `work` in a transaction that may write. An error rolls all of it back.
+    /// Runs `work` in a transaction that may write: the step `step`. An error rolls all of it back.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
+        step: &str,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.transact("NORMAL", TransactionBehavior::Immediate, work).await
+        let transaction = self.transact("NORMAL", TransactionBehavior::Immediate, work);
+        crate::effect::step(step, transaction).await
     }
 
     /// Like [`write`](Self::write), and what was written survives a crash of the machine.
     pub(crate) async fn write_durable<T: Send + 'static>(
         &self,
+        step: &str,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.transact("FULL", TransactionBehavior::Immediate, work).await
+        let transaction = self.transact("FULL", TransactionBehavior::Immediate, work);
+        crate::effect::step(step, transaction).await
     }
 
     /// Runs `work` on one consistent view.

@@ -41,7 +41,7 @@ pub(crate) async fn end(
     let lease = home.lease()?;
     let found = home
         .state()
-        .write(move |tx| {
+        .write("mark a branch to go", move |tx| {
             if tx.get::<BranchRecord>(id)?.is_none() {
                 return Ok(None);
             }
@@ -97,7 +97,8 @@ pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Resu
     }
     errors.note(RunDir::of(home, id).remove());
     errors.result()?;
-    home.state().write(move |tx| tx.remove::<BranchRecord>(id)).await?;
+    let forget = move |tx: &Tx<'_>| tx.remove::<BranchRecord>(id);
+    home.state().write("forget a branch", forget).await?;
     home.remove_lock(id)
 }
 
@@ -115,7 +116,7 @@ pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Resu
     let needed = storage.capability().clones_need_source;
     let hidden = home
         .state()
-        .write(move |tx| {
+        .write("hide a volume or let it go", move |tx| {
             let Some(record) = tx.get::<VolumeRecord>(id)? else {
                 return Ok(false);
             };
@@ -135,7 +136,7 @@ pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Resu
     storage.destroy_volume(id).await?;
     let source = home
         .state()
-        .write(move |tx| {
+        .write("forget a volume", move |tx| {
             let source = tx.get::<VolumeRecord>(id)?.and_then(|volume| volume.source);
             tx.remove::<VolumeRecord>(id)?;
             Ok(source)
@@ -154,7 +155,7 @@ pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Re
     let lease = home.lease()?;
     let goes = home
         .state()
-        .write(move |tx| {
+        .write("hide a snapshot or let it go", move |tx| {
             let Some(record) = tx.get::<SnapshotRecord>(id)? else {
                 return Ok(false);
             };
@@ -180,7 +181,7 @@ pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Re
     storage.destroy_snapshot(id).await?;
     let source = home
         .state()
-        .write(move |tx| {
+        .write("forget a snapshot", move |tx| {
             let source = tx.get::<SnapshotRecord>(id)?.and_then(|snapshot| snapshot.source);
             tx.remove::<SnapshotRecord>(id)?;
             Ok(source)
@@ -241,7 +242,7 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
     let (id, lease) = (record.id, home.lease()?);
     let found = home
         .state()
-        .write(move |tx| {
+        .write("mark what is in a project", move |tx| {
             if tx.get::<ProjectRecord>(id)?.is_none() {
                 return Ok(None);
             }
@@ -269,7 +270,8 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
     }
     errors.note(sweep(home, record).await);
     errors.result()?;
-    home.state().write_durable(move |tx| tx.remove::<ProjectRecord>(id)).await
+    let forget = move |tx: &Tx<'_>| tx.remove::<ProjectRecord>(id);
+    home.state().write_durable("forget a project", forget).await
 }
 
 fn has_clones(tx: &Tx<'_>, project: &Id, object: Object) -> Result<bool> {

@@ -16,6 +16,7 @@
 //! ```
 
 mod data;
+pub(crate) mod faults;
 mod runtime;
 mod server;
 mod storage;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod whole;
+
 /// How long something may take that is waited for.
 pub const LIMIT: Duration = Duration::from_secs(60);
 

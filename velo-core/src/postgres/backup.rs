@@ -64,7 +64,8 @@ impl<'a> Backup<'a> {
         } else {
             "SELECT lsn, labelfile, spcmapfile FROM pg_stop_backup(false, false)"
         };
-        let row = self.session.row("end a backup", stop).await?;
+        let row =
+            crate::effect::step("end a backup", self.session.row("end a backup", stop)).await?;
         let [Some(lsn), Some(label), map] = row.as_slice() else {
             return Err(Error::new(ErrorKind::Postgres, "the end of the backup has no label"));
         };

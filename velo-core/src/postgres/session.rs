@@ -175,7 +175,8 @@ impl Session {
 
     /// Runs statements; their results are thrown away.
     pub(crate) async fn execute(&self, what: &str, sql: &str) -> Result<()> {
-        self.client.batch_execute(sql).await.map_err(|e| failed(what, e))
+        let work = async { self.client.batch_execute(sql).await.map_err(|e| failed(what, e)) };
+        crate::effect::step(what, work).await
     }
 
     /// The rows of a query, as text.

@@ -58,7 +58,7 @@ impl Files {
             let mut options = std::fs::OpenOptions::new();
             let mut file = options.write(true).create_new(true).mode(0o644).open(&new)?;
             file.write_all(content.as_bytes())?;
-            crate::home::set_mode(&new, 0o644).map_err(std::io::Error::other)?;
+            crate::disk::set_mode(&new, 0o644).map_err(std::io::Error::other)?;
             std::fs::rename(&new, &path)
         };
         write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;

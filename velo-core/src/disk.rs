@@ -1,0 +1,77 @@
+//! Velo's own files, beside the storages': each change is a step ([`crate::effect`]).
+
+use std::fs;
+use std::io::{ErrorKind as Io, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use crate::effect::step_now;
+use crate::error::{Error, Result};
+use crate::os_user::OsUser;
+
+/// Sets a mode whatever the umask is.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(|e| Error::io(format!("set the mode of {}", path.display()), e))
+}
+
+/// Makes a folder with this mode and owner. One that is there gets both too: whoever made it may have
+/// been killed before it was its owner's.
+pub(crate) fn make_folder(
+    step: &str,
+    path: &Path,
+    mode: u32,
+    owner: Option<&OsUser>,
+) -> Result<()> {
+    step_now(step, || {
+        match fs::create_dir(path) {
+            Err(e) if e.kind() != Io::AlreadyExists => {
+                return Err(Error::io(format!("make {}", path.display()), e));
+            }
+            _ => set_mode(path, mode)?,
+        }
+        let Some(user) = owner else { return Ok(()) };
+        std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
+            .map_err(|e| Error::io(format!("change the owner of {}", path.display()), e))
+    })
+}
+
+/// Writes a file anew, whole or not at all, readable for `owner` alone.
+pub(crate) fn write(step: &str, path: &Path, content: &str, owner: Option<&OsUser>) -> Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    let write = || {
+        match fs::remove_file(new) {
+            Err(e) if e.kind() != Io::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
+        file.write_all(content.as_bytes())?;
+        if let Some(user) = owner {
+            std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
+        }
+        fs::rename(new, path)
+    };
+    step_now(step, || write().map_err(|e| Error::io(format!("write {}", path.display()), e)))
+}
+
+/// Removes a file; missing is fine.
+pub(crate) fn remove(step: &str, path: &Path) -> Result<()> {
+    step_now(step, || match fs::remove_file(path) {
+        Err(e) if e.kind() != Io::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()), e))
+        }
+        _ => Ok(()),
+    })
+}
+
+/// Removes a folder with all that is in it; missing is fine.
+pub(crate) fn remove_folder(step: &str, path: &Path) -> Result<()> {
+    step_now(step, || match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != Io::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()), e))
+        }
+        _ => Ok(()),
+    })
+}

@@ -1,0 +1,197 @@
+//! Faults at every step: what a crash or an error between any two side effects leaves.
+//!
+//! `VELO_TEST_FAULT=kill@17` ends the process, by SIGKILL, at the 17th moment: there is one before and
+//! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `VELO_TEST_STEPS` names
+//! a file to which every moment's number, side and step is added, so that a test learns how many there
+//! are, and which was hit.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+
+use crate::cancel::Cancel;
+use crate::effect::{When, step};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::runtime::{
+    InstanceRef, InstanceSpec, Runtime, RuntimeCapability, Started, Status, StopMode, ToolOutput,
+    ToolSpec,
+};
+use crate::storage::{
+    CloneSpec, FileOp, Location, Object, Storage, StorageCapability, Usage, VolumeSpec,
+};
+
+/// What is to happen, and when.
+#[derive(Debug)]
+struct Plan {
+    fault: Option<(Fault, u64)>,
+    steps: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Error,
+    Kill,
+}
+
+static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+static MOMENT: AtomicU64 = AtomicU64::new(0);
+
+fn plan() -> Option<&'static Plan> {
+    let read = || {
+        let fault = std::env::var("VELO_TEST_FAULT").ok().and_then(|text| {
+            let (what, moment) = text.split_once('@')?;
+            let fault = match what {
+                "error" => Fault::Error,
+                "kill" => Fault::Kill,
+                _ => return None,
+            };
+            Some((fault, moment.parse().ok()?))
+        });
+        let steps = std::env::var_os("VELO_TEST_STEPS").map(PathBuf::from);
+        (fault.is_some() || steps.is_some()).then_some(Plan { fault, steps })
+    };
+    PLAN.get_or_init(read).as_ref()
+}
+
+/// A moment before or after a step.
+pub(crate) fn moment(step: &str, when: When) -> Result<()> {
+    let Some(plan) = plan() else { return Ok(()) };
+    let moment = MOMENT.fetch_add(1, Ordering::Relaxed) + 1;
+    let side = match when {
+        When::Before => "before",
+        When::After => "after",
+    };
+    if let Some(path) = &plan.steps {
+        let write = || {
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
+            file.write_all(format!("{moment} {side} {step}\n").as_bytes())
+        };
+        write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
+    }
+    match plan.fault {
+        Some((Fault::Kill, at)) if at == moment => loop {
+            // Nothing more happens, on whatever thread, once the signal is there.
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
+        },
+        Some((Fault::Error, at)) if at == moment => {
+            Err(Error::new(ErrorKind::Io, format!("a test's fault, {side}: {step}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A storage whose methods are steps.
+pub(crate) fn storage(storage: Arc<dyn Storage>) -> Arc<dyn Storage> {
+    match plan() {
+        Some(_) => Arc::new(Watched(storage)),
+        None => storage,
+    }
+}
+
+/// A runtime whose methods are steps.
+pub(crate) fn runtime(runtime: Arc<dyn Runtime>) -> Arc<dyn Runtime> {
+    match plan() {
+        Some(_) => Arc::new(Watched(runtime)),
+        None => runtime,
+    }
+}
+
+#[derive(Debug)]
+struct Watched<T>(T);
+
+#[async_trait]
+impl Storage for Watched<Arc<dyn Storage>> {
+    fn capability(&self) -> StorageCapability {
+        self.0.capability()
+    }
+
+    fn location(&self, object: Object) -> Location {
+        self.0.location(object)
+    }
+
+    async fn open(&self, object: Object) -> Result<Location> {
+        step("storage: open", self.0.open(object)).await
+    }
+
+    async fn create_volume(&self, spec: VolumeSpec) -> Result<()> {
+        step("storage: create a volume", self.0.create_volume(spec)).await
+    }
+
+    async fn branch_volume(&self, spec: CloneSpec, cancel: &Cancel) -> Result<()> {
+        step("storage: clone a volume", self.0.branch_volume(spec, cancel)).await
+    }
+
+    async fn snapshot(&self, spec: CloneSpec, cancel: &Cancel) -> Result<()> {
+        step("storage: take a snapshot", self.0.snapshot(spec, cancel)).await
+    }
+
+    async fn edit(&self, object: Object, ops: Vec<FileOp>) -> Result<()> {
+        step("storage: edit", self.0.edit(object, ops)).await
+    }
+
+    async fn sync(&self, object: Object) -> Result<()> {
+        step("storage: sync", self.0.sync(object)).await
+    }
+
+    async fn destroy_volume(&self, id: Id) -> Result<()> {
+        step("storage: destroy a volume", self.0.destroy_volume(id)).await
+    }
+
+    async fn destroy_snapshot(&self, id: Id) -> Result<()> {
+        step("storage: destroy a snapshot", self.0.destroy_snapshot(id)).await
+    }
+
+    async fn list(&self) -> Result<Vec<Object>> {
+        self.0.list().await
+    }
+
+    async fn usage(&self, object: Object) -> Result<Usage> {
+        self.0.usage(object).await
+    }
+
+    async fn available(&self, source: Object) -> Result<u64> {
+        self.0.available(source).await
+    }
+}
+
+#[async_trait]
+impl Runtime for Watched<Arc<dyn Runtime>> {
+    fn capability(&self) -> RuntimeCapability {
+        self.0.capability()
+    }
+
+    async fn start(&self, spec: InstanceSpec) -> Result<Started> {
+        step("runtime: start", self.0.start(spec)).await
+    }
+
+    async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
+        step("runtime: stop", self.0.stop(instance, mode)).await
+    }
+
+    async fn status(&self, instance: &InstanceRef) -> Result<Status> {
+        self.0.status(instance).await
+    }
+
+    async fn orphans(&self, instance: &InstanceRef) -> Result<bool> {
+        self.0.orphans(instance).await
+    }
+
+    async fn run(&self, spec: ToolSpec) -> Result<ToolOutput> {
+        step("runtime: run a tool", self.0.run(spec)).await
+    }
+
+    async fn logs(&self, log: &Path, lines: usize) -> Result<String> {
+        self.0.logs(log, lines).await
+    }
+
+    async fn list(&self, root: &Path) -> Result<Vec<Location>> {
+        self.0.list(root).await
+    }
+}
