@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::boot::{self, Boot, Doors, RunDir};
+use crate::boot::RunDir;
 use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::create::{self, SourceRecord, vacant};
@@ -21,11 +21,11 @@ use crate::postgres::outgoing;
 use crate::postgres::session::Target;
 use crate::project::{self, Project};
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord};
-use crate::runtime::{InstanceRef, RuntimeKind, Status, StopMode};
+use crate::runtime::{InstanceRef, RuntimeKind, Status};
 use crate::snapshot::Snapshot;
 use crate::spec::{BranchSource, BranchSpec};
-use crate::state::Tx;
 use crate::storage::{Object, StorageKind, Usage};
+use crate::switch::Switch;
 use crate::teardown;
 use crate::timings::Timings;
 
@@ -123,6 +123,14 @@ pub struct BranchInfo {
     pub created_at: u64,
     /// The moment of its parent that it began with.
     pub cut: Option<Cut>,
+}
+
+/// What its server is switched to.
+#[derive(Debug, Clone, Copy)]
+enum To {
+    On,
+    Off,
+    OffAndOn,
 }
 
 /// What [`Branch::reset_to`] resets to.
@@ -344,10 +352,7 @@ impl Branch {
     }
 
     pub(crate) fn start_call(&self) -> Call<()> {
-        self.change(|branch, home, op, _lock| async move {
-            let record = branch.want(&home, true).await?;
-            branch.start_here(&home, &record, &op).await
-        })
+        self.switch(To::On)
     }
 
     /// Stops its server, cleanly; nothing happens if it does not run. An ephemeral branch cannot
@@ -360,10 +365,7 @@ impl Branch {
     }
 
     pub(crate) fn stop_call(&self) -> Call<()> {
-        self.change(|branch, home, op, _lock| async move {
-            let record = branch.want(&home, false).await?;
-            branch.stop_here(&home, &record, &op).await
-        })
+        self.switch(To::Off)
     }
 
     /// Stops its server cleanly and starts it again.
@@ -375,11 +377,7 @@ impl Branch {
     }
 
     pub(crate) fn restart_call(&self) -> Call<()> {
-        self.change(|branch, home, op, _lock| async move {
-            let record = branch.want(&home, true).await?;
-            branch.stop_here(&home, &record, &op).await?;
-            branch.start_here(&home, &record, &op).await
-        })
+        self.switch(To::OffAndOn)
     }
 
     /// Renews its data: the parent's current state, or the snapshot it was made from. URL, name
@@ -459,11 +457,13 @@ impl Branch {
             // A running server's lifeline cannot be changed from outside: it is stopped, cleanly,
             // and started anew without one.
             let through = Op::default();
-            branch.stop_here(&home, &record, &through).await?;
+            let switch = Switch { home: &home, project, op: &through };
+            switch.down(&record).await?;
             let kept = branch.record_as_kept(&home, name, record.volume).await;
-            let now = kept.as_ref().unwrap_or(&record);
-            let started = branch.start_here(&home, now, &through).await;
-            kept.and(started)
+            // Should it not come up, whoever opens the home next tries once more.
+            switch.up(kept.as_ref().unwrap_or(&record)).await?;
+            branch.renewed(switch.done(record.id, true).await?, &through);
+            kept.map(drop)
         })
     }
 
@@ -509,7 +509,7 @@ impl Branch {
         })
     }
 
-    /// The commit point of a `keep`: nobody's any more, and with a name.
+    /// The commit point of a `keep`: it has a name, and is this process's only until its server runs.
     async fn record_as_kept(
         &self,
         home: &Home,
@@ -525,7 +525,6 @@ impl Branch {
                 vacant(tx, &project, &name)?;
                 tx.update(id, |branch: &mut BranchRecord| {
                     branch.ephemeral = false;
-                    branch.lease = None;
                     branch.name = Some(name);
                     Ok(())
                 })
@@ -565,6 +564,19 @@ impl Branch {
         })
     }
 
+    fn switch(&self, to: To) -> Call<()> {
+        self.change(move |branch, home, op, _lock| async move {
+            let switch = Switch { home: &home, project: &branch.0.project.record, op: &op };
+            let record = match to {
+                To::On => switch.on(branch.id()).await?,
+                To::Off => switch.off(branch.id()).await?,
+                To::OffAndOn => switch.off_and_on(branch.id()).await?,
+            };
+            branch.renewed(record, &op);
+            Ok(())
+        })
+    }
+
     /// The record as it is now.
     async fn current(&self, home: &Home) -> Result<BranchRecord> {
         let id = self.id();
@@ -581,98 +593,6 @@ impl Branch {
     fn renewed(&self, record: BranchRecord, op: &Op) {
         self.remember(record);
         *self.0.timings.lock().unwrap_or_else(|e| e.into_inner()) = op.steps.timings();
-    }
-
-    /// Records whether a server ought to run, before it is started or stopped.
-    async fn want(&self, home: &Home, wanted: bool) -> Result<BranchRecord> {
-        let (id, shown) = (self.id(), self.full_name());
-        let lease = home.lease()?;
-        let record = home
-            .state()
-            .write_durable("record whether a server ought to run", move |tx| {
-                tx.update(id, |branch: &mut BranchRecord| {
-                    if branch.phase != Phase::Ready {
-                        return Err(crate::reset::being_changed(&format!("the branch {shown}")));
-                    }
-                    if branch.ephemeral && !wanted {
-                        return Err(Error::new(
-                            ErrorKind::Conflict,
-                            format!("{shown} is ephemeral: it cannot be stopped"),
-                        )
-                        .with_hint(format!(
-                            "it ends with the process that made it, which can keep it; or delete \
-                             it: velo branch delete {shown}"
-                        )));
-                    }
-                    branch.must_be_own(lease)?;
-                    branch.wanted = wanted;
-                    Ok(())
-                })
-            })
-            .await?;
-        self.remember(record.clone());
-        Ok(record)
-    }
-
-    async fn start_here(&self, home: &Home, record: &BranchRecord, op: &Op) -> Result<()> {
-        let project = &self.0.project.record;
-        let runtime = home.runtime(project.runtime)?;
-        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
-        let instance = InstanceRef { id: record.id, location };
-        let boot = Boot {
-            home,
-            project,
-            branch: record,
-            volume: record.volume,
-            doors: Doors::OpenWhenReady,
-            fresh_clone: !record.settled,
-        };
-        match runtime.status(&instance).await? {
-            Status::Running { .. } => {
-                // Whoever started it may have been killed before clients were let in.
-                boot.finish(&*runtime, op).await?;
-                return self.has_settled(home, record, op).await;
-            }
-            // After a restart of the machine its data was not mounted yet, perhaps.
-            Status::Restarting => {
-                boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
-            }
-            Status::Stopped => {}
-        }
-        match boot.run(&*runtime, op).await {
-            Ok(()) => self.has_settled(home, record, op).await,
-            Err(error) => {
-                match boot::stop(home, project, record.id, record.volume, StopMode::Fast).await {
-                    Ok(()) => Err(error),
-                    Err(cleanup) => Err(error.with_cleanup(cleanup)),
-                }
-            }
-        }
-    }
-
-    /// Records that a server has run on the branch's volume.
-    async fn has_settled(&self, home: &Home, record: &BranchRecord, op: &Op) -> Result<()> {
-        let id = record.id;
-        let record = match record.settled {
-            true => record.clone(),
-            false => {
-                let settle = move |tx: &Tx<'_>| {
-                    tx.update(id, |branch: &mut BranchRecord| {
-                        branch.settled = true;
-                        Ok(())
-                    })
-                };
-                home.state().write_durable("record that it has run", settle).await?
-            }
-        };
-        self.renewed(record, op);
-        Ok(())
-    }
-
-    async fn stop_here(&self, home: &Home, record: &BranchRecord, op: &Op) -> Result<()> {
-        let project = &self.0.project.record;
-        let stop = boot::stop(home, project, record.id, record.volume, StopMode::Fast);
-        op.steps.run("stop", stop).await
     }
 }
 

@@ -501,6 +501,23 @@ pub(crate) fn millicpus(text: &str) -> Result<u32> {
     })
 }
 
+fn layer(text: &str) -> std::result::Result<Layer, toml::de::Error> {
+    toml::from_str(text)
+}
+
+/// For a fuzzer: whatever a file or a variable says is refused or makes sense.
+#[cfg(feature = "testing")]
+pub(crate) fn any_text(text: &str) -> std::result::Result<(), String> {
+    let _ = (layer(text), millicpus(text), checked_dataset(text.to_owned()));
+    if size(text).is_ok_and(|bytes| bytes == 0) {
+        return Err(format!("{text:?} is a size of nothing"));
+    }
+    match ports(text) {
+        Ok(range) if range.is_empty() || *range.start() == 0 => Err(format!("ports {range:?}")),
+        _ => Ok(()),
+    }
+}
+
 fn read_file(path: &Path, must_exist: bool) -> Result<Layer> {
     let refused = |what: String, hint: &str| {
         Error::new(ErrorKind::InvalidInput, format!("the settings file {}{what}", path.display()))
@@ -519,7 +536,7 @@ fn read_file(path: &Path, must_exist: bool) -> Result<Layer> {
             return Err(refused(format!(" cannot be read: {e}"), hint).with_source(e));
         }
     };
-    toml::from_str(&text).map_err(|e| {
+    layer(&text).map_err(|e| {
         // The message alone names no key where a value is wrong; the line does.
         let reason = e.message().lines().next().unwrap_or_default();
         let at = e.span().and_then(|span| {

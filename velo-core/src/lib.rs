@@ -60,6 +60,7 @@ mod snapshot;
 mod spec;
 mod state;
 pub mod storage;
+mod switch;
 mod teardown;
 #[cfg(feature = "testing")]
 pub mod testing;

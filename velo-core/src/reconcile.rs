@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::disk;
+use crate::engine::Op;
 use crate::error::{Error, Result};
 use crate::home::{Home, NAMED};
 use crate::id::Id;
@@ -14,6 +15,7 @@ use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord};
 use crate::state::Tx;
+use crate::switch::Switch;
 use crate::{reset, teardown};
 
 /// How long one `open` may spend on it; the next one goes on.
@@ -156,11 +158,24 @@ impl Left {
                 let _lock = home.lock_now(branch.id, &branch.shown()).await?;
                 match branch.phase {
                     Phase::Resetting => reset::finish(home, &project, branch.id).await,
+                    Phase::Ready if !branch.ephemeral => switch(home, &project, branch.id).await,
                     _ => teardown::branch(home, &project, branch.id).await,
                 }
             }
             Self::Snapshot(project, id) => teardown::snapshot(home, &project, id).await,
         }
+    }
+}
+
+/// Ends the start or the stop of a server, under the branch's lock.
+async fn switch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let found = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
+    match found.filter(|branch| branch.phase == Phase::Ready) {
+        Some(branch) => {
+            let switch = Switch { home, project, op: &Op::default() };
+            switch.as_recorded(&branch).await.map(drop)
+        }
+        None => Ok(()),
     }
 }
 

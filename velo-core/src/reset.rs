@@ -17,6 +17,7 @@ use crate::lock::Mode;
 use crate::record::{BranchRecord, Phase, ProjectRecord, VolumeRecord};
 use crate::runtime::{InstanceRef, Status, StopMode};
 use crate::storage::Object;
+use crate::switch::Switch;
 use crate::teardown;
 
 /// Renews `branch` from `source`. Returns the new record.
@@ -137,7 +138,7 @@ async fn renew(
             return Err(error);
         }
     }
-    let branch = ready(home, old.id, &[old.volume]).await?;
+    let branch = ready(home, old.id, &[old.volume], true).await?;
     forget(home, project, old.volume).await;
     Ok(branch)
 }
@@ -184,8 +185,9 @@ fn still_resetting(branch: &BranchRecord) -> Result<()> {
     .with_hint("create it again"))
 }
 
-/// The commit point: the branch is whole, and `others` are its volumes no more.
-async fn ready(home: &Home, id: Id, others: &[Id]) -> Result<BranchRecord> {
+/// The commit point: the branch is whole, and `others` are its volumes no more. With `free` it is
+/// nobody's any more; otherwise its server is still to be switched.
+async fn ready(home: &Home, id: Id, others: &[Id], free: bool) -> Result<BranchRecord> {
     let others = others.to_vec();
     home.state()
         .write("end a reset", move |tx| {
@@ -200,7 +202,7 @@ async fn ready(home: &Home, id: Id, others: &[Id]) -> Result<BranchRecord> {
             tx.update(id, |branch: &mut BranchRecord| {
                 still_resetting(branch)?;
                 branch.phase = Phase::Ready;
-                if !branch.ephemeral {
+                if free && !branch.ephemeral {
                     branch.lease = None;
                 }
                 Ok(())
@@ -237,8 +239,7 @@ async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<(
             Ok(Some((branch, others)))
         })
         .await?;
-    let Some((branch, others)) = found.filter(|(branch, _)| branch.phase == Phase::Resetting)
-    else {
+    let Some((_, others)) = found.filter(|(branch, _)| branch.phase == Phase::Resetting) else {
         // It is gone, or whoever deletes it waits for the lock.
         return Ok(());
     };
@@ -247,26 +248,10 @@ async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<(
         RunDir::of(home, *other).remove()?;
     }
     // Before the start: one that fails leaves a branch that is whole, and can be started later.
-    ready(home, id, &others).await?;
+    let branch = ready(home, id, &others, false).await?;
     for other in others {
         forget(home, project, other).await;
     }
-    if !branch.wanted {
-        return Ok(());
-    }
-    let runtime = home.runtime(project.runtime)?;
-    let location = home.storage(project.storage)?.location(Object::Volume(branch.volume));
-    let status = runtime.status(&InstanceRef { id, location }).await?;
-    if status != Status::Stopped {
-        return Ok(());
-    }
-    let boot = Boot {
-        home,
-        project,
-        branch: &branch,
-        volume: branch.volume,
-        doors: Doors::Open,
-        fresh_clone: !branch.settled,
-    };
-    boot.run(&*runtime, &Op::default()).await
+    let switch = Switch { home, project, op: &Op::default() };
+    switch.as_recorded(&branch).await.map(drop)
 }

@@ -21,7 +21,7 @@ pub(crate) mod docker;
 #[cfg(unix)]
 mod log;
 #[cfg(all(feature = "process", unix))]
-mod process;
+pub(crate) mod process;
 
 /// What a runtime can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

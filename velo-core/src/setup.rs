@@ -32,7 +32,7 @@ use crate::os_user::OsUser;
 
 #[cfg(all(feature = "zfs", target_os = "linux"))]
 mod delegation;
-mod fstab;
+pub(crate) mod fstab;
 mod journal;
 mod step;
 

@@ -17,10 +17,12 @@
 
 mod data;
 pub(crate) mod faults;
+mod fuzz;
 mod runtime;
 mod server;
 mod storage;
 
+pub use fuzz::{ENTRIES, Entry, Verdict, fuzz};
 pub use runtime::runtime_suite;
 pub use server::RuntimePlace;
 pub use storage::storage_suite;

@@ -91,7 +91,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// The segment that a `backup_label` names:
     /// `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)`.
-    fn of_label(label: &str) -> Result<Self> {
+    pub(crate) fn of_label(label: &str) -> Result<Self> {
         label
             .lines()
             .find_map(|line| line.strip_prefix("START WAL LOCATION: "))

@@ -23,7 +23,7 @@ mod apt;
 mod check;
 mod npm;
 mod pip;
-mod runpath;
+pub(crate) mod runpath;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

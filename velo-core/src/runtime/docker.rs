@@ -382,3 +382,9 @@ async fn remove(engine: &Engine, name: &str) -> Result<()> {
         _ => Err(failed(format!("remove the container {name}"), error)),
     }
 }
+
+/// For a fuzzer: what an image answers.
+#[cfg(feature = "testing")]
+pub(crate) fn any_text(text: &str) {
+    let _ = image::any_text(text);
+}

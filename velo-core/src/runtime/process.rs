@@ -184,7 +184,7 @@ fn postmaster(data: &Path) -> Option<Pid> {
 
 /// The process that a `postmaster.pid` names. A server in single-user mode, like that which `initdb`
 /// starts, writes its number negative; it holds the data as any other does.
-fn named(text: &str) -> Option<Pid> {
+pub(crate) fn named(text: &str) -> Option<Pid> {
     let number = text.lines().next()?.trim().parse::<i32>().ok()?;
     Pid::from_raw(number.checked_abs()?)
 }

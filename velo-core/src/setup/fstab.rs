@@ -33,12 +33,12 @@ pub(super) fn remove(fstab: &Path, line: &str) -> Result<()> {
     write(fstab, &without(&read(fstab)?, line))
 }
 
-fn with(text: &str, line: &str) -> String {
+pub(crate) fn with(text: &str, line: &str) -> String {
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     format!("{text}{end}{line}\n")
 }
 
-fn without(text: &str, line: &str) -> String {
+pub(crate) fn without(text: &str, line: &str) -> String {
     text.split_inclusive('\n').filter(|there| there.trim_end_matches('\n') != line).collect()
 }
 

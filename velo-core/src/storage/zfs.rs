@@ -396,3 +396,31 @@ impl Storage for Zfs {
         self.room(source).await
     }
 }
+
+/// For a fuzzer: what programs print, and names that somebody gave.
+#[cfg(feature = "testing")]
+pub(crate) fn any_text(data: &[u8]) -> std::result::Result<(), String> {
+    let text = String::from_utf8_lossy(data);
+    let _ = (properties::facts(&text), faults::of_stderr(&text), mounts::parse(&text));
+    let _ = explain::parse("tank", "ONLINE".to_owned(), &text);
+    let safe =
+        |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./%".contains(&b));
+    if let Ok(parent) = names::Parent::new(&text)
+        && (!safe(parent.as_str()) || parent.as_str().starts_with(['-', '/']))
+    {
+        return Err(format!("a dataset {text:?}"));
+    }
+    let path = properties::encode(Path::new(&*text));
+    if !safe(&path) {
+        return Err(format!("the value {path:?}"));
+    }
+    let parent = names::Parent::new("tank/velo").map_err(|e| e.to_string())?;
+    let written = match parent.parse(&text) {
+        Some(names::Found::Volume(id)) => parent.volume(id),
+        Some(names::Found::Probe(id)) => parent.probe(id),
+        Some(names::Found::Snapshot { volume, id }) => parent.snapshot(volume, id),
+        Some(names::Found::Implicit { source, target }) => parent.implicit(source, target),
+        None => return Ok(()),
+    };
+    if written == text { Ok(()) } else { Err(format!("{text:?} is read as {written:?}")) }
+}

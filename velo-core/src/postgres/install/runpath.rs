@@ -42,7 +42,7 @@ fn mend(path: &Path) -> std::io::Result<()> {
 }
 
 /// The run path of an ELF file, and its place in the file.
-fn run_path(data: &[u8]) -> Option<(u64, &str)> {
+pub(crate) fn run_path(data: &[u8]) -> Option<(u64, &str)> {
     let header = elf::FileHeader64::<object::Endianness>::parse(data).ok()?;
     let endian = header.endian().ok()?;
     let segments = header.program_headers(endian, data).ok()?;

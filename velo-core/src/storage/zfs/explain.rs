@@ -34,7 +34,7 @@ async fn health(pool: &str) -> Result<String, Fault> {
     Ok(text.trim().to_owned())
 }
 
-fn parse(name: &str, health: String, text: &str) -> Option<Pool> {
+pub(super) fn parse(name: &str, health: String, text: &str) -> Option<Pool> {
     let numbers = Numbers::of(text);
     let (used, free) = (numbers.get(name, "used")?, numbers.get(name, "available")?);
     let capacity = used.saturating_mul(100) / used.saturating_add(free).max(1);

@@ -38,7 +38,7 @@ pub(super) fn all() -> Result<Vec<Mount>> {
 }
 
 /// `36 35 98:0 / /mnt rw,noatime master:1 - ext3 /dev/root rw`.
-fn parse(text: &str) -> Vec<Mount> {
+pub(super) fn parse(text: &str) -> Vec<Mount> {
     text.lines()
         .filter_map(|line| {
             let (left, right) = line.split_once(" - ")?;

@@ -1,0 +1,174 @@
+//! A branch's server switched on and off.
+//!
+//! What a branch ought to do is recorded first, under the lease of whoever switches it. Should that
+//! process be killed, whoever finds the record brings the server to what it says.
+
+use crate::boot::{self, Boot, Doors};
+use crate::engine::Op;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::Id;
+use crate::record::{BranchRecord, Phase, ProjectRecord};
+use crate::runtime::{InstanceRef, Status, StopMode};
+use crate::state::Tx;
+use crate::storage::Object;
+
+/// The server of a branch whose lock the caller holds alone.
+#[derive(Clone, Copy)]
+pub(crate) struct Switch<'a> {
+    pub(crate) home: &'a Home,
+    pub(crate) project: &'a ProjectRecord,
+    pub(crate) op: &'a Op,
+}
+
+impl Switch<'_> {
+    /// Starts it; nothing happens if it runs. Returns the record as it is then. One that was stopped,
+    /// and cannot be started, is a stopped one still.
+    pub(crate) async fn on(self, id: Id) -> Result<BranchRecord> {
+        let (record, before) = self.want(id, true).await?;
+        match self.up(&record).await {
+            Ok(()) => self.done(id, true).await,
+            Err(error) if before => Err(error),
+            Err(error) => Err(after(error, self.still_off(id).await)),
+        }
+    }
+
+    /// Stops it, cleanly; nothing happens if it does not run.
+    pub(crate) async fn off(self, id: Id) -> Result<BranchRecord> {
+        let (record, _) = self.want(id, false).await?;
+        self.down(&record).await?;
+        self.done(id, false).await
+    }
+
+    /// Stops it, cleanly, and starts it again.
+    pub(crate) async fn off_and_on(self, id: Id) -> Result<BranchRecord> {
+        let (record, before) = self.want(id, true).await?;
+        self.down(&record).await?;
+        match self.up(&record).await {
+            Ok(()) => self.done(id, true).await,
+            Err(error) if before => Err(error),
+            Err(error) => Err(after(error, self.still_off(id).await)),
+        }
+    }
+
+    /// Brings it to what the record says, as somebody wanted who is dead or has failed. It is tried
+    /// once: what cannot be started is left to whoever asks for it.
+    pub(crate) async fn as_recorded(self, record: &BranchRecord) -> Result<BranchRecord> {
+        let done = match record.wanted {
+            true => self.up(record).await,
+            false => self.down(record).await,
+        };
+        let ran = record.wanted && done.is_ok();
+        let record = self.done(record.id, ran).await;
+        match done {
+            Ok(()) => record,
+            Err(error) => Err(after(error, record)),
+        }
+    }
+
+    /// Starts a server on the record's volume, or lets clients into the one that runs.
+    pub(crate) async fn up(self, record: &BranchRecord) -> Result<()> {
+        let Self { home, project, op } = self;
+        let runtime = home.runtime(project.runtime)?;
+        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
+        let instance = InstanceRef { id: record.id, location };
+        let boot = Boot {
+            home,
+            project,
+            branch: record,
+            volume: record.volume,
+            doors: Doors::OpenWhenReady,
+            fresh_clone: !record.settled,
+        };
+        match runtime.status(&instance).await? {
+            Status::Running { .. } => {
+                // Whoever started it may have been killed before clients were let in.
+                return boot.finish(&*runtime, op).await;
+            }
+            // After a restart of the machine its data was not mounted yet, perhaps.
+            Status::Restarting => {
+                boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
+            }
+            Status::Stopped => {}
+        }
+        match boot.run(&*runtime, op).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let stop = boot::stop(home, project, record.id, record.volume, StopMode::Fast);
+                Err(after(error, stop.await))
+            }
+        }
+    }
+
+    pub(crate) async fn down(self, record: &BranchRecord) -> Result<()> {
+        let Self { home, project, op } = self;
+        let stop = boot::stop(home, project, record.id, record.volume, StopMode::Fast);
+        op.steps.run("stop", stop).await
+    }
+
+    /// Records whether a server ought to run, before it is started or stopped. Returns the record, and
+    /// whether one ought to before.
+    async fn want(self, id: Id, wanted: bool) -> Result<(BranchRecord, bool)> {
+        let lease = self.home.lease()?;
+        let project = self.project.name.clone();
+        let work = move |tx: &Tx<'_>| {
+            let mut before = wanted;
+            let record = tx.update(id, |branch: &mut BranchRecord| {
+                let shown = format!("{project}/{}", branch.shown());
+                if branch.phase != Phase::Ready {
+                    return Err(crate::reset::being_changed(&format!("the branch {shown}")));
+                }
+                if branch.ephemeral && !wanted {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        format!("{shown} is ephemeral: it cannot be stopped"),
+                    )
+                    .with_hint(format!(
+                        "it ends with the process that made it, which can keep it; or delete it: \
+                         velo branch delete {shown}"
+                    )));
+                }
+                branch.must_be_own(lease)?;
+                before = std::mem::replace(&mut branch.wanted, wanted);
+                branch.lease = Some(lease);
+                Ok(())
+            })?;
+            Ok((record, before))
+        };
+        self.home.state().write_durable("record whether a server ought to run", work).await
+    }
+
+    /// Nobody switches it any more. `ran` says whether a server has run on the branch's volume.
+    pub(crate) async fn done(self, id: Id, ran: bool) -> Result<BranchRecord> {
+        let work = move |branch: &mut BranchRecord| {
+            branch.settled |= ran;
+            if !branch.ephemeral && branch.phase == Phase::Ready {
+                branch.lease = None;
+            }
+            Ok(())
+        };
+        let step = "record that a server was switched";
+        self.home.state().write_durable(step, move |tx| tx.update(id, work)).await
+    }
+
+    /// What was off stays so.
+    async fn still_off(self, id: Id) -> Result<BranchRecord> {
+        let work = move |branch: &mut BranchRecord| {
+            if !branch.ephemeral && branch.phase == Phase::Ready {
+                branch.wanted = false;
+                branch.lease = None;
+            }
+            Ok(())
+        };
+        let step = "record that a server stays off";
+        self.home.state().write_durable(step, move |tx| tx.update(id, work)).await
+    }
+}
+
+/// `error`, with what cleaning up after it met.
+fn after<T>(error: Error, cleanup: Result<T>) -> Error {
+    match cleanup {
+        Ok(_) => error,
+        Err(cleanup) => error.with_cleanup(cleanup),
+    }
+}
