@@ -15,7 +15,7 @@ use std::process::Stdio;
 use std::sync::Mutex;
 
 use common::whole::{main_is_well, names, processes};
-use common::{Home, prepared, psql, wait_until};
+use common::{Home, prepared, psql, try_psql, wait_until};
 use serde_json::Value;
 
 /// An operation, what it needs, and what may be there after it.
@@ -237,7 +237,7 @@ fn agrees(home: &Home, what: &str) {
         assert!(["running", "stopped"].contains(&state.as_str()), "{what}: {branch}");
         let url = home.ok(&["branch", "url", &text(branch, "name")]);
         if state == "running" {
-            assert_eq!(psql(url.trim(), "SELECT 1"), "1", "{what}");
+            assert_eq!(try_psql(url.trim(), "SELECT 1").as_deref(), Ok("1"), "{what}");
         }
     }
     let ids: BTreeSet<String> = list.iter().map(|b| text(b, "id")).collect();
