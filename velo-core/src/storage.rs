@@ -279,7 +279,8 @@ impl fmt::Debug for FileOp {
 pub struct Usage {
     /// What its files occupy, shared or not.
     pub referenced: u64,
-    /// What would become free if only this object went.
+    /// What would become free if only this object went. On ZFS what clones or snapshots of it share
+    /// with it is counted too, for it is whose that wrote it.
     pub exclusive: u64,
     /// What is free on the file system or in the pool.
     pub available: u64,
@@ -331,7 +332,8 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Every object of this installation that exists, half-made ones among them.
     async fn list(&self) -> Result<Vec<Object>>;
 
-    /// How much space an object takes.
+    /// How much space an object takes. What was written in the last seconds may be missing, unless
+    /// [`sync`](Storage::sync) came after it.
     async fn usage(&self, object: Object) -> Result<Usage>;
 
     /// How many bytes are free for a clone of `source` to take, and cheaply so: this is asked before

@@ -89,6 +89,7 @@ pub(crate) struct Zfs {
     home: String,
     properties: Properties,
     way: Box<dyn Way>,
+    counted: usage::Counted,
 }
 
 impl Zfs {
@@ -103,6 +104,7 @@ impl Zfs {
             home: properties::encode(&root),
             properties: properties::of_volumes(&config.zfs_properties),
             way: way(config.zfs_by_program)?,
+            counted: usage::Counted::default(),
             layout,
             root,
         })
@@ -355,7 +357,9 @@ impl Storage for Zfs {
         match object {
             Object::Volume(id) => {
                 self.mount(id).await?;
-                self.files.sync(object).await
+                let synced = self.files.sync(object).await;
+                self.counted.forget();
+                synced
             }
             // It is on disk before the call that makes it returns.
             Object::Snapshot(_) => Ok(()),
