@@ -134,11 +134,12 @@ pub fn installations(config: &Config) -> Result<Vec<Installation>> {
     engine::call(move |_| async move { Ok(search.list().await) }).wait()
 }
 
-/// The storages that work in the home, best first, found by trying them.
+/// The storages that work in the home, best first: found by trying a file there, and of ZFS, where
+/// nothing is made for a look, by what can be read of it.
 ///
 /// # Errors
 /// If the home cannot be written to.
 pub fn storages(config: &Config) -> Result<Vec<StorageKind>> {
     let config = config.clone();
-    engine::call(move |_| async move { storage::detect(&config).await }).wait()
+    engine::call(move |_| async move { storage::look(&config).await }).wait()
 }

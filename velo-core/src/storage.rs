@@ -476,12 +476,30 @@ pub async fn detect(config: impl Into<StorageConfig>) -> Result<Vec<StorageKind>
     let mut works = files::probe(config.root.clone()).await?;
     #[cfg(all(feature = "zfs", target_os = "linux"))]
     if zfs::is_wanted(&config) {
-        match zfs::works_in(&config).await {
-            Ok(()) => works.insert(0, StorageKind::Zfs),
-            Err(error) => tracing::debug!(%error, "no ZFS here"),
-        }
+        add_zfs(&mut works, zfs::works_in(&config).await);
     }
     Ok(works)
+}
+
+/// The same for who only looks: nothing is made in a pool, for all that has to be known of ZFS can be
+/// read. Of folders it cannot, and a file is tried.
+pub(crate) async fn look(config: impl Into<StorageConfig>) -> Result<Vec<StorageKind>> {
+    let config = config.into();
+    #[allow(unused_mut)] // without zfs
+    let mut works = files::probe(config.root.clone()).await?;
+    #[cfg(all(feature = "zfs", target_os = "linux"))]
+    if zfs::is_wanted(&config) {
+        add_zfs(&mut works, zfs::would_work(&config).await);
+    }
+    Ok(works)
+}
+
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+fn add_zfs(works: &mut Vec<StorageKind>, result: Result<()>) {
+    match result {
+        Ok(()) => works.insert(0, StorageKind::Zfs),
+        Err(error) => tracing::debug!(%error, "no ZFS here"),
+    }
 }
 
 /// The backend `kind` on a folder. [`StorageKind::Auto`] takes the best that works there.

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::config::Config;
-use crate::storage::zfs::{Examined, NEARLY_FULL, examine, is_wanted, works_in};
+use crate::storage::zfs::{Examined, NEARLY_FULL, examine, is_wanted, would_work};
 use crate::storage::{StorageConfig, StorageKind};
 
 pub(super) async fn look(config: &Config) -> Vec<Finding> {
@@ -17,8 +17,8 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![Finding::error("zfs", &error)],
     };
     let mut found = of_pool(&examined);
-    // Tried, as a branch would: it is the only way to know what this user may do.
-    if let Err(error) = works_in(&storage).await {
+    // Read, not tried: a look makes no dataset. The first project tries it, before anything is made.
+    if let Err(error) = would_work(&storage).await {
         found.push(Finding::error("zfs", &error));
     }
     if found.is_empty() {

@@ -28,6 +28,7 @@ mod layout;
 mod library;
 mod mounts;
 mod names;
+pub(crate) mod permitted;
 mod probe;
 mod program;
 mod properties;
@@ -40,6 +41,7 @@ use layout::Layout;
 use names::{Found, Parent};
 use properties::{Facts, Properties};
 
+pub(crate) use permitted::would_work;
 pub(crate) use probe::{Examined, NEARLY_FULL, examine, is_wanted, works_in};
 
 /// Checks a dataset's name from the settings.
@@ -161,7 +163,7 @@ impl Zfs {
     }
 
     async fn explain(&self, fault: Fault, doing: &str, name: &str, folder: &Path) -> Error {
-        explain::explain(&self.parent, fault, doing, name, folder).await
+        explain::explain(&self.parent, &self.properties, fault, doing, name, folder).await
     }
 
     /// The error where the parent of all volumes is missing.

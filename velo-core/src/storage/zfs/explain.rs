@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind};
 use crate::storage::zfs::faults::Fault;
 use crate::storage::zfs::names::Parent;
-use crate::storage::zfs::properties::Numbers;
+use crate::storage::zfs::properties::{Numbers, Properties};
 use crate::storage::zfs::{delegate, mounts, program};
 
 /// Above this the pool has to look for free space in every corner, and deletes slow down too.
@@ -76,9 +76,11 @@ fn basic(fault: &Fault) -> Error {
     }
 }
 
-/// The error of what `doing` names, done to the dataset or snapshot `name`.
+/// The error of what `doing` names, done to the dataset or snapshot `name`. `properties` are those
+/// of volumes.
 pub(super) async fn explain(
     parent: &Parent,
+    properties: &Properties,
     fault: Fault,
     doing: &str,
     name: &str,
@@ -101,9 +103,9 @@ pub(super) async fn explain(
         },
         Fault::Exists => error(ErrorKind::AlreadyExists, "it exists already"),
         Fault::Denied => {
-            let user = mounts::user();
+            let (user, names) = (mounts::user(), properties.iter().map(|(name, _)| name));
             error(ErrorKind::PermissionDenied, &format!("the user {user} may not"))
-                .with_hint(format!("as root: {}", delegate::allow(&user, parent.as_str())))
+                .with_hint(format!("as root: {}", delegate::allow(&user, parent.as_str(), names)))
         }
         Fault::Full => error(
             ErrorKind::Exhausted,

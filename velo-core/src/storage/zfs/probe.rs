@@ -1,4 +1,4 @@
-//! Whether ZFS works here. No question answers that: it is tried.
+//! Whether ZFS works here, tried: before the first volume is made, no question answers that as well.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
