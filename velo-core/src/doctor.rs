@@ -143,3 +143,22 @@ pub fn storages(config: &Config) -> Result<Vec<StorageKind>> {
     let config = config.clone();
     engine::call(move |_| async move { storage::look(&config).await }).wait()
 }
+
+/// What is running out, for those who look often: the findings about space that are not
+/// [`Ok`](Status::Ok).
+#[must_use]
+pub fn space(config: &Config) -> Vec<Finding> {
+    let config = config.clone();
+    let found = engine::call(move |_| async move { Ok(running_out(&config).await) }).wait();
+    found.unwrap_or_default()
+}
+
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+async fn running_out(config: &Config) -> Vec<Finding> {
+    zfs::space(config).await.into_iter().collect()
+}
+
+#[cfg(not(all(feature = "zfs", target_os = "linux")))]
+async fn running_out(_: &Config) -> Vec<Finding> {
+    Vec::new()
+}

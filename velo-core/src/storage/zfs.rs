@@ -42,7 +42,7 @@ use names::{Found, Parent};
 use properties::{Facts, Properties};
 
 pub(crate) use permitted::would_work;
-pub(crate) use probe::{Examined, NEARLY_FULL, examine, is_wanted, works_in};
+pub(crate) use probe::{Examined, NEARLY_FULL, examine, fullness, is_wanted, works_in};
 
 /// Checks a dataset's name from the settings.
 pub(crate) fn check_dataset(name: &str) -> Result<()> {
