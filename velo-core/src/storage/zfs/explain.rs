@@ -102,7 +102,7 @@ pub(super) async fn explain(
                 .with_hint("`velo doctor` says what is there and what is recorded"),
         },
         Fault::Exists => error(ErrorKind::AlreadyExists, "it exists already"),
-        // Of a key that is missing the kernel says no more either.
+        // Of a key that is missing the kernel may say no more than this.
         Fault::Denied if !key_is_missing(name).await => {
             let (user, names) = (mounts::user(), properties.iter().map(|(name, _)| name));
             error(ErrorKind::PermissionDenied, &format!("the user {user} may not"))

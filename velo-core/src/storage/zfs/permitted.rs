@@ -82,7 +82,8 @@ async fn groups() -> Result<BTreeSet<String>> {
     Ok(said.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Whether sudo would mount it, and would not ask for a password.
+/// Whether sudo would mount it, as it says itself without doing it. To whom another rule gives
+/// something without a password it does not say whether this one wants one.
 async fn would_mount(dataset: &str) -> bool {
     let (Some(zfs), Some(sudo)) = (program::find("zfs"), program::find("sudo")) else {
         return false;
