@@ -326,7 +326,7 @@ impl Branch {
         })
     }
 
-    /// How much space it takes, in bytes.
+    /// How much space it takes, in bytes; on ZFS as of some time within the last five seconds.
     ///
     /// # Errors
     /// If its files cannot be looked at.

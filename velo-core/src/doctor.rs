@@ -134,11 +134,31 @@ pub fn installations(config: &Config) -> Result<Vec<Installation>> {
     engine::call(move |_| async move { Ok(search.list().await) }).wait()
 }
 
-/// The storages that work in the home, best first, found by trying them.
+/// The storages that work in the home, best first: found by trying a file there, and of ZFS, where
+/// nothing is made for a look, by what can be read of it.
 ///
 /// # Errors
 /// If the home cannot be written to.
 pub fn storages(config: &Config) -> Result<Vec<StorageKind>> {
     let config = config.clone();
-    engine::call(move |_| async move { storage::detect(&config).await }).wait()
+    engine::call(move |_| async move { storage::look(&config).await }).wait()
+}
+
+/// What is running out, for those who look often: the findings about space that are not
+/// [`Ok`](Status::Ok).
+#[must_use]
+pub fn space(config: &Config) -> Vec<Finding> {
+    let config = config.clone();
+    let found = engine::call(move |_| async move { Ok(running_out(&config).await) }).wait();
+    found.unwrap_or_default()
+}
+
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+async fn running_out(config: &Config) -> Vec<Finding> {
+    zfs::space(config).await.into_iter().collect()
+}
+
+#[cfg(not(all(feature = "zfs", target_os = "linux")))]
+async fn running_out(_: &Config) -> Vec<Finding> {
+    Vec::new()
 }

@@ -25,7 +25,7 @@ pub(crate) fn run(out: &Out) -> Result<u8> {
     Ok(if broken { crate::FAILED } else { crate::DONE })
 }
 
-fn show(finding: &Finding, out: &Out) {
+pub(super) fn show(finding: &Finding, out: &Out) {
     let (mark, colour) = match finding.status {
         Status::Ok => ("ok  ", Colour::Green),
         Status::Warn => ("warn", Colour::Yellow),

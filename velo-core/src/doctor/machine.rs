@@ -73,7 +73,7 @@ pub(super) fn no_home(home: &Path, above: &Path, user: Option<&OsUser>) -> Findi
 /// What works in `folder`, where the home is or will be.
 pub(super) async fn storage(config: &Config, folder: &Path) -> Finding {
     let at = StorageConfig { root: folder.to_path_buf(), ..StorageConfig::from(config) };
-    let works = match storage::detect(at).await {
+    let works = match storage::look(at).await {
         Ok(works) => works,
         Err(error) => return Finding::error("storage", &error),
     };
