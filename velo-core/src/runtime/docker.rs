@@ -13,7 +13,7 @@ mod errors;
 pub(crate) mod image;
 mod lifeline;
 mod passwd;
-mod tool;
+pub(crate) mod tool;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -139,7 +139,8 @@ impl Runtime for Docker {
             needs_host_path: true,
             unix_socket: true,
             bridged: true,
-            restarts: true,
+            // Podman would do it also with a server that Velo told to end.
+            restarts: self.engine.get().is_none_or(|engine| !engine.podman),
             limits: true,
         }
     }
@@ -148,6 +149,7 @@ impl Runtime for Docker {
         let image = image_of(&spec.postgres)?;
         let engine = self.engine().await?;
         let (uid, gid) = Self::user(image);
+        engine.can_limit(spec.limits).await?;
         if state(engine, &container::name(&spec.instance.location)).await?.is_none() {
             refuse_elsewhere(&spec.instance.location)?;
         }
@@ -232,7 +234,7 @@ impl Runtime for Docker {
         mounts.push(container::bind(path, false));
         mounts.extend(spec.reads.iter().map(|file| container::bind(file, true)));
         let body = container::tool(engine, &self.home, &image.id, (uid, gid), command, mounts);
-        tool::run(engine, body, spec.tool).await
+        tool::run(engine, &self.home, body, spec.tool).await
     }
 
     async fn logs(&self, log: &Path, lines: usize) -> Result<String> {
@@ -252,6 +254,8 @@ pub(crate) struct Found {
     pub(crate) name: String,
     /// The volume that a server runs on; `None` is a tool's container.
     pub(crate) volume: Option<PathBuf>,
+    /// Whether it is a tool's container, and whoever runs it is there no more.
+    pub(crate) forsaken: bool,
 }
 
 /// The containers that belong to `home`; with `all` those too that do not run.
@@ -261,17 +265,20 @@ async fn containers(engine: &Engine, home: &Path, all: bool) -> Result<Vec<Found
     let options = query::ListContainersOptionsBuilder::new().all(all).filters(&filters).build();
     let found = engine.api.list_containers(Some(options)).await;
     let found = found.map_err(|e| failed("list the containers", e))?;
-    Ok(found
-        .into_iter()
-        .map(|summary| Found {
-            name: summary
-                .names
-                .and_then(|names| names.into_iter().next())
-                .map(|name| name.trim_start_matches('/').to_owned())
-                .unwrap_or_default(),
-            volume: summary.labels.and_then(|l| l.get(container::VOLUME).map(PathBuf::from)),
-        })
-        .collect())
+    let found = found.into_iter().map(|summary| {
+        let name = summary.names.and_then(|names| names.into_iter().next()).unwrap_or_default();
+        let name = name.trim_start_matches('/').to_owned();
+        let labels = summary.labels.unwrap_or_default();
+        let made = u64::try_from(summary.created.unwrap_or_default()).unwrap_or_default();
+        let made = Duration::from_secs(made);
+        Found {
+            volume: labels.get(container::VOLUME).map(PathBuf::from),
+            forsaken: labels.contains_key(container::TOOL_LABEL)
+                && !tool::is_held(home, &name, made),
+            name,
+        }
+    });
+    Ok(found.collect())
 }
 
 /// The engine, and what containers of `home` there are, running or not. For `doctor`.
@@ -340,6 +347,23 @@ fn runs(state: &ContainerState) -> bool {
     state.running == Some(true) || state.restarting == Some(true)
 }
 
+/// Removes a container if it is one of `home`'s. Whether there was one.
+async fn remove_own(engine: &Engine, home: &Path, name: &str) -> Result<bool> {
+    let labels = match engine.api.inspect_container(name, None).await {
+        Ok(found) => found.config.and_then(|config| config.labels).unwrap_or_default(),
+        Err(error) => {
+            return match refusal(&error) {
+                Some(Refusal::Missing) => Ok(false),
+                _ => Err(failed(format!("look at the container {name}"), error)),
+            };
+        }
+    };
+    if labels.get(container::HOME).is_some_and(|of| Path::new(of) == home) {
+        remove(engine, name).await?;
+    }
+    Ok(true)
+}
+
 /// Waits until a container is in `condition`, and says how it ended. Missing is ended.
 async fn ended(api: &bollard::Docker, name: &str, condition: &str) -> String {
     loop {
@@ -376,7 +400,7 @@ async fn remove(engine: &Engine, name: &str) -> Result<()> {
             let gone = ended(&engine.api, name, "removed");
             tokio::time::timeout(IMMEDIATE, gone).await.map(drop).map_err(|_| {
                 Error::new(ErrorKind::Timeout, format!("the container {name} does not go"))
-                    .with_hint(format!("look why: docker rm -f {name}"))
+                    .with_hint(format!("look why: {} rm -f {name}", engine.program()))
             })
         }
         _ => Err(failed(format!("remove the container {name}"), error)),
