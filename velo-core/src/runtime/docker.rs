@@ -13,19 +13,20 @@ mod errors;
 pub(crate) mod image;
 mod lifeline;
 mod passwd;
+mod plain;
 pub(crate) mod tool;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::ContainerState;
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
 use self::connect::Engine;
 use self::errors::{Refusal, failed, refusal};
+use self::plain::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Image, Installation};
 use crate::runtime::{
@@ -206,10 +207,10 @@ impl Runtime for Docker {
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
         let name = container::name(&instance.location);
         Ok(match state(self.engine().await?, &name).await? {
-            Some(state) if state.restarting == Some(true) => Status::Restarting,
-            Some(state) if runs(&state) => Status::Running {
-                pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
-            },
+            Some(state) if state.restarting => Status::Restarting,
+            Some(state) if runs(&state) => {
+                Status::Running { pid: Some(state.pid).filter(|pid| *pid > 0) }
+            }
             // In a container of another engine's, perhaps.
             _ if works_elsewhere(&instance.location) => Status::Running { pid: None },
             _ => Status::Stopped,
@@ -260,23 +261,22 @@ pub(crate) struct Found {
 
 /// The containers that belong to `home`; with `all` those too that do not run.
 async fn containers(engine: &Engine, home: &Path, all: bool) -> Result<Vec<Found>> {
-    let label = format!("{}={}", container::HOME, home.display());
-    let filters = std::collections::HashMap::from([("label".to_owned(), vec![label])]);
-    let options = query::ListContainersOptionsBuilder::new().all(all).filters(&filters).build();
-    let found = engine.api.list_containers(Some(options)).await;
-    let found = found.map_err(|e| failed("list the containers", e))?;
-    let found = found.into_iter().map(|summary| {
+    let found = plain::list(&engine.socket, all).await?;
+    let found = found.into_iter().filter_map(|summary| {
+        let labels = summary.labels.unwrap_or_default();
+        if labels.get(container::HOME).is_none_or(|of| Path::new(of) != home) {
+            return None;
+        }
         let name = summary.names.and_then(|names| names.into_iter().next()).unwrap_or_default();
         let name = name.trim_start_matches('/').to_owned();
-        let labels = summary.labels.unwrap_or_default();
         let made = u64::try_from(summary.created.unwrap_or_default()).unwrap_or_default();
         let made = Duration::from_secs(made);
-        Found {
+        Some(Found {
             volume: labels.get(container::VOLUME).map(PathBuf::from),
             forsaken: labels.contains_key(container::TOOL_LABEL)
                 && !tool::is_held(home, &name, made),
             name,
-        }
+        })
     });
     Ok(found.collect())
 }
@@ -299,14 +299,8 @@ fn image_of(postgres: &Installation) -> Result<&Image> {
 }
 
 /// What the engine says of a container; `None` if there is none.
-async fn state(engine: &Engine, name: &str) -> Result<Option<ContainerState>> {
-    match engine.api.inspect_container(name, None).await {
-        Ok(found) => Ok(Some(found.state.unwrap_or_default())),
-        Err(error) => match refusal(&error) {
-            Some(Refusal::Missing) => Ok(None),
-            _ => Err(failed(format!("look at the container {name}"), error)),
-        },
-    }
+async fn state(engine: &Engine, name: &str) -> Result<Option<State>> {
+    Ok(plain::inspect(&engine.socket, name).await?.map(|found| found.state))
 }
 
 /// Whether a server works on the volume that is none of this engine's: it is started by hand, or in
@@ -343,21 +337,14 @@ fn refuse_elsewhere(volume: &Location) -> Result<()> {
 }
 
 /// One that the engine is about to start again runs: it may write at any moment.
-fn runs(state: &ContainerState) -> bool {
-    state.running == Some(true) || state.restarting == Some(true)
+fn runs(state: &State) -> bool {
+    state.running || state.restarting
 }
 
 /// Removes a container if it is one of `home`'s. Whether there was one.
 async fn remove_own(engine: &Engine, home: &Path, name: &str) -> Result<bool> {
-    let labels = match engine.api.inspect_container(name, None).await {
-        Ok(found) => found.config.and_then(|config| config.labels).unwrap_or_default(),
-        Err(error) => {
-            return match refusal(&error) {
-                Some(Refusal::Missing) => Ok(false),
-                _ => Err(failed(format!("look at the container {name}"), error)),
-            };
-        }
-    };
+    let Some(found) = plain::inspect(&engine.socket, name).await? else { return Ok(false) };
+    let labels = found.config.labels.unwrap_or_default();
     if labels.get(container::HOME).is_some_and(|of| Path::new(of) == home) {
         remove(engine, name).await?;
     }

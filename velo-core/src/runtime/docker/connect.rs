@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use bollard::models::SystemInfoCgroupVersionEnum;
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 
+use super::plain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Limits;
 
@@ -67,41 +68,32 @@ impl Engine {
 
     async fn at(socket: &Path) -> std::result::Result<Self, String> {
         let path = socket.to_str().ok_or("its path is not UTF-8")?;
-        // Tells a missing socket from one that may not be used.
-        let answers = tokio::net::UnixStream::connect(socket).await;
-        answers.map_err(|e| e.to_string())?;
-        let api = Docker::connect_with_unix(path, TIMEOUT, API_DEFAULT_VERSION)
-            .map_err(|e| e.to_string())?;
-        let api = api.negotiate_version().await.map_err(|e| e.to_string())?;
+        let asked = socket.to_path_buf();
+        let pong = tokio::task::spawn_blocking(move || ping(&asked)).await;
+        let pong = pong.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        let version =
+            pong.api.min((API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version));
+        let version = ClientVersion { major_version: version.0, minor_version: version.1 };
+        let api = Docker::connect_with_unix(path, TIMEOUT, &version).map_err(|e| e.to_string())?;
         Ok(Self {
             api,
             socket: socket.to_path_buf(),
             userns: "host",
-            podman: false,
+            podman: pong.podman,
             rootless: false,
-            name: "Docker".into(),
+            name: pong.name,
         })
     }
 
-    /// Finds out what kind of engine it is, as far as that matters to who calls.
+    /// Finds out whether it can be used by who calls.
     async fn usable(mut self) -> Result<Self> {
-        let failed = |e| super::errors::failed("say what it is", e);
-        let version = self.api.version().await.map_err(failed)?;
-        self.podman = version.components.iter().flatten().any(|c| c.name.contains("Podman"));
-        let kind = if self.podman { "Podman" } else { "Docker" };
-        let version = version.version.as_deref().unwrap_or("of an unknown version").to_owned();
         let root = rustix::process::geteuid().is_root();
-        // An engine that is root's own needs not be asked: to tell takes it a while.
-        self.rootless = !(root && is_roots(&self.socket)) && {
-            if self.podman {
-                let socket = self.socket.clone();
-                crate::engine::blocking(move || podman_is_rootless(&socket)).await?
-            } else {
-                let info = self.api.info().await.map_err(failed)?;
-                info.security_options.iter().flatten().any(|o| o.contains("name=rootless"))
-            }
-        };
-        self.name = format!("{}{kind} {version}", if self.rootless { "rootless " } else { "" });
+        // One whose socket is root's is root's. To ask the others takes a while.
+        self.rootless = !is_roots(&self.socket) && self.says_rootless().await?;
+        let kind = if self.podman { "Podman" } else { "Docker" };
+        if self.rootless {
+            self.name.insert_str(0, "rootless ");
+        }
         let why = match (self.rootless, self.podman, root) {
             (false, ..) => return Ok(self),
             (true, true, false) => {
@@ -127,6 +119,15 @@ impl Engine {
             "use rootless Podman (systemctl --user start podman.socket), a Docker that runs as root, \
              or the runtime process"
         }))
+    }
+
+    async fn says_rootless(&self) -> Result<bool> {
+        if self.podman {
+            return plain::podman_is_rootless(&self.socket).await;
+        }
+        let info = self.api.info().await;
+        let info = info.map_err(|e| super::errors::failed("say what it is", e))?;
+        Ok(info.security_options.iter().flatten().any(|option| option.contains("name=rootless")))
     }
 
     /// Refuses limits that the engine would forget without a word.
@@ -175,28 +176,38 @@ fn is_roots(socket: &Path) -> bool {
     std::fs::metadata(socket).is_ok_and(|found| found.uid() == 0)
 }
 
-/// Podman's own word, which the client library does not know. Its versions 4 do not say it as Docker
-/// does.
-fn podman_is_rootless(socket: &Path) -> Result<bool> {
-    use std::io::{Read, Write};
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Info {
-        rootless: bool,
-    }
-    let ask = || {
-        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(std::time::Duration::from_secs(TIMEOUT)))?;
-        // In this version an answer is not cut into pieces, and ends with the connection.
-        stream.write_all(b"GET /info HTTP/1.0\r\nHost: podman\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let info: Info = serde_json::from_str(body)?;
-        Ok(info.rootless)
+/// What an engine says of itself at once. Its version, asked for properly, takes Podman a second.
+#[derive(Debug, PartialEq, Eq)]
+struct Pong {
+    podman: bool,
+    name: String,
+    api: (usize, usize),
+}
+
+fn ping(socket: &Path) -> std::io::Result<Pong> {
+    let answer = plain::get(socket, "/_ping")?;
+    pong(&answer.head).ok_or_else(|| std::io::Error::other("it is neither Docker nor Podman"))
+}
+
+fn pong(head: &str) -> Option<Pong> {
+    let value = |key: &str| {
+        let pairs = head.lines().filter_map(|line| line.split_once(':'));
+        pairs
+            .filter(|(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| value.trim())
+            .next()
     };
-    ask().map_err(|e: std::io::Error| {
-        Error::io(format!("ask the Podman at {} what it is", socket.display()), e)
+    let (major, minor) = value("Api-Version")?.split_once('.')?;
+    let podman = value("Libpod-API-Version");
+    // `Docker/20.10.24 (linux)`.
+    let docker = value("Server").and_then(|server| server.split([' ', '/']).nth(1));
+    Some(Pong {
+        podman: podman.is_some(),
+        name: match podman {
+            Some(version) => format!("Podman {version}"),
+            None => format!("Docker {}", docker.unwrap_or("of an unknown version")),
+        },
+        api: (major.parse().ok()?, minor.parse().ok()?),
     })
 }
 
@@ -248,6 +259,19 @@ mod tests {
         }
         assert!(text.contains("No such file") && text.contains("refused"), "{text}");
         assert!(error.hint().unwrap().contains("DOCKER_HOST"));
+    }
+
+    #[test]
+    fn docker_and_podman_answer() {
+        let docker =
+            "HTTP/1.0 200 OK\r\nApi-Version: 1.41\r\nServer: Docker/20.10.24+dfsg1 (linux)";
+        let found = pong(docker).unwrap();
+        assert_eq!((found.name.as_str(), found.api), ("Docker 20.10.24+dfsg1", (1, 41)));
+        let podman = "HTTP/1.0 200 OK\r\napi-version: 1.41\r\nLibpod-Api-Version: 4.3.1\r\n\
+                      Server: Libpod/4.3.1 (linux)";
+        let found = pong(podman).unwrap();
+        assert!(found.podman && found.name == "Podman 4.3.1", "{found:?}");
+        assert_eq!(pong("HTTP/1.0 200 OK\r\nServer: nginx"), None);
     }
 
     #[test]
