@@ -164,6 +164,8 @@ podman_down() {
     wait "$PODMAN_PID" 2>/dev/null
     PODMAN_PID='' PODMAN_NET=''
     # Another one on this machine keeps its own: a group that is in use stays.
-    find /sys/fs/cgroup -mindepth 1 -maxdepth 2 -name libpod_parent -exec find {} -depth -type d -exec rmdir {} + \; 2>/dev/null
+    for line in /sys/fs/cgroup/libpod_parent /sys/fs/cgroup/*/libpod_parent; do
+        [[ ! -d $line ]] || find "$line" -depth -type d -exec rmdir {} + 2>/dev/null
+    done
     rm -rf --one-file-system "$PODMAN_DIR"
 }

@@ -380,16 +380,20 @@ async fn remove(engine: &Engine, name: &str) -> Result<()> {
     let Err(error) = engine.api.remove_container(name, Some(options)).await else {
         return Ok(());
     };
-    match refusal(&error) {
-        Some(Refusal::Missing) => Ok(()),
+    let limit = match refusal(&error) {
+        Some(Refusal::Missing) => return Ok(()),
         // The engine removes it already.
-        Some(Refusal::Conflict) => {
-            let gone = ended(&engine.api, name, "removed");
-            tokio::time::timeout(IMMEDIATE, gone).await.map(drop).map_err(|_| {
-                Error::new(ErrorKind::Timeout, format!("the container {name} does not go"))
-                    .with_hint(format!("look why: {} rm -f {name}", engine.program()))
-            })
+        Some(Refusal::Conflict) => IMMEDIATE,
+        // Podman has other words for it.
+        None => ENDING,
+    };
+    let begun = std::time::Instant::now();
+    while plain::inspect(&engine.socket, name).await?.is_some() {
+        if begun.elapsed() > limit {
+            return Err(failed(format!("remove the container {name}"), error)
+                .with_hint(format!("look why: {} rm -f {name}", engine.program())));
         }
-        _ => Err(failed(format!("remove the container {name}"), error)),
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(())
 }

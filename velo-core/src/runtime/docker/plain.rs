@@ -92,6 +92,8 @@ where
                 Error::new(ErrorKind::Io, format!("the engine cannot {what}: {e}")).with_source(e)
             }),
             404 => Ok(None),
+            // So does Podman say it, where one goes at this moment.
+            500 if answer.body.contains("no such container") => Ok(None),
             _ => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("the engine cannot {what}: {}", answer.body.trim()),
