@@ -8,6 +8,7 @@
 //! run/<id>/                a server's hba.conf, ident.conf and postgres.log
 //! run/<id>/s/              its Unix socket, in a folder that only its user can enter
 //! docker/                  what containers see as /etc/passwd and /etc/group
+//! docker/tools/<id>        leases of one-off containers
 //! ```
 
 use std::collections::HashMap;

@@ -46,10 +46,20 @@ pub(crate) fn all(dir: &Path) -> Result<Vec<Id>> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
+#[cfg(feature = "docker")]
+impl Lease {
+    /// Ends it as the death of its holder would: whoever claims it undoes what is left under it.
+    pub(crate) fn abandon(mut self) {
+        self.lock = None;
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         // Removed before it is unlocked, or a new holder of the same name could lose its file.
-        let _ = std::fs::remove_file(&self.path);
+        if self.lock.is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
         self.lock = None;
     }
 }

@@ -846,7 +846,7 @@ async fn commit(
 pub(crate) async fn installed(record: &ProjectRecord, home: &Home) -> Result<Installation> {
     let major = record.postgres.version.major;
     if let Some(known) = &record.postgres.image {
-        return image::still(&record.postgres, known).await;
+        return image::still(&home.config, &record.postgres, known).await;
     }
     let search = Search::from(&home.config);
     if let Some((dir, source)) = search.named() {

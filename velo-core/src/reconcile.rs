@@ -31,6 +31,21 @@ pub(crate) struct Outcome {
 /// At the opening of a home: one process does it, and the others do not wait for it.
 pub(crate) async fn at_open(home: &Home) {
     run(home).await;
+    #[cfg(all(feature = "docker", unix))]
+    tools(home).await;
+}
+
+/// The containers of programs that dead processes ran in them.
+#[cfg(all(feature = "docker", unix))]
+async fn tools(home: &Home) {
+    let sweep = crate::runtime::docker::tool::sweep(home.config.home());
+    match tokio::time::timeout(LIMIT, sweep).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "containers of dead processes may be left"),
+        Err(_) => {
+            tracing::warn!("the engine is too slow: containers of dead processes may be left")
+        }
+    }
 }
 
 /// One bounded round. Its errors are logged: what could not be undone stays recorded under a dead

@@ -15,3 +15,5 @@ mod holder;
 mod images;
 #[path = "docker/suite.rs"]
 mod suite;
+#[path = "docker/tools.rs"]
+mod tools;

@@ -51,17 +51,17 @@ mod engine {
         let known = volumes(home).await?;
         let strays: Vec<String> = containers
             .into_iter()
-            .filter(|container| {
-                // One without is a tool's, which another process may be running.
-                container.volume.as_ref().is_some_and(|volume| !known.contains(volume))
+            .filter(|container| match &container.volume {
+                Some(volume) => !known.contains(volume),
+                None => container.forsaken,
             })
             .map(|container| container.name)
             .collect();
         if !strays.is_empty() {
             found.push(Finding::warn(
                 "docker",
-                format!("containers that no record names: {}", strays.join(", ")),
-                format!("docker rm -f -v {}", strays.join(" ")),
+                format!("containers that are nobody's: {}", strays.join(", ")),
+                format!("{} rm -f -v {}", engine.program, strays.join(" ")),
             ));
         }
         Ok(found)

@@ -40,7 +40,7 @@ async fn docker_images_that_cannot_be_had_are_refused() {
     let create = || Project::builder("api").config(home.config().clone()).create();
     let error = create().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PostgresMissing, "{}", told(&error));
-    assert!(told(&error).contains(&format!("docker pull {image}")), "{}", told(&error));
+    assert!(told(&error).contains(&format!("pull {image}")), "{}", told(&error));
     // Asked to, it tries, and says what came of it.
     let (said, heard) = std::sync::mpsc::channel();
     let error =
