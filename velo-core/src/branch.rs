@@ -617,7 +617,11 @@ impl Branch {
     async fn start_here(&self, home: &Home, record: &BranchRecord, op: &Op) -> Result<()> {
         let project = &self.0.project.record;
         let runtime = home.runtime(project.runtime)?;
-        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
+        // Before the server is looked at: one that an engine starts again and again, because nothing is
+        // mounted since the machine came up, runs for a moment each time, and would be waited for.
+        let shown = format!("the branch {}/{}", project.name, record.shown());
+        let storage = home.storage(project.storage)?;
+        let location = create::opened(&*storage, Object::Volume(record.volume), &shown).await?;
         let instance = InstanceRef { id: record.id, location };
         let boot = Boot {
             home,

@@ -15,3 +15,6 @@ mod holder;
 mod images;
 #[path = "docker/suite.rs"]
 mod suite;
+#[cfg(feature = "zfs")]
+#[path = "docker/zfs.rs"]
+mod zfs;
