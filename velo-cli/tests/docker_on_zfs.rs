@@ -10,10 +10,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::RwLock;
 
 use common::{Home, wait_until};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
+
+/// Read by who uses the engine, written by who stops it.
+static ENGINE: RwLock<()> = RwLock::new(());
 
 /// What a program printed, or what went wrong.
 fn attempt(program: &str, args: &[&str]) -> Result<String, String> {
@@ -88,6 +92,7 @@ impl Place {
 
     /// As when the machine goes down and comes up: the engine starts what ran, and nothing is mounted.
     fn restart_machine(&self) {
+        let _alone = ENGINE.write();
         let engine = std::env::var("VELO_TEST_ENGINE").unwrap();
         run(&engine, &["stop"]);
         for (dataset, _) in self.mounted() {
@@ -187,6 +192,7 @@ fn comes_back_while_it_tries(place: &Place) {
 #[test]
 fn docker_on_zfs_with_another_uid() {
     let Some(place) = Place::new("VELO_TEST_IMAGE_ALPINE") else { return };
+    let _stays = ENGINE.read();
     place.home.ok(&["project", "create", "api"]);
     place.sql("api/main", "CREATE TABLE t AS SELECT 1 AS n");
     let ran = place.home.ok(&["run", "api", "--", &place.psql, "-XAtqc", "TABLE t"]);
