@@ -393,16 +393,20 @@ rig_forget_engine() { # FOLDER
     done
 }
 
+rig_engine_recipe() {
+    declare -f rig_fill_engine rig_fill_images | cat - <(echo "${RIG_ENGINE_PACKAGES[*]} ${RIG_IMAGE_PACKAGES[*]}") |
+        sha256sum | cut -c1-16
+}
+
+rig_images() { rig_cached "$RIG_CACHE/images" "$(rig_engine_recipe)" rig_fill_images; }
+
 rig_engine() {
     if [[ -z $RIG_MOUNTING ]] || ! type -P apt-get dpkg-deb ip >/dev/null; then
         skip "no container engine: only root can start one, from Debian's packages"
         return 0
     fi
-    local number bridge log=$RIG/engine.log recipe
-    recipe=$(declare -f rig_fill_engine rig_fill_images | cat - <(echo "${RIG_ENGINE_PACKAGES[*]} ${RIG_IMAGE_PACKAGES[*]}"))
-    recipe=$(sha256sum <<<"$recipe" | cut -c1-16)
-    if ! rig_cached "$RIG_CACHE/engine" "$recipe" rig_fill_engine ||
-        ! rig_cached "$RIG_CACHE/images" "$recipe" rig_fill_images ||
+    local number bridge log=$RIG/engine.log
+    if ! rig_cached "$RIG_CACHE/engine" "$(rig_engine_recipe)" rig_fill_engine || ! rig_images ||
         ! rig_mount engine 6G mkfs.ext4 -q -F -m 0 -E assume_storage_prezeroed=1; then
         skip "no container engine"
         return 0

@@ -4,6 +4,7 @@
 //! process be killed, whoever finds the record brings the server to what it says.
 
 use crate::boot::{self, Boot, Doors};
+use crate::create::opened;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
@@ -70,7 +71,11 @@ impl Switch<'_> {
     pub(crate) async fn up(self, record: &BranchRecord) -> Result<()> {
         let Self { home, project, op } = self;
         let runtime = home.runtime(project.runtime)?;
-        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
+        // Before the server is looked at: one that an engine starts again and again, because nothing is
+        // mounted since the machine came up, runs for a moment each time, and would be waited for.
+        let shown = format!("the branch {}/{}", project.name, record.shown());
+        let storage = home.storage(project.storage)?;
+        let location = opened(&*storage, Object::Volume(record.volume), &shown).await?;
         let instance = InstanceRef { id: record.id, location };
         let boot = Boot {
             home,

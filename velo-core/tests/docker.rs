@@ -17,3 +17,6 @@ mod images;
 mod suite;
 #[path = "docker/tools.rs"]
 mod tools;
+#[cfg(feature = "zfs")]
+#[path = "docker/zfs.rs"]
+mod zfs;
