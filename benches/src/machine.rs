@@ -15,7 +15,7 @@ fn value(text: &str, key: &str) -> Option<String> {
 }
 
 /// Processor, cores, memory, kernel.
-pub(crate) fn describe() -> String {
+pub fn describe() -> String {
     let cpu = value(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into());
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let memory = value(&read("/proc/meminfo"), "MemTotal")
@@ -26,7 +26,7 @@ pub(crate) fn describe() -> String {
 }
 
 /// The file system and its options that `path` is on.
-pub(crate) fn file_system(path: &Path) -> String {
+pub fn file_system(path: &Path) -> String {
     let Ok(path) = path.canonicalize() else { return "unknown".into() };
     let mounts = read("/proc/self/mounts");
     let best = mounts
@@ -46,7 +46,7 @@ pub(crate) fn file_system(path: &Path) -> String {
 }
 
 /// Today, in UTC.
-pub(crate) fn today() -> String {
+pub fn today() -> String {
     let seconds = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
