@@ -49,6 +49,8 @@ struct Series {
 pub(crate) struct Report {
     sizes: [u64; 2],
     file_system: String,
+    /// The load average when it began.
+    load: String,
     pub(crate) databases: Vec<Database>,
     series: Vec<Series>,
     steps: Vec<(String, Series)>,
@@ -63,6 +65,7 @@ impl Report {
         Self {
             sizes,
             file_system,
+            load: machine::load(),
             databases: Vec::new(),
             series: Vec::new(),
             steps: Vec::new(),
@@ -115,6 +118,12 @@ impl Report {
         out.push_str(&format!("- Date: {}\n", machine::today()));
         out.push_str(&format!("- Machine: {}\n", machine::describe()));
         out.push_str(&format!("- File system: {}\n", self.file_system));
+        out.push_str(&format!(
+            "- Load average at the beginning and at the end: {}, {}; niceness {}\n",
+            self.load,
+            machine::load(),
+            machine::niceness()
+        ));
         out.push_str("\n## The databases\n\n");
         out.push_str(
             "One table of events: a key, a time, an account, a kind, and a JSON text of about a \
@@ -279,7 +288,8 @@ impl Report {
             .collect();
         json!({
             "date": machine::today(), "machine": machine::describe(),
-            "file_system": self.file_system, "sizes": self.sizes, "databases": databases,
+            "file_system": self.file_system, "load": self.load, "niceness": machine::niceness(),
+            "sizes": self.sizes, "databases": databases,
             "times": times, "steps": steps, "space": space,
             "pss_kb": self.memory, "copies": copies,
         })

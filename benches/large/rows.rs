@@ -110,7 +110,7 @@ impl Rows {
     }
 
     fn below(&mut self, n: u64) -> u64 {
-        (self.random() >> 32) * n >> 32
+        ((self.random() >> 32) * n) >> 32
     }
 
     fn one_of(&mut self, list: &[&'static str]) -> &'static str {

@@ -24,7 +24,7 @@ const UPDATES: [(&str, &str); 2] = [
 ];
 
 /// How often each is measured at most.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 
 /// More than that is not copied whole.
 const WHOLE: u64 = 2 * GB;

@@ -15,6 +15,7 @@ fn value(text: &str, key: &str) -> Option<String> {
 }
 
 /// Processor, cores, memory, kernel.
+#[must_use]
 pub fn describe() -> String {
     let cpu = value(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into());
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -25,7 +26,20 @@ pub fn describe() -> String {
     format!("{cpu}, {cores} cores, {memory} of memory, Linux {}", kernel.trim())
 }
 
+/// How many processes wanted to run in the last minute, on average: what else the machine did.
+#[must_use]
+pub fn load() -> String {
+    read("/proc/loadavg").split_whitespace().next().unwrap_or("?").to_owned()
+}
+
+/// The priority of this process and those that it starts: lower is before others.
+#[must_use]
+pub fn niceness() -> String {
+    rustix::process::getpriority_process(None).map_or_else(|_| "?".into(), |n| n.to_string())
+}
+
 /// The file system and its options that `path` is on.
+#[must_use]
 pub fn file_system(path: &Path) -> String {
     let Ok(path) = path.canonicalize() else { return "unknown".into() };
     let mounts = read("/proc/self/mounts");
@@ -46,6 +60,7 @@ pub fn file_system(path: &Path) -> String {
 }
 
 /// Today, in UTC.
+#[must_use]
 pub fn today() -> String {
     let seconds = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
