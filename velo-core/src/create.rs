@@ -104,8 +104,7 @@ pub(crate) async fn create(
     let (mut branch, source, _lock) = match planned {
         // What holds the name may be the ruin of a dead process.
         Err(error)
-            if error.kind() == ErrorKind::AlreadyExists
-                && crate::reconcile::run(home).await =>
+            if error.kind() == ErrorKind::AlreadyExists && crate::reconcile::run(home).await =>
         {
             record(home, project, spec, name.as_ref(), op).await?
         }

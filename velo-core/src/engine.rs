@@ -111,7 +111,11 @@ impl Engine {
 
     /// A home that is there, opened anew, with all that dead processes left in it.
     pub(crate) async fn home_as_it_is(&self, config: &Config) -> Result<Option<Arc<Home>>> {
-        if Self::has_home(config).await? { Home::as_it_is(config).await.map(Some) } else { Ok(None) }
+        if Self::has_home(config).await? {
+            Home::as_it_is(config).await.map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     async fn has_home(config: &Config) -> Result<bool> {

@@ -449,9 +449,8 @@ mod tests {
         let tx = Tx(db.unchecked_transaction().unwrap());
         assert_eq!(tx.every::<crate::record::VolumeRecord>().unwrap().len(), 1);
         assert_eq!(tx.expired::<crate::record::BranchRecord>(u64::MAX).unwrap().len(), 0);
-        let plan: String = tx
-            .0
-            .query_row(
+        let plan: String =
+            tx.0.query_row(
                 "EXPLAIN QUERY PLAN SELECT body FROM record WHERE kind = 'branch' AND expires <= 5
                  ORDER BY id DESC",
                 [],

@@ -142,7 +142,9 @@ pub(crate) async fn run_folders(home: &Home) -> Result<Vec<Id>> {
     let fault = |e| Error::io(format!("list {}", folder.display()), e);
     for entry in std::fs::read_dir(&folder).map_err(fault)? {
         let name = entry.map_err(fault)?.file_name();
-        let id = name.to_str().and_then(|name| name.parse::<Id>().ok().filter(|id| id.to_string() == name));
+        let id = name
+            .to_str()
+            .and_then(|name| name.parse::<Id>().ok().filter(|id| id.to_string() == name));
         found.extend(id);
     }
     let known = home.state().read(|tx| {

@@ -333,7 +333,10 @@ fn note(name: &str, out: &Out, work: impl FnOnce(&blocking::Branch) -> Result<()
             out.line(match (info.protected, info.expires_at) {
                 (true, _) => format!("{name} is protected"),
                 (false, None) => format!("{name} stays until it is deleted"),
-                (false, Some(_)) => format!("{name} stays for {}", stays(&info)),
+                (false, Some(then)) => match time::until(then) {
+                    Some(left) => format!("{name} stays for {left}"),
+                    None => format!("the time of {name} is over: it goes with the next command"),
+                },
             });
         },
     );

@@ -1,6 +1,5 @@
 //! How long a branch stays: until somebody deletes it or its time is up, and what keeps it from going.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Branch;
@@ -150,19 +149,14 @@ pub(super) fn kept_by(
 
 /// The branches whose time is up, the youngest first, each with what keeps it.
 pub(crate) fn expired(tx: &Tx<'_>) -> Result<Vec<(ProjectRecord, BranchRecord, Vec<String>)>> {
-    let mut projects = HashMap::new();
     let mut found = Vec::new();
     for branch in tx.expired::<BranchRecord>(now())? {
-        if !projects.contains_key(&branch.project) {
-            let Some(project) = tx.get::<ProjectRecord>(branch.project)? else { continue };
-            let scope = branch.project.to_string();
-            let all = (project, tx.list::<BranchRecord>(&scope)?, tx.list::<SnapshotRecord>(&scope)?);
-            projects.insert(branch.project, all);
-        }
-        let Some((project, branches, snapshots)) = projects.get(&branch.project) else { continue };
+        let Some(project) = tx.get::<ProjectRecord>(branch.project)? else { continue };
         if project.phase == Phase::Ready && branch.phase == Phase::Ready && !branch.ephemeral {
-            let kept_by = kept_by(project, &branch, branches, snapshots);
-            found.push((project.clone(), branch, kept_by));
+            let scope = branch.project.to_string();
+            let (branches, snapshots) = (tx.list(&scope)?, tx.list(&scope)?);
+            let kept_by = kept_by(&project, &branch, &branches, &snapshots);
+            found.push((project, branch, kept_by));
         }
     }
     Ok(found)
