@@ -44,7 +44,18 @@ pub(crate) enum Command {
     /// Show the home, what works in it, and what it holds
     Status,
     /// Check what works here, and say what mends the rest
-    Doctor,
+    Doctor {
+        /// Set right what differs between records, disk and servers: start what ought to run, stop what
+        /// ought not, remove what nothing needs
+        #[arg(long)]
+        fix: bool,
+    },
+    /// Remove what nothing needs: what dead processes left, branches whose time is up
+    Gc(Gc),
+    /// Start the servers of all persistent branches that ought to run, as after a reboot
+    Start(All),
+    /// Stop the servers of all persistent branches, until velo start --all
+    Stop(All),
     /// Give this machine a file system that clones, in a file; as root
     Setup(Setup),
     /// PostgreSQL installations
@@ -55,6 +66,24 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Only say what would be removed; nothing is changed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Remove too what no record names and no server runs on: volumes, snapshots, containers.
+    /// If state.db was restored from a backup, THAT IS THE DATA THAT WAS MADE SINCE: try --dry-run first
+    #[arg(long)]
+    pub(crate) unrecorded: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct All {
+    /// Every branch of every project; for one there is velo branch start, velo branch stop
+    #[arg(long, required = true)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -160,6 +189,18 @@ pub(crate) enum Branch {
     Stop(BranchName),
     /// Stop a branch's server and start it again
     Restart(BranchName),
+    /// Say when a branch is to be deleted
+    Ttl {
+        #[command(flatten)]
+        branch: BranchName,
+        /// A time from now, like 2h or 7d, or none
+        #[arg(value_name = "TIME", value_parser = crate::time::parse_or_none)]
+        time: crate::time::Ttl,
+    },
+    /// Keep a branch from being deleted and reset
+    Protect(BranchName),
+    /// Lift a branch's protection
+    Unprotect(BranchName),
     /// Print a branch's URL
     Url {
         #[command(flatten)]
@@ -192,6 +233,9 @@ pub(crate) struct BranchCreate {
     /// The most that its data may take, like 5G, shared blocks among it (storage zfs)
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) quota: Option<u64>,
+    /// Delete it when this time is over, like 2h or 7d, unless something depends on it
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse)]
+    pub(crate) ttl: Option<std::time::Duration>,
     /// Do not start its server
     #[arg(long)]
     pub(crate) stopped: bool,

@@ -1,6 +1,7 @@
 //! The commands, a file for each noun.
 
 mod branch;
+mod care;
 mod completions;
 mod doctor;
 mod pg;
@@ -22,7 +23,10 @@ pub(crate) fn dispatch(cli: Cli, out: &Out) -> Result<u8> {
         Command::Snapshot(command) => snapshot::run(command, out)?,
         Command::Run(command) => return crate::run::run(command, out),
         Command::Status => status::run(out)?,
-        Command::Doctor => return doctor::run(out),
+        Command::Doctor { fix } => return doctor::run(fix, out),
+        Command::Gc(args) => return care::gc(&args, out),
+        Command::Start(_) => return care::start_all(out),
+        Command::Stop(_) => return care::stop_all(out),
         Command::Setup(command) => setup::run(command, out)?,
         Command::Pg(command) => pg::run(command, out)?,
         Command::Completions { shell } => completions::run(shell, out),

@@ -8,6 +8,7 @@ mod progress;
 mod run;
 mod signals;
 mod target;
+mod time;
 mod tree;
 
 use std::ffi::OsString;

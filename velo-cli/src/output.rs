@@ -120,29 +120,16 @@ impl Out {
 
     /// Prints an error to standard error: what happened, why, and what to do about it.
     pub(crate) fn error(&self, error: &velo_core::Error) {
-        let message = with_causes(error);
-        let hint = error.hint().or_else(|| last_resort(error.kind()));
-        let mut text = String::new();
-        if self.json {
-            let value = json!({ "error": {
-                "kind": error.kind().as_str(),
-                "message": message,
-                "hint": hint,
-                "left_behind": error.cleanup().iter().map(with_causes).collect::<Vec<_>>(),
-            }});
-            text.push_str(&value.to_string());
-            text.push('\n');
-        } else {
-            let on = colour_on_stderr();
-            text.push_str(&format!("{} {message}\n", paint("error:", Colour::Red, on)));
-            for cleanup in error.cleanup() {
-                let label = paint("left behind:", Colour::Yellow, on);
-                text.push_str(&format!("{label} {}\n", with_causes(cleanup)));
-            }
-            if let Some(hint) = hint {
-                text.push_str(&format!("{} {hint}\n", paint("hint:", Colour::Yellow, on)));
-            }
-        }
+        let text = match self.json {
+            true => format!("{}\n", json!({ "error": error_shape(error) })),
+            false => lines(&with_causes(error), error),
+        };
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// Prints an error of one of many things.
+    pub(crate) fn error_of(&self, name: &str, error: &velo_core::Error) {
+        let text = lines(&format!("{name}: {}", with_causes(error)), error);
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 
@@ -151,6 +138,30 @@ impl Out {
         let label = paint("note:", Colour::Yellow, colour_on_stderr());
         let _ = writeln!(std::io::stderr().lock(), "{label} {text}");
     }
+}
+
+/// `error` of docs/json.md.
+pub(crate) fn error_shape(error: &velo_core::Error) -> Value {
+    json!({
+        "kind": error.kind().as_str(),
+        "message": with_causes(error),
+        "hint": error.hint().or_else(|| last_resort(error.kind())),
+        "left_behind": error.cleanup().iter().map(with_causes).collect::<Vec<_>>(),
+    })
+}
+
+/// An error as people read it.
+fn lines(message: &str, error: &velo_core::Error) -> String {
+    let on = colour_on_stderr();
+    let mut text = format!("{} {message}\n", paint("error:", Colour::Red, on));
+    for cleanup in error.cleanup() {
+        let label = paint("left behind:", Colour::Yellow, on);
+        text.push_str(&format!("{label} {}\n", with_causes(cleanup)));
+    }
+    if let Some(hint) = error.hint().or_else(|| last_resort(error.kind())) {
+        text.push_str(&format!("{} {hint}\n", paint("hint:", Colour::Yellow, on)));
+    }
+    text
 }
 
 /// The message and its causes in one line, without saying anything twice.

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Mutex;
 
-use common::whole::{main_is_well, names, processes};
+use common::whole::{cut_power, main_is_well, names, outlive, processes};
 use common::{Home, prepared, psql, try_psql, wait_until};
 use serde_json::Value;
 
@@ -25,6 +25,8 @@ struct Operation {
     prepare: fn(&Home),
     /// Whether what is there is right, after an end that was a success or not.
     outcome: fn(&Home, bool, &str),
+    /// What brings to its end what is left half-way, where every opening of the home does not.
+    ends: &'static [&'static str],
 }
 
 const ROWS: &str = "SELECT count(*), sum(x) FROM t";
@@ -105,7 +107,7 @@ fn tree_gone(home: &Home, done: bool, what: &str) {
     assert_eq!(is_there(home, "api/b"), is_there(home, "api/c"), "{what}");
 }
 
-fn ephemeral(home: &Home, _: bool, what: &str) {
+fn alone(home: &Home, _: bool, what: &str) {
     assert_eq!(home.branches(), ["api/main"], "{what}");
 }
 
@@ -184,46 +186,199 @@ fn cleaned(home: &Home, _: bool, what: &str) {
     old_or_new(home, false, what);
 }
 
+fn timed(home: &Home, done: bool, what: &str) {
+    let expires = &home.json(&["branch", "get", "api/b"])["expires_at"];
+    assert!(expires.is_u64() || !done, "{what}");
+}
+
+fn is_protected(home: &Home) -> bool {
+    home.json(&["branch", "get", "api/b"])["protected"].as_bool().unwrap()
+}
+
+fn protected_branch(home: &Home) {
+    branch(home);
+    home.ok(&["branch", "protect", "api/b"]);
+}
+
+fn protected(home: &Home, done: bool, what: &str) {
+    assert!(is_protected(home) || !done, "{what}");
+    home.ok(&["branch", "unprotect", "api/b"]);
+}
+
+fn unprotected(home: &Home, done: bool, what: &str) {
+    assert!(!is_protected(home) || !done, "{what}");
+    home.ok(&["branch", "unprotect", "api/b"]);
+}
+
+/// A branch whose time is up.
+fn expired(home: &Home) {
+    branch(home);
+    outlive(home, "api/b");
+}
+
+/// What dead processes left, a branch whose time is up, and files of what is not there.
+fn leftovers(home: &Home) {
+    dead(home);
+    let [folder, lock] =
+        [("run", "01M85Q712A381HG2QDVG2FJSJX"), ("locks", "01M85Q712A381HG2QDVG2FJSJY")]
+            .map(|(shelf, name)| home.path().join(shelf).join(name));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("postgres.log"), "").unwrap();
+    std::fs::write(lock, "").unwrap();
+}
+
+/// Data that no record names.
+fn strays(home: &Home) {
+    for shelf in ["volumes", "snapshots"] {
+        let folder = home.path().join(shelf).join("01M85Q712A381HG2QDVG2FJSJX");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("PG_VERSION"), "15").unwrap();
+    }
+}
+
+/// A server that ought to run and does not, and a socket of one that ought not to.
+fn at_odds(home: &Home) {
+    changed_branch(home);
+    home.ok(&["branch", "create", "api/c"]);
+    cut_power(home);
+    home.ok(&["branch", "start", "api/main"]);
+    home.ok(&["branch", "stop", "api/c"]);
+    let get = home.json(&["branch", "get", "api/c"]);
+    let folder = home.path().join("run").join(get["id"].as_str().unwrap()).join("s");
+    assert!(folder.join(format!(".s.PGSQL.{}", get["port"])).exists());
+}
+
+fn in_accord(home: &Home, _: bool, what: &str) {
+    assert_eq!(state_of(home, "api/b"), "running", "{what}");
+    assert_eq!(state_of(home, "api/c"), "stopped", "{what}");
+    kept(home, what);
+}
+
+fn all_stopped(home: &Home) {
+    changed_branch(home);
+    home.ok(&["stop", "--all"]);
+}
+
+fn all_run(home: &Home, _: bool, what: &str) {
+    assert_eq!(state_of(home, "api/b"), "running", "{what}");
+    kept(home, what);
+}
+
 const OPERATIONS: &[Operation] = &[
-    Operation { args: &["branch", "create", "api/b"], prepare: nothing, outcome: made },
+    Operation { args: &["branch", "create", "api/b"], prepare: nothing, outcome: made, ends: &[] },
     Operation {
         args: &["branch", "create", "api/b", "--from", "main@s"],
         prepare: snapshot,
         outcome: made,
+        ends: &[],
     },
-    Operation { args: &["run", "api", "--", "true"], prepare: nothing, outcome: ephemeral },
-    Operation { args: &["branch", "reset", "api/b"], prepare: changed_branch, outcome: old_or_new },
+    Operation { args: &["run", "api", "--", "true"], prepare: nothing, outcome: alone, ends: &[] },
+    Operation {
+        args: &["branch", "reset", "api/b"],
+        prepare: changed_branch,
+        outcome: old_or_new,
+        ends: &[],
+    },
     Operation {
         args: &["branch", "reset", "api/b", "--to-origin"],
         prepare: changed_branch,
         outcome: old_or_new,
+        ends: &[],
     },
-    Operation { args: &["branch", "stop", "api/b"], prepare: changed_branch, outcome: stopped },
-    Operation { args: &["branch", "start", "api/b"], prepare: stopped_branch, outcome: started },
-    Operation { args: &["branch", "restart", "api/b"], prepare: changed_branch, outcome: started },
-    Operation { args: &["branch", "delete", "api/b"], prepare: branch, outcome: gone },
+    Operation {
+        args: &["branch", "stop", "api/b"],
+        prepare: changed_branch,
+        outcome: stopped,
+        ends: &[],
+    },
+    Operation {
+        args: &["branch", "start", "api/b"],
+        prepare: stopped_branch,
+        outcome: started,
+        ends: &[],
+    },
+    Operation {
+        args: &["branch", "restart", "api/b"],
+        prepare: changed_branch,
+        outcome: started,
+        ends: &[],
+    },
+    Operation { args: &["branch", "delete", "api/b"], prepare: branch, outcome: gone, ends: &[] },
     Operation {
         args: &["branch", "delete", "api/b", "--force"],
         prepare: tree,
         outcome: tree_gone,
+        ends: &[],
     },
     Operation {
         args: &["snapshot", "create", "api/main@s"],
         prepare: nothing,
         outcome: snapshot_made,
+        ends: &[],
     },
     Operation {
         args: &["snapshot", "delete", "api/main@s"],
         prepare: snapshot,
         outcome: snapshot_gone,
+        ends: &[],
     },
-    Operation { args: &["project", "create", "other"], prepare: nothing, outcome: project_made },
+    Operation {
+        args: &["project", "create", "other"],
+        prepare: nothing,
+        outcome: project_made,
+        ends: &[],
+    },
     Operation {
         args: &["project", "delete", "other", "--force"],
         prepare: project,
         outcome: project_gone,
+        ends: &[],
     },
-    Operation { args: &["status"], prepare: dead, outcome: cleaned },
+    Operation { args: &["status"], prepare: dead, outcome: cleaned, ends: &[] },
+    Operation {
+        args: &["branch", "ttl", "api/b", "2h"],
+        prepare: branch,
+        outcome: timed,
+        ends: &[],
+    },
+    Operation {
+        args: &["branch", "protect", "api/b"],
+        prepare: branch,
+        outcome: protected,
+        ends: &[],
+    },
+    Operation {
+        args: &["branch", "unprotect", "api/b"],
+        prepare: protected_branch,
+        outcome: unprotected,
+        ends: &[],
+    },
+    Operation { args: &["status"], prepare: expired, outcome: alone, ends: &[] },
+    Operation { args: &["gc"], prepare: leftovers, outcome: cleaned, ends: &["gc"] },
+    Operation {
+        args: &["gc", "--unrecorded"],
+        prepare: strays,
+        outcome: alone,
+        ends: &["gc", "--unrecorded"],
+    },
+    Operation {
+        args: &["doctor", "--fix"],
+        prepare: at_odds,
+        outcome: in_accord,
+        ends: &["doctor", "--fix"],
+    },
+    Operation {
+        args: &["start", "--all"],
+        prepare: all_stopped,
+        outcome: all_run,
+        ends: &["start", "--all"],
+    },
+    Operation {
+        args: &["stop", "--all"],
+        prepare: changed_branch,
+        outcome: all_run,
+        ends: &["start", "--all"],
+    },
 ];
 
 /// Records, disk and processes agree, whatever there is.
@@ -260,7 +415,9 @@ fn agrees(home: &Home, what: &str) {
     locks.remove("reconcile");
     assert!(locks.is_subset(&(&ids | &there)), "{what}: orphaned locks {locks:?}");
     for finding in home.json(&["doctor"]).as_array().unwrap() {
-        if ["state", "disk", "servers", "leases"].contains(&finding["name"].as_str().unwrap()) {
+        const AGREE: [&str; 8] =
+            ["state", "disk", "servers", "leases", "sockets", "run", "locks", "expired"];
+        if AGREE.contains(&finding["name"].as_str().unwrap()) {
             assert_eq!(finding["status"], "ok", "{what}: {finding}");
         }
     }
@@ -330,6 +487,9 @@ impl Suite {
             _ => assert!([0, 1].contains(&ran.code), "{what}: {ran:?}"),
         }
         assert!(hit || ran.code == 0, "{what}: {ran:?}");
+        if !operation.ends.is_empty() {
+            self.home.ok(operation.ends);
+        }
         agrees(&self.home, &what);
         main_is_well(&self.main, &what);
         self.beats.set(self.beats.get() + 1);
@@ -425,7 +585,7 @@ fn a_fault_at_every_step_on_ext4() {
 }
 
 /// Steps that an operation has on another backend, or in a case that another test makes.
-const ELSEWHERE: [&str; 0] = [];
+const ELSEWHERE: [&str; 1] = ["remove an unrecorded container"];
 
 /// Every step that the library's sources name.
 fn named() -> BTreeSet<String> {

@@ -11,18 +11,21 @@ fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-const BRANCH: [&str; 14] = [
+const BRANCH: [&str; 17] = [
     "branch",
     "created_at",
     "cut",
     "ephemeral",
+    "expires_at",
     "from_snapshot",
     "id",
+    "kept_by",
     "name",
     "parent",
     "pid",
     "port",
     "project",
+    "protected",
     "runtime",
     "state",
     "storage",

@@ -272,6 +272,38 @@ impl Branch {
         self.0.timings()
     }
 
+    /// See [`crate::Branch::start_all`]. Each with whether it runs.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_all(config: &Config) -> Result<Vec<(Self, Result<()>)>> {
+        Ok(each(crate::Branch::start_all_call(config).wait()?))
+    }
+
+    /// See [`crate::Branch::stop_all`]. Each with whether it is stopped.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stop_all(config: &Config) -> Result<Vec<(Self, Result<()>)>> {
+        Ok(each(crate::Branch::stop_all_call(config).wait()?))
+    }
+
+    /// See [`crate::Branch::protect`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn protect(&self, protected: bool) -> Result<()> {
+        self.0.protect_call(protected).wait()
+    }
+
+    /// See [`crate::Branch::set_ttl`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_ttl(&self, time: Option<std::time::Duration>) -> Result<()> {
+        self.0.set_ttl_call(time).wait()
+    }
+
     /// See [`crate::Branch::outgoing`].
     ///
     /// # Errors
@@ -413,6 +445,10 @@ impl Snapshot {
     }
 }
 
+fn each(outcomes: Vec<crate::Outcome>) -> Vec<(Branch, Result<()>)> {
+    outcomes.into_iter().map(|outcome| (Branch(outcome.branch), outcome.result)).collect()
+}
+
 impl From<&Branch> for crate::BranchSource {
     fn from(branch: &Branch) -> Self {
         Self::Branch(branch.id())
@@ -422,6 +458,22 @@ impl From<&Branch> for crate::BranchSource {
 impl From<&Snapshot> for crate::BranchSource {
     fn from(snapshot: &Snapshot) -> Self {
         Self::Snapshot(snapshot.id())
+    }
+}
+
+/// Removing what nothing needs: [`crate::gc`], blocking.
+pub mod gc {
+    pub use crate::gc::{Collected, GcSpec};
+
+    use crate::config::Config;
+    use crate::error::Result;
+
+    /// See [`crate::gc::collect`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn collect(config: &Config, spec: GcSpec) -> Result<Collected> {
+        crate::gc::collect_call(config, spec).wait()
     }
 }
 

@@ -88,6 +88,42 @@ impl RunDir {
         disk::remove("remove a secret", &self.dir.join("secret"))
     }
 
+    /// The socket of a server on `port`.
+    pub(crate) fn socket_file(&self, port: u16) -> PathBuf {
+        self.socket().join(format!(".s.PGSQL.{port}"))
+    }
+
+    /// Removes the sockets that a server left which does not run any more, and their lock files.
+    /// Whether there were any.
+    pub(crate) fn forget_sockets(&self) -> Result<bool> {
+        let left = self.sockets();
+        for path in &left {
+            disk::remove("remove a socket of no server", path)?;
+        }
+        Ok(!left.is_empty())
+    }
+
+    /// Every socket in the folder, and its lock file.
+    pub(crate) fn sockets(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.socket()).into_iter().flatten().flatten();
+        let sockets = entries.map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let port = name.strip_prefix(".s.PGSQL.").map(|rest| rest.trim_end_matches(".lock"));
+            port.is_some_and(|port| port.parse::<u16>().is_ok())
+        });
+        sockets.collect()
+    }
+
+    /// Whether a server listens on a socket in the folder.
+    pub(crate) fn is_served(&self) -> bool {
+        self.sockets().iter().any(|path| std::os::unix::net::UnixStream::connect(path).is_ok())
+    }
+
+    /// Removes the folder of a server that no record names.
+    pub(crate) fn remove_orphaned(&self) -> Result<()> {
+        disk::remove_folder("remove an orphaned folder of a server", &self.dir)
+    }
+
     /// Removes the folder; missing is fine.
     pub(crate) fn remove(&self) -> Result<()> {
         disk::remove_folder("remove the folder of a server", &self.dir)

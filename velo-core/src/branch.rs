@@ -29,6 +29,13 @@ use crate::switch::Switch;
 use crate::teardown;
 use crate::timings::Timings;
 
+mod all;
+mod lifetime;
+
+pub use all::Outcome;
+pub(crate) use all::{Settled, each, lets_clients_in, persistent};
+pub(crate) use lifetime::{check_ttl, expire, expired, from_now, refuse_protected};
+
 /// A branch: a complete, isolated PostgreSQL on a clone of its parent's data.
 ///
 /// A handle is cheap to clone. Dropping the last clone of the handle that created an *ephemeral*
@@ -123,6 +130,12 @@ pub struct BranchInfo {
     pub created_at: u64,
     /// The moment of its parent that it began with.
     pub cut: Option<Cut>,
+    /// When its time is up, in milliseconds since 1970, UTC; `None` is never.
+    pub expires_at: Option<u64>,
+    /// What keeps it although its time is up: branches that were made from it, and its snapshots.
+    pub kept_by: Vec<String>,
+    /// Whether it is protected: neither deleted nor reset, and its time is never up.
+    pub protected: bool,
 }
 
 /// What its server is switched to.
@@ -387,7 +400,8 @@ impl Branch {
     /// and password stay. Clients are disconnected. On an error the old data stays.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for `main`, which has no parent.
+    /// [`ErrorKind::InvalidInput`] for `main`, which has no parent, [`ErrorKind::Conflict`] if it is
+    /// [protected](Branch::protect).
     pub async fn reset(&self) -> Result<()> {
         self.reset_to(ResetTarget::Source).await
     }
@@ -496,10 +510,11 @@ impl Branch {
     }
 
     /// Deletes it. Without `force` only if no branch was made from it and it has no snapshot; with
-    /// it, they are deleted too. `main` is never deleted alone.
+    /// it, they are deleted too. `main` is never deleted alone, and what is
+    /// [protected](Branch::protect) not at all.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`], naming what depends on it.
+    /// [`ErrorKind::Conflict`], naming what depends on it, or what is protected.
     pub async fn delete(&self, force: bool) -> Result<()> {
         self.delete_call(force).await
     }
@@ -773,6 +788,7 @@ fn subtree(
         subtree.extend(children);
         done += 1;
     }
+    refuse_protected(project, branches.iter().filter(|b| subtree.contains(&b.id)), "deleted")?;
     let children = branches.iter().filter(|b| subtree[1..].contains(&b.id) && !b.is_closed());
     let snapshots = named.iter().filter(|s| s.branch == branch.id);
     let dependents: Vec<String> = children
@@ -842,7 +858,13 @@ pub(crate) async fn infos(
         .await?;
     let shown: std::collections::HashMap<Id, String> =
         all.iter().map(|b| (b.id, b.shown())).collect();
+    let now = crate::record::now();
     for record in records {
+        let over = !record.protected && record.expires.is_some_and(|time| time <= now);
+        let kept_by = match over {
+            true => lifetime::kept_by(project, &record, &all, &snapshots),
+            false => Vec::new(),
+        };
         let location = storage.location(Object::Volume(record.volume));
         let status = runtime.status(&InstanceRef { id: record.id, location }).await?;
         let (running, pid) = match status {
@@ -883,6 +905,9 @@ pub(crate) async fn infos(
             pid,
             created_at: record.created_at,
             cut: record.cut,
+            expires_at: record.expires,
+            kept_by,
+            protected: record.protected,
         });
     }
     Ok(infos)

@@ -104,8 +104,7 @@ pub(crate) async fn create(
     let (mut branch, source, _lock) = match planned {
         // What holds the name may be the ruin of a dead process.
         Err(error)
-            if error.kind() == ErrorKind::AlreadyExists
-                && crate::reconcile::run(home).await.undone > 0 =>
+            if error.kind() == ErrorKind::AlreadyExists && crate::reconcile::run(home).await =>
         {
             record(home, project, spec, name.as_ref(), op).await?
         }
@@ -181,6 +180,9 @@ async fn record(
                 // nothing. A lasting one has its own.
                 password: if ephemeral { source.password().clone() } else { own_password },
                 wanted: spec.start,
+                resumes: false,
+                expires: spec.ttl.map(crate::branch::from_now),
+                protected: false,
                 // What its parent needs to come up (as many replication slots as its data has
                 // origins, say) it needs as well.
                 settings: source.settings().clone().into_iter().chain(spec.settings).collect(),
@@ -523,7 +525,7 @@ fn settled(branch: &BranchRecord) -> bool {
 }
 
 /// The project is there and not on its way out.
-fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
+pub(crate) fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
     match tx.get::<ProjectRecord>(project.id)? {
         Some(record) if record.phase == Phase::Ready => Ok(()),
         _ => Err(Error::new(ErrorKind::NotFound, format!("project {} is gone", project.name))

@@ -1,9 +1,11 @@
 //! What works here, what does not, and the one line that mends it.
 //!
 //! Blocking, because people wait for it. What is wrong is reported, with what to do about it, and
-//! nothing is removed, but for what every opening of the home undoes (what dead processes left).
+//! nothing is removed, but for what every opening of the home undoes (what dead processes left);
+//! [`fix`] sets it right.
 
 mod containers;
+mod fix;
 mod machine;
 mod records;
 #[cfg(all(feature = "zfs", target_os = "linux"))]
@@ -19,6 +21,8 @@ use crate::postgres::Installation;
 use crate::postgres::binaries::Search;
 use crate::runtime::RuntimeKind;
 use crate::storage::{self, StorageKind};
+
+pub use fix::{Fixed, fix};
 
 /// How bad a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -106,6 +106,19 @@ impl Engine {
 
     /// The same, but a home that is not there is not made.
     pub(crate) async fn existing_home(&self, config: &Config) -> Result<Option<Arc<Home>>> {
+        if Self::has_home(config).await? { self.home(config).await.map(Some) } else { Ok(None) }
+    }
+
+    /// A home that is there, opened anew, with all that dead processes left in it.
+    pub(crate) async fn home_as_it_is(&self, config: &Config) -> Result<Option<Arc<Home>>> {
+        if Self::has_home(config).await? {
+            Home::as_it_is(config).await.map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    async fn has_home(config: &Config) -> Result<bool> {
         let folder = config.home.clone();
         let exists = blocking(move || match std::fs::metadata(&folder) {
             Ok(found) if !found.is_dir() => Err(Error::new(
@@ -119,7 +132,7 @@ impl Engine {
             }
             _ => Ok(Home::exists(&folder)),
         });
-        if exists.await? { self.home(config).await.map(Some) } else { Ok(None) }
+        exists.await
     }
 }
 

@@ -65,8 +65,15 @@ struct Shared {
 impl Home {
     /// Opens the home of `config`, making it if it is missing, and undoes what dead processes left.
     pub(crate) async fn open(config: &Config) -> Result<Arc<Self>> {
+        let home = Self::as_it_is(config).await?;
+        crate::reconcile::at_open(&home).await;
+        Ok(home)
+    }
+
+    /// Opens it and leaves everything in it as it is.
+    pub(crate) async fn as_it_is(config: &Config) -> Result<Arc<Self>> {
         let config = config.clone();
-        let home = crate::engine::blocking(move || {
+        crate::engine::blocking(move || {
             let user = OsUser::for_servers(config.user.as_deref())?;
             prepare(&config.home, user.as_ref())?;
             let uid = rustix::process::geteuid().as_raw();
@@ -76,7 +83,7 @@ impl Home {
             let spread = config.home.as_os_str().as_encoded_bytes().iter();
             let spread =
                 spread.fold(0u32, |hash, b| hash.wrapping_mul(31).wrapping_add(u32::from(*b)));
-            Ok(Self {
+            Ok(Arc::new(Self {
                 config,
                 shared: Arc::new(Shared {
                     state,
@@ -88,11 +95,9 @@ impl Home {
                     next_port: spread.into(),
                     deletions: Arc::default(),
                 }),
-            })
+            }))
         })
-        .await?;
-        crate::reconcile::at_open(&home).await;
-        Ok(Arc::new(home))
+        .await
     }
 
     /// Whether there is a home in this folder: looking at one does not make it.
@@ -174,6 +179,12 @@ impl Home {
         let id = new.id;
         *lease = Some(Arc::new(new));
         Ok(id)
+    }
+
+    /// The same, if it was taken.
+    pub(crate) fn own_lease(&self) -> Option<Id> {
+        let lease = self.shared.lease.lock().unwrap_or_else(|e| e.into_inner());
+        lease.as_ref().map(|lease| lease.id)
     }
 
     pub(crate) fn leases(&self) -> PathBuf {

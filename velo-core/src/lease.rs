@@ -54,6 +54,11 @@ impl Lease {
     }
 }
 
+/// Whether the holder of `id` is dead. Changes nothing.
+pub(crate) fn is_dead(dir: &Path, id: Id) -> Result<bool> {
+    Lock::is_free(&path(dir, id), Mode::Exclusive)
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         // Removed before it is unlocked, or a new holder of the same name could lose its file.

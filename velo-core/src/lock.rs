@@ -72,6 +72,14 @@ impl Lock {
         }
     }
 
+    /// Whether the lock on `path` could be taken. A file that is missing is not made.
+    pub(crate) fn is_free(path: &Path, mode: Mode) -> Result<bool> {
+        match path.symlink_metadata() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            _ => Ok(Self::try_take(path, mode)?.is_some()),
+        }
+    }
+
     /// Takes the lock, waiting at most `limit`. `what` names the object in the error.
     pub(crate) async fn take(
         path: &Path,

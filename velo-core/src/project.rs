@@ -50,6 +50,12 @@ pub(crate) struct Inner {
     timings: Timings,
 }
 
+impl Inner {
+    pub(crate) fn of(config: Config, record: ProjectRecord) -> Self {
+        Self { config, record, timings: Timings::default() }
+    }
+}
+
 /// What is known of a project.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -300,10 +306,11 @@ impl Project {
     }
 
     /// Deletes the project with everything in it. Without `force` only if `main` is its only
-    /// branch, and it has no snapshot.
+    /// branch, and it has no snapshot; with neither if one of its branches is
+    /// [protected](Branch::protect).
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`], naming the branches, without `force`.
+    /// [`ErrorKind::Conflict`], naming the branches.
     pub async fn delete(&self, force: bool) -> Result<()> {
         self.delete_call(force).await
     }
@@ -334,6 +341,7 @@ fn claim(tx: &Tx<'_>, project: &ProjectRecord, force: bool, lease: Id) -> Result
         let name = snapshot.name.as_ref().filter(|_| snapshot.role == Role::Named)?;
         Some(format!("the snapshot {}/{}@{name}", project.name, of(snapshot.branch)?))
     }));
+    crate::branch::refuse_protected(project, branches.iter(), "deleted")?;
     if !force && !others.is_empty() {
         return Err(Error::new(
             ErrorKind::Conflict,
@@ -529,7 +537,7 @@ impl ProjectBuilder {
         let main = match main {
             Err(error)
                 if error.kind() == ErrorKind::AlreadyExists
-                    && crate::reconcile::run(&home).await.undone > 0 =>
+                    && crate::reconcile::run(&home).await =>
             {
                 self.record(&home, &project, lease).await?
             }
@@ -593,6 +601,9 @@ impl ProjectBuilder {
                     port: free_port(tx, candidates)?,
                     password,
                     wanted: true,
+                    resumes: false,
+                    expires: None,
+                    protected: false,
                     settings: Default::default(),
                     limits: Default::default(),
                     quota: None,

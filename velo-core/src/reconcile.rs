@@ -6,26 +6,63 @@
 
 use std::time::{Duration, Instant};
 
+use crate::care::{Deed, measured_in};
 use crate::disk;
 use crate::engine::Op;
 use crate::error::{Error, Result};
-use crate::home::{Home, NAMED};
+use crate::home::Home;
 use crate::id::Id;
 use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord};
 use crate::state::Tx;
+use crate::storage::Object;
 use crate::switch::Switch;
-use crate::{reset, teardown};
+use crate::{branch, reset, strays, teardown};
 
 /// How long one `open` may spend on it; the next one goes on.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What one round did.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Outcome {
-    /// Records that were undone or finished.
-    pub(crate) undone: usize,
+/// The name of the lock that the one process holds that cleans up.
+pub(crate) const LOCK: &str = "reconcile";
+
+/// One round: how long it may take, and what it did.
+#[derive(Debug)]
+pub(crate) struct Round {
+    begun: Instant,
+    limit: Option<Duration>,
+    pub(crate) deeds: Vec<Deed>,
+}
+
+impl Round {
+    fn bounded() -> Self {
+        Self { begun: Instant::now(), limit: Some(LIMIT), deeds: Vec::new() }
+    }
+
+    /// For somebody who waits for it, and wants to know what becomes free.
+    pub(crate) fn unbounded() -> Self {
+        Self { begun: Instant::now(), limit: None, deeds: Vec::new() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.limit.is_some_and(|limit| self.begun.elapsed() > limit)
+    }
+
+    fn measures(&self) -> bool {
+        self.limit.is_none()
+    }
+
+    fn note(&mut self, deed: Deed, result: &Result<()>) {
+        if let Err(error) = result {
+            tracing::warn!(%error, kind = deed.kind, name = deed.name, "cannot be cleaned up now");
+        }
+        self.deeds.push(deed.came_to(result));
+    }
+
+    /// Whether anything was undone or finished.
+    pub(crate) fn has_done(&self) -> bool {
+        self.deeds.iter().any(|deed| deed.error.is_none())
+    }
 }
 
 /// At the opening of a home: one process does it, and the others do not wait for it.
@@ -48,37 +85,50 @@ async fn tools(home: &Home) {
     }
 }
 
-/// One bounded round. Its errors are logged: what could not be undone stays recorded under a dead
-/// lease, and `velo doctor` names it.
-pub(crate) async fn run(home: &Home) -> Outcome {
+/// One bounded round; whether it did anything. Its errors are logged: what could not be undone stays
+/// recorded under a dead lease, and `velo doctor` names it.
+pub(crate) async fn run(home: &Home) -> bool {
     match round(home).await {
-        Ok(outcome) => outcome,
+        Ok(round) => round.has_done(),
         Err(error) => {
             tracing::warn!(%error, "cannot clean up after dead processes now");
-            Outcome::default()
+            false
         }
     }
 }
 
-async fn round(home: &Home) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    // Those that records name, and those of processes that ended without leaving a record.
+/// Every lease but this process's own: those that records name, and those of processes that ended
+/// without leaving a record.
+pub(crate) async fn leases(home: &Home) -> Result<Vec<Id>> {
     let mut leases = home.state().read(|tx| tx.leases()).await?;
     leases.extend(lease::all(&home.leases())?);
     leases.sort();
     leases.dedup();
-    if leases.is_empty() {
-        return Ok(outcome);
+    let own = home.own_lease();
+    leases.retain(|id| Some(*id) != own);
+    Ok(leases)
+}
+
+async fn round(home: &Home) -> Result<Round> {
+    let mut round = Round::bounded();
+    let due = home.state().read(|tx| Ok(branch::expired(tx)?.iter().any(|(.., by)| by.is_empty())));
+    if !due.await? && leases(home).await?.is_empty() {
+        return Ok(round);
     }
-    let own = home.lease()?;
-    let Some(_one) = Lock::try_take(&home.lock_path("reconcile"), Mode::Exclusive)? else {
-        return Ok(outcome);
+    // Before the lock: who dies with it must have left something that brings the next one here.
+    home.lease()?;
+    let Some(_one) = Lock::try_take(&home.lock_path(LOCK), Mode::Exclusive)? else {
+        return Ok(round);
     };
-    let begun = Instant::now();
-    for id in leases {
-        if id == own {
-            continue;
-        }
+    dead(home, &mut round).await?;
+    expire(home, &mut round).await?;
+    Ok(round)
+}
+
+/// Finishes what lives under dead leases. The caller is the one who cleans up.
+pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
+    home.lease()?;
+    for id in leases(home).await? {
         let Some(dead) = Dead::claim(&home.leases(), id)? else {
             continue;
         };
@@ -89,82 +139,165 @@ async fn round(home: &Home) -> Result<Outcome> {
             tracing::info!(lease = %id, "undoing what a dead process left");
         }
         for record in left {
-            if begun.elapsed() > LIMIT {
+            if round.is_over() {
                 clean = false;
                 break;
             }
-            match record.finish(home).await {
-                Ok(()) => outcome.undone += 1,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot undo what a dead process left");
-                    clean = false;
-                }
-            }
+            let bytes = if round.measures() { record.measured(home).await } else { None };
+            let deed = record.deed().of_bytes(bytes);
+            let result = record.finish(home).await;
+            clean &= result.is_ok();
+            round.note(deed, &result);
         }
         if clean {
-            sweep_hidden(home).await;
-            sweep_locks(home).await?;
+            sweep_hidden(home, round).await;
+            sweep_locks(home, round).await?;
             dead.bury()?;
         }
     }
-    Ok(outcome)
+    Ok(())
+}
+
+/// Deletes the branches whose time is up, children before their parents. One that somebody works on at
+/// this moment is left to the next round.
+pub(crate) async fn expire(home: &Home, round: &mut Round) -> Result<()> {
+    loop {
+        let due = home.state().read(branch::expired).await?;
+        let mut gone = false;
+        for (project, record, _) in due.into_iter().filter(|(.., by)| by.is_empty()) {
+            if round.is_over() {
+                return Ok(());
+            }
+            let shown = of_expired(&project, &record);
+            if round.deeds.iter().any(|deed| deed.kind == shown.kind && deed.name == shown.name) {
+                continue;
+            }
+            let volume = Object::Volume(record.volume);
+            let bytes = match round.measures() {
+                true => measured_in(home, project.storage, volume).await,
+                false => None,
+            };
+            match branch::expire(home, &project, &record).await {
+                Ok(false) => {}
+                result => {
+                    gone |= result.is_ok();
+                    round.note(shown.of_bytes(bytes), &result.map(drop));
+                }
+            }
+        }
+        // What it was made from may have been waiting for it.
+        if !gone {
+            return Ok(());
+        }
+    }
+}
+
+pub(crate) fn of_expired(project: &ProjectRecord, branch: &BranchRecord) -> Deed {
+    let name = format!("{}/{}", project.name, branch.shown());
+    Deed::removed("branch", name, "its time was up")
+}
+
+pub(crate) fn of_hidden(object: &Object) -> Deed {
+    Deed::removed("hidden", object.to_string(), "no clone needs it any more")
+}
+
+pub(crate) fn of_lock(name: String) -> Deed {
+    Deed::removed("lock", name, "what it locked is not there")
 }
 
 /// Destroys what only dead processes' clones needed. What is in the way of one must keep no other from
 /// going.
-async fn sweep_hidden(home: &Home) {
-    let projects = home.state().read(|tx| tx.list::<ProjectRecord>("")).await;
-    let swept = async {
-        for project in projects? {
-            if let Err(error) = teardown::sweep(home, &project).await {
+pub(crate) async fn sweep_hidden(home: &Home, round: &mut Round) {
+    let projects = match home.state().read(|tx| tx.every::<ProjectRecord>()).await {
+        Ok(projects) => projects,
+        Err(error) => return tracing::warn!(%error, "cannot look for hidden data"),
+    };
+    for project in projects {
+        match teardown::sweep(home, &project).await {
+            Ok(gone) => round.deeds.extend(gone.iter().map(of_hidden)),
+            Err(error) => {
                 tracing::warn!(%error, project = %project.name, "hidden data stays for now");
+                let deed = Deed::removed("hidden", project.name.to_string(), "nothing needs it");
+                round.deeds.push(deed.came_to(&Err(error)));
             }
         }
-        Ok::<(), Error>(())
-    };
-    if let Err(error) = swept.await {
-        tracing::warn!(%error, "cannot look for hidden data");
     }
 }
 
 /// Removes the lock files that nobody will: a process may die between the removal of a record and
 /// that of its lock, and before a project that it locks by name is made.
-async fn sweep_locks(home: &Home) -> Result<()> {
+pub(crate) async fn sweep_locks(home: &Home, round: &mut Round) -> Result<()> {
     let folder = home.lock_path("");
     let sweep = move |tx: &Tx<'_>| {
         let fault = |e| Error::io(format!("sweep {}", folder.display()), e);
+        let mut gone = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(fault)? {
             let path = entry.map_err(fault)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let unknown = match name.parse::<Id>() {
-                Ok(id) => {
-                    tx.get::<BranchRecord>(id)?.is_none() && tx.get::<SnapshotRecord>(id)?.is_none()
-                }
-                Err(_) => name.starts_with(NAMED),
-            };
-            if !unknown {
+            if !strays::is_of_nothing(tx, &name)? {
                 continue;
             }
             // Whoever holds it removes it; and the one held here may have lost its name since.
             match Lock::try_take(&path, Mode::Exclusive)? {
-                Some(lock) if lock.is_linked() => disk::remove("remove an orphaned lock", &path)?,
+                Some(lock) if lock.is_linked() => {
+                    disk::remove("remove an orphaned lock", &path)?;
+                    gone.push(name);
+                }
                 _ => {}
             }
         }
-        Ok(())
+        Ok(gone)
     };
     // In a writing transaction: the lock of a new branch is made in that which records it.
-    home.state().write("sweep locks", sweep).await
+    let gone = home.state().write("sweep locks", sweep).await?;
+    round.deeds.extend(gone.into_iter().map(of_lock));
+    Ok(())
 }
 
 /// Something that lives under a dead lease.
-enum Left {
+pub(crate) enum Left {
     Project(ProjectRecord),
     Branch(ProjectRecord, Box<BranchRecord>),
-    Snapshot(ProjectRecord, Id),
+    /// With what it is called.
+    Snapshot(ProjectRecord, Id, String),
 }
 
 impl Left {
+    /// What finishing it is.
+    pub(crate) fn deed(&self) -> Deed {
+        const WHY: &str = "left by a process that is dead";
+        match self {
+            Self::Project(project) => Deed::removed("project", project.name.to_string(), WHY),
+            Self::Branch(project, branch) => {
+                let name = format!("{}/{}", project.name, branch.shown());
+                match branch.phase {
+                    Phase::Resetting if !branch.ephemeral => {
+                        Deed::new("finished", "reset", name, WHY)
+                    }
+                    Phase::Ready if !branch.ephemeral => {
+                        let deed = if branch.wanted { "started" } else { "stopped" };
+                        Deed::new(deed, "server", name, WHY)
+                    }
+                    _ => Deed::removed("branch", name, WHY),
+                }
+            }
+            Self::Snapshot(_, _, name) => Deed::removed("snapshot", name.clone(), WHY),
+        }
+    }
+
+    /// The bytes that its data takes alone, where that is quickly told.
+    pub(crate) async fn measured(&self, home: &Home) -> Option<u64> {
+        match self {
+            Self::Project(_) => None,
+            Self::Branch(project, branch) => {
+                measured_in(home, project.storage, Object::Volume(branch.volume)).await
+            }
+            Self::Snapshot(project, id, _) => {
+                measured_in(home, project.storage, Object::Snapshot(*id)).await
+            }
+        }
+    }
+
     async fn finish(self, home: &Home) -> Result<()> {
         match self {
             Self::Project(project) => teardown::project(home, &project).await,
@@ -177,7 +310,7 @@ impl Left {
                     _ => teardown::branch(home, &project, branch.id).await,
                 }
             }
-            Self::Snapshot(project, id) => teardown::snapshot(home, &project, id).await,
+            Self::Snapshot(project, id, _) => teardown::snapshot(home, &project, id).await,
         }
     }
 }
@@ -194,7 +327,8 @@ async fn switch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     }
 }
 
-async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
+/// What lives under a lease.
+pub(crate) async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
     home.state()
         .read(move |tx| {
             let mut left = Vec::new();
@@ -213,9 +347,13 @@ async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
             for snapshot in tx.leased::<SnapshotRecord>()? {
                 // An origin goes with its branch.
                 if snapshot.lease == Some(lease)
-                    && let Some(project) = tx.get(snapshot.project)?
+                    && let Some(project) = tx.get::<ProjectRecord>(snapshot.project)?
                 {
-                    left.push(Left::Snapshot(project, snapshot.id));
+                    let branch = tx.get::<BranchRecord>(snapshot.branch)?;
+                    let branch = branch.map_or_else(|| "?".to_owned(), |branch| branch.shown());
+                    let own = snapshot.name.map_or_else(|| snapshot.id.to_string(), String::from);
+                    let name = format!("{}/{branch}@{own}", project.name);
+                    left.push(Left::Snapshot(project, snapshot.id, name));
                 }
             }
             Ok(left)

@@ -107,6 +107,15 @@ pub(crate) struct BranchRecord {
     pub(crate) password: Password,
     /// Whether a server ought to run: what a start after a crash, or of the whole machine, goes by.
     pub(crate) wanted: bool,
+    /// Whether it was stopped with all others, and starts with them again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) resumes: bool,
+    /// When its time is up, in milliseconds since 1970, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<u64>,
+    /// Whether it is neither deleted nor reset, whatever happens.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) protected: bool,
     /// Settings the caller gave for its server.
     pub(crate) settings: BTreeMap<String, String>,
     /// What its server may take of the machine, where that is not what the project says.
@@ -174,6 +183,10 @@ impl Record for BranchRecord {
     }
     fn port(&self) -> Option<u16> {
         Some(self.port)
+    }
+    fn expires(&self) -> Option<u64> {
+        // A protected one has all the time, so nobody needs to look at it.
+        self.expires.filter(|_| !self.protected)
     }
 }
 

@@ -7,6 +7,7 @@
 //! that the record names and destroys the other.
 
 use crate::boot::{self, Boot, Doors, RunDir};
+use crate::branch::refuse_protected;
 use crate::create::{NewClone, SourceRecord, clone_source};
 use crate::cut::Cut;
 use crate::engine::Op;
@@ -31,7 +32,7 @@ pub(crate) async fn reset(
     let shown = format!("the branch {}/{}", project.name, branch.shown());
     let _lock = home.lock(branch.id, Mode::Exclusive, &shown, &op.cancel).await?;
     op.cancel.check()?;
-    let (old, new) = begin(home, branch.id, &shown, source).await?;
+    let (old, new) = begin(home, project, branch.id, &shown, source).await?;
     let done = renew(home, project, &old, new, source, op).await;
     match done {
         Ok(done) => Ok(done),
@@ -51,6 +52,7 @@ pub(crate) fn being_changed(shown: &str) -> Error {
 /// Records the intent: the new volume, and the phase.
 async fn begin(
     home: &Home,
+    project: &ProjectRecord,
     id: Id,
     shown: &str,
     source: &SourceRecord,
@@ -58,6 +60,7 @@ async fn begin(
     let lease = home.lease()?;
     let shown = shown.to_owned();
     let source = source.object();
+    let owned = project.clone();
     home.state()
         .write("record a reset", move |tx| {
             let branch = tx.update(id, |branch: &mut BranchRecord| {
@@ -65,6 +68,7 @@ async fn begin(
                     return Err(being_changed(&shown));
                 }
                 branch.must_be_own(lease)?;
+                refuse_protected(&owned, [&*branch], "reset")?;
                 branch.phase = Phase::Resetting;
                 branch.lease = Some(lease);
                 Ok(())

@@ -316,6 +316,17 @@ pub fn build(kind: RuntimeKind, home: &Path, user: Option<&str>) -> Result<Arc<d
     attach(kind, home, user)
 }
 
+/// Whether a process of a server works on a volume, whatever started it.
+pub(crate) fn has_processes(location: &Location) -> bool {
+    #[cfg(all(feature = "process", unix))]
+    return !process::processes_in(location.host_path()).is_empty();
+    #[cfg(not(all(feature = "process", unix)))]
+    {
+        let _ = location;
+        false
+    }
+}
+
 /// The backend `kind`, running local processes as `user`, or as this process's own.
 pub(crate) fn attach(
     kind: RuntimeKind,

@@ -1,6 +1,7 @@
 //! What a branch is to be: [`BranchSpec`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::branch::Branch;
 use crate::error::{Error, ErrorKind, Result};
@@ -63,6 +64,7 @@ pub struct BranchSpec {
     pub(crate) limits: Limits,
     pub(crate) start: bool,
     pub(crate) quota: Option<u64>,
+    pub(crate) ttl: Option<Duration>,
 }
 
 impl BranchSpec {
@@ -75,6 +77,7 @@ impl BranchSpec {
             limits: Limits::default(),
             start: true,
             quota: None,
+            ttl: None,
         }
     }
 
@@ -146,6 +149,15 @@ impl BranchSpec {
         self
     }
 
+    /// Deletes it when this time is over, counted from its creation: at the next use of the home by
+    /// any process. It stays as long as branches were made from it, or it has snapshots, or it is
+    /// [protected](Branch::protect). Not for ephemeral branches.
+    #[must_use]
+    pub fn ttl(mut self, time: Duration) -> Self {
+        self.ttl = Some(time);
+        self
+    }
+
     /// Creates it stopped: no server is started until [`Branch::start`]. Not for ephemeral
     /// branches.
     #[must_use]
@@ -167,6 +179,9 @@ impl BranchSpec {
         if self.quota == Some(0) {
             return Err(Error::new(ErrorKind::InvalidInput, "a quota of 0 bytes holds nothing")
                 .with_hint("give a number of bytes, or no quota"));
+        }
+        if let Some(time) = self.ttl {
+            crate::branch::check_ttl(name.is_none(), time)?;
         }
         for (key, value) in &self.settings {
             let fine = key.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')

@@ -15,8 +15,21 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 
-/// The format of the file. A newer one is refused, untouched.
-const VERSION: i32 = 1;
+/// What leads from each format of the file to the next, beginning with an empty file.
+const FORMATS: [&str; 2] = [
+    "CREATE TABLE record (
+       kind TEXT NOT NULL, id TEXT NOT NULL, scope TEXT NOT NULL, name TEXT,
+       lease TEXT, port INTEGER, body TEXT NOT NULL,
+       PRIMARY KEY (kind, id)) WITHOUT ROWID;
+     CREATE UNIQUE INDEX record_name ON record (kind, scope, name) WHERE name IS NOT NULL;
+     CREATE INDEX record_scope ON record (kind, scope);
+     CREATE INDEX record_lease ON record (lease) WHERE lease IS NOT NULL;
+     CREATE UNIQUE INDEX record_port ON record (port) WHERE port IS NOT NULL;",
+    "ALTER TABLE record ADD COLUMN expires INTEGER;
+     CREATE INDEX record_expires ON record (kind, expires) WHERE expires IS NOT NULL;",
+];
+/// The format of the file. An older one is brought to it; a newer one is refused, untouched.
+const VERSION: i32 = FORMATS.len() as i32;
 /// "velo" in the file's header says whose it is.
 const APPLICATION: i32 = 0x7665_6c6f;
 
@@ -32,6 +45,10 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + 'static {
     fn lease(&self) -> Option<Id>;
     /// A number that no two records share: a port.
     fn port(&self) -> Option<u16> {
+        None
+    }
+    /// When its time is up, in milliseconds since 1970.
+    fn expires(&self) -> Option<u64> {
         None
     }
 }
@@ -112,13 +129,7 @@ impl State {
             )
             .with_hint("set VELO_HOME to another folder"));
         }
-        if version > VERSION {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("{} is from a newer version of Velo (format {version})", path.display()),
-            )
-            .with_hint("use that version, or set VELO_HOME to another folder"));
-        }
+        known(version, path)?;
         if version < VERSION {
             let mode: String = db
                 .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
@@ -134,22 +145,13 @@ impl State {
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .map_err(sql("set it up"))?;
             // Another process may have been first.
-            if header(&tx)?.1 == 0 {
-                tx.execute_batch(&format!(
-                    "CREATE TABLE record (
-                       kind TEXT NOT NULL, id TEXT NOT NULL, scope TEXT NOT NULL, name TEXT,
-                       lease TEXT, port INTEGER, body TEXT NOT NULL,
-                       PRIMARY KEY (kind, id)) WITHOUT ROWID;
-                     CREATE UNIQUE INDEX record_name ON record (kind, scope, name)
-                       WHERE name IS NOT NULL;
-                     CREATE INDEX record_scope ON record (kind, scope);
-                     CREATE INDEX record_lease ON record (lease) WHERE lease IS NOT NULL;
-                     CREATE UNIQUE INDEX record_port ON record (port) WHERE port IS NOT NULL;
-                     PRAGMA application_id = {APPLICATION};
-                     PRAGMA user_version = {VERSION};"
-                ))
-                .map_err(sql("set it up"))?;
+            let version = header(&tx)?.1;
+            known(version, path)?;
+            for format in FORMATS.iter().skip(usize::try_from(version).unwrap_or(0)) {
+                tx.execute_batch(format).map_err(sql("set it up"))?;
             }
+            tx.pragma_update(None, "application_id", APPLICATION).map_err(sql("set it up"))?;
+            tx.pragma_update(None, "user_version", VERSION).map_err(sql("set it up"))?;
             tx.commit().map_err(sql("set it up"))?;
         }
         // A crash of the machine may lose the last transactions but never tears them; operations
@@ -187,6 +189,15 @@ impl State {
         self.transact("NORMAL", TransactionBehavior::Deferred, work).await
     }
 
+    /// Runs `work` on one view while nobody writes, so that what is made in a transaction of somebody's
+    /// is not met without its record.
+    pub(crate) async fn read_alone<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.transact("NORMAL", TransactionBehavior::Immediate, work).await
+    }
+
     async fn transact<T: Send + 'static>(
         &self,
         synchronous: &'static str,
@@ -205,6 +216,17 @@ impl State {
         })
         .await
     }
+}
+
+fn known(version: i32, path: &Path) -> Result<()> {
+    if version <= VERSION {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Corrupt,
+        format!("{} is from a newer version of Velo (format {version})", path.display()),
+    )
+    .with_hint("use that version, or set VELO_HOME to another folder"))
 }
 
 fn header(db: &Connection) -> Result<(i32, i32)> {
@@ -263,6 +285,19 @@ impl Tx<'_> {
         )
     }
 
+    /// Every record of the kind, whatever it is in, oldest first.
+    pub(crate) fn every<R: Record>(&self) -> Result<Vec<R>> {
+        self.all("SELECT body FROM record WHERE kind = ?1 ORDER BY id", params![R::KIND])
+    }
+
+    /// Every record of the kind whose time is up at `now`, the youngest first.
+    pub(crate) fn expired<R: Record>(&self, now: u64) -> Result<Vec<R>> {
+        self.all(
+            "SELECT body FROM record WHERE kind = ?1 AND expires <= ?2 ORDER BY id DESC",
+            params![R::KIND, time(now)],
+        )
+    }
+
     /// Every record of the kind that lives under a lease.
     pub(crate) fn leased<R: Record>(&self) -> Result<Vec<R>> {
         self.all(
@@ -303,8 +338,8 @@ impl Tx<'_> {
     pub(crate) fn insert<R: Record>(&self, record: &R) -> Result<()> {
         self.0
             .prepare_cached(
-                "INSERT INTO record (kind, id, scope, name, lease, port, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO record (kind, id, scope, name, lease, port, expires, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )
             .and_then(|mut s| {
                 s.execute(params![
@@ -314,6 +349,7 @@ impl Tx<'_> {
                     record.name(),
                     record.lease().map(|l| l.to_string()),
                     record.port(),
+                    record.expires().map(time),
                     encode(record).map_err(to_sql)?,
                 ])
             })
@@ -336,8 +372,8 @@ impl Tx<'_> {
         change(&mut record)?;
         self.0
             .prepare_cached(
-                "UPDATE record SET scope = ?3, name = ?4, lease = ?5, port = ?6, body = ?7
-                 WHERE kind = ?1 AND id = ?2",
+                "UPDATE record SET scope = ?3, name = ?4, lease = ?5, port = ?6, expires = ?7,
+                   body = ?8 WHERE kind = ?1 AND id = ?2",
             )
             .and_then(|mut s| {
                 s.execute(params![
@@ -347,6 +383,7 @@ impl Tx<'_> {
                     record.name(),
                     record.lease().map(|l| l.to_string()),
                     record.port(),
+                    record.expires().map(time),
                     encode(&record).map_err(to_sql)?,
                 ])
             })
@@ -366,4 +403,88 @@ impl Tx<'_> {
 
 fn to_sql(e: Error) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(e))
+}
+
+/// SQLite's numbers have a sign.
+fn time(millis: u64) -> i64 {
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file as the first format had it, with a record in it.
+    fn of_the_first_format(path: &Path) {
+        let db = Connection::open(path).unwrap();
+        db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+        db.execute_batch(FORMATS[0]).unwrap();
+        db.execute_batch(
+            "INSERT INTO record VALUES ('volume', '01M85Q712A381HG2QDVG2FJSJY', 'x', NULL, NULL,
+               NULL, '{\"id\":\"01M85Q712A381HG2QDVG2FJSJY\",
+                       \"project\":\"01M85Q712A381HG2QDVG2FJSJZ\",\"branch\":null,\"source\":null}')",
+        )
+        .unwrap();
+        db.pragma_update(None, "application_id", APPLICATION).unwrap();
+        db.pragma_update(None, "user_version", 1).unwrap();
+    }
+
+    fn version(path: &Path) -> i32 {
+        header(&Connection::open(path).unwrap()).unwrap().1
+    }
+
+    #[test]
+    fn an_older_file_is_brought_to_this_format_once_and_keeps_its_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        of_the_first_format(&path);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| State::open(&path).unwrap());
+            }
+        });
+        assert_eq!(version(&path), VERSION);
+        let state = State::open(&path).unwrap();
+        let db = state.0.lock().unwrap();
+        let tx = Tx(db.unchecked_transaction().unwrap());
+        assert_eq!(tx.every::<crate::record::VolumeRecord>().unwrap().len(), 1);
+        assert_eq!(tx.expired::<crate::record::BranchRecord>(u64::MAX).unwrap().len(), 0);
+        let plan: String =
+            tx.0.query_row(
+                "EXPLAIN QUERY PLAN SELECT body FROM record WHERE kind = 'branch' AND expires <= 5
+                 ORDER BY id DESC",
+                [],
+                |row| row.get(3),
+            )
+            .unwrap();
+        assert!(plan.contains("record_expires"), "every open looks at every record: {plan}");
+    }
+
+    #[test]
+    fn a_new_file_has_the_format_of_one_that_was_brought_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["new", "old"].map(|name| dir.path().join(name));
+        of_the_first_format(&paths[1]);
+        let schemas = paths.map(|path| {
+            State::open(&path).unwrap();
+            let db = Connection::open(&path).unwrap();
+            let mut query = db.prepare("SELECT sql FROM sqlite_schema ORDER BY name").unwrap();
+            let rows = query.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap();
+            rows.map(Result::<_, rusqlite::Error>::unwrap).collect::<Vec<_>>()
+        });
+        assert_eq!(schemas[0], schemas[1]);
+    }
+
+    #[test]
+    fn a_newer_file_is_refused_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        State::open(&path).unwrap();
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let error = State::open(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("newer"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
 }

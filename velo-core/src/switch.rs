@@ -22,11 +22,20 @@ pub(crate) struct Switch<'a> {
     pub(crate) op: &'a Op,
 }
 
+/// What somebody wants of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    On,
+    Off,
+    /// Off, and on again with all others.
+    Pause,
+}
+
 impl Switch<'_> {
     /// Starts it; nothing happens if it runs. Returns the record as it is then. One that was stopped,
     /// and cannot be started, is a stopped one still.
     pub(crate) async fn on(self, id: Id) -> Result<BranchRecord> {
-        let (record, before) = self.want(id, true).await?;
+        let (record, before) = self.want(id, Wish::On).await?;
         match self.up(&record).await {
             Ok(()) => self.done(id, true).await,
             Err(error) if before => Err(error),
@@ -36,14 +45,21 @@ impl Switch<'_> {
 
     /// Stops it, cleanly; nothing happens if it does not run.
     pub(crate) async fn off(self, id: Id) -> Result<BranchRecord> {
-        let (record, _) = self.want(id, false).await?;
+        let (record, _) = self.want(id, Wish::Off).await?;
+        self.down(&record).await?;
+        self.done(id, false).await
+    }
+
+    /// Stops it, cleanly, until all are started again.
+    pub(crate) async fn pause(self, id: Id) -> Result<BranchRecord> {
+        let (record, _) = self.want(id, Wish::Pause).await?;
         self.down(&record).await?;
         self.done(id, false).await
     }
 
     /// Stops it, cleanly, and starts it again.
     pub(crate) async fn off_and_on(self, id: Id) -> Result<BranchRecord> {
-        let (record, before) = self.want(id, true).await?;
+        let (record, before) = self.want(id, Wish::On).await?;
         self.down(&record).await?;
         match self.up(&record).await {
             Ok(()) => self.done(id, true).await,
@@ -94,6 +110,10 @@ impl Switch<'_> {
             Status::Restarting => {
                 boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
             }
+            // What is left of a server that was killed would keep the next one from starting.
+            Status::Stopped if runtime.orphans(&instance).await? => {
+                boot::stop(home, project, record.id, record.volume, StopMode::Immediate).await?;
+            }
             Status::Stopped => {}
         }
         match boot.run(&*runtime, op).await {
@@ -113,7 +133,8 @@ impl Switch<'_> {
 
     /// Records whether a server ought to run, before it is started or stopped. Returns the record, and
     /// whether one ought to before.
-    async fn want(self, id: Id, wanted: bool) -> Result<(BranchRecord, bool)> {
+    async fn want(self, id: Id, wish: Wish) -> Result<(BranchRecord, bool)> {
+        let wanted = wish == Wish::On;
         let lease = self.home.lease()?;
         let project = self.project.name.clone();
         let work = move |tx: &Tx<'_>| {
@@ -135,6 +156,7 @@ impl Switch<'_> {
                 }
                 branch.must_be_own(lease)?;
                 before = std::mem::replace(&mut branch.wanted, wanted);
+                branch.resumes = wish == Wish::Pause && (before || branch.resumes);
                 branch.lease = Some(lease);
                 Ok(())
             })?;

@@ -215,15 +215,34 @@ pub(crate) async fn release(home: &Home, project: &ProjectRecord, object: Object
 }
 
 /// Destroys all that is hidden in a project and that nothing needs: who died between the removal of
-/// the last dependent and that of what it needed left it so.
-pub(crate) async fn sweep(home: &Home, project: &ProjectRecord) -> Result<()> {
+/// the last dependent and that of what it needed left it so. What went.
+pub(crate) async fn sweep(home: &Home, project: &ProjectRecord) -> Result<Vec<Object>> {
     let scope = project.id.to_string();
-    let hidden = home.state().read(move |tx| hidden(tx, &scope)).await?;
-    let mut errors = Errors::default();
-    for object in hidden {
-        errors.note(release(home, project, object).await);
+    let look = move |tx: &Tx<'_>| hidden(tx, &scope);
+    let mut before = home.state().read(look.clone()).await?;
+    if before.is_empty() {
+        return Ok(before);
     }
-    errors.result()
+    let mut errors = Errors::default();
+    for object in &before {
+        errors.note(release(home, project, *object).await);
+    }
+    errors.result()?;
+    let after = home.state().read(look).await?;
+    before.retain(|object| !after.contains(object));
+    Ok(before)
+}
+
+/// What of a project is hidden and goes with the next sweep. `needed` is whether clones need their
+/// source.
+pub(crate) fn needless(tx: &Tx<'_>, project: Id, needed: bool) -> Result<Vec<Object>> {
+    let mut found = Vec::new();
+    for object in hidden(tx, &project.to_string())? {
+        if !needed || !has_clones(tx, &project, object)? {
+            found.push(object);
+        }
+    }
+    Ok(found)
 }
 
 /// What of a project is kept only because clones need it, the youngest first.
@@ -268,7 +287,7 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
     for snapshot in snapshots.iter().filter(|s| s.role == Role::Named) {
         errors.note(self::snapshot(home, record, snapshot.id).await);
     }
-    errors.note(sweep(home, record).await);
+    errors.note(sweep(home, record).await.map(drop));
     errors.result()?;
     let forget = move |tx: &Tx<'_>| tx.remove::<ProjectRecord>(id);
     home.state().write_durable("forget a project", forget).await

@@ -11,7 +11,7 @@ use crate::args::{Branch, BranchCreate};
 use crate::output::{self, Colour, Out};
 use crate::progress::Spinner;
 use crate::target::{Target, open_project, open_projects};
-use crate::tree;
+use crate::{time, tree};
 
 pub(crate) fn run(command: Branch, out: &Out) -> Result<()> {
     match command {
@@ -33,6 +33,9 @@ pub(crate) fn run(command: Branch, out: &Out) -> Result<()> {
         Branch::Restart(branch) => {
             change(&branch.name, "restarted", out, blocking::Branch::restart)
         }
+        Branch::Ttl { branch, time } => note(&branch.name, out, |b| b.set_ttl(time.0)),
+        Branch::Protect(branch) => note(&branch.name, out, |b| b.protect(true)),
+        Branch::Unprotect(branch) => note(&branch.name, out, |b| b.protect(false)),
         Branch::Url { branch, socket } => url(&branch.name, socket, out),
     }
 }
@@ -54,6 +57,9 @@ fn shape(info: &BranchInfo) -> Value {
         "pid": info.pid,
         "created_at": info.created_at,
         "cut": info.cut,
+        "expires_at": info.expires_at,
+        "kept_by": info.kept_by,
+        "protected": info.protected,
     })
 }
 
@@ -105,6 +111,9 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
     }
     if let Some(bytes) = args.quota {
         spec = spec.quota(bytes);
+    }
+    if let Some(time) = args.ttl {
+        spec = spec.ttl(time);
     }
     if args.stopped {
         spec = spec.stopped();
@@ -191,6 +200,18 @@ fn list(project: Option<String>, size: bool, out: &Out) -> Result<()> {
     Ok(())
 }
 
+/// How long it stays: `2h`, or what keeps it.
+fn stays(info: &BranchInfo) -> String {
+    let left = info.expires_at.map(|then| time::until(then).unwrap_or_else(|| "over".to_owned()));
+    match (left, info.protected) {
+        (None, true) => "protected".to_owned(),
+        (Some(left), true) => format!("protected ({left})"),
+        (Some(left), false) if info.kept_by.is_empty() => left,
+        (Some(left), false) => format!("{left}, needed by {}", info.kept_by.join(", ")),
+        (None, false) => "-".to_owned(),
+    }
+}
+
 fn draw(all: &[(BranchInfo, Option<Usage>)], size: bool, out: &Out) {
     if all.is_empty() {
         return out.line("no branches; create a project: velo project create NAME");
@@ -202,7 +223,7 @@ fn draw(all: &[(BranchInfo, Option<Usage>)], size: bool, out: &Out) {
             all.iter().position(|(other, _)| other.id == parent)
         })
         .collect();
-    let mut head = vec!["BRANCH", "STATE", "AGE", "PORT", "STORAGE"];
+    let mut head = vec!["BRANCH", "STATE", "AGE", "STAYS", "PORT", "STORAGE"];
     if size {
         head.extend(["OWN", "SHARED"]);
     }
@@ -221,6 +242,7 @@ fn draw(all: &[(BranchInfo, Option<Usage>)], size: bool, out: &Out) {
                 name,
                 info.state.as_str().to_owned(),
                 output::age(info.created_at),
+                stays(info),
                 info.port.to_string(),
                 info.storage.to_string(),
             ];
@@ -264,6 +286,7 @@ fn get(name: &str, out: &Out) -> Result<()> {
                 ("from", from),
                 ("state", out.paint(info.state.as_str(), colour)),
                 ("lifetime", if info.ephemeral { "ephemeral" } else { "persistent" }.to_owned()),
+                ("stays", stays(&info)),
                 ("storage", info.storage.to_string()),
                 ("runtime", info.runtime.as_str().to_owned()),
                 ("size", format!("{own} of its own, {shared} shared")),
@@ -294,6 +317,28 @@ fn delete(name: &str, force: bool, out: &Out) -> Result<()> {
             })
         },
         |out| out.line(format!("{shown} deleted in {}", output::took(took))),
+    );
+    Ok(())
+}
+
+/// A command that changes what is recorded of a branch.
+fn note(name: &str, out: &Out, work: impl FnOnce(&blocking::Branch) -> Result<()>) -> Result<()> {
+    let branch = Target::branch(name)?.open()?;
+    work(&branch)?;
+    let info = branch.info()?;
+    out.result(
+        || whole(&branch, &info),
+        |out| {
+            let name = branch.full_name();
+            out.line(match (info.protected, info.expires_at) {
+                (true, _) => format!("{name} is protected"),
+                (false, None) => format!("{name} stays until it is deleted"),
+                (false, Some(then)) => match time::until(then) {
+                    Some(left) => format!("{name} stays for {left}"),
+                    None => format!("the time of {name} is over: it goes with the next command"),
+                },
+            });
+        },
     );
     Ok(())
 }

@@ -25,6 +25,25 @@ pub fn processes(dir: &Path) -> Vec<(u32, String)> {
     .collect()
 }
 
+/// Kills every server of the home as a power cut would, and waits until all are gone.
+#[track_caller]
+pub fn cut_power(home: &Home) {
+    let volumes = home.path().join("volumes");
+    for (pid, _) in processes(&volumes) {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    wait_until("all servers are gone", || processes(&volumes).is_empty());
+}
+
+/// Waits until the time of a branch is up, without a look at the home.
+#[track_caller]
+pub fn outlive(home: &Home, branch: &str) {
+    let then = home.json(&["branch", "ttl", branch, "1s"])["expires_at"].as_u64().unwrap();
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    wait_until("its time is up", || now().as_millis() as u64 > then);
+}
+
 /// Nothing is there but these branches, all of which run or are said to be stopped; one command has
 /// run since the killed one.
 #[track_caller]

@@ -18,15 +18,10 @@ pub(super) async fn look(config: &Config, home: Option<&Home>) -> Vec<Finding> {
 
 #[cfg(all(feature = "docker", unix))]
 mod engine {
-    use std::collections::HashSet;
-    use std::path::PathBuf;
-
     use super::{Config, Finding, Home};
     use crate::error::Result;
-    use crate::record::{ProjectRecord, VolumeRecord};
     use crate::runtime::RuntimeKind::Docker;
     use crate::runtime::docker;
-    use crate::storage::Object;
 
     pub(super) async fn look(config: &Config, home: Option<&Home>) -> Result<Vec<Finding>> {
         let chosen = config.chosen_runtime() == Docker;
@@ -47,21 +42,31 @@ mod engine {
                 Err(error) => Finding::error("image", &error),
             });
         }
-        // Read after the containers, so that what was made meanwhile is known.
-        let known = volumes(home).await?;
-        let strays: Vec<String> = containers
-            .into_iter()
-            .filter(|container| match &container.volume {
-                Some(volume) => !known.contains(volume),
-                None => container.forsaken,
-            })
-            .map(|container| container.name)
+        let forsaken: Vec<String> = containers
+            .iter()
+            .filter(|container| container.volume.is_none() && container.forsaken)
+            .map(|container| container.name.clone())
             .collect();
+        if !forsaken.is_empty() {
+            found.push(Finding::warn(
+                "docker",
+                format!("one-off containers that are nobody's: {}", forsaken.join(", ")),
+                format!("{} rm -f -v {}", engine.program, forsaken.join(" ")),
+            ));
+        }
+        let strays: Vec<String> = match home {
+            Some(home) => crate::strays::of_nobody(home, containers).await?,
+            None => containers,
+        }
+        .into_iter()
+        .filter(|container| container.volume.is_some())
+        .map(|container| container.name)
+        .collect();
         if !strays.is_empty() {
             found.push(Finding::warn(
                 "docker",
-                format!("containers that are nobody's: {}", strays.join(", ")),
-                format!("{} rm -f -v {}", engine.program, strays.join(" ")),
+                format!("containers that no record names: {}", strays.join(", ")),
+                "velo doctor --fix stops those that run; velo gc --unrecorded removes the rest",
             ));
         }
         Ok(found)
@@ -69,29 +74,9 @@ mod engine {
 
     /// Whether servers of a project are containers.
     async fn is_used(home: Option<&Home>) -> Result<bool> {
-        let Some(home) = home else { return Ok(false) };
-        let projects = home.state().read(|tx| tx.list::<ProjectRecord>("")).await?;
-        Ok(projects.iter().any(|project| project.runtime == Docker))
-    }
-
-    /// Where every volume is that a record names.
-    async fn volumes(home: Option<&Home>) -> Result<HashSet<PathBuf>> {
-        let Some(home) = home else { return Ok(HashSet::new()) };
-        let recorded = home
-            .state()
-            .read(|tx| {
-                let mut known = Vec::new();
-                for project in tx.list::<ProjectRecord>("")? {
-                    let volumes = tx.list::<VolumeRecord>(&project.id.to_string())?;
-                    known.extend(volumes.into_iter().map(|volume| (project.storage, volume.id)));
-                }
-                Ok(known)
-            })
-            .await?;
-        let place = |(storage, id)| {
-            let location = home.storage(storage)?.location(Object::Volume(id));
-            Ok(location.host_path().to_path_buf())
-        };
-        recorded.into_iter().map(place).collect()
+        match home {
+            Some(home) => crate::strays::uses_containers(home).await,
+            None => Ok(false),
+        }
     }
 }

@@ -155,7 +155,7 @@ pub(super) fn ports(config: &Config) -> Finding {
 
 /// Whether somebody listens. Asked by connecting: to listen oneself could get in the way of a
 /// server that starts at this moment.
-fn is_held(port: u16) -> bool {
+pub(super) fn is_held(port: u16) -> bool {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(100)).is_ok()
 }

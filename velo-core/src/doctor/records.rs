@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 
-use super::Finding;
+use super::{Finding, machine};
 use crate::boot::RunDir;
+use crate::branch::{self, lets_clients_in};
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
-use crate::lease::Dead;
-use crate::postgres::session::{Session, Target};
+use crate::lease;
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
 use crate::runtime::{InstanceRef, Status};
 use crate::storage::{Object, StorageKind};
+use crate::strays;
 
 /// Everything that is recorded.
 struct Records {
@@ -41,6 +42,8 @@ pub(super) async fn look(home: &Home) -> Vec<Finding> {
         found.extend(disk(home, &records).await?);
         found.extend(servers(home, &records).await?);
         found.extend(leases(home, &records)?);
+        found.extend(leftovers(home).await?);
+        found.extend(expired(home).await?);
         Ok(())
     };
     let result: Result<()> = rest.await;
@@ -98,12 +101,6 @@ impl Records {
         }
     }
 
-    /// What is recorded, in whatever phase it is.
-    fn objects(&self) -> HashSet<Object> {
-        let volumes = self.volumes.iter().map(|v| Object::Volume(v.id));
-        volumes.chain(self.snapshots.iter().map(|s| Object::Snapshot(s.id))).collect()
-    }
-
     /// What must be there, and where: what is just being made may not be yet, and what is being
     /// deleted may be gone.
     fn steady(&self) -> HashSet<(Shelf, Object)> {
@@ -149,14 +146,21 @@ async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
             "delete the branches and snapshots that they belong to, or bring the files back",
         ));
     }
-    let (first, last) = (before.objects(), after.objects());
-    let mut strays: HashSet<Object> = there.into_iter().map(|(_, object)| object).collect();
-    strays.retain(|object| !first.contains(object) && !last.contains(object));
+    let strays = match strays::objects(home).await {
+        Ok(strays) => strays,
+        Err(error) => {
+            let finding = Finding::error("disk", &error);
+            if !found.contains(&finding) {
+                found.push(finding);
+            }
+            Vec::new()
+        }
+    };
     if !strays.is_empty() {
         found.push(Finding::warn(
             "disk",
-            format!("there, and not recorded: {}", listed(strays.iter().map(ToString::to_string))),
-            format!("look at them in {} and remove them by hand", home.config.home.display()),
+            format!("there, and not recorded: {}", listed(strays.iter().map(strays::Stray::name))),
+            "velo gc --unrecorded --dry-run shows what they hold; without --dry-run it removes them",
         ));
     }
     if found.is_empty() {
@@ -206,6 +210,7 @@ fn listed(names: impl Iterator<Item = String>) -> String {
 /// Servers that run and ought not to, and the other way round.
 async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
     let (mut running, mut unwanted, mut down, mut shut) = (0usize, vec![], vec![], vec![]);
+    let (mut unheard, mut left, mut held) = (vec![], vec![], vec![]);
     let mut found: Vec<Finding> = Vec::new();
     for branch in records.branches.iter().filter(|b| b.phase == Phase::Ready) {
         let Some(project) = records.projects.iter().find(|p| p.id == branch.project) else {
@@ -222,8 +227,21 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
                 continue;
             }
         };
+        let runtime = home.runtime(project.runtime)?;
         running += usize::from(runs);
         let name = format!("{}/{}", project.name, branch.shown());
+        let folder = RunDir::of(home, branch.id);
+        let silent = runs && runtime.capability().unix_socket;
+        if silent && branch.settled && !folder.socket_file(branch.port).exists() {
+            unheard.push(name.clone());
+        }
+        if !runs && !branch.ephemeral && machine::is_held(branch.port) {
+            held.push(format!("{name} (port {})", branch.port));
+        }
+        // A server that ought to run clears its own.
+        if !runs && !branch.wanted && !folder.sockets().is_empty() {
+            left.push(name.clone());
+        }
         match (runs, branch.wanted) {
             (true, false) => unwanted.push(name),
             (false, true) => down.push(name),
@@ -242,7 +260,10 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
         found.push(Finding::warn(
             "servers",
             format!("ought to run, and do not: {}", down.join(", ")),
-            format!("velo branch start {first}"),
+            match down.len() {
+                1 => format!("velo branch start {first}"),
+                _ => "velo start --all".to_owned(),
+            },
         ));
     }
     if let Some(first) = shut.first() {
@@ -252,8 +273,43 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
             format!("velo branch start {first}"),
         ));
     }
+    let mut strays = Vec::new();
+    // Where they cannot be listed, the look at the disk says so.
+    for stray in strays::objects(home).await.unwrap_or_default() {
+        if stray.is_served(home).await? {
+            strays.push(stray.name());
+        }
+    }
+    if !strays.is_empty() {
+        found.push(Finding::warn(
+            "servers",
+            format!("run on data that no record names: {}", listed(strays.into_iter())),
+            "velo doctor --fix stops them",
+        ));
+    }
     if found.is_empty() {
         found.push(Finding::ok("servers", format!("{running} running")));
+    }
+    if let Some(first) = unheard.first() {
+        found.push(Finding::warn(
+            "sockets",
+            format!("run, and their sockets are gone: {}", unheard.join(", ")),
+            format!("velo branch restart {first}"),
+        ));
+    }
+    if !left.is_empty() {
+        found.push(Finding::warn(
+            "sockets",
+            format!("left by servers that do not run: {}", left.join(", ")),
+            "velo doctor --fix removes them",
+        ));
+    }
+    if !held.is_empty() {
+        found.push(Finding::warn(
+            "ports",
+            format!("held by other programs, so that they cannot start: {}", held.join(", ")),
+            "end those programs; as root, ss -ltnp names them",
+        ));
     }
     Ok(found)
 }
@@ -264,19 +320,6 @@ async fn runs(home: &Home, project: &ProjectRecord, branch: &BranchRecord) -> Re
     let instance = InstanceRef { id: branch.id, location };
     let status = home.runtime(project.runtime)?.status(&instance).await?;
     Ok(matches!(status, Status::Running { .. }))
-}
-
-/// Whether the start of a server came to its end. It may be recovering, or be starting at this moment.
-async fn lets_clients_in(home: &Home, project: &ProjectRecord, branch: &BranchRecord) -> bool {
-    let socket_dir = RunDir::of(home, branch.id).socket();
-    let target = Target {
-        socket_dir: &socket_dir,
-        port: branch.port,
-        role: &project.role,
-        database: &project.database,
-        major: project.postgres.version.major,
-    };
-    Session::is_open(target, &branch.password).await
 }
 
 /// Projects whose PostgreSQL is gone.
@@ -303,8 +346,7 @@ fn leases(home: &Home, records: &Records) -> Result<Vec<Finding>> {
     let own = home.lease()?;
     let mut dead = Vec::new();
     for id in records.leases.iter().filter(|id| **id != own) {
-        // Dropped at once: whoever opens the home next undoes what is under it.
-        if Dead::claim(&home.leases(), *id)?.is_some() {
+        if lease::is_dead(&home.leases(), *id)? {
             dead.push(id.to_string());
         }
     }
@@ -317,4 +359,60 @@ fn leases(home: &Home, records: &Records) -> Result<Vec<Finding>> {
             "velo -v status tries again, and says what is in the way",
         )]
     })
+}
+
+/// Files of the home's that belong to nothing.
+async fn leftovers(home: &Home) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    let folders = strays::run_folders(home).await?;
+    if !folders.is_empty() {
+        found.push(Finding::warn(
+            "run",
+            format!(
+                "folders of servers that are not there: {}",
+                listed(folders.iter().map(|id| home.run_dir(*id).display().to_string()))
+            ),
+            "velo gc",
+        ));
+    }
+    let locks = strays::locks(home).await?;
+    if !locks.is_empty() {
+        found.push(Finding::warn(
+            "locks",
+            format!("what they locked is not there: {}", listed(locks.into_iter())),
+            "velo gc",
+        ));
+    }
+    Ok(found)
+}
+
+/// Branches whose time is up, and which stay all the same.
+async fn expired(home: &Home) -> Result<Vec<Finding>> {
+    let expired = home.state().read(branch::expired).await?;
+    let kept = expired.iter().filter(|(.., kept_by)| !kept_by.is_empty());
+    let names: Vec<String> = kept
+        .clone()
+        .map(|(project, branch, kept_by)| {
+            format!("{}/{} (by {})", project.name, branch.shown(), kept_by.join(", "))
+        })
+        .collect();
+    let due = expired.iter().filter(|(.., kept_by)| kept_by.is_empty());
+    let due: Vec<String> =
+        due.map(|(project, branch, _)| format!("{}/{}", project.name, branch.shown())).collect();
+    let mut found = Vec::new();
+    if !names.is_empty() {
+        found.push(Finding::warn(
+            "expired",
+            format!("their time is up, and they are needed: {}", names.join("; ")),
+            "delete what needs them, or give them time: velo branch ttl PROJECT/BRANCH none",
+        ));
+    }
+    if !due.is_empty() {
+        found.push(Finding::warn(
+            "expired",
+            format!("their time is up, and they are still there: {}", due.join(", ")),
+            "velo gc says what is in the way",
+        ));
+    }
+    Ok(found)
 }

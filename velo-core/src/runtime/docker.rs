@@ -281,6 +281,31 @@ async fn containers(engine: &Engine, home: &Path, all: bool) -> Result<Vec<Found
     Ok(found.collect())
 }
 
+/// Whether there is an engine that answers.
+pub(crate) async fn answers() -> bool {
+    Engine::connect().await.is_ok()
+}
+
+/// Removes a container that does not run.
+pub(crate) async fn remove_idle(name: &str) -> Result<()> {
+    let work = async {
+        let engine = Engine::connect().await?;
+        let options = query::RemoveContainerOptionsBuilder::new().force(false).v(true).build();
+        let Err(error) = engine.api.remove_container(name, Some(options)).await else {
+            return Ok(());
+        };
+        match refusal(&error) {
+            Some(Refusal::Missing) => Ok(()),
+            Some(Refusal::Conflict) => {
+                Err(Error::new(ErrorKind::Conflict, format!("the container {name} runs"))
+                    .with_hint("velo doctor --fix stops it"))
+            }
+            _ => Err(failed(format!("remove the container {name}"), error)),
+        }
+    };
+    crate::effect::step("remove an unrecorded container", work).await
+}
+
 /// The engine, and what containers of `home` there are, running or not. For `doctor`.
 pub(crate) async fn look(home: &Path) -> Result<(Reached, Vec<Found>)> {
     let engine = Engine::connect().await?;

@@ -44,6 +44,11 @@ use properties::{Facts, Properties};
 pub(crate) use permitted::would_work;
 pub(crate) use probe::{Examined, NEARLY_FULL, examine, fullness, is_wanted, works_in};
 
+/// Whether the home has ever had volumes on ZFS.
+pub(crate) fn is_used_by(home: &Path) -> bool {
+    !matches!(layout::recorded(home), Ok(None))
+}
+
 /// Checks a dataset's name from the settings.
 pub(crate) fn check_dataset(name: &str) -> Result<()> {
     Parent::new(name).map(drop)

@@ -1,0 +1,95 @@
+//! Setting right what `doctor` names, as far as that takes no decision: no data that anybody could
+//! want is given up.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Finding;
+use crate::branch::{self, Branch, Settled};
+use crate::care::Deed;
+use crate::config::Config;
+use crate::engine::{self, Engine, Op};
+use crate::error::Result;
+use crate::gc;
+use crate::home::Home;
+use crate::lock::{Lock, Mode};
+use crate::reconcile;
+use crate::strays;
+
+/// What was set right, and what is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Fixed {
+    /// What was done, or could not be.
+    pub deeds: Vec<Deed>,
+    /// What a look around finds now.
+    pub findings: Vec<Finding>,
+}
+
+/// How long another process that cleans up is waited for.
+const WAIT: Duration = Duration::from_secs(120);
+
+/// Sets right each difference between records, storage, runtime and processes: does what
+/// [`gc`](crate::gc) does (but removes nothing that no record names), starts servers that ought to run,
+/// brings half-done starts to their end, stops servers that ought not to run or that no record names,
+/// and removes what they left. Then it looks at everything, as [`examine`](super::examine) does.
+///
+/// # Errors
+/// If the home cannot be opened. What failed for one thing is in its [`Deed`].
+pub fn fix(config: &Config) -> Result<Fixed> {
+    let owned = config.clone();
+    engine::call(move |op| async move {
+        let deeds = match Engine::get()?.home_as_it_is(&owned).await? {
+            Some(home) => set_right(&home, &owned, &op).await?,
+            None => Vec::new(),
+        };
+        Ok(Fixed { deeds, findings: super::look(&owned).await })
+    })
+    .wait()
+}
+
+async fn set_right(home: &std::sync::Arc<Home>, config: &Config, op: &Op) -> Result<Vec<Deed>> {
+    let mut deeds = {
+        let path = home.lock_path(reconcile::LOCK);
+        let what = "the cleaning up of the home";
+        let _one = Lock::take(&path, Mode::Exclusive, WAIT, what, &op.cancel).await?;
+        gc::recorded(home).await?
+    };
+    // First of all servers: one of these may hold another one's port.
+    for stray in strays::objects(home).await? {
+        if stray.is_served(home).await? {
+            let deed = Deed::new("stopped", "server", stray.name(), "no record names its data");
+            deeds.push(deed.came_to(&stray.stop(home).await));
+        }
+    }
+    let branches = branch::persistent(home, config).await?;
+    let settled = branch::each(branches, |branch| {
+        let (home, op) = (home.clone(), Op { cancel: op.cancel.clone(), ..Op::default() });
+        async move { settle(&branch, &home, &op).await }
+    });
+    deeds.extend(settled.await.into_iter().flatten());
+    Ok(deeds)
+}
+
+async fn settle(branch: &Branch, home: &Home, op: &Op) -> Option<Deed> {
+    let name = branch.full_name();
+    let of = |deed, why| Deed::new(deed, "server", name.clone(), why);
+    match branch.settle(home, op).await {
+        Ok(None) => None,
+        Ok(Some(settled)) => Some(match settled {
+            Settled::Started => of("started", "it ought to run"),
+            Settled::Opened => of("opened", "it let no client in"),
+            Settled::Restarted => of("restarted", "its socket was gone"),
+            Settled::Stopped => of("stopped", "it was stopped, and ran"),
+            Settled::Cleared => Deed::removed("socket", name, "its server does not run"),
+        }),
+        Err(error) => {
+            let deed = match branch.ought_to_run() {
+                true => of("started", "it ought to run"),
+                false => of("stopped", "it ought not to run"),
+            };
+            Some(deed.came_to(&Err(error)))
+        }
+    }
+}

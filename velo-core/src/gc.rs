@@ -1,0 +1,203 @@
+//! Removing what nothing needs: what dead processes left, branches whose time is up, hidden data that
+//! no clone needs any more, files of servers that are not there; and, if that is asked for, volumes
+//! and snapshots that no record names.
+//!
+//! Most of it every opening of a home does too, in little time and without a word. Nothing is touched
+//! that Velo did not make: it is known by its place in the home, by its mark (ZFS, containers), and by
+//! a name that is an id.
+
+use serde::Serialize;
+
+use crate::boot::RunDir;
+use crate::branch;
+use crate::care::{Deed, measured, measured_in};
+use crate::config::Config;
+use crate::engine::{self, Call, Engine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::lease;
+use crate::lock::{Lock, Mode};
+use crate::reconcile::{self, Round};
+use crate::record::ProjectRecord;
+use crate::storage::Object;
+use crate::strays::{self, Stray};
+use crate::teardown;
+
+/// What is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct GcSpec {
+    dry_run: bool,
+    unrecorded: bool,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Collected {
+    /// What was removed or finished, what would be, or what is in the way of that.
+    pub deeds: Vec<Deed>,
+    /// What is there and no record names, where it was not asked for.
+    pub unrecorded: Vec<Deed>,
+}
+
+impl GcSpec {
+    /// All but what no record names.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only says what would be removed: nothing at all is changed.
+    #[must_use]
+    pub fn dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
+    /// Removes too what is there and no record names, and on which no server runs: volumes, snapshots,
+    /// containers. **Where `state.db` was restored from a backup, that is what was made since: its
+    /// data would be lost.** Try it with [`dry_run`](Self::dry_run) first.
+    #[must_use]
+    pub fn unrecorded(mut self) -> Self {
+        self.unrecorded = true;
+        self
+    }
+}
+
+/// How long another process that cleans up is waited for.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Removes what nothing needs. What is in the way of one thing keeps no other from going.
+///
+/// # Errors
+/// If the home cannot be opened, or another process cleans up and does not end.
+pub async fn collect(config: &Config, spec: GcSpec) -> Result<Collected> {
+    collect_call(config, spec).await
+}
+
+pub(crate) fn collect_call(config: &Config, spec: GcSpec) -> Call<Collected> {
+    let config = config.clone();
+    engine::call(move |op| async move {
+        let mut collected = Collected { deeds: Vec::new(), unrecorded: Vec::new() };
+        // Opening it as usual would remove things before they can be told.
+        let Some(home) = Engine::get()?.home_as_it_is(&config).await? else {
+            return Ok(collected);
+        };
+        if spec.dry_run {
+            collected.deeds = would(&home).await?;
+        } else {
+            let path = home.lock_path(reconcile::LOCK);
+            let what = "the cleaning up of the home";
+            let _one = Lock::take(&path, Mode::Exclusive, WAIT, what, &op.cancel).await?;
+            collected.deeds = recorded(&home).await?;
+        }
+        let strays = unrecorded(&home, spec).await?;
+        match spec.unrecorded {
+            true => collected.deeds.extend(strays),
+            false => collected.unrecorded = strays,
+        }
+        Ok(collected)
+    })
+}
+
+/// Removes all that is known to be needed by nobody. The caller is the one who cleans up.
+pub(crate) async fn recorded(home: &Home) -> Result<Vec<Deed>> {
+    let mut round = Round::unbounded();
+    reconcile::dead(home, &mut round).await?;
+    reconcile::expire(home, &mut round).await?;
+    reconcile::sweep_hidden(home, &mut round).await;
+    for id in strays::run_folders(home).await? {
+        let result = RunDir::of(home, id).remove_orphaned();
+        round.deeds.push(run_folder(home, id).came_to(&result));
+    }
+    reconcile::sweep_locks(home, &mut round).await?;
+    Ok(round.deeds)
+}
+
+fn run_folder(home: &Home, id: crate::id::Id) -> Deed {
+    let name = home.run_dir(id).display().to_string();
+    Deed::removed("run", name, "the files of a server that is not there")
+}
+
+/// What would be removed.
+async fn would(home: &Home) -> Result<Vec<Deed>> {
+    let mut deeds = Vec::new();
+    for id in reconcile::leases(home).await? {
+        if lease::is_dead(&home.leases(), id)? {
+            for left in reconcile::under(home, id).await? {
+                deeds.push(left.deed().of_bytes(left.measured(home).await));
+            }
+        }
+    }
+    let expired = home.state().read(branch::expired).await?;
+    for (project, branch, kept_by) in expired.into_iter().filter(|(.., kept)| kept.is_empty()) {
+        let _ = kept_by;
+        let volume = Object::Volume(branch.volume);
+        let bytes = measured_in(home, project.storage, volume).await;
+        deeds.push(reconcile::of_expired(&project, &branch).of_bytes(bytes));
+    }
+    for project in home.state().read(|tx| tx.every::<ProjectRecord>()).await? {
+        let needed = home.storage(project.storage)?.capability().clones_need_source;
+        let id = project.id;
+        let needless = home.state().read(move |tx| teardown::needless(tx, id, needed)).await?;
+        deeds.extend(needless.iter().map(reconcile::of_hidden));
+    }
+    let folders = strays::run_folders(home).await?;
+    deeds.extend(folders.into_iter().map(|id| run_folder(home, id)));
+    deeds.extend(strays::locks(home).await?.into_iter().map(reconcile::of_lock));
+    Ok(deeds)
+}
+
+/// What is there and no record names.
+async fn unrecorded(home: &Home, spec: GcSpec) -> Result<Vec<Deed>> {
+    let removes = spec.unrecorded && !spec.dry_run;
+    let mut deeds = Vec::new();
+    for stray in strays::objects(home).await? {
+        let bytes = measured(&*stray.storage, stray.object).await;
+        let kind = match stray.object {
+            Object::Volume(_) => "volume",
+            Object::Snapshot(_) => "snapshot",
+        };
+        let deed = Deed::removed(kind, stray.name(), "no record names it").of_bytes(bytes);
+        deeds.push(deed.came_to(&remove_stray(home, &stray, removes).await));
+    }
+    deeds.extend(containers(home, removes).await?);
+    Ok(deeds)
+}
+
+/// Removes it if nobody works on it; or says only whether somebody does.
+async fn remove_stray(home: &Home, stray: &Stray, removes: bool) -> Result<()> {
+    if stray.is_served(home).await? {
+        return Err(Error::new(ErrorKind::Conflict, "a server runs on it")
+            .with_hint("velo doctor --fix stops it"));
+    }
+    match stray.object {
+        _ if !removes => Ok(()),
+        Object::Volume(id) => stray.storage.destroy_volume(id).await,
+        Object::Snapshot(id) => stray.storage.destroy_snapshot(id).await,
+    }
+}
+
+#[cfg(not(all(feature = "docker", unix)))]
+async fn containers(_: &Home, _: bool) -> Result<Vec<Deed>> {
+    Ok(Vec::new())
+}
+
+#[cfg(all(feature = "docker", unix))]
+async fn containers(home: &Home, removes: bool) -> Result<Vec<Deed>> {
+    use crate::runtime::docker;
+    if !docker::answers().await && !strays::uses_containers(home).await? {
+        return Ok(Vec::new());
+    }
+    let mut deeds = Vec::new();
+    for container in strays::containers(home).await? {
+        let result = match removes {
+            true => docker::remove_idle(&container.name).await,
+            false => Ok(()),
+        };
+        let deed = Deed::removed("container", container.name, "no record names it");
+        deeds.push(deed.came_to(&result));
+    }
+    Ok(deeds)
+}

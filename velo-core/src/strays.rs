@@ -1,0 +1,231 @@
+//! What is there and no record names: volumes and snapshots, servers, containers, folders of servers,
+//! locks. A record comes before what it names and goes after it, so what was seen before the records
+//! were read, and is in none of them, is nobody's.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::boot::RunDir;
+use crate::error::{Error, Result};
+use crate::home::{Home, NAMED};
+use crate::id::Id;
+use crate::lock::{Lock, Mode};
+use crate::record::{BranchRecord, ProjectRecord, SnapshotRecord, VolumeRecord};
+use crate::runtime::{self, InstanceRef, Runtime, RuntimeKind, Status, StopMode};
+use crate::state::Tx;
+use crate::storage::{Location, Object, Storage, StorageKind};
+
+/// A volume or a snapshot that no record names.
+#[derive(Debug)]
+pub(crate) struct Stray {
+    pub(crate) object: Object,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) location: Location,
+}
+
+impl Stray {
+    fn instance(&self) -> InstanceRef {
+        InstanceRef { id: self.object.id(), location: self.location.clone() }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.location.host_path().display().to_string()
+    }
+
+    /// Whether anything works on it, as far as any runtime knows.
+    pub(crate) async fn is_served(&self, home: &Home) -> Result<bool> {
+        if matches!(self.object, Object::Snapshot(_)) {
+            return Ok(false);
+        }
+        if runtime::has_processes(&self.location) {
+            return Ok(true);
+        }
+        let instance = self.instance();
+        for runtime in runtimes(home).await? {
+            if runtime.status(&instance).await? != Status::Stopped
+                || runtime.orphans(&instance).await?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Stops the server on it, cleanly: its data may be worth something to somebody.
+    pub(crate) async fn stop(&self, home: &Home) -> Result<()> {
+        let instance = self.instance();
+        for runtime in runtimes(home).await? {
+            if runtime.status(&instance).await? != Status::Stopped {
+                runtime.stop(&instance, StopMode::Fast).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every runtime that servers of this home may be in.
+async fn runtimes(home: &Home) -> Result<Vec<Arc<dyn Runtime>>> {
+    let mut all = Vec::new();
+    all.extend(home.runtime(RuntimeKind::Process).ok());
+    #[cfg(all(feature = "docker", unix))]
+    if uses_containers(home).await? || runtime::docker::answers().await {
+        all.push(home.runtime(RuntimeKind::Docker)?);
+    }
+    Ok(all)
+}
+
+/// Whether servers of a project are containers.
+pub(crate) async fn uses_containers(home: &Home) -> Result<bool> {
+    let projects = home.state().read(|tx| tx.every::<ProjectRecord>()).await?;
+    Ok(projects.iter().any(|project| project.runtime == RuntimeKind::Docker))
+}
+
+/// Every storage that objects of this home may be in, the one first that is to remove what several
+/// list: folders, and the folders that datasets are mounted on.
+async fn storages(home: &Home) -> Result<Vec<Arc<dyn Storage>>> {
+    let projects = home.state().read(|tx| tx.every::<ProjectRecord>()).await?;
+    let mut all = Vec::new();
+    #[allow(unused_mut)] // without zfs
+    let mut zfs = projects.iter().any(|project| project.storage == StorageKind::Zfs);
+    #[cfg(all(feature = "zfs", target_os = "linux"))]
+    {
+        zfs |= crate::storage::zfs::is_used_by(home.config.home());
+    }
+    if zfs {
+        all.push(home.storage(StorageKind::Zfs)?);
+    }
+    // Of those that this build has, the first knows what the others make.
+    let folders = [StorageKind::Btrfs, StorageKind::Reflink, StorageKind::Copy];
+    all.extend(folders.into_iter().find_map(|kind| home.storage(kind).ok()));
+    Ok(all)
+}
+
+/// Every object that a record names.
+async fn recorded(home: &Home) -> Result<HashSet<Object>> {
+    home.state()
+        .read(|tx| {
+            let volumes = tx.every::<VolumeRecord>()?.into_iter().map(|v| Object::Volume(v.id));
+            let snapshots =
+                tx.every::<SnapshotRecord>()?.into_iter().map(|s| Object::Snapshot(s.id));
+            // A record of another format of the future, perhaps: what a branch runs on is its own.
+            let branches =
+                tx.every::<BranchRecord>()?.into_iter().map(|b| Object::Volume(b.volume));
+            Ok(volumes.chain(snapshots).chain(branches).collect())
+        })
+        .await
+}
+
+/// Volumes and snapshots that no record names, the youngest first: a clone before what it is made from.
+pub(crate) async fn objects(home: &Home) -> Result<Vec<Stray>> {
+    // What is deleted meanwhile loses its record before it is looked for among them.
+    let before = recorded(home).await?;
+    let mut found: Vec<Stray> = Vec::new();
+    for storage in storages(home).await? {
+        for object in storage.list().await? {
+            if !before.contains(&object) && !found.iter().any(|stray| stray.object == object) {
+                let location = storage.location(object);
+                found.push(Stray { object, storage: storage.clone(), location });
+            }
+        }
+    }
+    let after = recorded(home).await?;
+    found.retain(|stray| !after.contains(&stray.object));
+    found.sort_by_key(|stray| std::cmp::Reverse(stray.object.id()));
+    Ok(found)
+}
+
+/// Folders of servers without a branch or a volume, on whose socket nobody listens.
+pub(crate) async fn run_folders(home: &Home) -> Result<Vec<Id>> {
+    let folder = home.config.home().join("run");
+    let mut found = Vec::new();
+    let fault = |e| Error::io(format!("list {}", folder.display()), e);
+    for entry in std::fs::read_dir(&folder).map_err(fault)? {
+        let name = entry.map_err(fault)?.file_name();
+        let id = name
+            .to_str()
+            .and_then(|name| name.parse::<Id>().ok().filter(|id| id.to_string() == name));
+        found.extend(id);
+    }
+    let known = home.state().read(|tx| {
+        let branches = tx.every::<BranchRecord>()?.into_iter().map(|b| b.id);
+        let volumes = tx.every::<VolumeRecord>()?.into_iter().map(|v| v.id);
+        Ok(branches.chain(volumes).collect::<HashSet<Id>>())
+    });
+    let known = known.await?;
+    found.retain(|id| {
+        let there = home.run_dir(*id).symlink_metadata().is_ok();
+        there && !known.contains(id) && !RunDir::of(home, *id).is_served()
+    });
+    found.sort();
+    Ok(found)
+}
+
+/// Whether nothing has the name of this lock.
+pub(crate) fn is_of_nothing(tx: &Tx<'_>, name: &str) -> Result<bool> {
+    Ok(match name.parse::<Id>() {
+        Ok(id) => tx.get::<BranchRecord>(id)?.is_none() && tx.get::<SnapshotRecord>(id)?.is_none(),
+        Err(_) => name.starts_with(NAMED),
+    })
+}
+
+/// Lock files of what is not there, which nobody holds.
+pub(crate) async fn locks(home: &Home) -> Result<Vec<String>> {
+    let folder = home.lock_path("");
+    home.state()
+        .read_alone(move |tx| {
+            let fault = |e| Error::io(format!("list {}", folder.display()), e);
+            let mut found = Vec::new();
+            for entry in std::fs::read_dir(&folder).map_err(fault)? {
+                let path = entry.map_err(fault)?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                if is_of_nothing(tx, &name)? && Lock::is_free(&path, Mode::Exclusive)? {
+                    found.push(name);
+                }
+            }
+            found.sort();
+            Ok(found)
+        })
+        .await
+}
+
+/// The containers of this home that no record names, running or not.
+#[cfg(all(feature = "docker", unix))]
+pub(crate) async fn containers(home: &Home) -> Result<Vec<runtime::docker::Found>> {
+    let (_, found) = runtime::docker::look(home.config.home()).await?;
+    of_nobody(home, found).await
+}
+
+/// Those of these containers that no record names.
+#[cfg(all(feature = "docker", unix))]
+pub(crate) async fn of_nobody(
+    home: &Home,
+    mut found: Vec<runtime::docker::Found>,
+) -> Result<Vec<runtime::docker::Found>> {
+    // Read after the containers, so that what was made meanwhile is known.
+    let known = volumes(home).await?;
+    // One without a volume is a tool's, which another process may be running.
+    found.retain(|container| container.volume.as_ref().is_some_and(|v| !known.contains(v)));
+    Ok(found)
+}
+
+/// Where every volume is that a record names.
+#[cfg(all(feature = "docker", unix))]
+async fn volumes(home: &Home) -> Result<HashSet<PathBuf>> {
+    let recorded = home.state().read(|tx| {
+        let projects = tx.every::<ProjectRecord>()?;
+        let volumes = tx.every::<VolumeRecord>()?;
+        Ok(volumes
+            .into_iter()
+            .filter_map(|volume| {
+                let project = projects.iter().find(|project| project.id == volume.project)?;
+                Some((project.storage, volume.id))
+            })
+            .collect::<Vec<_>>())
+    });
+    let place = |(storage, id)| {
+        let location = home.storage(storage)?.location(Object::Volume(id));
+        Ok(location.host_path().to_path_buf())
+    };
+    recorded.await?.into_iter().map(place).collect()
+}
