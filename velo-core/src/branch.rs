@@ -22,6 +22,7 @@ use crate::postgres::session::Target;
 use crate::project::{self, Project};
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord};
 use crate::runtime::{InstanceRef, RuntimeKind, Status, StopMode};
+use crate::slots::{self, Turn};
 use crate::snapshot::Snapshot;
 use crate::spec::{BranchSource, BranchSpec};
 use crate::state::Tx;
@@ -345,7 +346,7 @@ impl Branch {
 
     pub(crate) fn start_call(&self) -> Call<()> {
         self.change(|branch, home, op, _lock| async move {
-            let record = branch.want(&home, true).await?;
+            let record = branch.want(&home, true, &op).await?;
             branch.start_here(&home, &record, &op).await
         })
     }
@@ -361,7 +362,7 @@ impl Branch {
 
     pub(crate) fn stop_call(&self) -> Call<()> {
         self.change(|branch, home, op, _lock| async move {
-            let record = branch.want(&home, false).await?;
+            let record = branch.want(&home, false, &op).await?;
             branch.stop_here(&home, &record, &op).await
         })
     }
@@ -376,7 +377,7 @@ impl Branch {
 
     pub(crate) fn restart_call(&self) -> Call<()> {
         self.change(|branch, home, op, _lock| async move {
-            let record = branch.want(&home, true).await?;
+            let record = branch.want(&home, true, &op).await?;
             branch.stop_here(&home, &record, &op).await?;
             branch.start_here(&home, &record, &op).await
         })
@@ -583,14 +584,16 @@ impl Branch {
         *self.0.timings.lock().unwrap_or_else(|e| e.into_inner()) = op.steps.timings();
     }
 
-    /// Records whether a server ought to run, before it is started or stopped.
-    async fn want(&self, home: &Home, wanted: bool) -> Result<BranchRecord> {
-        let (id, shown) = (self.id(), self.full_name());
+    /// Records whether a server ought to run, before it is started or stopped. One that did not ought
+    /// to waits for a slot.
+    async fn want(&self, home: &Home, wanted: bool, op: &Op) -> Result<BranchRecord> {
+        let id = self.id();
         let lease = home.lease()?;
-        let record = home
-            .state()
-            .write_durable("record whether a server ought to run", move |tx| {
-                tx.update(id, |branch: &mut BranchRecord| {
+        let record = slots::taken(home, op, |asker| {
+            let (shown, project) = (self.full_name(), self.0.project.record.clone());
+            let work = move |tx: &Tx<'_>| {
+                let mut later = None;
+                let record = tx.update(id, |branch: &mut BranchRecord| {
                     if branch.phase != Phase::Ready {
                         return Err(crate::reset::being_changed(&format!("the branch {shown}")));
                     }
@@ -605,11 +608,19 @@ impl Branch {
                         )));
                     }
                     branch.must_be_own(lease)?;
+                    let memory = slots::memory_of(&project, branch);
+                    if wanted && !branch.wanted && !asker.ask(tx, memory)? {
+                        later = Some(memory);
+                        return Ok(());
+                    }
                     branch.wanted = wanted;
                     Ok(())
-                })
-            })
-            .await?;
+                })?;
+                Ok(later.map_or(Turn::Now(record), Turn::Later))
+            };
+            home.state().write_durable("record whether a server ought to run", work)
+        })
+        .await?;
         self.remember(record.clone());
         Ok(record)
     }

@@ -69,6 +69,12 @@ impl Dead {
         Ok(Lock::try_take(&path, Mode::Exclusive)?.map(|lock| Self { id, path, _lock: lock }))
     }
 
+    /// Whether the holder of `id` is dead, without taking it over.
+    pub(crate) fn is(dir: &Path, id: Id) -> Result<bool> {
+        // Where there is no file, looking must not make one.
+        Ok(!path(dir, id).exists() || Self::claim(dir, id)?.is_some())
+    }
+
     /// Everything under it was undone.
     pub(crate) fn bury(self) -> Result<()> {
         crate::disk::remove("bury a dead lease", &self.path)

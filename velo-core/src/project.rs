@@ -21,7 +21,8 @@ use crate::postgres::{control, image};
 use crate::record::{
     BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
 };
-use crate::runtime::{Runtime, RuntimeKind, ToolSpec};
+use crate::runtime::{Limits, Runtime, RuntimeKind, ToolSpec};
+use crate::slots::{self, Turn};
 use crate::snapshot::{Snapshot, SnapshotInfo};
 use crate::state::Tx;
 use crate::storage::{self, Label, Object, Storage, StorageKind, VolumeSpec};
@@ -525,13 +526,13 @@ impl ProjectBuilder {
             database: self.database.clone(),
             created_at: now(),
         };
-        let main = self.record(&home, &project, lease).await;
+        let main = self.record(&home, &project, lease, op).await;
         let main = match main {
             Err(error)
                 if error.kind() == ErrorKind::AlreadyExists
                     && crate::reconcile::run(&home).await.undone > 0 =>
             {
-                self.record(&home, &project, lease).await?
+                self.record(&home, &project, lease, op).await?
             }
             other => other?,
         };
@@ -558,15 +559,20 @@ impl ProjectBuilder {
         home: &Home,
         project: &ProjectRecord,
         lease: Id,
+        op: &Op,
     ) -> Result<BranchRecord> {
         let password = Password::generate()?;
-        let candidates = home.port_candidates();
-        let project = project.clone();
-        home.state()
-            .write("record a project", move |tx| {
+        slots::taken(home, op, |asker| {
+            let (project, password) = (project.clone(), password.clone());
+            let candidates = home.port_candidates();
+            let work = move |tx: &Tx<'_>| {
                 let name = project.name.as_str();
                 if tx.named::<ProjectRecord>("", name)?.is_some() {
                     return Err(taken(&project.name));
+                }
+                let memory = slots::memory(&project, Limits::default(), &Default::default(), false);
+                if !asker.ask(tx, memory)? {
+                    return Ok(Turn::Later(memory));
                 }
                 tx.insert(&project)?;
                 vacant(tx, &project, &BranchName::main())?;
@@ -602,9 +608,11 @@ impl ProjectBuilder {
                     timings: Timings::default(),
                 };
                 tx.insert(&main)?;
-                Ok(main)
-            })
-            .await
+                Ok(Turn::Now(main))
+            };
+            home.state().write("record a project", work)
+        })
+        .await
     }
 
     async fn fill(

@@ -12,9 +12,9 @@ use crate::home::{Home, NAMED};
 use crate::id::Id;
 use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
-use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord};
+use crate::record::{BranchRecord, Phase, PlaceRecord, ProjectRecord, SnapshotRecord};
 use crate::state::Tx;
-use crate::{reset, teardown};
+use crate::{reset, slots, teardown};
 
 /// How long one `open` may spend on it; the next one goes on.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -145,6 +145,7 @@ enum Left {
     Project(ProjectRecord),
     Branch(ProjectRecord, Box<BranchRecord>),
     Snapshot(ProjectRecord, Id),
+    Place(Id),
 }
 
 impl Left {
@@ -160,6 +161,7 @@ impl Left {
                 }
             }
             Self::Snapshot(project, id) => teardown::snapshot(home, &project, id).await,
+            Self::Place(id) => slots::leave(home, id).await,
         }
     }
 }
@@ -188,6 +190,8 @@ async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
                     left.push(Left::Snapshot(project, snapshot.id));
                 }
             }
+            let places = tx.leased::<PlaceRecord>()?.into_iter().filter(|p| p.lease == lease);
+            left.extend(places.map(|place| Left::Place(place.id)));
             Ok(left)
         })
         .await

@@ -263,6 +263,11 @@ impl Tx<'_> {
         )
     }
 
+    /// Every record of the kind, oldest first.
+    pub(crate) fn every<R: Record>(&self) -> Result<Vec<R>> {
+        self.all("SELECT body FROM record WHERE kind = ?1 ORDER BY id", params![R::KIND])
+    }
+
     /// Every record of the kind that lives under a lease.
     pub(crate) fn leased<R: Record>(&self) -> Result<Vec<R>> {
         self.all(
