@@ -15,7 +15,7 @@ use std::process::Stdio;
 use std::sync::Mutex;
 
 use common::whole::{main_is_well, names, processes};
-use common::{Home, prepared, psql, wait_until};
+use common::{Home, Ran, prepared, psql, wait_until};
 use serde_json::Value;
 
 /// An operation, what it needs, and what may be there after it.
@@ -277,6 +277,8 @@ const HOUSEKEEPING: [&str; 3] = ["take a lease", "sweep locks", "bury a dead lea
 
 struct Suite {
     home: Home,
+    /// What is done at each moment.
+    faults: &'static [&'static str],
     main: String,
     /// Every so many moments one is tried, beginning with a random one.
     stride: usize,
@@ -284,7 +286,7 @@ struct Suite {
 }
 
 impl Suite {
-    fn new(base: &Path, storage: &str, stride: usize) -> Self {
+    fn new(base: &Path, storage: &str, faults: &'static [&'static str], stride: usize) -> Self {
         let home = Home::under(base);
         home.ok(&["project", "create", "api", "--storage", storage]);
         home.sql(
@@ -293,7 +295,7 @@ impl Suite {
              CREATE TABLE beat AS SELECT 0 AS n",
         );
         let main = home.ok(&["branch", "url", "api/main"]).trim().to_owned();
-        Self { home, main, stride, beats: 0.into() }
+        Self { home, faults, main, stride, beats: 0.into() }
     }
 
     /// Back to `main` alone.
@@ -317,15 +319,25 @@ impl Suite {
         (operation.prepare)(&self.home);
         let _ = std::fs::remove_file(&file);
         let what = format!("{:?} with {fault}@{moment}", operation.args);
+        let filler = self.home.dir().join("filler");
+        let leaves = LEAVES[moment % LEAVES.len()];
         let ran = self.home.run_with(operation.args, |velo| {
-            velo.env("VELO_TEST_FAULT", format!("{fault}@{moment}")).env("VELO_TEST_STEPS", &file);
+            velo.env("VELO_TEST_FAULT", format!("{fault}@{moment}"))
+                .env("VELO_TEST_STEPS", &file)
+                .env("VELO_TEST_FILLER", &filler)
+                .env("VELO_TEST_FILLER_LEAVES", leaves.to_string());
         });
+        let _ = std::fs::remove_file(filler);
         let went = steps(&file);
         let hit = went.len() >= moment;
         let step = went.get(moment - 1).cloned().unwrap_or_default();
         let what = format!("{what} ({step})");
         match fault {
             "kill" if hit => assert_eq!(ran.code, -9, "{what}: {ran:?}"),
+            "full" => {
+                says_that_it_is_full(&ran, &what);
+                start_again(&self.home);
+            }
             // What is in the way of cleaning up may be left to the next one.
             _ => assert!([0, 1].contains(&ran.code), "{what}: {ran:?}"),
         }
@@ -353,7 +365,7 @@ impl Suite {
     /// All of an operation: how many faults were tried, and the steps that it has.
     fn run(&self, operation: &Operation) -> (usize, BTreeSet<String>) {
         let (mut tried, mut seen) = (0, BTreeSet::new());
-        for fault in ["kill", "error"] {
+        for fault in self.faults {
             let mut moment = 1 + first(self.stride);
             loop {
                 let (hit, steps) = self.attempt(operation, fault, moment);
@@ -375,8 +387,45 @@ fn first(stride: usize) -> usize {
     now.subsec_nanos() as usize / 1000 % stride
 }
 
+/// How much is left free where a fault fills the disk, in bytes: nothing, enough for a record, for a
+/// file of a server's, and for a segment of WAL.
+const LEAVES: [u64; 4] = [0, 128 << 10, 1 << 20, 5 << 20];
+
+/// It was done all the same, or says what is the matter and what to do.
+#[track_caller]
+fn says_that_it_is_full(ran: &Ran, what: &str) {
+    if ran.code != 0 {
+        let said = ["No space left", "disk is full"].iter().any(|text| ran.stderr.contains(text));
+        assert!(ran.code == 1 && said && ran.stderr.contains("\nhint: "), "{what}: {ran:?}");
+    }
+}
+
+/// Brings up the servers that died of the full disk.
+fn start_again(home: &Home) {
+    home.ok(&["status"]);
+    for finding in home.json(&["doctor"]).as_array().unwrap() {
+        let what = finding["what"].as_str().unwrap();
+        if let Some(names) = what.strip_prefix("ought to run, and do not: ") {
+            for name in names.split(", ") {
+                println!("{name} had died");
+                home.ok(&["branch", "start", name]);
+            }
+        }
+    }
+}
+
 /// Runs every operation, on two homes at a time. Returns the steps that they have.
 fn suite(variable: &str, storage: &str, stride: usize) -> Option<BTreeSet<String>> {
+    suite_of(variable, storage, &["kill", "error"], stride, 2)
+}
+
+fn suite_of(
+    variable: &str,
+    storage: &str,
+    faults: &'static [&'static str],
+    stride: usize,
+    homes: usize,
+) -> Option<BTreeSet<String>> {
     let base = prepared(variable)?;
     let stride = if std::env::var_os("VELO_TEST_LONG").is_some() { 1 } else { stride };
     let only = std::env::var("VELO_TEST_FAULTS_OF").ok();
@@ -385,9 +434,9 @@ fn suite(variable: &str, storage: &str, stride: usize) -> Option<BTreeSet<String
     let operations = Mutex::new(OPERATIONS.iter().filter(chosen).collect::<Vec<_>>());
     let (all, tried) = (Mutex::new(BTreeSet::new()), Mutex::new(0));
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..homes {
             scope.spawn(|| {
-                let suite = Suite::new(&base, storage, stride);
+                let suite = Suite::new(&base, storage, faults, stride);
                 loop {
                     let Some(operation) = operations.lock().unwrap().pop() else { break };
                     let (faults, steps) = suite.run(operation);
@@ -424,6 +473,21 @@ fn a_fault_at_every_step_on_ext4() {
     suite("VELO_TEST_EXT4", "copy", 11);
 }
 
+#[test]
+fn a_disk_that_is_full_at_a_step_on_btrfs() {
+    suite_of("VELO_TEST_FULL_BTRFS", "btrfs", &["full"], 19, 1);
+}
+
+#[test]
+fn a_disk_that_is_full_at_a_step_on_xfs() {
+    suite_of("VELO_TEST_FULL_XFS", "reflink", &["full"], 19, 1);
+}
+
+#[test]
+fn a_disk_that_is_full_at_a_step_on_ext4() {
+    suite_of("VELO_TEST_FULL_EXT4", "copy", &["full"], 19, 1);
+}
+
 /// Steps that an operation has on another backend, or in a case that another test makes.
 const ELSEWHERE: [&str; 0] = [];
 
@@ -447,12 +511,13 @@ fn named() -> BTreeSet<String> {
 
 /// The names that are given to what makes a step, wherever the line breaks.
 fn steps_in(source: &str) -> Vec<String> {
-    const CALLS: [&str; 9] = [
+    const CALLS: [&str; 10] = [
         "step(",
         "step_now(",
         ".write(",
         ".write_durable(",
         ".execute(",
+        ".execute_secret(",
         "disk::write(",
         "disk::remove(",
         "disk::remove_folder(",

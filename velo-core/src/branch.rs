@@ -653,6 +653,7 @@ impl Branch {
         match boot.run(&*runtime, op).await {
             Ok(()) => self.has_settled(home, record, op).await,
             Err(error) => {
+                let error = home.explain(error);
                 match boot::stop(home, project, record.id, record.volume, StopMode::Fast).await {
                     Ok(()) => Err(error),
                     Err(cleanup) => Err(error.with_cleanup(cleanup)),

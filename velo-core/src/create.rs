@@ -121,10 +121,14 @@ pub(crate) async fn create(
     };
     match done {
         Ok(branch) => Ok(branch),
-        Err(error) => match teardown::branch(home, project, branch.id).await {
-            Ok(()) => Err(error),
-            Err(cleanup) => Err(error.with_cleanup(cleanup)),
-        },
+        Err(error) => {
+            // Before what was made is gone: it may be what fills the disk.
+            let error = home.explain(error);
+            match teardown::branch(home, project, branch.id).await {
+                Ok(()) => Err(error),
+                Err(cleanup) => Err(error.with_cleanup(cleanup)),
+            }
+        }
     }
 }
 

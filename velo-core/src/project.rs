@@ -546,10 +546,13 @@ impl ProjectBuilder {
                 let timings = op.steps.timings();
                 Ok(Project(Arc::new(Inner { config, record, timings })))
             }
-            Err(error) => match teardown::project(&home, &project).await {
-                Ok(()) => Err(error),
-                Err(cleanup) => Err(error.with_cleanup(cleanup)),
-            },
+            Err(error) => {
+                let error = home.explain(error);
+                match teardown::project(&home, &project).await {
+                    Ok(()) => Err(error),
+                    Err(cleanup) => Err(error.with_cleanup(cleanup)),
+                }
+            }
         }
     }
 

@@ -82,6 +82,8 @@ impl State {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // SQLite follows a link, to whatever whoever put it there wanted to be written to.
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(|e| {
                 let hint = match e.kind() {

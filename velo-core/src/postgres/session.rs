@@ -179,6 +179,15 @@ impl Session {
         crate::effect::step(what, work).await
     }
 
+    /// Runs one statement that holds a secret. Not as the others: of those the client's library tells
+    /// the text to whoever listens to its log.
+    pub(crate) async fn execute_secret(&self, what: &str, sql: &str) -> Result<()> {
+        let work = async {
+            self.client.query_typed(sql, &[]).await.map(drop).map_err(|e| failed(what, e))
+        };
+        crate::effect::step(what, work).await
+    }
+
     /// The rows of a query, as text.
     pub(crate) async fn rows(&self, what: &str, sql: &str) -> Result<Rows> {
         let messages = self.client.simple_query(sql).await.map_err(|e| failed(what, e))?;
@@ -242,8 +251,12 @@ fn failed(what: &str, e: tokio_postgres::Error) -> Error {
             } else {
                 ErrorKind::Postgres
             };
-            Error::new(kind, format!("PostgreSQL cannot {what}: {}", db.message()))
-                .with_context("sqlstate", db.code().code())
+            let error = Error::new(kind, format!("PostgreSQL cannot {what}: {}", db.message()))
+                .with_context("sqlstate", db.code().code());
+            match kind {
+                ErrorKind::Exhausted => error.with_hint("free some space and try again"),
+                _ => error,
+            }
         }
         None => {
             let why = std::error::Error::source(&e).map_or_else(String::new, |e| format!(": {e}"));
