@@ -153,7 +153,7 @@ async fn make_talkative(main: &Branch, home: &Path) {
     main.restart().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn no_secret_is_told() {
     let logged = listen();
     let done = Arc::new(AtomicBool::new(false));
