@@ -70,8 +70,9 @@ impl Home {
             prepare(&config.home, user.as_ref())?;
             let uid = rustix::process::geteuid().as_raw();
             let own_user = OsUser::by_uid(uid)?.map_or_else(|| uid.to_string(), |u| u.name);
-            not_emptied(&config.home)?;
-            let state = State::open(&config.home.join("state.db"))
+            // Looked at first: records come before data, also where others are at work.
+            let has_data = has_data(&config.home);
+            let state = State::open(&config.home.join("state.db"), has_data)
                 .map_err(|error| full_disk(&config.home, error))?;
             let spread = config.home.as_os_str().as_encoded_bytes().iter();
             let spread =
@@ -353,17 +354,9 @@ fn prepare(home: &Path, user: Option<&OsUser>) -> Result<()> {
     Ok(())
 }
 
-/// A `state.db` without a byte is a new one only where nothing is that it would name.
-fn not_emptied(home: &Path) -> Result<()> {
-    let path = home.join("state.db");
-    let empty = path.metadata().is_ok_and(|m| m.len() == 0);
-    let volumes = || std::fs::read_dir(home.join("volumes"));
-    if !empty || volumes().is_ok_and(|mut entries| entries.next().is_none()) {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        format!("{} is empty, and there is data that it named", path.display()),
-    )
-    .with_hint("restore it from a backup; without it nobody knows whose the volumes are"))
+/// Whether there is data that records must name.
+fn has_data(home: &Path) -> bool {
+    ["volumes", "snapshots"].iter().any(|name| {
+        std::fs::read_dir(home.join(name)).is_ok_and(|mut entries| entries.next().is_some())
+    })
 }

@@ -812,13 +812,14 @@ fn check_identifier(what: &str, name: &str) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidInput, format!("{name:?} is not a {what} name"))
             .with_hint("PostgreSQL's names have 1 to 63 bytes and do not begin with pg_"));
     }
-    // Older versions know no way to write it in the rules of who may connect.
-    if what == "role" && name.contains('"') {
+    // Older versions know no way to write a quote in the rules of who may connect, and no extension
+    // may belong to a role with one of the others: initdb makes one.
+    if what == "role" && name.contains(['"', '\'', '$', '\\']) {
         return Err(Error::new(
             ErrorKind::InvalidInput,
             format!("{name:?} is not a role for Velo"),
         )
-        .with_hint("name a role without double quotes"));
+        .with_hint("name a role without quotes, dollar signs and backslashes"));
     }
     Ok(())
 }

@@ -73,8 +73,9 @@ fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
 }
 
 impl State {
-    /// Opens `path`, or makes it (mode 0600).
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens `path`, or makes it (mode 0600), but not where there is data that it ought to name: a file
+    /// that was emptied, or parted from its WAL, is no new one.
+    pub(crate) fn open(path: &Path, has_data: bool) -> Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         std::fs::OpenOptions::new()
             .read(true)
@@ -120,6 +121,16 @@ impl State {
                 format!("{} is from a newer version of Velo (format {version})", path.display()),
             )
             .with_hint("use that version, or set VELO_HOME to another folder"));
+        }
+        if version == 0 && has_data {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("{} is empty, and there is data that it named", path.display()),
+            )
+            .with_hint(
+                "restore it and state.db-wal from a backup; without them nobody knows whose the \
+                 volumes are",
+            ));
         }
         if version < VERSION {
             let mode: String = db

@@ -49,7 +49,7 @@ fn listen() -> Logged {
         .with_writer(move || sink.clone())
         .with_ansi(false)
         .init();
-    log::set_boxed_logger(Box::new(logged.clone())).unwrap();
+    log::set_logger(Box::leak(Box::new(logged.clone()))).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
     logged
 }
@@ -147,7 +147,7 @@ async fn make_talkative(main: &Branch, home: &Path) {
         file,
         "log_statement = 'all'\nlog_min_duration_statement = 0\nlog_min_messages = 'debug2'\n\
          log_min_error_statement = 'debug5'\nlog_parameter_max_length = -1\n\
-         debug_print_parse = on\nlog_connections = 'on'\nlog_replication_commands = on"
+         debug_print_parse = on\nlog_transaction_sample_rate = 1\nlog_connections = 'on'\nlog_replication_commands = on"
     )
     .unwrap();
     main.restart().await.unwrap();

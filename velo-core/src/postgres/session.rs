@@ -49,7 +49,9 @@ fn options(major: u32) -> String {
         "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
          -c idle_session_timeout=0 -c search_path=pg_catalog -c synchronous_commit=local \
          -c log_statement=none -c log_min_duration_statement=-1 -c log_duration=off \
-         -c log_min_duration_sample=-1 -c log_min_error_statement=panic \
+         -c log_min_duration_sample=-1 -c log_transaction_sample_rate=0 \
+         -c log_min_error_statement=panic -c log_min_messages=warning \
+         -c debug_print_parse=off -c debug_print_rewritten=off -c debug_print_plan=off \
          -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed \
          -c session_preload_libraries= -c local_preload_libraries= -c role=none",
     );
