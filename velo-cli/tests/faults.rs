@@ -15,7 +15,7 @@ use std::process::Stdio;
 use std::sync::Mutex;
 
 use common::whole::{main_is_well, names, processes};
-use common::{Home, Ran, prepared, psql, wait_until};
+use common::{Home, Ran, answers, prepared, psql, wait_until};
 use serde_json::Value;
 
 /// An operation, what it needs, and what may be there after it.
@@ -277,6 +277,8 @@ const HOUSEKEEPING: [&str; 3] = ["take a lease", "sweep locks", "bury a dead lea
 
 struct Suite {
     home: Home,
+    /// Where the steps are noted: on another disk than the one that is filled.
+    notes: tempfile::TempDir,
     /// What is done at each moment.
     faults: &'static [&'static str],
     main: String,
@@ -295,7 +297,8 @@ impl Suite {
              CREATE TABLE beat AS SELECT 0 AS n",
         );
         let main = home.ok(&["branch", "url", "api/main"]).trim().to_owned();
-        Self { home, faults, main, stride, beats: 0.into() }
+        let notes = tempfile::tempdir().unwrap();
+        Self { home, notes, faults, main, stride, beats: 0.into() }
     }
 
     /// Back to `main` alone.
@@ -306,7 +309,7 @@ impl Suite {
             }
         }
         for snapshot in self.home.json(&["snapshot", "list", "api"]).as_array().unwrap() {
-            self.home.ok(&["snapshot", "delete", snapshot["full_name"].as_str().unwrap()]);
+            self.home.ok(&["snapshot", "delete", snapshot["name"].as_str().unwrap()]);
         }
         if has_project(&self.home) {
             self.home.ok(&["project", "delete", "other", "--force"]);
@@ -315,7 +318,7 @@ impl Suite {
 
     /// Tries an operation with a fault at a moment; false if it has fewer moments.
     fn attempt(&self, operation: &Operation, fault: &str, moment: usize) -> (bool, Vec<String>) {
-        let file = self.home.dir().join("steps");
+        let file = self.notes.path().join("steps");
         (operation.prepare)(&self.home);
         let _ = std::fs::remove_file(&file);
         let what = format!("{:?} with {fault}@{moment}", operation.args);
@@ -400,18 +403,28 @@ fn says_that_it_is_full(ran: &Ran, what: &str) {
     }
 }
 
-/// Brings up the servers that died of the full disk.
+/// Brings up the servers that died of the full disk, until every one that ought to run lets clients in.
+/// A file system may take a moment to have space again, and one of them die until then.
 fn start_again(home: &Home) {
     home.ok(&["status"]);
-    for finding in home.json(&["doctor"]).as_array().unwrap() {
-        let what = finding["what"].as_str().unwrap();
-        if let Some(names) = what.strip_prefix("ought to run, and do not: ") {
-            for name in names.split(", ") {
-                println!("{name} had died");
-                home.ok(&["branch", "start", name]);
+    wait_until("every server is up again", || {
+        let doctor = home.run(&["doctor", "--json"]).stdout;
+        let findings: Value = serde_json::from_str(&doctor).unwrap();
+        for finding in findings.as_array().unwrap() {
+            let what = finding["what"].as_str().unwrap();
+            for says in ["ought to run, and do not: ", "run, and let no client in: "] {
+                for name in what.strip_prefix(says).into_iter().flat_map(|n| n.split(", ")) {
+                    home.run(&["branch", "start", name]);
+                }
             }
         }
-    }
+        let list = home.json(&["branch", "list"]);
+        let mut running = list.as_array().unwrap().iter().filter(|b| b["state"] == "running");
+        running.all(|branch| {
+            let url = home.run(&["branch", "url", branch["name"].as_str().unwrap()]).stdout;
+            answers(url.trim())
+        }) && !doctor.contains("ought to run")
+    });
 }
 
 /// Runs every operation, on two homes at a time. Returns the steps that they have.
