@@ -482,7 +482,7 @@ async fn set_password(
     let verifier = literal(&scram::verifier(password)?);
     let until = if expired { " VALID UNTIL 'infinity'" } else { "" };
     let sql = format!("ALTER ROLE {} PASSWORD {verifier}{until}", ident(role));
-    session.execute("set the password of its role", &sql).await
+    session.execute_secret("set the password of its role", &sql).await
 }
 
 /// Whether a server could listen on `port` now.

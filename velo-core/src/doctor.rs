@@ -109,7 +109,7 @@ async fn look(config: &Config) -> Vec<Finding> {
     let home = async { engine::Engine::get()?.existing_home(config).await };
     match home.await {
         Ok(Some(home)) => {
-            found.push(machine::home(&config.home));
+            found.push(machine::home(config));
             found.push(machine::storage(config, &config.home).await);
             #[cfg(all(feature = "zfs", target_os = "linux"))]
             found.extend(zfs::look(config).await);
@@ -120,7 +120,7 @@ async fn look(config: &Config) -> Vec<Finding> {
         Ok(None) => {
             let above = config.home.ancestors().find(|folder| folder.is_dir());
             let above = above.unwrap_or(&config.home);
-            found.push(machine::no_home(&config.home, above, user.as_ref()));
+            found.push(machine::no_home(config, above, user.as_ref()));
             found.push(machine::storage(config, above).await);
             found.extend(containers::look(config, None).await);
         }

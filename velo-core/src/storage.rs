@@ -336,7 +336,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// [`sync`](Storage::sync) came after it.
     async fn usage(&self, object: Object) -> Result<Usage>;
 
-    /// How many bytes are free for a clone of `source` to take, and cheaply so: this is asked before
+    /// How many bytes would be free beside a clone of `source`, and cheaply so: this is asked before
     /// every clone. [`ErrorKind::Exhausted`] where the backend knows that a clone would be unsafe.
     async fn available(&self, source: Object) -> Result<u64>;
 }

@@ -272,6 +272,13 @@ pub fn try_psql(url: &str, query: &str) -> Result<String, String> {
     }
 }
 
+/// Whether a server lets clients in.
+pub fn answers(url: &str) -> bool {
+    let mut psql = Command::new("psql");
+    psql.args(["-XAtqc", "SELECT 1", url]).stdin(Stdio::null()).stderr(Stdio::null());
+    psql.output().expect("psql must be on PATH").status.success()
+}
+
 /// Waits until `done`, at most [`LIMIT`].
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
