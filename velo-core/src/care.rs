@@ -63,7 +63,7 @@ fn told(error: &Error) -> String {
 }
 
 /// How long something may be measured: what takes longer is not cheap.
-const MEASURE: Duration = Duration::from_secs(1);
+const MEASURE: Duration = Duration::from_secs(3);
 
 /// The bytes that would become free if only this went, if that is quickly told.
 pub(crate) async fn measured(storage: &dyn Storage, object: Object) -> Option<u64> {
