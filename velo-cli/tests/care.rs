@@ -166,8 +166,10 @@ fn gc_itself_ends_what_the_dead_left_and_says_so() {
     let removed = deeds(&done["deeds"]);
     assert_eq!(removed.len(), 1, "{done}");
     assert!(removed[0].1.starts_with("api/~"), "{done}");
-    assert!(done["deeds"][0]["bytes"].as_u64().unwrap() > 0, "{done}");
-    assert_eq!(done["freed"], done["deeds"][0]["bytes"]);
+    // It is told where that is quick, which depends on what else the machine does.
+    let bytes = &done["deeds"][0]["bytes"];
+    assert!(bytes.is_null() || bytes.as_u64().unwrap() > 0, "{done}");
+    assert_eq!(done["freed"].as_u64(), Some(bytes.as_u64().unwrap_or(0)), "{done}");
     assert_eq!(home.json(&["gc"])["deeds"], serde_json::json!([]));
     agree(&home);
 }

@@ -15,7 +15,7 @@ use std::process::Stdio;
 use std::sync::Mutex;
 
 use common::whole::{cut_power, main_is_well, names, outlive, processes};
-use common::{Home, Ran, answers, prepared, psql, try_psql, wait_until};
+use common::{Home, Ran, answers, is_root, prepared, psql, try_psql, wait_until};
 use serde_json::Value;
 
 /// An operation, what it needs, and what may be there after it.
@@ -626,6 +626,11 @@ fn suite_of(
 
 #[test]
 fn a_fault_at_every_step_on_btrfs() {
+    // Root's run tries them all; what another user's differs in is met in a sample.
+    if !is_root() {
+        suite("VELO_TEST_BTRFS", "btrfs", 9);
+        return;
+    }
     let Some(seen) = suite("VELO_TEST_BTRFS", "btrfs", 1) else { return };
     let elsewhere: BTreeSet<String> = ELSEWHERE.iter().map(|&step| step.to_owned()).collect();
     let named = named();
@@ -662,7 +667,8 @@ fn a_disk_that_is_full_at_a_step_on_ext4() {
 }
 
 /// Steps that an operation has on another backend, or in a case that another test makes.
-const ELSEWHERE: [&str; 1] = ["remove an unrecorded container"];
+const ELSEWHERE: [&str; 3] =
+    ["remove an unrecorded container", "join the line for a slot", "leave the line for a slot"];
 
 /// Every step that the library's sources name.
 fn named() -> BTreeSet<String> {

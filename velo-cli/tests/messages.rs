@@ -58,7 +58,7 @@ fn hints_that_can_be_followed() {
     let locale = ["project", "create", "x", "--locale", "tlh_KX"];
     hints(&home, &locale, 1, "locale", "locale -a");
     let role = ["project", "create", "x", "--role", "a b\"c"];
-    hints(&home, &role, 2, "role", "double quotes");
+    hints(&home, &role, 2, "role", "without quotes");
     assert_eq!(home.json(&["project", "list"]).as_array().unwrap().len(), 1);
 }
 

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::whole::{names, processes};
-use common::{Home, prepared, wait_until};
+use common::{Home, is_root, prepared, wait_until};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
@@ -405,6 +405,8 @@ fn random_operations(variable: &str, storage: &'static str, cases: u32) {
     PLACE.set(Some((base, storage)));
     let long = std::env::var_os("VELO_TEST_LONG").is_some();
     let cases = if long { cases * 20 } else { cases };
+    // Root's run is the long one of the two.
+    let cases = if is_root() { cases } else { cases.div_ceil(3) };
     let config =
         Config { cases, max_shrink_iters: 40, failure_persistence: None, ..Config::default() };
     let ran = TestRunner::new(config.clone()).run(
