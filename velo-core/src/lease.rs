@@ -43,7 +43,10 @@ impl Lease {
 pub(crate) fn all(dir: &Path) -> Result<Vec<Id>> {
     let entries =
         std::fs::read_dir(dir).map_err(|e| Error::io(format!("list {}", dir.display()), e))?;
-    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+    // Links and folders are nobody's leases.
+    let files =
+        entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    Ok(files.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// Whether the holder of `id` is dead. Changes nothing.

@@ -114,8 +114,14 @@ async fn round(home: &Home) -> Result<Round> {
 pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
     home.lease()?;
     for id in leases(home).await? {
-        let Some(dead) = Dead::claim(&home.leases(), id)? else {
-            continue;
+        let dead = match Dead::claim(&home.leases(), id) {
+            Ok(Some(dead)) => dead,
+            Ok(None) => continue,
+            // It must keep no other from being finished.
+            Err(error) => {
+                tracing::warn!(%error, lease = %id, "cannot look at a lease");
+                continue;
+            }
         };
         let mut clean = true;
         let left = under(home, dead.id).await?;
@@ -223,8 +229,8 @@ pub(crate) async fn sweep_locks(home: &Home, round: &mut Round) -> Result<()> {
                 continue;
             }
             // Whoever holds it removes it; and the one held here may have lost its name since.
-            match Lock::try_take(&path, Mode::Exclusive)? {
-                Some(lock) if lock.is_linked() => {
+            match Lock::try_take(&path, Mode::Exclusive) {
+                Ok(Some(lock)) if lock.is_linked() => {
                     disk::remove("remove an orphaned lock", &path)?;
                     gone.push(name);
                 }

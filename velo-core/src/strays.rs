@@ -179,7 +179,8 @@ pub(crate) async fn locks(home: &Home) -> Result<Vec<String>> {
             for entry in std::fs::read_dir(&folder).map_err(fault)? {
                 let path = entry.map_err(fault)?.path();
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                if is_of_nothing(tx, &name)? && Lock::is_free(&path, Mode::Exclusive)? {
+                let is_free = || Lock::is_free(&path, Mode::Exclusive).unwrap_or(false);
+                if is_of_nothing(tx, &name)? && is_free() {
                     found.push(name);
                 }
             }
