@@ -295,7 +295,7 @@ rig_mount() {
 
 rig_file_systems() {
     if [[ -z $RIG_MOUNTING ]]; then
-        skip "no right to mount: no VELO_TEST_{BTRFS,XFS,EXT4,SMALL,READONLY}, but for the file system of $RIG_BASE"
+        skip "no right to mount: no VELO_TEST_{BTRFS,XFS,EXT4,SMALL,FULL_*,READONLY}, but for the file system of $RIG_BASE"
         rig_borrow_file_system
         return 0
     fi
@@ -304,6 +304,13 @@ rig_file_systems() {
     if rig_mount xfs 12G mkfs.xfs -q -m reflink=1; then export VELO_TEST_XFS=$RIG/xfs; else skip "no XFS"; fi
     if rig_mount ext4 8G "${ext4[@]}"; then export VELO_TEST_EXT4=$RIG/ext4; else skip "no ext4"; fi
     if rig_mount small 64M "${ext4[@]}"; then export VELO_TEST_SMALL=$RIG/small; else skip "no small disk"; fi
+    # As small as XFS can be: disks to fill.
+    if rig_mount full-btrfs 300M mkfs.btrfs -q && rig_mount full-xfs 300M mkfs.xfs -q -m reflink=1 &&
+        rig_mount full-ext4 300M "${ext4[@]}"; then
+        export VELO_TEST_FULL_BTRFS=$RIG/full-btrfs VELO_TEST_FULL_XFS=$RIG/full-xfs VELO_TEST_FULL_EXT4=$RIG/full-ext4
+    else
+        skip "no disks to fill"
+    fi
     if rig_mount readonly 16M "${ext4[@]}" && mount -o remount,ro "$RIG/readonly"; then
         export VELO_TEST_READONLY=$RIG/readonly
     else
@@ -393,16 +400,20 @@ rig_forget_engine() { # FOLDER
     done
 }
 
+rig_engine_recipe() {
+    declare -f rig_fill_engine rig_fill_images | cat - <(echo "${RIG_ENGINE_PACKAGES[*]} ${RIG_IMAGE_PACKAGES[*]}") |
+        sha256sum | cut -c1-16
+}
+
+rig_images() { rig_cached "$RIG_CACHE/images" "$(rig_engine_recipe)" rig_fill_images; }
+
 rig_engine() {
     if [[ -z $RIG_MOUNTING ]] || ! type -P apt-get dpkg-deb ip >/dev/null; then
         skip "no container engine: only root can start one, from Debian's packages"
         return 0
     fi
-    local number bridge log=$RIG/engine.log recipe
-    recipe=$(declare -f rig_fill_engine rig_fill_images | cat - <(echo "${RIG_ENGINE_PACKAGES[*]} ${RIG_IMAGE_PACKAGES[*]}"))
-    recipe=$(sha256sum <<<"$recipe" | cut -c1-16)
-    if ! rig_cached "$RIG_CACHE/engine" "$recipe" rig_fill_engine ||
-        ! rig_cached "$RIG_CACHE/images" "$recipe" rig_fill_images ||
+    local number bridge log=$RIG/engine.log
+    if ! rig_cached "$RIG_CACHE/engine" "$(rig_engine_recipe)" rig_fill_engine || ! rig_images ||
         ! rig_mount engine 6G mkfs.ext4 -q -F -m 0 -E assume_storage_prezeroed=1; then
         skip "no container engine"
         return 0
@@ -468,7 +479,7 @@ rig_end_engine() {
 rig_up() {
     RIG_MOUNTING=${VELO_TEST_MOUNTING-}
     # Not those of a rig around this one. All names begin with VELO_TEST_, for Velo refuses most others.
-    unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE,RIG} DOCKER_HOST
+    unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,FULL_BTRFS,FULL_XFS,FULL_EXT4,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE,RIG} DOCKER_HOST
     rig_packages
     rig_users
     rig_cache
@@ -653,7 +664,7 @@ rig_end_all() {
 
 rig_env() {
     local name
-    for name in VELO_TEST_{BTRFS,XFS,EXT4,SMALL,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,NETWORK,REQUIRE,LONG,RIG} \
+    for name in VELO_TEST_{BTRFS,XFS,EXT4,SMALL,FULL_BTRFS,FULL_XFS,FULL_EXT4,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,NETWORK,REQUIRE,LONG,RIG} \
         VELO_TEST_{DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE} DOCKER_HOST; do
         [[ -z ${!name-} ]] || printf '%s=%s\n' "$name" "${!name}"
     done

@@ -7,7 +7,7 @@ TEST_BUILD=(cargo test --workspace "${TEST_FEATURES[@]}" --no-run --message-form
 TEST_FLAGS=(-Zunstable-options --shuffle --show-output)
 
 # velo-core's once more, with the way to ZFS through its library.
-TEST_BUILD_ZETTA=(cargo test -p velo-core --features "libzetta,testing" --no-run --message-format=json-render-diagnostics)
+TEST_BUILD_ZETTA=(cargo test -p velo-core --features "libzetta,docker,testing" --no-run --message-format=json-render-diagnostics)
 
 # The test executables in what cargo said, one a line: target, package folder, file.
 tests_built() { # JSON

@@ -7,8 +7,9 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
 
+use velo_benches::{Result, client};
+
 use crate::floor::{Floor, Sample};
-use crate::{Result, client};
 
 const NAME: &str = "velo-bench-floor";
 

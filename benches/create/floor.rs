@@ -7,17 +7,16 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 use tokio_postgres::Client;
+use velo_benches::{Result, client};
 use velo_core::Connection;
 use velo_core::storage::StorageKind;
-
-use crate::{Result, client};
 
 /// Makes bare clones of a folder and runs bare servers on them.
 pub(crate) struct Floor {
@@ -261,11 +260,6 @@ fn stop(child: &mut Child) -> Result<()> {
     }
     child.wait()?;
     Ok(())
-}
-
-/// PGDATA of a server that runs: its working folder.
-pub(crate) fn data_of(pid: u32) -> Result<PathBuf> {
-    Ok(std::fs::read_link(Path::new("/proc").join(pid.to_string()).join("cwd"))?)
 }
 
 /// `struct btrfs_ioctl_vol_args_v2`, whose first three fields and name are what is used.

@@ -19,19 +19,16 @@
 //! to 1 GB unless `--long`. `--write` renews `benches/results/create.md`. A missed target is said,
 //! and is no failure.
 
-mod client;
 mod container;
 mod floor;
-mod machine;
 mod measure;
 mod report;
 
 use std::path::PathBuf;
 
+use velo_benches::figures::{GB, size};
+use velo_benches::{Result, postgres};
 use velo_core::storage::StorageKind;
-
-/// Whatever went wrong.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// One storage to measure, and where.
 struct Backend {
@@ -44,8 +41,6 @@ const BACKENDS: [Backend; 3] = [
     Backend { kind: StorageKind::Reflink, var: "VELO_TEST_XFS" },
     Backend { kind: StorageKind::Copy, var: "VELO_TEST_EXT4" },
 ];
-
-const GB: u64 = 1 << 30;
 
 /// What the command line says.
 struct Args {
@@ -100,29 +95,6 @@ impl Args {
             long,
         })
     }
-}
-
-fn size(text: &str) -> Result<u64> {
-    let text = text.trim();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "MB" => 1 << 20,
-        "GB" => GB,
-        other => return Err(format!("{text:?} is no size: {other:?} is not MB or GB").into()),
-    };
-    Ok(digits.parse::<u64>()? * unit)
-}
-
-/// The newest PostgreSQL of `VELO_TEST_PG`.
-fn postgres() -> Option<PathBuf> {
-    let list = std::env::var("VELO_TEST_PG").ok()?;
-    list.split_whitespace()
-        .filter_map(|item| {
-            let (major, dir) = item.split_once('=')?;
-            Some((major.parse::<u32>().ok()?, PathBuf::from(dir)))
-        })
-        .max()
-        .map(|(_, dir)| dir)
 }
 
 fn main() -> std::process::ExitCode {

@@ -1,20 +1,21 @@
 //! The measurements of one storage.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use velo_benches::figures::{GB, label};
+use velo_benches::server::{self, data_of};
+use velo_benches::{Result, client, machine};
 use velo_core::runtime::RuntimeKind;
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Config, Project};
 
 use crate::container::Container;
-use crate::floor::{Floor, data_of};
-use crate::report::{Facts, MB40, Report, Row, label};
-use crate::{GB, Result, client, machine};
+use crate::floor::Floor;
+use crate::report::{Facts, MB40, Report, Row};
 
 /// What to measure.
 pub(crate) struct Plan {
@@ -260,43 +261,13 @@ async fn memory(project: &Project, backend: &str, report: &mut Report) -> Result
     tokio::time::sleep(Duration::from_secs(2)).await;
     for branch in &idle {
         let pid = branch.info().await?.pid.ok_or("an idle branch does not run")?;
-        let mut sum = 0;
-        let mut parts = BTreeMap::new();
-        for pid in children(pid)?.into_iter().chain([pid]) {
-            let (name, kb) = (title(pid)?, pss(pid)?);
-            *parts.entry(name).or_insert(0) += kb;
-            sum += kb;
-        }
-        report.memory(backend, sum, parts);
+        let parts = server::memory(pid)?;
+        report.memory(backend, parts.values().sum(), parts);
     }
     for branch in idle {
         branch.close().await?;
     }
     Ok(())
-}
-
-fn children(pid: u32) -> Result<Vec<u32>> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    Ok(list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
-}
-
-/// What a server's process is: `checkpointer`, ….
-fn title(pid: u32) -> Result<String> {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline"))?;
-    let text = String::from_utf8_lossy(&line);
-    let text = text.trim_end_matches(['\0', ' ']);
-    Ok(match text.strip_prefix("postgres: ") {
-        Some(title) => title.to_owned(),
-        None => "postmaster".to_owned(),
-    })
-}
-
-/// In kB.
-fn pss(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse().ok())
-        .ok_or_else(|| "no PSS in smaps_rollup".into())
 }
 
 /// What a branch takes of its own, before and after its first query.

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-
-use crate::machine;
+use velo_benches::figures::{Times, label, mb, ms};
+use velo_benches::{Table, machine};
 
 /// What a fresh cluster has.
 pub(crate) const MB40: u64 = 40 << 20;
@@ -16,39 +16,6 @@ const CLOSE_MS: f64 = 15.0;
 const PSS_MB: f64 = 10.0;
 const OWN_MB: f64 = 1.0;
 const BEYOND_MS: f64 = 60.0;
-
-/// Times in milliseconds.
-#[derive(Default)]
-struct Times(Vec<f64>);
-
-impl Times {
-    fn add(&mut self, time: Duration) {
-        self.0.push(time.as_secs_f64() * 1e3);
-    }
-
-    /// The value below which the share `p` lies.
-    fn at(&self, p: f64) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        let last = sorted.len().saturating_sub(1);
-        let index = (p * last as f64).ceil() as usize;
-        sorted.get(index).copied().unwrap_or(f64::NAN)
-    }
-
-    fn median(&self) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        match sorted.len() {
-            0 => f64::NAN,
-            n if n % 2 == 1 => sorted[n / 2],
-            n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
-        }
-    }
-
-    fn json(&self) -> Value {
-        json!({"median_ms": self.median(), "p95_ms": self.at(0.95), "samples_ms": self.0})
-    }
-}
 
 /// One storage, size and state of main.
 pub(crate) struct Row {
@@ -511,57 +478,5 @@ impl Report {
             "skipped": self.skipped, "create": rows, "memory": memory, "space": space,
             "resets": resets,
         })
-    }
-}
-
-/// A size as the command line takes it.
-pub(crate) fn label(size: u64) -> String {
-    if size.is_multiple_of(1 << 30) {
-        format!("{} GB", size >> 30)
-    } else {
-        format!("{} MB", size >> 20)
-    }
-}
-
-fn ms(value: f64) -> String {
-    if value.is_nan() { String::new() } else { format!("{value:.1}") }
-}
-
-fn mb(bytes: u64) -> String {
-    format!("{:.2} MB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// A Markdown table whose columns line up.
-struct Table(Vec<Vec<String>>);
-
-impl Table {
-    fn new(head: &[&str]) -> Self {
-        Self(vec![head.iter().map(|cell| (*cell).to_owned()).collect()])
-    }
-
-    fn row(&mut self, cells: Vec<String>) {
-        self.0.push(cells);
-    }
-
-    fn render(&self) -> String {
-        let columns = self.0.first().map_or(0, Vec::len);
-        let width = |i: usize| {
-            self.0.iter().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut out = String::new();
-        for (i, row) in self.0.iter().enumerate() {
-            for (cell, width) in row.iter().zip(&widths) {
-                let _ = write!(out, "| {cell:width$} ");
-            }
-            out.push_str("|\n");
-            if i == 0 {
-                for width in &widths {
-                    let _ = write!(out, "|{}", "-".repeat(width + 2));
-                }
-                out.push_str("|\n");
-            }
-        }
-        out
     }
 }

@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::UnboundedReceiver;
+use velo_core::cancel::Cancel;
 use velo_core::{Branch, BranchSpec, Config, Error, ErrorKind, Project, Result};
 
 use crate::args::Run;
@@ -71,21 +72,25 @@ async fn discard(project: &Project, branch: Branch) -> Result<()> {
     project.finish_deletions().await
 }
 
-/// Makes the branch. At a signal it is still finished, so that it can be undone completely; at a
-/// second one this process ends at once, and the next `velo` undoes what was left.
+/// Makes the branch. At a signal it is undone, and that is waited for; at a second one this process ends
+/// at once, and the next `velo` undoes what was left.
 async fn create(
     project: &Project,
     spec: BranchSpec,
     signals: &mut UnboundedReceiver<Got>,
 ) -> std::result::Result<Result<Branch>, i32> {
-    let mut creation = std::pin::pin!(Branch::create(project, spec));
+    let cancel = Cancel::new();
+    let mut creation = std::pin::pin!(Branch::create_unless(project, spec, &cancel));
     let mut first = None;
     let made = loop {
         tokio::select! {
             made = &mut creation => break made,
             Some(got) = signals.recv() => match first {
                 _ if !got.ends() => {}
-                None => first = Some(got.signal),
+                None => {
+                    first = Some(got.signal);
+                    cancel.cancel();
+                }
                 Some(signal) => return Err(signal),
             },
         }

@@ -15,7 +15,7 @@ use std::process::Stdio;
 use std::sync::Mutex;
 
 use common::whole::{cut_power, main_is_well, names, outlive, processes};
-use common::{Home, prepared, psql, wait_until};
+use common::{Home, Ran, answers, prepared, psql, try_psql, wait_until};
 use serde_json::Value;
 
 /// An operation, what it needs, and what may be there after it.
@@ -392,7 +392,7 @@ fn agrees(home: &Home, what: &str) {
         assert!(["running", "stopped"].contains(&state.as_str()), "{what}: {branch}");
         let url = home.ok(&["branch", "url", &text(branch, "name")]);
         if state == "running" {
-            assert_eq!(psql(url.trim(), "SELECT 1"), "1", "{what}");
+            assert_eq!(try_psql(url.trim(), "SELECT 1").as_deref(), Ok("1"), "{what}");
         }
     }
     let ids: BTreeSet<String> = list.iter().map(|b| text(b, "id")).collect();
@@ -434,6 +434,10 @@ const HOUSEKEEPING: [&str; 3] = ["take a lease", "sweep locks", "bury a dead lea
 
 struct Suite {
     home: Home,
+    /// Where the steps are noted: on another disk than the one that is filled.
+    notes: tempfile::TempDir,
+    /// What is done at each moment.
+    faults: &'static [&'static str],
     main: String,
     /// Every so many moments one is tried, beginning with a random one.
     stride: usize,
@@ -441,7 +445,7 @@ struct Suite {
 }
 
 impl Suite {
-    fn new(base: &Path, storage: &str, stride: usize) -> Self {
+    fn new(base: &Path, storage: &str, faults: &'static [&'static str], stride: usize) -> Self {
         let home = Home::under(base);
         home.ok(&["project", "create", "api", "--storage", storage]);
         home.sql(
@@ -450,7 +454,8 @@ impl Suite {
              CREATE TABLE beat AS SELECT 0 AS n",
         );
         let main = home.ok(&["branch", "url", "api/main"]).trim().to_owned();
-        Self { home, main, stride, beats: 0.into() }
+        let notes = tempfile::tempdir().unwrap();
+        Self { home, notes, faults, main, stride, beats: 0.into() }
     }
 
     /// Back to `main` alone.
@@ -461,7 +466,7 @@ impl Suite {
             }
         }
         for snapshot in self.home.json(&["snapshot", "list", "api"]).as_array().unwrap() {
-            self.home.ok(&["snapshot", "delete", snapshot["full_name"].as_str().unwrap()]);
+            self.home.ok(&["snapshot", "delete", snapshot["name"].as_str().unwrap()]);
         }
         if has_project(&self.home) {
             self.home.ok(&["project", "delete", "other", "--force"]);
@@ -470,19 +475,29 @@ impl Suite {
 
     /// Tries an operation with a fault at a moment; false if it has fewer moments.
     fn attempt(&self, operation: &Operation, fault: &str, moment: usize) -> (bool, Vec<String>) {
-        let file = self.home.dir().join("steps");
+        let file = self.notes.path().join("steps");
         (operation.prepare)(&self.home);
         let _ = std::fs::remove_file(&file);
         let what = format!("{:?} with {fault}@{moment}", operation.args);
+        let filler = self.home.dir().join("filler");
+        let leaves = LEAVES[moment % LEAVES.len()];
         let ran = self.home.run_with(operation.args, |velo| {
-            velo.env("VELO_TEST_FAULT", format!("{fault}@{moment}")).env("VELO_TEST_STEPS", &file);
+            velo.env("VELO_TEST_FAULT", format!("{fault}@{moment}"))
+                .env("VELO_TEST_STEPS", &file)
+                .env("VELO_TEST_FILLER", &filler)
+                .env("VELO_TEST_FILLER_LEAVES", leaves.to_string());
         });
+        let _ = std::fs::remove_file(filler);
         let went = steps(&file);
         let hit = went.len() >= moment;
         let step = went.get(moment - 1).cloned().unwrap_or_default();
         let what = format!("{what} ({step})");
         match fault {
             "kill" if hit => assert_eq!(ran.code, -9, "{what}: {ran:?}"),
+            "full" => {
+                says_that_it_is_full(&ran, &what);
+                start_again(&self.home);
+            }
             // What is in the way of cleaning up may be left to the next one.
             _ => assert!([0, 1].contains(&ran.code), "{what}: {ran:?}"),
         }
@@ -513,7 +528,7 @@ impl Suite {
     /// All of an operation: how many faults were tried, and the steps that it has.
     fn run(&self, operation: &Operation) -> (usize, BTreeSet<String>) {
         let (mut tried, mut seen) = (0, BTreeSet::new());
-        for fault in ["kill", "error"] {
+        for fault in self.faults {
             let mut moment = 1 + first(self.stride);
             loop {
                 let (hit, steps) = self.attempt(operation, fault, moment);
@@ -535,8 +550,55 @@ fn first(stride: usize) -> usize {
     now.subsec_nanos() as usize / 1000 % stride
 }
 
+/// How much is left free where a fault fills the disk, in bytes: nothing, enough for a record, for a
+/// file of a server's, and for a segment of WAL.
+const LEAVES: [u64; 4] = [0, 128 << 10, 1 << 20, 5 << 20];
+
+/// It was done all the same, or says what is the matter and what to do.
+#[track_caller]
+fn says_that_it_is_full(ran: &Ran, what: &str) {
+    if ran.code != 0 {
+        let said = ["No space left", "disk is full"].iter().any(|text| ran.stderr.contains(text));
+        assert!(ran.code == 1 && said && ran.stderr.contains("\nhint: "), "{what}: {ran:?}");
+    }
+}
+
+/// Brings up the servers that died of the full disk, until every one that ought to run lets clients in.
+/// A file system may take a moment to have space again, and one of them die until then.
+fn start_again(home: &Home) {
+    home.ok(&["status"]);
+    wait_until("every server is up again", || {
+        let doctor = home.run(&["doctor", "--json"]).stdout;
+        let findings: Value = serde_json::from_str(&doctor).unwrap();
+        for finding in findings.as_array().unwrap() {
+            let what = finding["what"].as_str().unwrap();
+            for says in ["ought to run, and do not: ", "run, and let no client in: "] {
+                for name in what.strip_prefix(says).into_iter().flat_map(|n| n.split(", ")) {
+                    home.run(&["branch", "start", name]);
+                }
+            }
+        }
+        let list = home.json(&["branch", "list"]);
+        let mut running = list.as_array().unwrap().iter().filter(|b| b["state"] == "running");
+        running.all(|branch| {
+            let url = home.run(&["branch", "url", branch["name"].as_str().unwrap()]).stdout;
+            answers(url.trim())
+        }) && !doctor.contains("ought to run")
+    });
+}
+
 /// Runs every operation, on two homes at a time. Returns the steps that they have.
 fn suite(variable: &str, storage: &str, stride: usize) -> Option<BTreeSet<String>> {
+    suite_of(variable, storage, &["kill", "error"], stride, 2)
+}
+
+fn suite_of(
+    variable: &str,
+    storage: &str,
+    faults: &'static [&'static str],
+    stride: usize,
+    homes: usize,
+) -> Option<BTreeSet<String>> {
     let base = prepared(variable)?;
     let stride = if std::env::var_os("VELO_TEST_LONG").is_some() { 1 } else { stride };
     let only = std::env::var("VELO_TEST_FAULTS_OF").ok();
@@ -545,9 +607,9 @@ fn suite(variable: &str, storage: &str, stride: usize) -> Option<BTreeSet<String
     let operations = Mutex::new(OPERATIONS.iter().filter(chosen).collect::<Vec<_>>());
     let (all, tried) = (Mutex::new(BTreeSet::new()), Mutex::new(0));
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..homes {
             scope.spawn(|| {
-                let suite = Suite::new(&base, storage, stride);
+                let suite = Suite::new(&base, storage, faults, stride);
                 loop {
                     let Some(operation) = operations.lock().unwrap().pop() else { break };
                     let (faults, steps) = suite.run(operation);
@@ -584,6 +646,21 @@ fn a_fault_at_every_step_on_ext4() {
     suite("VELO_TEST_EXT4", "copy", 11);
 }
 
+#[test]
+fn a_disk_that_is_full_at_a_step_on_btrfs() {
+    suite_of("VELO_TEST_FULL_BTRFS", "btrfs", &["full"], 19, 1);
+}
+
+#[test]
+fn a_disk_that_is_full_at_a_step_on_xfs() {
+    suite_of("VELO_TEST_FULL_XFS", "reflink", &["full"], 19, 1);
+}
+
+#[test]
+fn a_disk_that_is_full_at_a_step_on_ext4() {
+    suite_of("VELO_TEST_FULL_EXT4", "copy", &["full"], 19, 1);
+}
+
 /// Steps that an operation has on another backend, or in a case that another test makes.
 const ELSEWHERE: [&str; 1] = ["remove an unrecorded container"];
 
@@ -607,12 +684,13 @@ fn named() -> BTreeSet<String> {
 
 /// The names that are given to what makes a step, wherever the line breaks.
 fn steps_in(source: &str) -> Vec<String> {
-    const CALLS: [&str; 9] = [
+    const CALLS: [&str; 10] = [
         "step(",
         "step_now(",
         ".write(",
         ".write_durable(",
         ".execute(",
+        ".execute_secret(",
         "disk::write(",
         "disk::remove(",
         "disk::remove_folder(",

@@ -275,7 +275,9 @@ fn zfs_dataset_is_given_to_a_user_and_taken_back() {
     assert_eq!(done.code, 0, "{done:?}");
     tool("visudo", &["-c"]);
     assert!(velo(&[]).stdout.contains("nothing to do"));
-    assert!(tool("zfs", &["allow", &dataset]).contains("user velo-ci"));
+    let allowed = tool("zfs", &["allow", &dataset]);
+    let local = allowed.split("Descendent permissions:").next().unwrap();
+    assert!(local.contains("user velo-ci create") && !local.contains("destroy"), "{allowed}");
     let undone = velo(&["--undo"]);
     assert_eq!(undone.code, 0, "{undone:?}");
     assert!(!tool("zfs", &["allow", &dataset]).contains("velo-ci"));

@@ -41,7 +41,7 @@ pub(crate) struct Boot<'a> {
     pub(crate) fresh_clone: bool,
 }
 
-/// How long a postmaster may take to read its access rules anew.
+/// How long a postmaster usually takes to read its settings and access rules anew, and more.
 const RELOAD: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The folder of a server's files: `run/<id>`, with the socket in `run/<id>/s`.
@@ -270,9 +270,12 @@ impl Boot<'_> {
             // A new session has what the postmaster has read, and that reads the rules as well. Where a
             // setting is wrong it keeps the old ones, and reads the rules all the same.
             let begun = std::time::Instant::now();
-            while begun.elapsed() < RELOAD {
+            loop {
                 let session = self.connected(target).await?;
-                if session.value("look at its settings", loaded).await? != before {
+                let late = begun.elapsed() > RELOAD;
+                if session.value("look at its settings", loaded).await? != before
+                    || (late && Session::is_open(target, &self.branch.password).await)
+                {
                     break;
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
@@ -479,7 +482,7 @@ async fn set_password(
     let verifier = literal(&scram::verifier(password)?);
     let until = if expired { " VALID UNTIL 'infinity'" } else { "" };
     let sql = format!("ALTER ROLE {} PASSWORD {verifier}{until}", ident(role));
-    session.execute("set the password of its role", &sql).await
+    session.execute_secret("set the password of its role", &sql).await
 }
 
 /// Whether a server could listen on `port` now.

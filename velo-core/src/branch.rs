@@ -171,9 +171,25 @@ impl Branch {
         Self::create_call(project, spec).await
     }
 
+    /// The same until `cancel` asks it to stop: then what was done is undone, and that is waited for.
+    ///
+    /// # Errors
+    /// As [`create`](Branch::create), and [`ErrorKind::Canceled`].
+    pub async fn create_unless(
+        project: &Project,
+        spec: BranchSpec,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        Self::create_unless_call(project, spec, cancel.clone()).await
+    }
+
     pub(crate) fn create_call(project: &Project, spec: BranchSpec) -> Call<Self> {
+        Self::create_unless_call(project, spec, Cancel::default())
+    }
+
+    fn create_unless_call(project: &Project, spec: BranchSpec, cancel: Cancel) -> Call<Self> {
         let project = project.0.clone();
-        engine::call(move |op| async move {
+        engine::call_unless(cancel, move |op| async move {
             let home = Engine::get()?.home(&project.config).await?;
             let branch = create::create(&home, &project.record, &spec, &op).await?;
             let discard = branch.ephemeral;
@@ -339,7 +355,10 @@ impl Branch {
         })
     }
 
-    /// How much space it takes, in bytes.
+    /// How much space it takes, in bytes; on ZFS as of some time within the last five seconds.
+    ///
+    /// The file system is asked about every extent of every file, but for ZFS, which knows: on a
+    /// branch of 100 GB that takes a second or more.
     ///
     /// # Errors
     /// If its files cannot be looked at.

@@ -17,6 +17,10 @@
 //! | `user` | `VELO_USER` | the user that servers run as where Velo is root | `postgres`, else `nobody` |
 //! | `ports` | `VELO_PORTS` | the TCP ports of servers, `first-last` | `21000-29999` |
 //! | `start_timeout` | `VELO_START_TIMEOUT` | how long a server may take until it answers, in seconds | `120` |
+//! | `max_running` | `VELO_MAX_RUNNING` | the most servers of the home that may live at once | no limit |
+//! | `max_memory` | `VELO_MAX_MEMORY` | the most memory that its servers may be given together: `8G`, … | no limit |
+//! | `slot_timeout` | `VELO_SLOT_TIMEOUT` | how long a new server waits where these are reached, in seconds; `0` is not at all | `60` |
+//! | `keep_free` | `VELO_KEEP_FREE` | the space that a clone must leave free in the home, `48M` at least | `48M` |
 //!
 //! The file is `$VELO_CONFIG`, else `/etc/velo.toml` as root, else `$XDG_CONFIG_HOME/velo.toml` or
 //! `~/.config/velo.toml`; it may be missing. An unknown key, or a variable `VELO_…` that is none of
@@ -34,7 +38,7 @@ use crate::runtime::{Limits, RuntimeKind};
 use crate::storage::StorageKind;
 
 /// Every variable, for whoever has misspelt one.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 19] = [
     "VELO_HOME",
     "VELO_CACHE",
     "VELO_STORAGE",
@@ -49,6 +53,10 @@ const VARIABLES: [&str; 15] = [
     "VELO_USER",
     "VELO_PORTS",
     "VELO_START_TIMEOUT",
+    "VELO_MAX_RUNNING",
+    "VELO_MAX_MEMORY",
+    "VELO_SLOT_TIMEOUT",
+    "VELO_KEEP_FREE",
     "VELO_CONFIG",
 ];
 
@@ -77,7 +85,20 @@ pub struct Config {
     pub(crate) user: Option<String>,
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) start_timeout: Duration,
+    pub(crate) max_running: Option<u32>,
+    /// In bytes.
+    pub(crate) max_memory: Option<u64>,
+    pub(crate) slot_timeout: Duration,
+    /// In bytes.
+    pub(crate) keep_free: u64,
 }
+
+/// What a clone may need beside its data: the parent's checkpoint, a segment of WAL for the parent
+/// and one for the clone. A server that meets a full disk in the middle of it panics.
+pub(crate) const ROOM: u64 = 48 << 20;
+
+/// The longest wait for a slot, in seconds: a day.
+const MAX_WAIT: u64 = 86_400;
 
 impl Config {
     /// The settings of the file and the environment.
@@ -169,6 +190,10 @@ struct Layer {
     user: Option<String>,
     ports: Option<String>,
     start_timeout: Option<u64>,
+    max_running: Option<u32>,
+    max_memory: Option<String>,
+    slot_timeout: Option<u64>,
+    keep_free: Option<String>,
 }
 
 /// Makes a [`Config`].
@@ -283,8 +308,41 @@ impl ConfigBuilder {
     /// How long a server may take until it answers a query (rounded up to seconds). Not zero.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        let part = u64::from(timeout.subsec_nanos() > 0);
-        self.layer.start_timeout = Some(timeout.as_secs().saturating_add(part));
+        self.layer.start_timeout = Some(whole_seconds(timeout));
+        self
+    }
+
+    /// The most servers of the home that may live at once; not zero. Whoever wants one more waits, if
+    /// an ephemeral branch holds a place that will come free, and else is refused. Each process goes by
+    /// its own settings, so that what is to hold for all of them belongs into the file.
+    #[must_use]
+    pub fn max_running(mut self, servers: u32) -> Self {
+        self.layer.max_running = Some(servers);
+        self
+    }
+
+    /// The most memory that the home's servers may be given together: `8G`. Counted is a container's
+    /// limit; where there is none, `shared_buffers` as the branch was given it (else 16 MB for an
+    /// ephemeral branch and 128 MB for a lasting one) and 32 MB more. What many sessions or a large
+    /// `work_mem` take above that is not counted.
+    #[must_use]
+    pub fn max_memory(mut self, size: impl Into<String>) -> Self {
+        self.layer.max_memory = Some(size.into());
+        self
+    }
+
+    /// How long a new server waits for its turn where the home has as many as it may (rounded up to
+    /// seconds, at most a day). Zero is not at all.
+    #[must_use]
+    pub fn slot_timeout(mut self, timeout: Duration) -> Self {
+        self.layer.slot_timeout = Some(whole_seconds(timeout));
+        self
+    }
+
+    /// The space that a clone must leave free: `10G`; at least 48 MB.
+    #[must_use]
+    pub fn keep_free(mut self, size: impl Into<String>) -> Self {
+        self.layer.keep_free = Some(size.into());
         self
     }
 
@@ -357,6 +415,14 @@ fn resolve(
             "VELO_START_TIMEOUT" => {
                 env.start_timeout = Some(parsed(&key, &value, "a number of seconds")?);
             }
+            "VELO_MAX_RUNNING" => {
+                env.max_running = Some(parsed(&key, &value, "a number of servers")?);
+            }
+            "VELO_MAX_MEMORY" => env.max_memory = Some(parsed(&key, &value, "a size like 8G")?),
+            "VELO_SLOT_TIMEOUT" => {
+                env.slot_timeout = Some(parsed(&key, &value, "a number of seconds")?);
+            }
+            "VELO_KEEP_FREE" => env.keep_free = Some(parsed(&key, &value, "a size like 10G")?),
             key if key.starts_with("VELO_TEST_") => {}
             key => {
                 return Err(Error::new(
@@ -424,6 +490,10 @@ fn resolve(
         user: first!(user),
         ports: ports(first!(ports).as_deref().unwrap_or("21000-29999"))?,
         start_timeout: start_timeout(first!(start_timeout))?,
+        max_running: max_running(first!(max_running))?,
+        max_memory: first!(max_memory).as_deref().map(size).transpose()?,
+        slot_timeout: slot_timeout(first!(slot_timeout))?,
+        keep_free: keep_free(first!(keep_free).as_deref())?,
     })
 }
 
@@ -461,6 +531,41 @@ fn start_timeout(seconds: Option<u64>) -> Result<Duration> {
             .with_hint("give servers at least a second to start (VELO_START_TIMEOUT)")),
         seconds => Ok(Duration::from_secs(seconds.unwrap_or(120))),
     }
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
+fn max_running(servers: Option<u32>) -> Result<Option<u32>> {
+    if servers == Some(0) {
+        return Err(Error::new(ErrorKind::InvalidInput, "a maximum of 0 servers lets none start")
+            .with_hint("set VELO_MAX_RUNNING to 1 or more, or unset it"));
+    }
+    Ok(servers)
+}
+
+fn slot_timeout(seconds: Option<u64>) -> Result<Duration> {
+    match seconds.unwrap_or(60) {
+        seconds if seconds <= MAX_WAIT => Ok(Duration::from_secs(seconds)),
+        seconds => Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("a wait of {seconds} seconds for a slot is longer than a day"),
+        )
+        .with_hint("set VELO_SLOT_TIMEOUT to 86400 or less")),
+    }
+}
+
+fn keep_free(text: Option<&str>) -> Result<u64> {
+    let bytes = text.map_or(Ok(ROOM), size)?;
+    if bytes < ROOM {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{bytes} bytes of free space are too few: a clone needs {} MB", ROOM >> 20),
+        )
+        .with_hint("set VELO_KEEP_FREE to 48M or more, or unset it"));
+    }
+    Ok(bytes)
 }
 
 fn ports(text: &str) -> Result<RangeInclusive<u16>> {
@@ -643,6 +748,16 @@ mod tests {
             ("VELO_PG_VERSION", "x"),
             ("VELO_RUNTIME", "podman"),
             ("VELO_MEMORY", "much"),
+            ("VELO_MAX_RUNNING", "0"),
+            ("VELO_MAX_RUNNING", "-1"),
+            ("VELO_MAX_RUNNING", "99999999999"),
+            ("VELO_MAX_MEMORY", "0"),
+            ("VELO_MAX_MEMORY", "99999999T"),
+            ("VELO_SLOT_TIMEOUT", "-1"),
+            ("VELO_SLOT_TIMEOUT", "86401"),
+            ("VELO_SLOT_TIMEOUT", "18446744073709551615"),
+            ("VELO_KEEP_FREE", "0"),
+            ("VELO_KEEP_FREE", "1M"),
         ] {
             let error = with(&[(key, value)], Config::builder()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{key}");
@@ -670,6 +785,24 @@ mod tests {
         assert_eq!(of(Duration::ZERO).unwrap_err().kind(), ErrorKind::InvalidInput);
         let none = with(&[("VELO_START_TIMEOUT", "0")], Config::builder()).unwrap_err();
         assert!(none.hint().unwrap().contains("VELO_START_TIMEOUT"));
+    }
+
+    #[test]
+    fn limits_of_the_home_are_read() {
+        let vars = [
+            ("VELO_MAX_RUNNING", "8"),
+            ("VELO_MAX_MEMORY", "2G"),
+            ("VELO_SLOT_TIMEOUT", "0"),
+            ("VELO_KEEP_FREE", "1G"),
+        ];
+        let config = with(&vars, Config::builder().max_running(3)).unwrap();
+        assert_eq!((config.max_running, config.max_memory), (Some(3), Some(2 << 30)));
+        assert_eq!((config.slot_timeout, config.keep_free), (Duration::ZERO, 1 << 30));
+        let plain = with(&[], Config::builder()).unwrap();
+        assert_eq!((plain.max_running, plain.max_memory), (None, None));
+        assert_eq!((plain.slot_timeout, plain.keep_free), (Duration::from_secs(60), ROOM));
+        let longest = Config::builder().slot_timeout(Duration::MAX);
+        assert_eq!(with(&[], longest).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
     #[test]

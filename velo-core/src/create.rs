@@ -2,7 +2,8 @@
 //!
 //! 1. Everything is checked, and every id is made.
 //! 2. One transaction records the branch as `Creating`, under this process's lease. No side effect
-//!    comes before it.
+//!    comes before it, but for a place in the line where there is a limit to servers
+//!    ([`crate::slots`]).
 //! 3. The parent is brought to a state that can be cloned, and
 //! 4. its volume is cloned ([`crate::cut`]).
 //! 5. The clone is prepared: what belonged to the parent's server goes.
@@ -15,6 +16,7 @@
 use std::collections::BTreeMap;
 
 use crate::boot::{Boot, Doors, RunDir, port_is_free};
+use crate::config::ROOM;
 use crate::cut::{Cut, From, Tools};
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,6 +30,7 @@ use crate::record::{
     BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
 };
 use crate::runtime::{InstanceRef, Limits, Runtime, StopMode};
+use crate::slots::{self, Turn};
 use crate::spec::{BranchSource, BranchSpec};
 use crate::state::Tx;
 use crate::storage::{CloneSpec, Label, Object, Storage};
@@ -117,14 +120,19 @@ pub(crate) async fn create(
     };
     match done {
         Ok(branch) => Ok(branch),
-        Err(error) => match teardown::branch(home, project, branch.id).await {
-            Ok(()) => Err(error),
-            Err(cleanup) => Err(error.with_cleanup(cleanup)),
-        },
+        Err(error) => {
+            // Before what was made is gone: it may be what fills the disk.
+            let error = home.explain(error);
+            match teardown::branch(home, project, branch.id).await {
+                Ok(()) => Err(error),
+                Err(cleanup) => Err(error.with_cleanup(cleanup)),
+            }
+        }
     }
 }
 
-/// Steps 1 and 2: looks everything up and records the intent, in one transaction.
+/// Steps 1 and 2: looks everything up and records the intent, in one transaction; where the home has as
+/// many servers as it may, once there is a slot ([`crate::slots`]).
 async fn record(
     home: &Home,
     project: &ProjectRecord,
@@ -135,7 +143,6 @@ async fn record(
     op.cancel.check()?;
     let lease = home.lease()?;
     let own_password = Password::generate()?;
-    let candidates = home.port_candidates();
     let (project, spec, name) = (project.clone(), spec.clone(), name.cloned());
     let locks = home.clone();
     let capability = home.storage(project.storage)?.capability();
@@ -147,14 +154,25 @@ async fn record(
         .with_hint("leave the quota out, or make the project on storage zfs"));
     }
     let origin = capability.copy_on_write && name.is_some();
-    home.state()
-        .write("record a branch", move |tx| {
+    slots::taken(home, op, |asker| {
+        let (project, spec, name) = (project.clone(), spec.clone(), name.clone());
+        let (locks, own_password) = (locks.clone(), own_password.clone());
+        let candidates = home.port_candidates();
+        let work = move |tx: &Tx<'_>| {
             alive(tx, &project)?;
             if let Some(name) = &name {
                 vacant(tx, &project, name)?;
             }
             let source = resolve(tx, &project, &spec.from)?;
             let ephemeral = name.is_none();
+            // What its parent needs to come up (as many replication slots as its data has
+            // origins, say) it needs as well.
+            let settings = source.settings().clone().into_iter().chain(spec.settings).collect();
+            let limits = spec.limits.or(source.limits());
+            let memory = slots::memory(&project, limits, &settings, ephemeral);
+            if spec.start && !asker.ask(tx, memory)? {
+                return Ok(Turn::Later(memory));
+            }
             let id = Id::generate();
             let volume = VolumeRecord {
                 id: Id::generate(),
@@ -183,10 +201,8 @@ async fn record(
                 resumes: false,
                 expires: spec.ttl.map(crate::branch::from_now),
                 protected: false,
-                // What its parent needs to come up (as many replication slots as its data has
-                // origins, say) it needs as well.
-                settings: source.settings().clone().into_iter().chain(spec.settings).collect(),
-                limits: spec.limits.or(source.limits()),
+                settings,
+                limits,
                 quota: spec.quota,
                 cut: None,
                 settled: false,
@@ -214,9 +230,11 @@ async fn record(
             }
             // Held until it is ready or undone: whoever deletes its parent with all below waits.
             let lock = locks.lock_new(id)?;
-            Ok((branch, source, lock))
-        })
-        .await
+            Ok(Turn::Now((branch, source, lock)))
+        };
+        home.state().write("record a branch", work)
+    })
+    .await
 }
 
 /// Steps 3 to 6.
@@ -352,45 +370,46 @@ pub(crate) async fn opened(
     })
 }
 
-/// What a clone may need beside its data: the parent's checkpoint, a segment of WAL for the parent
-/// and one for the clone. A server that meets a full disk in the middle of it panics, so it is
-/// looked at before.
-const ROOM: u64 = 48 << 20;
-
+/// Whether a clone of `source` leaves what must stay free: a server that meets a full disk panics, so
+/// it is looked at before.
 async fn room(home: &Home, storage: &dyn Storage, source: Object) -> Result<()> {
-    let path = home.config.home();
+    let keep = home.config.keep_free;
     match storage.available(source).await {
-        Ok(free) if free >= ROOM => return Ok(()),
+        Ok(free) if free >= keep => return Ok(()),
         Err(error) if error.kind() != ErrorKind::Exhausted => return Err(error),
         _ => {}
     }
     // What was closed a moment ago may still be on its way out.
     home.finish_deletions().await;
-    enough(storage.available(source).await?, path)
+    enough(storage.available(source).await?, keep, home.config.home())
 }
 
-/// Whether there is room for a clone in the folder.
-pub(crate) fn check_room(folder: &std::path::Path) -> Result<()> {
+/// Whether there is room in the folder, `keep` bytes at least.
+pub(crate) fn check_room(folder: &std::path::Path, keep: u64) -> Result<()> {
     match rustix::fs::statvfs(folder) {
-        Ok(fs) => enough(fs.f_bavail * fs.f_frsize, folder),
+        Ok(fs) => enough(fs.f_bavail * fs.f_frsize, keep, folder),
         Err(e) => Err(Error::io(format!("look at the free space of {}", folder.display()), e)),
     }
 }
 
-fn enough(free: u64, folder: &std::path::Path) -> Result<()> {
-    if free >= ROOM {
+fn enough(free: u64, keep: u64, folder: &std::path::Path) -> Result<()> {
+    if free >= keep {
         return Ok(());
     }
+    let hint = match keep {
+        ROOM => "free some space and try again",
+        _ => "free some space, or lower VELO_KEEP_FREE",
+    };
     Err(Error::new(
         ErrorKind::Exhausted,
         format!(
-            "No space left in {}: {} MB are free, and a clone needs {} MB beside its data",
+            "No space left in {}: {} MB are free beside a clone's data, and {} MB must be",
             folder.display(),
             free >> 20,
-            ROOM >> 20
+            keep >> 20
         ),
     )
-    .with_hint("free some space and try again"))
+    .with_hint(hint))
 }
 
 /// An error if there are limits that the runtime cannot keep a server to.

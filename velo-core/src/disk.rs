@@ -2,17 +2,39 @@
 
 use std::fs;
 use std::io::{ErrorKind as Io, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::effect::step_now;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::os_user::OsUser;
 
 /// Sets a mode whatever the umask is.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .map_err(|e| Error::io(format!("set the mode of {}", path.display()), e))
+}
+
+/// An error unless a folder of Velo's is one, and not a link to another that would be written to, nor
+/// somebody's who could make one of what is in it.
+pub(crate) fn must_be_folder(path: &Path, owner: Option<&OsUser>) -> Result<()> {
+    let found =
+        path.symlink_metadata().map_err(|e| Error::io(format!("look at {}", path.display()), e))?;
+    let what = if found.is_symlink() {
+        "is a symbolic link"
+    } else if !found.is_dir() {
+        "is not a folder"
+    } else if rustix::process::geteuid().is_root()
+        && found.uid() != 0
+        && owner.is_none_or(|owner| owner.uid != found.uid())
+    {
+        "is not root's"
+    } else {
+        return Ok(());
+    };
+    let what = format!("{} {what}, and Velo did not make it", path.display());
+    Err(Error::new(ErrorKind::PermissionDenied, what)
+        .with_hint("see who made it, and move it away"))
 }
 
 /// Makes a folder with this mode and owner. One that is there gets both too: whoever made it may have
@@ -28,8 +50,10 @@ pub(crate) fn make_folder(
             Err(e) if e.kind() != Io::AlreadyExists => {
                 return Err(Error::io(format!("make {}", path.display()), e));
             }
-            _ => set_mode(path, mode)?,
+            Err(_) => must_be_folder(path, owner)?,
+            Ok(()) => {}
         }
+        set_mode(path, mode)?;
         let Some(user) = owner else { return Ok(()) };
         std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
             .map_err(|e| Error::io(format!("change the owner of {}", path.display()), e))

@@ -109,7 +109,7 @@ async fn look(config: &Config) -> Vec<Finding> {
     let home = async { engine::Engine::get()?.existing_home(config).await };
     match home.await {
         Ok(Some(home)) => {
-            found.push(machine::home(&config.home));
+            found.push(machine::home(config));
             found.push(machine::storage(config, &config.home).await);
             #[cfg(all(feature = "zfs", target_os = "linux"))]
             found.extend(zfs::look(config).await);
@@ -120,7 +120,7 @@ async fn look(config: &Config) -> Vec<Finding> {
         Ok(None) => {
             let above = config.home.ancestors().find(|folder| folder.is_dir());
             let above = above.unwrap_or(&config.home);
-            found.push(machine::no_home(&config.home, above, user.as_ref()));
+            found.push(machine::no_home(config, above, user.as_ref()));
             found.push(machine::storage(config, above).await);
             found.extend(containers::look(config, None).await);
         }
@@ -138,11 +138,31 @@ pub fn installations(config: &Config) -> Result<Vec<Installation>> {
     engine::call(move |_| async move { Ok(search.list().await) }).wait()
 }
 
-/// The storages that work in the home, best first, found by trying them.
+/// The storages that work in the home, best first: found by trying a file there, and of ZFS, where
+/// nothing is made for a look, by what can be read of it.
 ///
 /// # Errors
 /// If the home cannot be written to.
 pub fn storages(config: &Config) -> Result<Vec<StorageKind>> {
     let config = config.clone();
-    engine::call(move |_| async move { storage::detect(&config).await }).wait()
+    engine::call(move |_| async move { storage::look(&config).await }).wait()
+}
+
+/// What is running out, for those who look often: the findings about space that are not
+/// [`Ok`](Status::Ok).
+#[must_use]
+pub fn space(config: &Config) -> Vec<Finding> {
+    let config = config.clone();
+    let found = engine::call(move |_| async move { Ok(running_out(&config).await) }).wait();
+    found.unwrap_or_default()
+}
+
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+async fn running_out(config: &Config) -> Vec<Finding> {
+    zfs::space(config).await.into_iter().collect()
+}
+
+#[cfg(not(all(feature = "zfs", target_os = "linux")))]
+async fn running_out(_: &Config) -> Vec<Finding> {
+    Vec::new()
 }

@@ -155,8 +155,17 @@ where
     F: Future<Output = Result<T>> + Send + 'static,
     W: FnOnce(Op) -> F + Send + 'static,
 {
-    let op = Op::default();
-    let cancel = op.cancel.clone();
+    call_unless(Cancel::default(), work)
+}
+
+/// The same, which `cancel` asks to stop as well.
+pub(crate) fn call_unless<T, F, W>(cancel: Cancel, work: W) -> Call<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+    W: FnOnce(Op) -> F + Send + 'static,
+{
+    let op = Op { cancel: cancel.clone(), ..Op::default() };
     let engine = match Engine::get() {
         Ok(engine) => engine,
         Err(error) => {

@@ -8,6 +8,7 @@
 //! run/<id>/                a server's hba.conf, ident.conf and postgres.log
 //! run/<id>/s/              its Unix socket, in a folder that only its user can enter
 //! docker/                  what containers see as /etc/passwd and /etc/group
+//! docker/tools/<id>        leases of one-off containers
 //! ```
 
 use std::collections::HashMap;
@@ -77,8 +78,10 @@ impl Home {
             prepare(&config.home, user.as_ref())?;
             let uid = rustix::process::geteuid().as_raw();
             let own_user = OsUser::by_uid(uid)?.map_or_else(|| uid.to_string(), |u| u.name);
-            not_emptied(&config.home)?;
-            let state = State::open(&config.home.join("state.db"))?;
+            // Looked at first: records come before data, also where others are at work.
+            let has_data = has_data(&config.home);
+            let state = State::open(&config.home.join("state.db"), has_data)
+                .map_err(|error| full_disk(&config.home, error))?;
             let spread = config.home.as_os_str().as_encoded_bytes().iter();
             let spread =
                 spread.fold(0u32, |hash, b| hash.wrapping_mul(31).wrapping_add(u32::from(*b)));
@@ -244,6 +247,12 @@ impl Home {
         disk::remove("remove a lock", &self.lock_path(&id.to_string()))
     }
 
+    /// The same error; where it comes of a disk that is full, one that says so. PostgreSQL may die of
+    /// it without a word, and others say it in words of their own.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        full_disk(&self.config.home, error)
+    }
+
     /// Held as long as files are removed behind a caller.
     pub(crate) async fn deletion(&self) -> OwnedRwLockReadGuard<()> {
         self.shared.deletions.clone().read_owned().await
@@ -268,6 +277,29 @@ impl Home {
             self.shared.next_port.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % count;
         (0..count).map(move |i| first + ((begin + i) % count) as u16)
     }
+}
+
+/// What there is less of on a disk that is full: the next segment of WAL does not fit.
+const FULL: u64 = 4 << 20;
+
+/// An error that a full disk explains, said as such.
+pub(crate) fn full_disk(folder: &Path, error: Error) -> Error {
+    let said = "No space left on device";
+    let told = error.to_string().contains(said)
+        || error.context().any(|(key, text)| key == "log_tail" && text.contains(said));
+    let unclear = matches!(
+        error.kind(),
+        ErrorKind::Postgres | ErrorKind::Io | ErrorKind::Timeout | ErrorKind::PermissionDenied
+    );
+    let full = || {
+        rustix::fs::statvfs(folder).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < FULL)
+    };
+    if error.kind() == ErrorKind::Exhausted || !(told || (unclear && full())) {
+        return error;
+    }
+    Error::new(ErrorKind::Exhausted, format!("No space left in {}: {error}", folder.display()))
+        .with_hint("free some space and try again")
+        .with_source(error)
 }
 
 /// Makes the home's folders, and checks that servers will be able to live in it.
@@ -318,30 +350,25 @@ fn prepare(home: &Path, user: Option<&OsUser>) -> Result<()> {
         ("run", shared),
     ] {
         let dir = home.join(name);
-        if !dir.is_dir() {
-            match std::fs::create_dir(&dir) {
-                Ok(()) => set_mode(&dir, mode)?,
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(e) => {
-                    return Err(Error::io(format!("make {}", dir.display()), e).with_hint(hint));
-                }
+        match std::fs::create_dir(&dir) {
+            Ok(()) => set_mode(&dir, mode)?,
+            // One that somebody else has put there could lead anywhere.
+            Err(_) if dir.symlink_metadata().is_ok() => disk::must_be_folder(&dir, None)?,
+            Err(e) => {
+                let error = Error::io(format!("make {}", dir.display()), e);
+                return Err(match error.kind() {
+                    ErrorKind::Exhausted => error,
+                    _ => error.with_hint(hint),
+                });
             }
         }
     }
     Ok(())
 }
 
-/// A `state.db` without a byte is a new one only where nothing is that it would name.
-fn not_emptied(home: &Path) -> Result<()> {
-    let path = home.join("state.db");
-    let empty = path.metadata().is_ok_and(|m| m.len() == 0);
-    let volumes = || std::fs::read_dir(home.join("volumes"));
-    if !empty || volumes().is_ok_and(|mut entries| entries.next().is_none()) {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        format!("{} is empty, and there is data that it named", path.display()),
-    )
-    .with_hint("restore it from a backup; without it nobody knows whose the volumes are"))
+/// Whether there is data that records must name.
+fn has_data(home: &Path) -> bool {
+    ["volumes", "snapshots"].iter().any(|name| {
+        std::fs::read_dir(home.join(name)).is_ok_and(|mut entries| entries.next().is_some())
+    })
 }

@@ -162,7 +162,7 @@ impl Id {
     }
 
     /// When it was made, in milliseconds since 1970, UTC.
-    #[cfg(feature = "zfs")]
+    #[cfg(any(feature = "zfs", feature = "docker"))]
     pub(crate) fn made_at(self) -> u64 {
         self.0.timestamp_ms()
     }

@@ -49,6 +49,14 @@ pub(crate) fn all(dir: &Path) -> Result<Vec<Id>> {
     Ok(files.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
+#[cfg(feature = "docker")]
+impl Lease {
+    /// Ends it as the death of its holder would: whoever claims it undoes what is left under it.
+    pub(crate) fn abandon(mut self) {
+        self.lock = None;
+    }
+}
+
 /// Whether the holder of `id` is dead. Changes nothing.
 pub(crate) fn is_dead(dir: &Path, id: Id) -> Result<bool> {
     Lock::is_free(&path(dir, id), Mode::Exclusive)
@@ -57,7 +65,9 @@ pub(crate) fn is_dead(dir: &Path, id: Id) -> Result<bool> {
 impl Drop for Lease {
     fn drop(&mut self) {
         // Removed before it is unlocked, or a new holder of the same name could lose its file.
-        let _ = std::fs::remove_file(&self.path);
+        if self.lock.is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
         self.lock = None;
     }
 }

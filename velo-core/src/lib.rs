@@ -58,6 +58,7 @@ mod record;
 mod reset;
 pub mod runtime;
 pub mod setup;
+mod slots;
 mod snapshot;
 mod spec;
 mod state;

@@ -21,7 +21,8 @@ use crate::postgres::{control, image};
 use crate::record::{
     BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
 };
-use crate::runtime::{Runtime, RuntimeKind, ToolSpec};
+use crate::runtime::{Limits, Runtime, RuntimeKind, ToolSpec};
+use crate::slots::{self, Turn};
 use crate::snapshot::{Snapshot, SnapshotInfo};
 use crate::state::Tx;
 use crate::storage::{self, Label, Object, Storage, StorageKind, VolumeSpec};
@@ -533,13 +534,13 @@ impl ProjectBuilder {
             database: self.database.clone(),
             created_at: now(),
         };
-        let main = self.record(&home, &project, lease).await;
+        let main = self.record(&home, &project, lease, op).await;
         let main = match main {
             Err(error)
                 if error.kind() == ErrorKind::AlreadyExists
                     && crate::reconcile::run(&home).await =>
             {
-                self.record(&home, &project, lease).await?
+                self.record(&home, &project, lease, op).await?
             }
             other => other?,
         };
@@ -553,10 +554,13 @@ impl ProjectBuilder {
                 let timings = op.steps.timings();
                 Ok(Project(Arc::new(Inner { config, record, timings })))
             }
-            Err(error) => match teardown::project(&home, &project).await {
-                Ok(()) => Err(error),
-                Err(cleanup) => Err(error.with_cleanup(cleanup)),
-            },
+            Err(error) => {
+                let error = home.explain(error);
+                match teardown::project(&home, &project).await {
+                    Ok(()) => Err(error),
+                    Err(cleanup) => Err(error.with_cleanup(cleanup)),
+                }
+            }
         }
     }
 
@@ -566,15 +570,20 @@ impl ProjectBuilder {
         home: &Home,
         project: &ProjectRecord,
         lease: Id,
+        op: &Op,
     ) -> Result<BranchRecord> {
         let password = Password::generate()?;
-        let candidates = home.port_candidates();
-        let project = project.clone();
-        home.state()
-            .write("record a project", move |tx| {
+        slots::taken(home, op, |asker| {
+            let (project, password) = (project.clone(), password.clone());
+            let candidates = home.port_candidates();
+            let work = move |tx: &Tx<'_>| {
                 let name = project.name.as_str();
                 if tx.named::<ProjectRecord>("", name)?.is_some() {
                     return Err(taken(&project.name));
+                }
+                let memory = slots::memory(&project, Limits::default(), &Default::default(), false);
+                if !asker.ask(tx, memory)? {
+                    return Ok(Turn::Later(memory));
                 }
                 tx.insert(&project)?;
                 vacant(tx, &project, &BranchName::main())?;
@@ -613,9 +622,11 @@ impl ProjectBuilder {
                     timings: Timings::default(),
                 };
                 tx.insert(&main)?;
-                Ok(main)
-            })
-            .await
+                Ok(Turn::Now(main))
+            };
+            home.state().write("record a project", work)
+        })
+        .await
     }
 
     async fn fill(
@@ -812,13 +823,14 @@ fn check_identifier(what: &str, name: &str) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidInput, format!("{name:?} is not a {what} name"))
             .with_hint("PostgreSQL's names have 1 to 63 bytes and do not begin with pg_"));
     }
-    // Older versions know no way to write it in the rules of who may connect.
-    if what == "role" && name.contains('"') {
+    // Older versions know no way to write a quote in the rules of who may connect, and no extension
+    // may belong to a role with one of the others: initdb makes one.
+    if what == "role" && name.contains(['"', '\'', '$', '\\']) {
         return Err(Error::new(
             ErrorKind::InvalidInput,
             format!("{name:?} is not a role for Velo"),
         )
-        .with_hint("name a role without double quotes"));
+        .with_hint("name a role without quotes, dollar signs and backslashes"));
     }
     Ok(())
 }
@@ -857,7 +869,7 @@ async fn commit(
 pub(crate) async fn installed(record: &ProjectRecord, home: &Home) -> Result<Installation> {
     let major = record.postgres.version.major;
     if let Some(known) = &record.postgres.image {
-        return image::still(&record.postgres, known).await;
+        return image::still(&home.config, &record.postgres, known).await;
     }
     let search = Search::from(&home.config);
     if let Some((dir, source)) = search.named() {

@@ -14,11 +14,11 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
-use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord};
+use crate::record::{BranchRecord, Phase, PlaceRecord, ProjectRecord, SnapshotRecord};
 use crate::state::Tx;
 use crate::storage::Object;
 use crate::switch::Switch;
-use crate::{branch, reset, strays, teardown};
+use crate::{branch, reset, slots, strays, teardown};
 
 /// How long one `open` may spend on it; the next one goes on.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -68,6 +68,21 @@ impl Round {
 /// At the opening of a home: one process does it, and the others do not wait for it.
 pub(crate) async fn at_open(home: &Home) {
     run(home).await;
+    #[cfg(all(feature = "docker", unix))]
+    tools(home).await;
+}
+
+/// The containers of programs that dead processes ran in them.
+#[cfg(all(feature = "docker", unix))]
+async fn tools(home: &Home) {
+    let sweep = crate::runtime::docker::tool::sweep(home.config.home());
+    match tokio::time::timeout(LIMIT, sweep).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "containers of dead processes may be left"),
+        Err(_) => {
+            tracing::warn!("the engine is too slow: containers of dead processes may be left")
+        }
+    }
 }
 
 /// One bounded round; whether it did anything. Its errors are logged: what could not be undone stays
@@ -251,6 +266,8 @@ pub(crate) enum Left {
     Branch(ProjectRecord, Box<BranchRecord>),
     /// With what it is called.
     Snapshot(ProjectRecord, Id, String),
+    /// In the line for a slot.
+    Place(Id),
 }
 
 impl Left {
@@ -273,13 +290,14 @@ impl Left {
                 }
             }
             Self::Snapshot(_, _, name) => Deed::removed("snapshot", name.clone(), WHY),
+            Self::Place(id) => Deed::removed("place in line", id.to_string(), WHY),
         }
     }
 
     /// The bytes that its data takes alone, where that is quickly told.
     pub(crate) async fn measured(&self, home: &Home) -> Option<u64> {
         match self {
-            Self::Project(_) => None,
+            Self::Project(_) | Self::Place(_) => None,
             Self::Branch(project, branch) => {
                 measured_in(home, project.storage, Object::Volume(branch.volume)).await
             }
@@ -302,6 +320,7 @@ impl Left {
                 }
             }
             Self::Snapshot(project, id, _) => teardown::snapshot(home, &project, id).await,
+            Self::Place(id) => slots::leave(home, id).await,
         }
     }
 }
@@ -347,6 +366,8 @@ pub(crate) async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
                     left.push(Left::Snapshot(project, snapshot.id, name));
                 }
             }
+            let places = tx.leased::<PlaceRecord>()?.into_iter().filter(|p| p.lease == lease);
+            left.extend(places.map(|place| Left::Place(place.id)));
             Ok(left)
         })
         .await

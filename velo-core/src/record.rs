@@ -269,3 +269,33 @@ impl Record for SnapshotRecord {
         self.lease
     }
 }
+
+/// A place in the line for a slot ([`crate::slots`]).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PlaceRecord {
+    pub(crate) id: Id,
+    /// Who came first has the smallest.
+    pub(crate) number: u64,
+    /// Of the process that waits.
+    pub(crate) lease: Id,
+    /// What its server is to be given, in bytes.
+    pub(crate) memory: u64,
+    /// When it gives up, in milliseconds since 1970. From then on nobody waits for it.
+    pub(crate) until: u64,
+}
+
+impl Record for PlaceRecord {
+    const KIND: &'static str = "place";
+    fn id(&self) -> Id {
+        self.id
+    }
+    fn scope(&self) -> String {
+        String::new()
+    }
+    fn name(&self) -> Option<&str> {
+        None
+    }
+    fn lease(&self) -> Option<Id> {
+        Some(self.lease)
+    }
+}

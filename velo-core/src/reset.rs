@@ -36,10 +36,13 @@ pub(crate) async fn reset(
     let done = renew(home, project, &old, new, source, op).await;
     match done {
         Ok(done) => Ok(done),
-        Err(error) => match finish_locked(home, project, old.id).await {
-            Ok(()) => Err(error),
-            Err(cleanup) => Err(error.with_cleanup(cleanup)),
-        },
+        Err(error) => {
+            let error = home.explain(error);
+            match finish_locked(home, project, old.id).await {
+                Ok(()) => Err(error),
+                Err(cleanup) => Err(error.with_cleanup(cleanup)),
+            }
+        }
     }
 }
 

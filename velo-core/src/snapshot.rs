@@ -201,10 +201,13 @@ pub(crate) async fn take(
     let done = fill(home, &project.record, branch, &snapshot, op).await;
     match done {
         Ok(record) => Ok(Snapshot::of(project, record, Some(branch))),
-        Err(error) => match teardown::snapshot(home, &project.record, snapshot.id).await {
-            Ok(()) => Err(error),
-            Err(cleanup) => Err(error.with_cleanup(cleanup)),
-        },
+        Err(error) => {
+            let error = home.explain(error);
+            match teardown::snapshot(home, &project.record, snapshot.id).await {
+                Ok(()) => Err(error),
+                Err(cleanup) => Err(error.with_cleanup(cleanup)),
+            }
+        }
     }
 }
 

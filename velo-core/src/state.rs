@@ -90,8 +90,9 @@ fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
 }
 
 impl State {
-    /// Opens `path`, or makes it (mode 0600).
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens `path`, or makes it (mode 0600), but not where there is data that it ought to name: a file
+    /// that was emptied, or parted from its WAL, is no new one.
+    pub(crate) fn open(path: &Path, has_data: bool) -> Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         std::fs::OpenOptions::new()
             .read(true)
@@ -99,6 +100,8 @@ impl State {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // SQLite follows a link, to whatever whoever put it there wanted to be written to.
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(|e| {
                 let hint = match e.kind() {
@@ -130,6 +133,16 @@ impl State {
             .with_hint("set VELO_HOME to another folder"));
         }
         known(version, path)?;
+        if version == 0 && has_data {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("{} is empty, and there is data that it named", path.display()),
+            )
+            .with_hint(
+                "restore it and state.db-wal from a backup; without them nobody knows whose the \
+                 volumes are",
+            ));
+        }
         if version < VERSION {
             let mode: String = db
                 .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
@@ -440,11 +453,11 @@ mod tests {
         of_the_first_format(&path);
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| State::open(&path).unwrap());
+                scope.spawn(|| State::open(&path, false).unwrap());
             }
         });
         assert_eq!(version(&path), VERSION);
-        let state = State::open(&path).unwrap();
+        let state = State::open(&path, false).unwrap();
         let db = state.0.lock().unwrap();
         let tx = Tx(db.unchecked_transaction().unwrap());
         assert_eq!(tx.every::<crate::record::VolumeRecord>().unwrap().len(), 1);
@@ -466,7 +479,7 @@ mod tests {
         let paths = ["new", "old"].map(|name| dir.path().join(name));
         of_the_first_format(&paths[1]);
         let schemas = paths.map(|path| {
-            State::open(&path).unwrap();
+            State::open(&path, false).unwrap();
             let db = Connection::open(&path).unwrap();
             let mut query = db.prepare("SELECT sql FROM sqlite_schema ORDER BY name").unwrap();
             let rows = query.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap();
@@ -479,10 +492,10 @@ mod tests {
     fn a_newer_file_is_refused_and_stays_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
-        State::open(&path).unwrap();
+        State::open(&path, false).unwrap();
         Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
         let before = std::fs::read(&path).unwrap();
-        let error = State::open(&path).unwrap_err();
+        let error = State::open(&path, false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("newer"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);

@@ -279,7 +279,8 @@ impl fmt::Debug for FileOp {
 pub struct Usage {
     /// What its files occupy, shared or not.
     pub referenced: u64,
-    /// What would become free if only this object went.
+    /// What would become free if only this object went. On ZFS what clones or snapshots of it share
+    /// with it is counted too, for it is whose that wrote it.
     pub exclusive: u64,
     /// What is free on the file system or in the pool.
     pub available: u64,
@@ -331,10 +332,11 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Every object of this installation that exists, half-made ones among them.
     async fn list(&self) -> Result<Vec<Object>>;
 
-    /// How much space an object takes.
+    /// How much space an object takes. What was written in the last seconds may be missing, unless
+    /// [`sync`](Storage::sync) came after it.
     async fn usage(&self, object: Object) -> Result<Usage>;
 
-    /// How many bytes are free for a clone of `source` to take, and cheaply so: this is asked before
+    /// How many bytes would be free beside a clone of `source`, and cheaply so: this is asked before
     /// every clone. [`ErrorKind::Exhausted`] where the backend knows that a clone would be unsafe.
     async fn available(&self, source: Object) -> Result<u64>;
 }
@@ -474,12 +476,30 @@ pub async fn detect(config: impl Into<StorageConfig>) -> Result<Vec<StorageKind>
     let mut works = files::probe(config.root.clone()).await?;
     #[cfg(all(feature = "zfs", target_os = "linux"))]
     if zfs::is_wanted(&config) {
-        match zfs::works_in(&config).await {
-            Ok(()) => works.insert(0, StorageKind::Zfs),
-            Err(error) => tracing::debug!(%error, "no ZFS here"),
-        }
+        add_zfs(&mut works, zfs::works_in(&config).await);
     }
     Ok(works)
+}
+
+/// The same for who only looks: nothing is made in a pool, for all that has to be known of ZFS can be
+/// read. Of folders it cannot, and a file is tried.
+pub(crate) async fn look(config: impl Into<StorageConfig>) -> Result<Vec<StorageKind>> {
+    let config = config.into();
+    #[allow(unused_mut)] // without zfs
+    let mut works = files::probe(config.root.clone()).await?;
+    #[cfg(all(feature = "zfs", target_os = "linux"))]
+    if zfs::is_wanted(&config) {
+        add_zfs(&mut works, zfs::would_work(&config).await);
+    }
+    Ok(works)
+}
+
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+fn add_zfs(works: &mut Vec<StorageKind>, result: Result<()>) {
+    match result {
+        Ok(()) => works.insert(0, StorageKind::Zfs),
+        Err(error) => tracing::debug!(%error, "no ZFS here"),
+    }
 }
 
 /// The backend `kind` on a folder. [`StorageKind::Auto`] takes the best that works there.

@@ -3,6 +3,7 @@
 //! were read, and is in none of them, is nobody's.
 
 use std::collections::HashSet;
+#[cfg(all(feature = "docker", unix))]
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -76,6 +77,7 @@ async fn runtimes(home: &Home) -> Result<Vec<Arc<dyn Runtime>>> {
 }
 
 /// Whether servers of a project are containers.
+#[cfg(all(feature = "docker", unix))]
 pub(crate) async fn uses_containers(home: &Home) -> Result<bool> {
     let projects = home.state().read(|tx| tx.every::<ProjectRecord>()).await?;
     Ok(projects.iter().any(|project| project.runtime == RuntimeKind::Docker))

@@ -4,12 +4,14 @@
 //! process be killed, whoever finds the record brings the server to what it says.
 
 use crate::boot::{self, Boot, Doors};
+use crate::create::opened;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::record::{BranchRecord, Phase, ProjectRecord};
 use crate::runtime::{InstanceRef, Status, StopMode};
+use crate::slots::{self, Turn};
 use crate::state::Tx;
 use crate::storage::Object;
 
@@ -86,7 +88,11 @@ impl Switch<'_> {
     pub(crate) async fn up(self, record: &BranchRecord) -> Result<()> {
         let Self { home, project, op } = self;
         let runtime = home.runtime(project.runtime)?;
-        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
+        // Before the server is looked at: one that an engine starts again and again, because nothing is
+        // mounted since the machine came up, runs for a moment each time, and would be waited for.
+        let shown = format!("the branch {}/{}", project.name, record.shown());
+        let storage = home.storage(project.storage)?;
+        let location = opened(&*storage, Object::Volume(record.volume), &shown).await?;
         let instance = InstanceRef { id: record.id, location };
         let boot = Boot {
             home,
@@ -114,6 +120,7 @@ impl Switch<'_> {
         match boot.run(&*runtime, op).await {
             Ok(()) => Ok(()),
             Err(error) => {
+                let error = home.explain(error);
                 let stop = boot::stop(home, project, record.id, record.volume, StopMode::Fast);
                 Err(after(error, stop.await))
             }
@@ -126,38 +133,46 @@ impl Switch<'_> {
         op.steps.run("stop", stop).await
     }
 
-    /// Records whether a server ought to run, before it is started or stopped. Returns the record, and
-    /// whether one ought to before.
+    /// Records whether a server ought to run, before it is started or stopped; one that ought not to
+    /// before waits for a slot. Returns the record, and whether it ought to before.
     async fn want(self, id: Id, wish: Wish) -> Result<(BranchRecord, bool)> {
         let wanted = wish == Wish::On;
         let lease = self.home.lease()?;
-        let project = self.project.name.clone();
-        let work = move |tx: &Tx<'_>| {
-            let mut before = wanted;
-            let record = tx.update(id, |branch: &mut BranchRecord| {
-                let shown = format!("{project}/{}", branch.shown());
-                if branch.phase != Phase::Ready {
-                    return Err(crate::reset::being_changed(&format!("the branch {shown}")));
-                }
-                if branch.ephemeral && !wanted {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        format!("{shown} is ephemeral: it cannot be stopped"),
-                    )
-                    .with_hint(format!(
-                        "it ends with the process that made it, which can keep it; or delete it: \
-                         velo branch delete {shown}"
-                    )));
-                }
-                branch.must_be_own(lease)?;
-                before = std::mem::replace(&mut branch.wanted, wanted);
-                branch.resumes = wish == Wish::Pause && (before || branch.resumes);
-                branch.lease = Some(lease);
-                Ok(())
-            })?;
-            Ok((record, before))
-        };
-        self.home.state().write_durable("record whether a server ought to run", work).await
+        slots::taken(self.home, self.op, |asker| {
+            let project = self.project.clone();
+            let work = move |tx: &Tx<'_>| {
+                let (mut before, mut later) = (wanted, None);
+                let record = tx.update(id, |branch: &mut BranchRecord| {
+                    let shown = format!("{}/{}", project.name, branch.shown());
+                    if branch.phase != Phase::Ready {
+                        return Err(crate::reset::being_changed(&format!("the branch {shown}")));
+                    }
+                    if branch.ephemeral && !wanted {
+                        return Err(Error::new(
+                            ErrorKind::Conflict,
+                            format!("{shown} is ephemeral: it cannot be stopped"),
+                        )
+                        .with_hint(format!(
+                            "it ends with the process that made it, which can keep it; or delete \
+                             it: velo branch delete {shown}"
+                        )));
+                    }
+                    branch.must_be_own(lease)?;
+                    let memory = slots::memory_of(&project, branch);
+                    if wanted && !branch.wanted && !asker.ask(tx, memory)? {
+                        later = Some(memory);
+                        return Ok(());
+                    }
+                    before = std::mem::replace(&mut branch.wanted, wanted);
+                    branch.resumes = wish == Wish::Pause && (before || branch.resumes);
+                    branch.lease = Some(lease);
+                    Ok(())
+                })?;
+                Ok(later.map_or(Turn::Now((record, before)), Turn::Later))
+            };
+            self.home.state().write_durable("record whether a server ought to run", work)
+        })
+        .await
     }
 
     /// Nobody switches it any more. `ran` says whether a server has run on the branch's volume.

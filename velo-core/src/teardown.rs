@@ -120,6 +120,7 @@ pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Resu
             let Some(record) = tx.get::<VolumeRecord>(id)? else {
                 return Ok(false);
             };
+            give_up_slot(tx, record.branch)?;
             let hide = needed && has_clones(tx, &record.project, Object::Volume(id))?;
             if hide {
                 tx.update(id, |volume: &mut VolumeRecord| {
@@ -146,6 +147,20 @@ pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Resu
         Some(source) if needed => Box::pin(release(home, project, source)).await,
         _ => Ok(()),
     }
+}
+
+/// The server of a branch that goes is gone before its volumes are: from here on another one may live
+/// in its place, however long its files take.
+fn give_up_slot(tx: &Tx<'_>, branch: Option<Id>) -> Result<()> {
+    let Some(id) = branch else { return Ok(()) };
+    let goes = |branch: &BranchRecord| branch.phase == Phase::Deleting && branch.wanted;
+    if tx.get::<BranchRecord>(id)?.is_some_and(|branch| goes(&branch)) {
+        tx.update(id, |branch: &mut BranchRecord| {
+            branch.wanted = false;
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// Destroys a snapshot and its record; while clones need it, it is only hidden. Missing is fine.

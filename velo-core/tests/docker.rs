@@ -15,3 +15,8 @@ mod holder;
 mod images;
 #[path = "docker/suite.rs"]
 mod suite;
+#[path = "docker/tools.rs"]
+mod tools;
+#[cfg(feature = "zfs")]
+#[path = "docker/zfs.rs"]
+mod zfs;

@@ -5,6 +5,8 @@
 #![allow(unreachable_pub)]
 
 mod common;
+#[path = "zfs/doctor.rs"]
+mod doctor;
 #[path = "zfs/failures.rs"]
 mod failures;
 #[path = "zfs/objects.rs"]

@@ -53,7 +53,7 @@ fn code(findings: &[Finding]) -> u8 {
     if broken { crate::FAILED } else { crate::DONE }
 }
 
-fn show(finding: &Finding, out: &Out) {
+pub(super) fn show(finding: &Finding, out: &Out) {
     let (mark, colour) = match finding.status {
         Status::Ok => ("ok  ", Colour::Green),
         Status::Warn => ("warn", Colour::Yellow),

@@ -96,7 +96,8 @@ fn on_loop(args: args::Setup) -> Result<Plan> {
 fn delegation(dataset: String, args: &args::Setup) -> Result<Plan> {
     use velo_core::setup::Delegation;
     let user = args.owner.clone().unwrap_or_default();
-    let delegation = Delegation::new(&dataset, &user);
+    // Those of volumes: what the user sets beside Velo's own has to be the user's to set.
+    let delegation = Delegation::new(&dataset, &user).properties_of(&Config::load()?);
     let setup = match args.undo {
         true => Setup::undo_delegation(&delegation)?,
         false => Setup::delegation(&delegation)?,

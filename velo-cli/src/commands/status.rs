@@ -32,10 +32,11 @@ pub(crate) fn run(out: &Out) -> Result<()> {
         }
         found => found.is_ok(),
     };
-    let (counts, works) = if exists {
-        (count(&config)?, velo_core::doctor::storages(&config)?)
+    let (counts, works, warnings) = if exists {
+        let works = velo_core::doctor::storages(&config)?;
+        (count(&config)?, works, velo_core::doctor::space(&config))
     } else {
-        (Counts::default(), Vec::new())
+        (Counts::default(), Vec::new(), Vec::new())
     };
     let best = works.first().copied();
     let disk = disk(config.home());
@@ -58,6 +59,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                 "disk": disk.map_or(Value::Null, |(total, available)| {
                     json!({ "total": total, "available": available })
                 }),
+                "warnings": warnings,
             })
         },
         |out| {
@@ -106,6 +108,9 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                     ),
                 ),
             ]);
+            for warning in &warnings {
+                super::doctor::show(warning, out);
+            }
         },
     );
     Ok(())

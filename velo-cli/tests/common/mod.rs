@@ -256,13 +256,27 @@ impl Ran {
 /// The output of a query.
 #[track_caller]
 pub fn psql(url: &str, query: &str) -> String {
+    try_psql(url, query).unwrap_or_else(|error| panic!("{query}: {error}"))
+}
+
+/// The output of a query, or what psql said instead.
+pub fn try_psql(url: &str, query: &str) -> Result<String, String> {
     let output = Command::new("psql")
         .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query, url])
         .stdin(Stdio::null())
         .output()
         .expect("psql must be on PATH");
-    assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+/// Whether a server lets clients in.
+pub fn answers(url: &str) -> bool {
+    let mut psql = Command::new("psql");
+    psql.args(["-XAtqc", "SELECT 1", url]).stdin(Stdio::null()).stderr(Stdio::null());
+    psql.output().expect("psql must be on PATH").status.success()
 }
 
 /// Waits until `done`, at most [`LIMIT`].

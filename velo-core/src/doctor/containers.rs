@@ -42,6 +42,18 @@ mod engine {
                 Err(error) => Finding::error("image", &error),
             });
         }
+        let forsaken: Vec<String> = containers
+            .iter()
+            .filter(|container| container.volume.is_none() && container.forsaken)
+            .map(|container| container.name.clone())
+            .collect();
+        if !forsaken.is_empty() {
+            found.push(Finding::warn(
+                "docker",
+                format!("one-off containers that are nobody's: {}", forsaken.join(", ")),
+                format!("{} rm -f -v {}", engine.program, forsaken.join(" ")),
+            ));
+        }
         let strays: Vec<String> = match home {
             Some(home) => crate::strays::of_nobody(home, containers).await?,
             None => containers,

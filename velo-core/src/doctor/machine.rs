@@ -46,22 +46,25 @@ pub(super) async fn postgres(config: &Config, user: Option<&OsUser>) -> Finding 
 }
 
 /// A home that is there, and was opened.
-pub(super) fn home(home: &Path) -> Finding {
-    match check_room(home) {
+pub(super) fn home(config: &Config) -> Finding {
+    let home = &config.home;
+    match check_room(home, config.keep_free) {
         Ok(()) => Finding::ok("home", format!("{} is writable", home.display())),
         Err(error) => Finding::error("home", &error),
     }
 }
 
 /// A home that is to be made below the folder `above`.
-pub(super) fn no_home(home: &Path, above: &Path, user: Option<&OsUser>) -> Finding {
+pub(super) fn no_home(config: &Config, above: &Path, user: Option<&OsUser>) -> Finding {
+    let home = &config.home;
+    let room = || check_room(above, config.keep_free);
     let writable = || match rustix::fs::access(above, rustix::fs::Access::WRITE_OK) {
         Ok(()) => Ok(()),
         Err(e) => Err(Error::io(format!("make the home {}", home.display()), e)
             .with_hint("set VELO_HOME to a folder that you can write to")),
     };
     let passable = || user.map_or(Ok(()), |user| check_passable(above, user, "VELO_HOME"));
-    match writable().and_then(|()| passable()).and_then(|()| check_room(above)) {
+    match writable().and_then(|()| passable()).and_then(|()| room()) {
         Ok(()) => Finding::ok(
             "home",
             format!("{} is not made yet: the first project makes it", home.display()),
@@ -73,7 +76,7 @@ pub(super) fn no_home(home: &Path, above: &Path, user: Option<&OsUser>) -> Findi
 /// What works in `folder`, where the home is or will be.
 pub(super) async fn storage(config: &Config, folder: &Path) -> Finding {
     let at = StorageConfig { root: folder.to_path_buf(), ..StorageConfig::from(config) };
-    let works = match storage::detect(at).await {
+    let works = match storage::look(at).await {
         Ok(works) => works,
         Err(error) => return Finding::error("storage", &error),
     };

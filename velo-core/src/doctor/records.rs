@@ -11,7 +11,7 @@ use crate::id::Id;
 use crate::lease;
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
 use crate::runtime::{InstanceRef, Status};
-use crate::storage::Object;
+use crate::storage::{Object, StorageKind};
 use crate::strays;
 
 /// Everything that is recorded.
@@ -101,38 +101,61 @@ impl Records {
         }
     }
 
-    /// What must be there: what is just being made may not be yet, and what is being deleted may
-    /// be gone.
-    fn steady(&self) -> HashSet<Object> {
+    /// What must be there, and where: what is just being made may not be yet, and what is being
+    /// deleted may be gone.
+    fn steady(&self) -> HashSet<(Shelf, Object)> {
+        let shelf = |project: Id| {
+            let project = self.projects.iter().find(|p| p.id == project)?;
+            Some(Shelf::of(project.storage))
+        };
         let branches = self.branches.iter().filter(|b| b.phase == Phase::Ready);
         let snapshots = self.snapshots.iter().filter(|s| s.phase == Phase::Ready);
-        let volumes = branches.map(|b| Object::Volume(b.volume));
-        volumes.chain(snapshots.map(|s| Object::Snapshot(s.id))).collect()
+        let volumes = branches.filter_map(|b| Some((shelf(b.project)?, Object::Volume(b.volume))));
+        let snapshots = snapshots.filter_map(|s| Some((shelf(s.project)?, Object::Snapshot(s.id))));
+        volumes.chain(snapshots).collect()
     }
 }
 
 /// Volumes and snapshots: what is recorded against what is there. Other processes work meanwhile,
 /// so that only what the records say before and after counts.
 async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
-    let mut there = HashSet::new();
-    for storage in storages(home, before) {
-        there.extend(storage.list().await?);
+    let mut found = Vec::new();
+    let (mut there, mut unseen) = (HashSet::new(), HashSet::new());
+    for shelf in [Shelf::Folders, Shelf::Datasets] {
+        match listing(home, before, shelf).await {
+            Ok(listed) => there.extend(listed.into_iter().map(|object| (shelf, object))),
+            Err(error) => {
+                found.push(Finding::error("disk", &error));
+                unseen.insert(shelf);
+            }
+        }
     }
     let after = read(home).await?;
-    let mut found = Vec::new();
+    // Each where its project keeps it: the folder that a dataset is mounted on is not its data.
     let mut missing = before.steady();
-    missing.retain(|object| !there.contains(object) && after.steady().contains(object));
+    missing.retain(|kept| {
+        !there.contains(kept) && !unseen.contains(&kept.0) && after.steady().contains(kept)
+    });
     if !missing.is_empty() {
         found.push(Finding::fail(
             "disk",
             format!(
                 "recorded, and not there: {}",
-                listed(missing.iter().map(|object| after.owner(object)))
+                listed(missing.iter().map(|(_, object)| after.owner(object)))
             ),
             "delete the branches and snapshots that they belong to, or bring the files back",
         ));
     }
-    let strays = strays::objects(home).await?;
+    let strays = match strays::objects(home).await {
+        Ok(strays) => strays,
+        Err(error) => {
+            let finding = Finding::error("disk", &error);
+            if !found.contains(&finding) {
+                found.push(finding);
+            }
+            Vec::new()
+        }
+    };
     if !strays.is_empty() {
         found.push(Finding::warn(
             "disk",
@@ -146,16 +169,36 @@ async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Every storage that this build has. Those that share a layout of folders list the same objects.
-/// That of ZFS has none, and is asked where a project uses it.
-fn storages(home: &Home, records: &Records) -> Vec<std::sync::Arc<dyn crate::storage::Storage>> {
-    use crate::storage::StorageKind;
-    let zfs = records.projects.iter().any(|p| p.storage == StorageKind::Zfs);
-    [StorageKind::Btrfs, StorageKind::Reflink, StorageKind::Copy]
-        .into_iter()
-        .chain(zfs.then_some(StorageKind::Zfs))
-        .filter_map(|kind| home.storage(kind).ok())
-        .collect()
+/// Where objects are listed: storages with one layout of folders list the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Shelf {
+    Folders,
+    Datasets,
+}
+
+impl Shelf {
+    fn of(kind: StorageKind) -> Self {
+        if kind == StorageKind::Zfs { Self::Datasets } else { Self::Folders }
+    }
+}
+
+/// What is on a shelf. That of ZFS is looked at only where a project uses it.
+async fn listing(home: &Home, records: &Records, shelf: Shelf) -> Result<Vec<Object>> {
+    let used = records.projects.iter().map(|project| project.storage);
+    let used = used.filter(|kind| Shelf::of(*kind) == shelf).collect::<HashSet<_>>();
+    let mut all = Vec::new();
+    for kind in &used {
+        all.extend(home.storage(*kind)?.list().await?);
+    }
+    if used.is_empty() && shelf == Shelf::Folders {
+        // Something may be left there of projects that are gone. Which kinds this build has is all
+        // that can be in the way, and any one will do.
+        let any = [StorageKind::Copy, StorageKind::Reflink, StorageKind::Btrfs];
+        if let Some(storage) = any.into_iter().find_map(|kind| home.storage(kind).ok()) {
+            all.extend(storage.list().await?);
+        }
+    }
+    Ok(all)
 }
 
 fn listed(names: impl Iterator<Item = String>) -> String {
@@ -168,14 +211,23 @@ fn listed(names: impl Iterator<Item = String>) -> String {
 async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
     let (mut running, mut unwanted, mut down, mut shut) = (0usize, vec![], vec![], vec![]);
     let (mut unheard, mut left, mut held) = (vec![], vec![], vec![]);
+    let mut found: Vec<Finding> = Vec::new();
     for branch in records.branches.iter().filter(|b| b.phase == Phase::Ready) {
         let Some(project) = records.projects.iter().find(|p| p.id == branch.project) else {
             continue;
         };
-        let location = home.storage(project.storage)?.location(Object::Volume(branch.volume));
-        let instance = InstanceRef { id: branch.id, location };
+        let runs = match runs(home, project, branch).await {
+            Ok(runs) => runs,
+            // Said once of all branches that it keeps from being looked at.
+            Err(error) => {
+                let finding = Finding::error("servers", &error);
+                if !found.contains(&finding) {
+                    found.push(finding);
+                }
+                continue;
+            }
+        };
         let runtime = home.runtime(project.runtime)?;
-        let runs = matches!(runtime.status(&instance).await?, Status::Running { .. });
         running += usize::from(runs);
         let name = format!("{}/{}", project.name, branch.shown());
         let folder = RunDir::of(home, branch.id);
@@ -197,7 +249,6 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
             _ => {}
         }
     }
-    let mut found = Vec::new();
     if let Some(first) = unwanted.first() {
         found.push(Finding::warn(
             "servers",
@@ -223,7 +274,8 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
         ));
     }
     let mut strays = Vec::new();
-    for stray in strays::objects(home).await? {
+    // Where they cannot be listed, the look at the disk says so.
+    for stray in strays::objects(home).await.unwrap_or_default() {
         if stray.is_served(home).await? {
             strays.push(stray.name());
         }
@@ -262,13 +314,27 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
+/// Whether a branch's server runs.
+async fn runs(home: &Home, project: &ProjectRecord, branch: &BranchRecord) -> Result<bool> {
+    let location = home.storage(project.storage)?.location(Object::Volume(branch.volume));
+    let instance = InstanceRef { id: branch.id, location };
+    let status = home.runtime(project.runtime)?.status(&instance).await?;
+    Ok(matches!(status, Status::Running { .. }))
+}
+
 /// Projects whose PostgreSQL is gone.
 async fn programs(home: &Home, records: &Records) -> Vec<Finding> {
     let mut found = Vec::new();
     for project in records.projects.iter().filter(|p| p.phase == Phase::Ready) {
         if let Err(error) = crate::project::installed(project, home).await {
             let what = format!("for the project {}: {error}", project.name);
-            let fix = format!("velo pg install {}", project.postgres.version.major);
+            let fix = match &project.postgres.image {
+                // Of an image the error knows best: the engine may be what is missing.
+                Some(image) => error
+                    .hint()
+                    .map_or_else(|| format!("docker pull {}", image.reference), str::to_owned),
+                None => format!("velo pg install {}", project.postgres.version.major),
+            };
             found.push(Finding::fail("postgres", what, fix));
         }
     }

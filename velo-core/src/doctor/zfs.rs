@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::config::Config;
-use crate::storage::zfs::{Examined, NEARLY_FULL, examine, is_wanted, works_in};
+use crate::storage::zfs::{self, Examined, NEARLY_FULL, examine, is_wanted, would_work};
 use crate::storage::{StorageConfig, StorageKind};
 
 pub(super) async fn look(config: &Config) -> Vec<Finding> {
@@ -17,8 +17,8 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![Finding::error("zfs", &error)],
     };
     let mut found = of_pool(&examined);
-    // Tried, as a branch would: it is the only way to know what this user may do.
-    if let Err(error) = works_in(&storage).await {
+    // Read, not tried: a look makes no dataset. The first project tries it, before anything is made.
+    if let Err(error) = would_work(&storage).await {
         found.push(Finding::error("zfs", &error));
     }
     if found.is_empty() {
@@ -33,6 +33,31 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     found
 }
 
+/// The warning of a pool that is nearly full.
+pub(super) async fn space(config: &Config) -> Option<Finding> {
+    let storage = StorageConfig::from(config);
+    if !is_wanted(&storage) {
+        return None;
+    }
+    // What is wrong with a pool that does not answer is said by whoever needs it.
+    let (pool, capacity, free) = zfs::fullness(&storage).await.ok()?;
+    nearly_full(&pool, capacity, free)
+}
+
+fn nearly_full(pool: &str, capacity: u64, free: u64) -> Option<Finding> {
+    (capacity >= NEARLY_FULL).then(|| {
+        Finding::warn(
+            "zfs",
+            format!(
+                "the pool {pool} is {capacity} % full, {} MB are left: from {NEARLY_FULL} % on ZFS is \
+                 slow, and deleting, which writes too, may fail",
+                free >> 20
+            ),
+            format!("free some while it can be done: zfs list -o space -t all {pool}"),
+        )
+    })
+}
+
 fn of_pool(examined: &Examined) -> Vec<Finding> {
     let mut found = Vec::new();
     let pool = examined.dataset.split('/').next().unwrap_or_default();
@@ -43,17 +68,7 @@ fn of_pool(examined: &Examined) -> Vec<Finding> {
             format!("zpool status {pool}"),
         ));
     }
-    if examined.capacity >= NEARLY_FULL {
-        found.push(Finding::warn(
-            "zfs",
-            format!(
-                "the pool {pool} is {} % full, which makes it slow: {} MB are free",
-                examined.capacity,
-                examined.free >> 20
-            ),
-            format!("zfs list -o space -t all {pool}"),
-        ));
-    }
+    found.extend(nearly_full(pool, examined.capacity, examined.free));
     if examined.unsynced {
         found.push(Finding::warn(
             "zfs",
@@ -98,5 +113,9 @@ mod tests {
         assert_eq!(found.len(), 4);
         assert!(found.iter().all(|f| f.fix.is_some()), "{found:?}");
         assert!(found.iter().any(|f| f.what.contains("tank/velo/mine")), "{found:?}");
+        assert!(found.iter().any(|f| f.what.contains("91 % full")), "{found:?}");
+        assert_eq!(nearly_full("tank", 89, 1 << 40), None);
+        // However much that is in bytes.
+        assert!(nearly_full("tank", 90, 1 << 40).is_some());
     }
 }

@@ -57,7 +57,7 @@ pub struct Image {
 
 /// The PostgreSQL of the image that `config` names, which must be on the engine already.
 pub(crate) async fn find(config: &Config) -> Result<Installation> {
-    engine::find(&config.image(), config.pg_version).await
+    engine::find(config.home(), &config.image(), config.pg_version).await
 }
 
 /// The same, after the image was pulled where it is missing. `progress` gets a line for each step.
@@ -65,16 +65,20 @@ pub(crate) async fn find_or_pull(
     config: &Config,
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Installation> {
-    engine::find_or_pull(&config.image(), config.pg_version, progress).await
+    engine::find_or_pull(config.home(), &config.image(), config.pg_version, progress).await
 }
 
 /// What a project runs whose record names `recorded`: the same image, or if that is gone what now
 /// bears its name and is of the same major.
-pub(crate) async fn still(recorded: &Installation, image: &Image) -> Result<Installation> {
+pub(crate) async fn still(
+    config: &Config,
+    recorded: &Installation,
+    image: &Image,
+) -> Result<Installation> {
     if engine::is_there(&image.id).await? {
         return Ok(recorded.clone());
     }
-    let found = engine::find(&image.reference, Some(recorded.version.major)).await?;
+    let found = engine::find(config.home(), &image.reference, Some(recorded.version.major)).await?;
     let owner = |image: &Image| (image.uid, image.gid);
     if let Some(now) = &found.image
         && owner(now) != owner(image)
@@ -99,6 +103,8 @@ use crate::runtime::docker::image as engine;
 /// Where containers are not part of the build.
 #[cfg(not(all(feature = "docker", unix)))]
 mod engine {
+    use std::path::Path;
+
     use crate::error::{Error, ErrorKind, Result};
     use crate::postgres::Installation;
 
@@ -107,11 +113,12 @@ mod engine {
             .with_hint("build velo-core with the feature docker"))
     }
 
-    pub(super) async fn find(_: &str, _: Option<u32>) -> Result<Installation> {
+    pub(super) async fn find(_: &Path, _: &str, _: Option<u32>) -> Result<Installation> {
         missing()
     }
 
     pub(super) async fn find_or_pull(
+        _: &Path,
         _: &str,
         _: Option<u32>,
         _: &(dyn Fn(&str) + Send + Sync),

@@ -49,7 +49,9 @@ fn options(major: u32) -> String {
         "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
          -c idle_session_timeout=0 -c search_path=pg_catalog -c synchronous_commit=local \
          -c log_statement=none -c log_min_duration_statement=-1 -c log_duration=off \
-         -c log_min_duration_sample=-1 -c log_min_error_statement=panic \
+         -c log_min_duration_sample=-1 -c log_transaction_sample_rate=0 \
+         -c log_min_error_statement=panic -c log_min_messages=warning \
+         -c debug_print_parse=off -c debug_print_rewritten=off -c debug_print_plan=off \
          -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed \
          -c session_preload_libraries= -c local_preload_libraries= -c role=none",
     );
@@ -179,6 +181,15 @@ impl Session {
         crate::effect::step(what, work).await
     }
 
+    /// Runs one statement that holds a secret. Not as the others: of those the client's library tells
+    /// the text to whoever listens to its log.
+    pub(crate) async fn execute_secret(&self, what: &str, sql: &str) -> Result<()> {
+        let work = async {
+            self.client.query_typed(sql, &[]).await.map(drop).map_err(|e| failed(what, e))
+        };
+        crate::effect::step(what, work).await
+    }
+
     /// The rows of a query, as text.
     pub(crate) async fn rows(&self, what: &str, sql: &str) -> Result<Rows> {
         let messages = self.client.simple_query(sql).await.map_err(|e| failed(what, e))?;
@@ -242,8 +253,12 @@ fn failed(what: &str, e: tokio_postgres::Error) -> Error {
             } else {
                 ErrorKind::Postgres
             };
-            Error::new(kind, format!("PostgreSQL cannot {what}: {}", db.message()))
-                .with_context("sqlstate", db.code().code())
+            let error = Error::new(kind, format!("PostgreSQL cannot {what}: {}", db.message()))
+                .with_context("sqlstate", db.code().code());
+            match kind {
+                ErrorKind::Exhausted => error.with_hint("free some space and try again"),
+                _ => error,
+            }
         }
         None => {
             let why = std::error::Error::source(&e).map_or_else(String::new, |e| format!(": {e}"));

@@ -13,19 +13,20 @@ mod errors;
 pub(crate) mod image;
 mod lifeline;
 mod passwd;
-mod tool;
+mod plain;
+pub(crate) mod tool;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::ContainerState;
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
 use self::connect::Engine;
 use self::errors::{Refusal, failed, refusal};
+use self::plain::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Image, Installation};
 use crate::runtime::{
@@ -139,7 +140,8 @@ impl Runtime for Docker {
             needs_host_path: true,
             unix_socket: true,
             bridged: true,
-            restarts: true,
+            // Podman would do it also with a server that Velo told to end.
+            restarts: self.engine.get().is_none_or(|engine| !engine.podman),
             limits: true,
         }
     }
@@ -148,6 +150,7 @@ impl Runtime for Docker {
         let image = image_of(&spec.postgres)?;
         let engine = self.engine().await?;
         let (uid, gid) = Self::user(image);
+        engine.can_limit(spec.limits).await?;
         if state(engine, &container::name(&spec.instance.location)).await?.is_none() {
             refuse_elsewhere(&spec.instance.location)?;
         }
@@ -204,10 +207,10 @@ impl Runtime for Docker {
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
         let name = container::name(&instance.location);
         Ok(match state(self.engine().await?, &name).await? {
-            Some(state) if state.restarting == Some(true) => Status::Restarting,
-            Some(state) if runs(&state) => Status::Running {
-                pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
-            },
+            Some(state) if state.restarting => Status::Restarting,
+            Some(state) if runs(&state) => {
+                Status::Running { pid: Some(state.pid).filter(|pid| *pid > 0) }
+            }
             // In a container of another engine's, perhaps.
             _ if works_elsewhere(&instance.location) => Status::Running { pid: None },
             _ => Status::Stopped,
@@ -232,7 +235,7 @@ impl Runtime for Docker {
         mounts.push(container::bind(path, false));
         mounts.extend(spec.reads.iter().map(|file| container::bind(file, true)));
         let body = container::tool(engine, &self.home, &image.id, (uid, gid), command, mounts);
-        tool::run(engine, body, spec.tool).await
+        tool::run(engine, &self.home, body, spec.tool).await
     }
 
     async fn logs(&self, log: &Path, lines: usize) -> Result<String> {
@@ -252,26 +255,30 @@ pub(crate) struct Found {
     pub(crate) name: String,
     /// The volume that a server runs on; `None` is a tool's container.
     pub(crate) volume: Option<PathBuf>,
+    /// Whether it is a tool's container, and whoever runs it is there no more.
+    pub(crate) forsaken: bool,
 }
 
 /// The containers that belong to `home`; with `all` those too that do not run.
 async fn containers(engine: &Engine, home: &Path, all: bool) -> Result<Vec<Found>> {
-    let label = format!("{}={}", container::HOME, home.display());
-    let filters = std::collections::HashMap::from([("label".to_owned(), vec![label])]);
-    let options = query::ListContainersOptionsBuilder::new().all(all).filters(&filters).build();
-    let found = engine.api.list_containers(Some(options)).await;
-    let found = found.map_err(|e| failed("list the containers", e))?;
-    Ok(found
-        .into_iter()
-        .map(|summary| Found {
-            name: summary
-                .names
-                .and_then(|names| names.into_iter().next())
-                .map(|name| name.trim_start_matches('/').to_owned())
-                .unwrap_or_default(),
-            volume: summary.labels.and_then(|l| l.get(container::VOLUME).map(PathBuf::from)),
+    let found = plain::list(&engine.socket, all).await?;
+    let found = found.into_iter().filter_map(|summary| {
+        let labels = summary.labels.unwrap_or_default();
+        if labels.get(container::HOME).is_none_or(|of| Path::new(of) != home) {
+            return None;
+        }
+        let name = summary.names.and_then(|names| names.into_iter().next()).unwrap_or_default();
+        let name = name.trim_start_matches('/').to_owned();
+        let made = u64::try_from(summary.created.unwrap_or_default()).unwrap_or_default();
+        let made = Duration::from_secs(made);
+        Some(Found {
+            volume: labels.get(container::VOLUME).map(PathBuf::from),
+            forsaken: labels.contains_key(container::TOOL_LABEL)
+                && !tool::is_held(home, &name, made),
+            name,
         })
-        .collect())
+    });
+    Ok(found.collect())
 }
 
 /// Whether there is an engine that answers.
@@ -317,14 +324,8 @@ fn image_of(postgres: &Installation) -> Result<&Image> {
 }
 
 /// What the engine says of a container; `None` if there is none.
-async fn state(engine: &Engine, name: &str) -> Result<Option<ContainerState>> {
-    match engine.api.inspect_container(name, None).await {
-        Ok(found) => Ok(Some(found.state.unwrap_or_default())),
-        Err(error) => match refusal(&error) {
-            Some(Refusal::Missing) => Ok(None),
-            _ => Err(failed(format!("look at the container {name}"), error)),
-        },
-    }
+async fn state(engine: &Engine, name: &str) -> Result<Option<State>> {
+    Ok(plain::inspect(&engine.socket, name).await?.map(|found| found.state))
 }
 
 /// Whether a server works on the volume that is none of this engine's: it is started by hand, or in
@@ -361,8 +362,18 @@ fn refuse_elsewhere(volume: &Location) -> Result<()> {
 }
 
 /// One that the engine is about to start again runs: it may write at any moment.
-fn runs(state: &ContainerState) -> bool {
-    state.running == Some(true) || state.restarting == Some(true)
+fn runs(state: &State) -> bool {
+    state.running || state.restarting
+}
+
+/// Removes a container if it is one of `home`'s. Whether there was one.
+async fn remove_own(engine: &Engine, home: &Path, name: &str) -> Result<bool> {
+    let Some(found) = plain::inspect(&engine.socket, name).await? else { return Ok(false) };
+    let labels = found.config.labels.unwrap_or_default();
+    if labels.get(container::HOME).is_some_and(|of| Path::new(of) == home) {
+        remove(engine, name).await?;
+    }
+    Ok(true)
 }
 
 /// Waits until a container is in `condition`, and says how it ended. Missing is ended.
@@ -394,18 +405,22 @@ async fn remove(engine: &Engine, name: &str) -> Result<()> {
     let Err(error) = engine.api.remove_container(name, Some(options)).await else {
         return Ok(());
     };
-    match refusal(&error) {
-        Some(Refusal::Missing) => Ok(()),
+    let limit = match refusal(&error) {
+        Some(Refusal::Missing) => return Ok(()),
         // The engine removes it already.
-        Some(Refusal::Conflict) => {
-            let gone = ended(&engine.api, name, "removed");
-            tokio::time::timeout(IMMEDIATE, gone).await.map(drop).map_err(|_| {
-                Error::new(ErrorKind::Timeout, format!("the container {name} does not go"))
-                    .with_hint(format!("look why: docker rm -f {name}"))
-            })
+        Some(Refusal::Conflict) => IMMEDIATE,
+        // Podman has other words for it.
+        None => ENDING,
+    };
+    let begun = std::time::Instant::now();
+    while plain::inspect(&engine.socket, name).await?.is_some() {
+        if begun.elapsed() > limit {
+            return Err(failed(format!("remove the container {name}"), error)
+                .with_hint(format!("look why: {} rm -f {name}", engine.program())));
         }
-        _ => Err(failed(format!("remove the container {name}"), error)),
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(())
 }
 
 /// For a fuzzer: what an image answers.

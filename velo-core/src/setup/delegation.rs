@@ -1,5 +1,6 @@
 //! A dataset of an existing pool, given to a user who is not root.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -7,9 +8,11 @@ use async_trait::async_trait;
 
 use super::{LIMIT, Setup, Step, missing, need, need_root, owner, present, run};
 use crate::command::Program;
+use crate::config::Config;
 use crate::engine::{self, Call};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::zfs::delegate;
+use crate::storage::zfs::permitted::Allowed;
 
 /// A dataset below which a user may make volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +22,9 @@ pub struct Delegation {
     pub dataset: String,
     /// Who is to use it.
     pub user: String,
+    /// The properties of volumes that the user may set beside Velo's own: those of the user's
+    /// settings (`zfs_properties`).
+    pub properties: Vec<String>,
     /// The folder of sudo's rules.
     pub sudoers: PathBuf,
 }
@@ -28,21 +34,31 @@ impl Delegation {
     #[must_use]
     pub fn new(dataset: impl Into<String>, user: impl Into<String>) -> Self {
         let (dataset, user) = (dataset.into(), user.into());
-        Self { dataset, user, sudoers: "/etc/sudoers.d".into() }
+        Self { dataset, user, properties: Vec::new(), sudoers: "/etc/sudoers.d".into() }
+    }
+
+    /// Lets the user set the properties that these settings give volumes.
+    #[must_use]
+    pub fn properties_of(mut self, config: &Config) -> Self {
+        self.properties = config.zfs_properties.keys().cloned().collect();
+        self
     }
 
     fn steps(&self) -> Vec<DelegationStep> {
         let (dataset, user) = (self.dataset.clone(), self.user.clone());
+        let below = delegate::below(&self.properties);
         let file = self.sudoers.join(delegate::rule_name(&user, &dataset));
         vec![
             DelegationStep::Dataset { dataset: dataset.clone() },
-            DelegationStep::Allow { dataset: dataset.clone(), user: user.clone() },
+            DelegationStep::Allow { dataset: dataset.clone(), user: user.clone(), below },
             DelegationStep::Rule { dataset, user, file },
         ]
     }
 
     fn check(&self) -> Result<()> {
         crate::storage::zfs::check_dataset(&self.dataset)?;
+        let any = |name: &String| (name.clone(), "x".to_owned());
+        crate::storage::zfs::check_properties(&self.properties.iter().map(any).collect())?;
         need_root()?;
         owner(&self.user).map(drop)
     }
@@ -90,8 +106,8 @@ impl Setup {
 enum DelegationStep {
     /// The dataset. It is never taken back: it may have been there, and hold what somebody needs.
     Dataset { dataset: String },
-    /// What ZFS lets the user do below it.
-    Allow { dataset: String, user: String },
+    /// What ZFS lets the user do: make children of it, and all that volumes need with those.
+    Allow { dataset: String, user: String, below: BTreeSet<String> },
     /// What sudo lets the user do: mounting.
     Rule { dataset: String, user: String, file: PathBuf },
 }
@@ -101,7 +117,7 @@ impl Step for DelegationStep {
     fn doing(&self) -> String {
         match self {
             Self::Dataset { dataset } => format!("zfs create {dataset}"),
-            Self::Allow { dataset, user } => delegate::allow(user, dataset),
+            Self::Allow { dataset, user, below } => delegate::allow(user, dataset, below),
             Self::Rule { dataset, user, file } => {
                 // Where it is mounted once it is made, if it is not yet.
                 let at = usual_mountpoint(dataset);
@@ -113,8 +129,8 @@ impl Step for DelegationStep {
     fn undoing(&self) -> String {
         match self {
             Self::Dataset { dataset } => format!("# {dataset} stays"),
-            Self::Allow { dataset, user } => {
-                format!("zfs unallow -u {user} {} {dataset}", delegate::PERMISSIONS)
+            Self::Allow { dataset, user, below } => {
+                format!("zfs {}", delegate::unallow_call(user, dataset, below).join(" "))
             }
             Self::Rule { file, .. } => format!("rm {}", file.display()),
         }
@@ -123,7 +139,7 @@ impl Step for DelegationStep {
     async fn is_done(&self) -> Result<bool> {
         Ok(match self {
             Self::Dataset { dataset } => ask("zfs", &["list", "-H", dataset]).await?.is_some(),
-            Self::Allow { dataset, user } => allowed(dataset, user).await?,
+            Self::Allow { dataset, user, below } => allowed(dataset, user).await?.has(below),
             Self::Rule { dataset, user, file } => match mountpoint(dataset).await? {
                 Some(at) => std::fs::read_to_string(file)
                     .is_ok_and(|text| text.trim_end() == delegate::sudoers(user, dataset, &at)),
@@ -135,7 +151,7 @@ impl Step for DelegationStep {
     async fn is_there(&self) -> Result<bool> {
         Ok(match self {
             Self::Dataset { .. } => false,
-            Self::Allow { dataset, user } => allowed(dataset, user).await?,
+            Self::Allow { dataset, user, below } => allowed(dataset, user).await?.has_some(below),
             Self::Rule { user, file, .. } => std::fs::read_to_string(file)
                 .is_ok_and(|text| text.starts_with(&format!("{user} ALL=(root) NOPASSWD: "))),
         })
@@ -152,15 +168,21 @@ impl Step for DelegationStep {
                     .with_hint("zpool list names those that are there; zpool import the others"))
             }
             Self::Allow { .. } => Ok(()),
-            Self::Rule { .. } => need("visudo", "apt-get install sudo").await,
+            Self::Rule { dataset, .. } => {
+                need("visudo", "apt-get install sudo").await?;
+                mountpoint(dataset).await?.map_or(Ok(()), |at| safe(&at))
+            }
         }
     }
 
     async fn run(&self) -> Result<()> {
         match self {
             Self::Dataset { dataset } => run("zfs", ["create", dataset]).await,
-            Self::Allow { dataset, user } => {
-                run("zfs", ["allow", "-u", user, delegate::PERMISSIONS, dataset]).await
+            Self::Allow { dataset, user, below } => {
+                for call in delegate::allow_calls(user, dataset, below) {
+                    run("zfs", call).await?;
+                }
+                Ok(())
             }
             Self::Rule { dataset, user, file } => {
                 let at = mountpoint(dataset).await?.ok_or_else(|| {
@@ -169,6 +191,7 @@ impl Step for DelegationStep {
                             "give it a mount point: zfs set mountpoint=/… {dataset}"
                         ))
                 })?;
+                safe(&at)?;
                 write_rule(file, &delegate::sudoers(user, dataset, &at)).await
             }
         }
@@ -180,13 +203,24 @@ impl Step for DelegationStep {
         }
         match self {
             Self::Dataset { .. } => Ok(()),
-            Self::Allow { dataset, user } => {
-                run("zfs", ["unallow", "-u", user, delegate::PERMISSIONS, dataset]).await
+            Self::Allow { dataset, user, below } => {
+                run("zfs", delegate::unallow_call(user, dataset, below)).await
             }
             Self::Rule { file, .. } => std::fs::remove_file(file)
                 .map_err(|e| Error::io(format!("remove {}", file.display()), e)),
         }
     }
+}
+
+/// An error if the rule would give more away than a dataset.
+fn safe(at: &Path) -> Result<()> {
+    delegate::unsafe_folder(at).map_or(Ok(()), |why| {
+        let what = format!("{why}: with a rule for mounting there, its owner would be root");
+        Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
+            "chown it, or give a dataset another mount point than {}",
+            at.display()
+        )))
+    })
 }
 
 /// A rule that sudo cannot read would lock everybody out of sudo: it is checked before it is put there.
@@ -220,19 +254,10 @@ async fn ask(program: &str, args: &[&str]) -> Result<Option<String>> {
     Ok(output.success.then_some(output.stdout))
 }
 
-/// Whether the user has every permission on the dataset.
-async fn allowed(dataset: &str, user: &str) -> Result<bool> {
+/// What the user was given, and no other: by a group it is not taken back.
+async fn allowed(dataset: &str, user: &str) -> Result<Allowed> {
     let said = ask("zfs", &["allow", dataset]).await?.unwrap_or_default();
-    Ok(has_permissions(&said, user))
-}
-
-fn has_permissions(said: &str, user: &str) -> bool {
-    let own = said.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("user") && words.next() == Some(user)).then(|| words.next())?
-    });
-    let own: Vec<&str> = own.unwrap_or_default().split(',').collect();
-    delegate::PERMISSIONS.split(',').all(|wanted| own.contains(&wanted))
+    Ok(Allowed::read(&said, dataset, |kind, name| kind == "user" && name == user))
 }
 
 /// Where a dataset is mounted unless somebody said otherwise.
@@ -249,21 +274,4 @@ fn usual_mountpoint(dataset: &str) -> PathBuf {
 async fn mountpoint(dataset: &str) -> Result<Option<PathBuf>> {
     let said = ask("zfs", &["get", "-H", "-o", "value", "mountpoint", dataset]).await?;
     Ok(said.map(|text| PathBuf::from(text.trim_end())).filter(|path| path.is_absolute()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_zfs_says_of_permissions() {
-        let all = delegate::PERMISSIONS;
-        let said = format!(
-            "---- Permissions on tank/velo ------\nLocal+Descendent permissions:\n\
-             \tuser ann {all},send\n\tuser bob create,mount\n"
-        );
-        assert!(has_permissions(&said, "ann"));
-        assert!(!has_permissions(&said, "bob") && !has_permissions(&said, "an"));
-        assert!(!has_permissions("", "ann"));
-    }
 }

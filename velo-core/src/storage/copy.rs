@@ -81,7 +81,8 @@ impl Storage for Copy {
         self.0.usage(object).await
     }
 
-    async fn available(&self, _source: Object) -> Result<u64> {
-        self.0.available()
+    async fn available(&self, source: Object) -> Result<u64> {
+        let size = self.0.usage(source).await?.referenced;
+        Ok(self.0.available()?.saturating_sub(size))
     }
 }

@@ -28,6 +28,7 @@ mod layout;
 mod library;
 mod mounts;
 mod names;
+pub(crate) mod permitted;
 mod probe;
 mod program;
 mod properties;
@@ -40,7 +41,8 @@ use layout::Layout;
 use names::{Found, Parent};
 use properties::{Facts, Properties};
 
-pub(crate) use probe::{Examined, NEARLY_FULL, examine, is_wanted, works_in};
+pub(crate) use permitted::would_work;
+pub(crate) use probe::{Examined, NEARLY_FULL, examine, fullness, is_wanted, works_in};
 
 /// Whether the home has ever had volumes on ZFS.
 pub(crate) fn is_used_by(home: &Path) -> bool {
@@ -94,6 +96,7 @@ pub(crate) struct Zfs {
     home: String,
     properties: Properties,
     way: Box<dyn Way>,
+    counted: usage::Counted,
 }
 
 impl Zfs {
@@ -108,6 +111,7 @@ impl Zfs {
             home: properties::encode(&root),
             properties: properties::of_volumes(&config.zfs_properties),
             way: way(config.zfs_by_program)?,
+            counted: usage::Counted::default(),
             layout,
             root,
         })
@@ -164,7 +168,7 @@ impl Zfs {
     }
 
     async fn explain(&self, fault: Fault, doing: &str, name: &str, folder: &Path) -> Error {
-        explain::explain(&self.parent, fault, doing, name, folder).await
+        explain::explain(&self.parent, &self.properties, fault, doing, name, folder).await
     }
 
     /// The error where the parent of all volumes is missing.
@@ -360,7 +364,9 @@ impl Storage for Zfs {
         match object {
             Object::Volume(id) => {
                 self.mount(id).await?;
-                self.files.sync(object).await
+                let synced = self.files.sync(object).await;
+                self.counted.forget();
+                synced
             }
             // It is on disk before the call that makes it returns.
             Object::Snapshot(_) => Ok(()),

@@ -1,8 +1,8 @@
 //! Faults at every step: what a crash or an error between any two side effects leaves.
 //!
 //! `VELO_TEST_FAULT=kill@17` ends the process, by SIGKILL, at the 17th moment: there is one before and
-//! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `VELO_TEST_STEPS` names
-//! a file to which every moment's number, side and step is added, so that a test learns how many there
+//! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `full@17` fills the
+//! disk there, with the file that `VELO_TEST_FILLER` names, but for `VELO_TEST_FILLER_LEAVES` bytes. `VELO_TEST_STEPS` names a file to which every moment's number, side and step is added, so that a test learns how many there
 //! are, and which was hit.
 
 use std::io::Write;
@@ -35,6 +35,7 @@ struct Plan {
 enum Fault {
     Error,
     Kill,
+    Full,
 }
 
 static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
@@ -47,6 +48,7 @@ fn plan() -> Option<&'static Plan> {
             let fault = match what {
                 "error" => Fault::Error,
                 "kill" => Fault::Kill,
+                "full" => Fault::Full,
                 _ => return None,
             };
             Some((fault, moment.parse().ok()?))
@@ -83,8 +85,33 @@ pub(crate) fn moment(step: &str, when: When) -> Result<()> {
         Some((Fault::Error, at)) if at == moment => {
             Err(Error::new(ErrorKind::Io, format!("a test's fault, {side}: {step}")))
         }
+        Some((Fault::Full, at)) if at == moment => {
+            if let Some(path) = std::env::var_os("VELO_TEST_FILLER") {
+                fill(Path::new(&path)).map_err(|e| Error::io("fill the disk", e))?;
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
+}
+
+/// Takes all the space that is left.
+fn fill(path: &Path) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    let mut end = 0;
+    let mut size: u64 = 64 << 20;
+    while size >= 4096 {
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), end, size) {
+            Ok(()) => end += size,
+            Err(_) => size /= 4,
+        }
+    }
+    // What is too little for the one may do for the other.
+    let block = [1; 4096];
+    while file.write_all(&block).is_ok() {}
+    let leaves = std::env::var("VELO_TEST_FILLER_LEAVES").ok().and_then(|text| text.parse().ok());
+    let length = file.metadata()?.len();
+    file.set_len(length.saturating_sub(leaves.unwrap_or(0u64)))
 }
 
 /// A storage whose methods are steps.

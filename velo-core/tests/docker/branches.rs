@@ -4,11 +4,14 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use velo_core::{Branch, BranchSpec, ErrorKind};
+use velo_core::{Branch, BranchSpec, ErrorKind, Project};
 
 use crate::common::fs_dir;
 use crate::common::home::{TestHome, eventually};
-use crate::engine::{containers, engine, images, places, told, usual_home, volumes, with_docker};
+use crate::engine::{
+    can_limit, containers, engine, images, is_rootless, places, told, usual_home, volumes,
+    with_docker,
+};
 
 /// The first column of what the statements give, on a connection of their own.
 pub(crate) async fn sql(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
@@ -102,9 +105,16 @@ async fn docker_lets_nobody_in_without_the_password() {
     let found = containers(&engine, home.config().home()).await;
     let name = found[0].names.as_ref().unwrap()[0].trim_start_matches('/').to_owned();
     let container = engine.inspect_container(&name, None).await.unwrap();
-    let networks = container.network_settings.unwrap().networks.unwrap();
-    let inside = networks.values().next().unwrap().ip_address.clone().unwrap();
-    for host in ["127.0.0.1".to_owned(), inside] {
+    // A rootless engine's network cannot be reached from outside.
+    let networks = container.network_settings.unwrap().networks.unwrap_or_default();
+    let inside = networks.into_values().filter_map(|network| network.ip_address);
+    let mut hosts: Vec<_> = inside.filter(|host| !host.is_empty()).collect();
+    if is_rootless(&engine).await {
+        hosts.clear();
+    } else {
+        assert!(!hosts.is_empty());
+    }
+    for host in hosts.into_iter().chain(["127.0.0.1".to_owned()]) {
         let mut there = tokio_postgres::Config::new();
         there.host(&host).port(main.connection().port).user("postgres").dbname("postgres");
         for password in ["", "postgres", "wrong"] {
@@ -181,6 +191,14 @@ async fn docker_holds_servers_to_their_limits() {
     let home = TestHome::with(Some(&base), |config| {
         with_docker(&image)(config).memory("512M").cpus("1.5").shm_size("96M")
     });
+    if !can_limit(&engine).await {
+        // What cannot be had is refused, and nothing is left of it.
+        let create = Project::builder("api").config(home.config().clone()).create();
+        let error = create.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", told(&error));
+        assert!(error.to_string().contains("limit"), "{}", told(&error));
+        return;
+    }
     let project = home.project("api").await;
     let dev = BranchSpec::named("dev").memory(256 << 20).millicpus(500);
     let dev = Branch::create(&project, dev).await.unwrap();

@@ -31,6 +31,22 @@ pub(crate) async fn engine() -> Option<Docker> {
     }
 }
 
+/// Whether the engine runs as a normal user.
+pub(crate) async fn is_rootless(engine: &Docker) -> bool {
+    let socket = std::env::var("VELO_TEST_DOCKER").unwrap();
+    let owner = std::fs::metadata(socket.trim_start_matches("unix://")).unwrap();
+    let info = engine.info().await.unwrap();
+    info.security_options.unwrap_or_default().iter().any(|option| option == "name=rootless")
+        || std::os::unix::fs::MetadataExt::uid(&owner) != 0
+}
+
+/// Whether the engine can hold a container to limits.
+pub(crate) async fn can_limit(engine: &Docker) -> bool {
+    let info = engine.info().await.unwrap();
+    let first = info.cgroup_version == Some(bollard::models::SystemInfoCgroupVersionEnum::_1);
+    info.memory_limit != Some(false) && !(first && is_rootless(engine).await)
+}
+
 /// The images to test with: kind and name.
 pub(crate) fn images() -> Vec<String> {
     ["VELO_TEST_IMAGE_DEBIAN", "VELO_TEST_IMAGE_ALPINE"]
@@ -69,8 +85,20 @@ pub(crate) fn usual_home() -> Option<TestHome> {
 pub(crate) async fn containers(engine: &Docker, home: &Path) -> Vec<ContainerSummary> {
     let label = format!("velo.home={}", home.display());
     let filters = std::collections::HashMap::from([("label".to_owned(), vec![label])]);
-    let options = query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-    engine.list_containers(Some(options)).await.unwrap()
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let options =
+            query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        match engine.list_containers(Some(options)).await {
+            // Podman lists a container that just ended in a state that the library does not know.
+            Err(bollard::errors::Error::JsonDataError { .. })
+                if std::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            found => return found.unwrap(),
+        }
+    }
 }
 
 /// The names of the engine's volumes: what images declare leaves one where nobody takes care.

@@ -3,9 +3,12 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use velo_core::storage::{StorageConfig, StorageKind, build};
-use velo_core::{Error, ErrorKind, Id};
+use velo_core::cancel::Cancel;
+use velo_core::doctor::Status;
+use velo_core::storage::{CloneSpec, Storage, StorageConfig, StorageKind, VolumeSpec, build};
+use velo_core::{Config, Error, ErrorKind, Id};
 
 use super::objects::{branch, dataset, open, path, snapshot, volume};
 use crate::common::zfs::{Place, attempt, place, run};
@@ -19,35 +22,57 @@ fn is(error: &Error, kind: ErrorKind, part: &str, mends: &str) {
     assert!(hint.contains(mends), "{mends:?} is not in the hint of {error:?}");
 }
 
+/// The same storage by the way to the kernel that this build takes, and by the program alone: their
+/// errors are the same.
+async fn both_ways(place: &Place, root: &Path) -> [Arc<dyn Storage>; 2] {
+    let by_program = place.config(root).zfs_by_program();
+    [open(place, root).await, build(StorageKind::Zfs, by_program).await.unwrap()]
+}
+
 #[tokio::test]
 async fn zfs_busy_held_and_foreign_things_are_left_alone() {
     let Some(place) = place() else { return };
     let root = place.folder();
-    let storage = open(&place, root.path()).await;
+    let ways = both_ways(&place, root.path()).await;
+    let storage = ways[0].clone();
     let source = volume(&*storage).await;
 
     // An open file.
     let file = path(&*storage, source).join("open");
     let opened = std::fs::File::create(&file).unwrap();
-    let busy = storage.destroy_volume(source.id()).await.unwrap_err();
-    is(&busy, ErrorKind::Conflict, "in use by zfs", "end what uses it");
-    assert!(file.exists(), "it is as it was");
+    for storage in &ways {
+        let busy = storage.destroy_volume(source.id()).await.unwrap_err();
+        is(&busy, ErrorKind::Conflict, "in use by zfs", "end what uses it");
+        assert!(file.exists(), "it is as it was");
+    }
     drop(opened);
 
     // A hold.
     let kept = snapshot(&*storage, source).await;
     let name = format!("{}@{}", dataset(&place, source), kept.id().to_string().to_lowercase());
     run("zfs", &["hold", "backup", &name]);
-    let held = storage.destroy_snapshot(kept.id()).await.unwrap_err();
-    is(&held, ErrorKind::Conflict, "backup", &format!("zfs release backup {name}"));
+    for storage in &ways {
+        let held = storage.destroy_snapshot(kept.id()).await.unwrap_err();
+        is(&held, ErrorKind::Conflict, "backup", &format!("zfs release backup {name}"));
+    }
     run("zfs", &["release", "backup", &name]);
+
+    // A clone.
+    let clone = branch(&*storage, kept).await.unwrap();
+    for storage in &ways {
+        let needed = storage.destroy_snapshot(kept.id()).await.unwrap_err();
+        is(&needed, ErrorKind::Conflict, "clones need it", "destroy what was made from it");
+    }
+    storage.destroy_volume(clone.id()).await.unwrap();
     storage.destroy_snapshot(kept.id()).await.unwrap();
 
     // A snapshot that somebody made.
     let by_hand = format!("{}@by-hand", dataset(&place, source));
     run("zfs", &["snapshot", &by_hand]);
-    let in_the_way = storage.destroy_volume(source.id()).await.unwrap_err();
-    is(&in_the_way, ErrorKind::Conflict, "by-hand", "zfs list");
+    for storage in &ways {
+        let in_the_way = storage.destroy_volume(source.id()).await.unwrap_err();
+        is(&in_the_way, ErrorKind::Conflict, "by-hand", "zfs list");
+    }
     run("zfs", &["destroy", &by_hand]);
 
     // A file system in a volume.
@@ -89,35 +114,71 @@ async fn zfs_without_its_parent_or_key_says_so() {
     std::fs::write(&key, "correct horse battery").unwrap();
     let location = format!("keylocation=file://{}", key.display());
     let own = place.own(&["-o", "encryption=on", "-o", "keyformat=passphrase", "-o", &location]);
-    let storage = open(&own.place, root.path()).await;
+    let ways = both_ways(&own.place, root.path()).await;
+    let storage = ways[0].clone();
     let source = volume(&*storage).await;
+    let kept = snapshot(&*storage, source).await;
     run("umount", &[path(&*storage, source).to_str().unwrap()]);
     run("zfs", &["unmount", &own.place.dataset]);
     run("zfs", &["unload-key", &own.place.dataset]);
     let hint = format!("zfs load-key {}", own.place.dataset);
-    let error = storage.open(source).await.unwrap_err();
-    is(&error, ErrorKind::PermissionDenied, "key is not loaded", &hint);
-    let error = build(StorageKind::Zfs, own.place.config(root.path())).await.unwrap_err();
-    is(&error, ErrorKind::PermissionDenied, "key is not loaded", &hint);
+    let no_key = |error: Error| {
+        is(&error, ErrorKind::PermissionDenied, "key is not loaded", &hint);
+    };
+    for storage in &ways {
+        no_key(storage.open(source).await.unwrap_err());
+        let id = Id::generate();
+        no_key(storage.create_volume(VolumeSpec::new(id)).await.unwrap_err());
+        for from in [source, kept] {
+            let id = Id::generate();
+            let spec = CloneSpec::new(from, id);
+            no_key(storage.branch_volume(spec, &Cancel::new()).await.unwrap_err());
+            // What is half made goes without the key.
+            storage.destroy_volume(id).await.unwrap();
+        }
+    }
+    no_key(build(StorageKind::Zfs, own.place.config(root.path())).await.unwrap_err());
+    no_key(
+        build(StorageKind::Zfs, own.place.config(root.path()).zfs_by_program()).await.unwrap_err(),
+    );
+    let settings = Config::builder().home(root.path()).storage(StorageKind::Zfs);
+    let settings = settings.zfs_dataset(&own.place.dataset).build().unwrap();
+    let works = velo_core::doctor::storages(&settings).unwrap();
+    assert!(!works.contains(&StorageKind::Zfs), "{works:?}");
     run("zfs", &["load-key", &own.place.dataset]);
+    assert_eq!(velo_core::doctor::storages(&settings).unwrap()[0], StorageKind::Zfs);
     storage.open(source).await.unwrap();
+    storage.destroy_snapshot(kept.id()).await.unwrap();
     storage.destroy_volume(source.id()).await.unwrap();
+    assert_eq!(storage.list().await.unwrap(), []);
 }
 
-/// A small pool, which is soon full.
-struct Pool {
-    place: Place,
+/// A small pool, which is soon full. There is one at a time.
+pub struct Pool {
+    pub place: Place,
+    _alone: tokio::sync::MutexGuard<'static, ()>,
 }
 
 impl Pool {
-    fn make(place: &Place) -> Self {
+    pub async fn make(place: &Place) -> Self {
+        static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let alone = ALONE.lock().await;
         let file = place.base.join("pool.img");
         let file = file.to_str().unwrap();
         // Of which it keeps 128 MB for itself.
         run("truncate", &["-s", "400M", file]);
         run("zpool", &["create", "-o", "cachefile=none", "-m", "none", "small", file]);
         run("zfs", &["create", "small/velo"]);
-        Self { place: Place { dataset: "small/velo".into(), ..place.clone() } }
+        Self { place: Place { dataset: "small/velo".into(), ..place.clone() }, _alone: alone }
+    }
+
+    pub fn export(&self) {
+        run("zpool", &["export", "small"]);
+    }
+
+    pub fn import(&self) {
+        let folder = self.place.base.to_str().unwrap();
+        run("zpool", &["import", "-o", "cachefile=none", "-d", folder, "small"]);
     }
 }
 
@@ -134,11 +195,15 @@ impl Drop for Pool {
 #[tokio::test]
 async fn zfs_pools_that_are_full_or_gone_say_so() {
     let Some(place) = place() else { return };
-    let pool = Pool::make(&place);
+    let pool = Pool::make(&place).await;
     let root = place.folder();
-    let storage = open(&pool.place, root.path()).await;
+    let ways = both_ways(&pool.place, root.path()).await;
+    let storage = ways[0].clone();
     let source = volume(&*storage).await;
     assert!(storage.available(source).await.unwrap() > 100 << 20);
+    let settings = Config::builder().home(root.path()).storage(StorageKind::Zfs);
+    let settings = settings.zfs_dataset(&pool.place.dataset).build().unwrap();
+    assert_eq!(velo_core::doctor::space(&settings), []);
 
     let mut seed = 1u64;
     let mut noise = || {
@@ -162,21 +227,30 @@ async fn zfs_pools_that_are_full_or_gone_say_so() {
         run("zpool", &["sync", "small"]);
     }
     drop(file);
-    let full = storage.available(source).await.unwrap_err();
-    is(&full, ErrorKind::Exhausted, "% full", "zfs list -o space");
+    for storage in &ways {
+        let full = storage.available(source).await.unwrap_err();
+        is(&full, ErrorKind::Exhausted, "% full", "zfs list -o space");
+    }
+    let warned = velo_core::doctor::space(&settings);
+    let warned = warned.first().unwrap();
+    assert_eq!((warned.name, warned.status), ("zfs", Status::Warn), "{warned:?}");
+    assert!(warned.what.contains("the pool small is 9"), "{warned:?}");
 
     run("umount", &[path(&*storage, source).to_str().unwrap()]);
-    run("zpool", &["export", "small"]);
-    for error in [
-        storage.open(source).await.unwrap_err(),
-        storage.list().await.unwrap_err(),
-        // What cannot be looked at is not taken for gone.
-        storage.destroy_volume(source.id()).await.unwrap_err(),
-        branch(&*storage, source).await.unwrap_err(),
-    ] {
-        is(&error, ErrorKind::NotFound, "small is not imported", "zpool import small");
+    pool.export();
+    for storage in &ways {
+        for error in [
+            storage.open(source).await.unwrap_err(),
+            storage.list().await.unwrap_err(),
+            // What cannot be looked at is not taken for gone.
+            storage.destroy_volume(source.id()).await.unwrap_err(),
+            branch(&**storage, source).await.unwrap_err(),
+            storage.usage(source).await.unwrap_err(),
+        ] {
+            is(&error, ErrorKind::NotFound, "small is not imported", "zpool import small");
+        }
     }
-    run("zpool", &["import", "-o", "cachefile=none", "-d", place.base.to_str().unwrap(), "small"]);
+    pool.import();
     storage.destroy_volume(source.id()).await.unwrap();
     assert_eq!(storage.list().await.unwrap(), []);
 }

@@ -25,7 +25,7 @@ async fn attempt(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> 
     Ok(row.unwrap_or_default())
 }
 
-async fn sql(branch: &Branch, sql: &str) -> String {
+pub async fn sql(branch: &Branch, sql: &str) -> String {
     attempt(&branch.url(), sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
 }
 

@@ -1,20 +1,24 @@
-//! A normal user: what `zfs allow` and one rule of sudo give, and what each error says without.
+//! A normal user: what `velo setup --delegate` gives, all that it is enough for, and what each error
+//! says without.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use velo_core::doctor::Status;
+use velo_core::setup::{Delegation, Setup};
 use velo_core::storage::zfs::delegate;
 use velo_core::storage::{StorageConfig, StorageKind, build};
-use velo_core::{ErrorKind, Id};
+use velo_core::{Branch, BranchSpec, Config, ErrorKind, Id, Method, Project};
 
-use crate::common::zfs::{Place, place, run};
+use super::servers::sql;
+use crate::common::zfs::{Place, attempt, place, run};
+use crate::common::{installations, newest};
 
 const USER: &str = "velo-ci";
 
-fn sh(script: &str) {
-    run("sh", &["-ec", script]);
-}
+/// One that is not among Velo's own.
+const PROPERTY: (&str, &str) = ("logbias", "throughput");
 
 fn id(what: &str) -> u32 {
     run("id", &[what, USER]).parse().unwrap()
@@ -45,53 +49,132 @@ fn as_user(test: &str, home: &Path, place: &Place) {
     assert!(output.status.success() && said.contains("1 passed"), "{test}: {said}");
 }
 
+/// Carries out what is left to do, and gives the commands.
+async fn set_up(delegation: &Delegation) -> Vec<String> {
+    let setup = Setup::delegation(delegation).await.unwrap_or_else(|e| panic!("{e:?}"));
+    let commands = setup.commands().collect();
+    setup.run(|_| {}).await.unwrap_or_else(|e| panic!("{e:?}"));
+    commands
+}
+
 #[tokio::test]
 async fn zfs_as_a_normal_user() {
     let Some(place) = place() else { return };
     let own = place.own(&[]);
+    let dataset = &own.place.dataset;
+    let mountpoint = format!("/{dataset}");
     let folder = place.folder();
-    let mountpoint = format!("/{}", own.place.dataset);
     let home = folder.path().join("h");
     as_user("users::without_delegation", &home, &own.place);
-    let [allow, sudoers] =
-        delegate::commands(USER, &own.place.dataset, Path::new(&mountpoint)).try_into().unwrap();
-    sh(&allow);
+
+    // Without the property that the user's settings name.
+    let plain = Delegation::new(dataset, USER);
+    assert_eq!(set_up(&plain).await.len(), 2, "the dataset is there");
+    as_user("users::without_the_property", &home, &own.place);
+    let settings = Config::builder().home(&home).zfs_property(PROPERTY.0, PROPERTY.1);
+    let full = plain.properties_of(&settings.build().unwrap());
+    let commands = set_up(&full).await;
+    assert_eq!(commands, [delegate::allow(USER, dataset, [PROPERTY.0])]);
+    let rule = Path::new("/etc/sudoers.d").join(delegate::rule_name(USER, dataset));
+    std::fs::remove_file(&rule).unwrap();
     as_user("users::without_sudo", &home, &own.place);
-    sh(&sudoers);
+    assert_eq!(set_up(&full).await.len(), 1, "the rule");
     run("visudo", &["-c"]);
+    assert_eq!(set_up(&full).await, [""; 0], "nothing is done twice");
+
     as_user("users::with_all", &home, &own.place);
-    sh(&format!("rm /etc/sudoers.d/{}", delegate::rule_name(USER, &own.place.dataset)));
+    as_user("users::from_a_projects_creation_to_its_deletion", &home, &own.place);
+    // The dataset is the user's to fill, and no more: not even where it is not mounted.
+    run("zfs", &["unmount", dataset]);
+    as_user("users::the_dataset_itself_stays", &home, &own.place);
+    run("zfs", &["mount", dataset]);
     assert_eq!(std::fs::read_dir(&mountpoint).unwrap().count(), 0, "empty folders are left");
+
+    let undo = Setup::undo_delegation(&full).await.unwrap();
+    undo.run(|_| {}).await.unwrap_or_else(|e| panic!("{e:?}"));
+    assert!(!rule.exists());
+    assert_eq!(run("zfs", &["allow", dataset]), "", "nothing is left of it");
+}
+
+/// The rule would let whoever owns the folder mount over any other.
+#[tokio::test]
+async fn zfs_datasets_in_somebodys_folder_are_not_delegated() {
+    let Some(place) = place() else { return };
+    let own = place.own(&[]);
+    let folder = format!("/{}", own.place.dataset);
+    std::os::unix::fs::chown(&folder, Some(id("-u")), None).unwrap();
+    let refused = Setup::delegation(&Delegation::new(&own.place.dataset, USER)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused:?}");
+    assert!(refused.to_string().contains(&folder), "{refused:?}");
+    assert_eq!(run("zfs", &["allow", &own.place.dataset]), "", "nothing was done");
 }
 
 fn inner() -> StorageConfig {
     let root = std::env::var_os("VELO_TEST_HOME").unwrap();
-    StorageConfig::new(root).zfs_dataset(std::env::var("VELO_TEST_DATASET").unwrap())
+    let mut config =
+        StorageConfig::new(root).zfs_dataset(std::env::var("VELO_TEST_DATASET").unwrap());
+    config.zfs_properties.insert(PROPERTY.0.into(), PROPERTY.1.into());
+    config
+}
+
+fn settings() -> Config {
+    let config = inner();
+    let bin = newest(installations().unwrap_or_default()).pop().unwrap();
+    Config::builder()
+        .home(config.root)
+        .storage(StorageKind::Zfs)
+        .zfs_dataset(config.zfs_dataset.unwrap())
+        .zfs_property(PROPERTY.0, PROPERTY.1)
+        .pg_bin(bin)
+        .build()
+        .unwrap()
+}
+
+/// Tried or only looked at, by both ways: it is refused, and the hint has this line.
+async fn is_refused(line: &str) {
+    for config in [inner(), inner().zfs_by_program()] {
+        let error = build(StorageKind::Zfs, config).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+        assert!(error.hint().unwrap().contains(line), "{error:?}");
+    }
+    let config = settings();
+    let refused = Project::builder("api").config(config.clone()).create().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused:?}");
+    assert!(refused.hint().unwrap().contains(line), "{refused:?}");
+    let works = velo_core::doctor::storages(&config).unwrap();
+    assert!(!works.contains(&StorageKind::Zfs), "{works:?}");
+    let found = velo_core::doctor::examine(&config);
+    let zfs = found.iter().find(|f| f.name == "zfs").unwrap();
+    assert_eq!(zfs.status, Status::Fail, "{zfs:?}");
+    assert!(zfs.fix.as_ref().unwrap().contains(line), "{zfs:?}");
 }
 
 #[tokio::test]
 #[ignore = "started by zfs_as_a_normal_user"]
 async fn without_delegation() {
-    let error = build(StorageKind::Zfs, inner()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
-    let line = delegate::allow(USER, inner().zfs_dataset.as_deref().unwrap());
-    assert!(error.hint().unwrap().contains(&line), "{error:?}");
+    is_refused(&delegate::allow(USER, &dataset(), [PROPERTY.0])).await;
+}
+
+#[tokio::test]
+#[ignore = "started by zfs_as_a_normal_user"]
+async fn without_the_property() {
+    is_refused(&delegate::allow(USER, &dataset(), [PROPERTY.0])).await;
 }
 
 #[tokio::test]
 #[ignore = "started by zfs_as_a_normal_user"]
 async fn without_sudo() {
-    let error = build(StorageKind::Zfs, inner()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
-    let dataset = inner().zfs_dataset.unwrap();
-    let line = delegate::install_sudoers(USER, &dataset, Path::new(&format!("/{dataset}")));
-    assert!(error.hint().unwrap().contains(&line), "{error:?}");
+    let dataset = dataset();
+    let mountpoint = PathBuf::from(format!("/{dataset}"));
+    is_refused(&delegate::install_sudoers(USER, &dataset, &mountpoint)).await;
 }
 
 #[tokio::test]
 #[ignore = "started by zfs_as_a_normal_user"]
 async fn with_all() {
-    let storage = build(StorageKind::Zfs, inner()).await.unwrap_or_else(|e| panic!("{e:?}"));
+    // The project below takes the other way, where this build has it.
+    let config = inner().zfs_by_program();
+    let storage = build(StorageKind::Zfs, config).await.unwrap_or_else(|e| panic!("{e:?}"));
     velo_core::testing::storage_suite(storage.clone()).await.unwrap_or_else(|e| panic!("{e:?}"));
     assert_eq!(storage.list().await.unwrap(), []);
     // What the rule is not for is refused.
@@ -99,5 +182,63 @@ async fn with_all() {
     for target in ["tank", "-a", &format!("tank/velo-test/v-{}", Id::generate())] {
         let tried = Command::new("sudo").arg("-n").args(zfs).arg(target).output().unwrap();
         assert!(!tried.status.success(), "{target}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "started by zfs_as_a_normal_user"]
+async fn from_a_projects_creation_to_its_deletion() {
+    let config = settings();
+    let project = Project::builder("api").config(config.clone()).create().await.unwrap();
+    assert_eq!(project.info().storage, StorageKind::Zfs);
+    let main = project.main().await.unwrap();
+    sql(&main, "CREATE TABLE t AS SELECT 1 AS x").await;
+    let dev = Branch::create(&project, BranchSpec::named("dev").quota(1 << 30)).await.unwrap();
+    let cut = dev.info().await.unwrap().cut.unwrap();
+    assert_eq!(cut.method, Method::Checkpoint, "main runs");
+    sql(&dev, "INSERT INTO t VALUES (2)").await;
+    assert_eq!(sql(&main, "SELECT count(*) FROM t").await, "1");
+    let two = dev.snapshot("two").await.unwrap();
+    let child = Branch::create(&project, BranchSpec::ephemeral().from(&two)).await.unwrap();
+    assert_eq!(sql(&child, "SELECT count(*) FROM t").await, "2");
+    sql(&main, "INSERT INTO t VALUES (3), (4)").await;
+    dev.reset().await.unwrap();
+    assert_eq!(sql(&dev, "SELECT count(*) FROM t").await, "3");
+    assert!(child.usage().await.unwrap().referenced > 0);
+
+    assert_eq!(velo_core::doctor::storages(&config).unwrap()[0], StorageKind::Zfs);
+    for finding in velo_core::doctor::examine(&config) {
+        assert_ne!(finding.status, Status::Fail, "{finding:?}");
+        let of_zfs = ["zfs", "disk", "servers"].contains(&finding.name);
+        assert!(!of_zfs || finding.status == Status::Ok, "{finding:?}");
+    }
+    child.close().await.unwrap();
+    two.delete().await.unwrap();
+    dev.delete(false).await.unwrap();
+    project.delete(true).await.unwrap();
+    let dataset = dataset();
+    assert_eq!(
+        run("/usr/sbin/zfs", &["list", "-H", "-o", "name", "-t", "all", "-r", &dataset]),
+        dataset
+    );
+    assert!(crate::common::home::servers_in(config.home()).is_empty());
+}
+
+fn dataset() -> String {
+    inner().zfs_dataset.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "started by zfs_as_a_normal_user"]
+async fn the_dataset_itself_stays() {
+    let dataset = dataset();
+    for args in [
+        &["destroy", &*dataset][..],
+        &["snapshot", &format!("{dataset}@x")],
+        &["set", "compression=off", &dataset],
+        &["rename", &dataset, &format!("{dataset}-2")],
+    ] {
+        let said = attempt("/usr/sbin/zfs", args).unwrap_err();
+        assert!(said.contains("permission denied"), "{args:?}: {said}");
     }
 }

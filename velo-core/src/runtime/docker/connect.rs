@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::models::SystemInfoCgroupVersionEnum;
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 
+use super::plain;
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Limits;
 
 /// Seconds that one request may take; long waits are streams, whose head comes at once.
 const TIMEOUT: u64 = 120;
@@ -16,15 +19,20 @@ pub(super) struct Engine {
     pub(super) socket: PathBuf,
     /// How users of this machine are mapped into containers that run as one of them.
     pub(super) userns: &'static str,
+    pub(super) podman: bool,
+    /// Whether it runs as a normal user, who is the only one that its containers know.
+    rootless: bool,
     name: String,
 }
 
 /// An engine, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reached {
-    /// `Docker 20.10.24`.
+    /// `Docker 20.10.24`, `rootless Podman 4.3.1`.
     pub(crate) name: String,
     pub(crate) socket: PathBuf,
+    /// The command that people give it orders with.
+    pub(crate) program: &'static str,
 }
 
 impl Engine {
@@ -60,57 +68,147 @@ impl Engine {
 
     async fn at(socket: &Path) -> std::result::Result<Self, String> {
         let path = socket.to_str().ok_or("its path is not UTF-8")?;
-        // Tells a missing socket from one that may not be used.
-        let answers = tokio::net::UnixStream::connect(socket).await;
-        answers.map_err(|e| e.to_string())?;
-        let api = Docker::connect_with_unix(path, TIMEOUT, API_DEFAULT_VERSION)
-            .map_err(|e| e.to_string())?;
-        let api = api.negotiate_version().await.map_err(|e| e.to_string())?;
-        Ok(Self { api, socket: socket.to_path_buf(), userns: "host", name: "Docker".into() })
+        let asked = socket.to_path_buf();
+        let pong = tokio::task::spawn_blocking(move || ping(&asked)).await;
+        let pong = pong.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        let version =
+            pong.api.min((API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version));
+        let version = ClientVersion { major_version: version.0, minor_version: version.1 };
+        let api = Docker::connect_with_unix(path, TIMEOUT, &version).map_err(|e| e.to_string())?;
+        Ok(Self {
+            api,
+            socket: socket.to_path_buf(),
+            userns: "host",
+            podman: pong.podman,
+            rootless: false,
+            name: pong.name,
+        })
     }
 
-    /// Finds out what kind of engine it is, as far as that matters to who calls.
+    /// Finds out whether it can be used by who calls.
     async fn usable(mut self) -> Result<Self> {
-        let failed = |e| super::errors::failed("say what it is", e);
-        let version = self.api.version().await.map_err(failed)?;
-        let podman = version.components.iter().flatten().any(|c| c.name.contains("Podman"));
-        self.name = format!(
-            "{} {}",
-            if podman { "Podman" } else { "Docker" },
-            version.version.as_deref().unwrap_or("of an unknown version")
-        );
-        if rustix::process::geteuid().is_root() {
-            return Ok(self);
+        let root = rustix::process::geteuid().is_root();
+        // One whose socket is root's is root's. To ask the others takes a while.
+        self.rootless = !is_roots(&self.socket) && self.says_rootless().await?;
+        let kind = if self.podman { "Podman" } else { "Docker" };
+        if self.rootless {
+            self.name.insert_str(0, "rootless ");
         }
-        let info = self.api.info().await.map_err(failed)?;
-        let rootless =
-            info.security_options.iter().flatten().any(|option| option.contains("name=rootless"));
-        match (rootless, podman) {
-            (false, _) => {}
-            (true, true) => self.userns = "keep-id",
+        let why = match (self.rootless, self.podman, root) {
+            (false, ..) => return Ok(self),
+            (true, true, false) => {
+                self.userns = "keep-id";
+                return Ok(self);
+            }
+            (true, _, true) => {
+                "only its own user has files in its containers, and Velo runs as root"
+            }
             // There you are root in a container, as whom postgres does not run, and everybody else
             // is nobody who could read your files.
-            (true, false) => {
+            (true, false, false) => {
+                "in its containers nobody but root has your files, and postgres does not run as root"
+            }
+        };
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the {kind} at {} is rootless: {why}", self.socket.display()),
+        )
+        .with_hint(if root {
+            "run Velo as that user, or set DOCKER_HOST to an engine that runs as root"
+        } else {
+            "use rootless Podman (systemctl --user start podman.socket), a Docker that runs as root, \
+             or the runtime process"
+        }))
+    }
+
+    async fn says_rootless(&self) -> Result<bool> {
+        if self.podman {
+            return plain::podman_is_rootless(&self.socket).await;
+        }
+        let info = self.api.info().await;
+        let info = info.map_err(|e| super::errors::failed("say what it is", e))?;
+        Ok(info.security_options.iter().flatten().any(|option| option.contains("name=rootless")))
+    }
+
+    /// Refuses limits that the engine would forget without a word.
+    pub(super) async fn can_limit(&self, limits: Limits) -> Result<()> {
+        if limits.memory.is_none() && limits.cpus.is_none() {
+            return Ok(());
+        }
+        let info = self.api.info().await;
+        let info = info.map_err(|e| super::errors::failed("say what it can limit", e))?;
+        // There a normal user may limit nothing, whatever the kernel can do.
+        let denied = self.rootless && info.cgroup_version == Some(SystemInfoCgroupVersionEnum::_1);
+        for (asked, able, what) in [
+            (limits.memory.is_some(), info.memory_limit, "memory"),
+            (limits.cpus.is_some(), info.cpu_cfs_quota, "processors"),
+        ] {
+            if asked && (denied || able == Some(false)) {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
-                    format!(
-                        "the Docker at {} is rootless: in its containers nobody but root has your \
-                         files, and postgres does not run as root",
-                        self.socket.display()
-                    ),
+                    format!("the {} here cannot limit the {what} of a container", self.name),
                 )
-                .with_hint(
-                    "use rootless Podman (systemctl --user start podman.socket), a Docker that \
-                     runs as root, or the runtime process",
-                ));
+                .with_hint(if self.rootless {
+                    "leave the limit out, or give your user the cgroup's controllers (cgroup v2 and \
+                     systemd's Delegate=)"
+                } else {
+                    "leave the limit out, or start a kernel that has this cgroup controller"
+                }));
             }
         }
-        Ok(self)
+        Ok(())
     }
 
     pub(super) fn reached(&self) -> Reached {
-        Reached { name: self.name.clone(), socket: self.socket.clone() }
+        let (name, socket) = (self.name.clone(), self.socket.clone());
+        Reached { name, socket, program: self.program() }
     }
+
+    /// The command that people give it orders with.
+    pub(super) fn program(&self) -> &'static str {
+        if self.podman { "podman" } else { "docker" }
+    }
+}
+
+/// Whether an engine's socket is root's. A rootless one's is its user's.
+fn is_roots(socket: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(socket).is_ok_and(|found| found.uid() == 0)
+}
+
+/// What an engine says of itself at once. Its version, asked for properly, takes Podman a second.
+#[derive(Debug, PartialEq, Eq)]
+struct Pong {
+    podman: bool,
+    name: String,
+    api: (usize, usize),
+}
+
+fn ping(socket: &Path) -> std::io::Result<Pong> {
+    let answer = plain::get(socket, "/_ping")?;
+    pong(&answer.head).ok_or_else(|| std::io::Error::other("it is neither Docker nor Podman"))
+}
+
+fn pong(head: &str) -> Option<Pong> {
+    let value = |key: &str| {
+        let pairs = head.lines().filter_map(|line| line.split_once(':'));
+        pairs
+            .filter(|(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| value.trim())
+            .next()
+    };
+    let (major, minor) = value("Api-Version")?.split_once('.')?;
+    let podman = value("Libpod-API-Version");
+    // `Docker/20.10.24 (linux)`.
+    let docker = value("Server").and_then(|server| server.split([' ', '/']).nth(1));
+    Some(Pong {
+        podman: podman.is_some(),
+        name: match podman {
+            Some(version) => format!("Podman {version}"),
+            None => format!("Docker {}", docker.unwrap_or("of an unknown version")),
+        },
+        api: (major.parse().ok()?, minor.parse().ok()?),
+    })
 }
 
 /// The socket that `DOCKER_HOST` names.
@@ -161,6 +259,19 @@ mod tests {
         }
         assert!(text.contains("No such file") && text.contains("refused"), "{text}");
         assert!(error.hint().unwrap().contains("DOCKER_HOST"));
+    }
+
+    #[test]
+    fn docker_and_podman_answer() {
+        let docker =
+            "HTTP/1.0 200 OK\r\nApi-Version: 1.41\r\nServer: Docker/20.10.24+dfsg1 (linux)";
+        let found = pong(docker).unwrap();
+        assert_eq!((found.name.as_str(), found.api), ("Docker 20.10.24+dfsg1", (1, 41)));
+        let podman = "HTTP/1.0 200 OK\r\napi-version: 1.41\r\nLibpod-Api-Version: 4.3.1\r\n\
+                      Server: Libpod/4.3.1 (linux)";
+        let found = pong(podman).unwrap();
+        assert!(found.podman && found.name == "Podman 4.3.1", "{found:?}");
+        assert_eq!(pong("HTTP/1.0 200 OK\r\nServer: nginx"), None);
     }
 
     #[test]

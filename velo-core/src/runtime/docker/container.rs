@@ -1,7 +1,7 @@
 //! What a container is made of.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
@@ -23,6 +23,8 @@ pub(super) const HOME: &str = "velo.home";
 pub(super) const VOLUME: &str = "velo.volume";
 /// The label with the branch's id.
 const ID: &str = "velo.id";
+/// The label of a one-off container, which says what runs in it.
+pub(super) const TOOL_LABEL: &str = "velo.tool";
 
 /// Shared memory that parallel queries may take, unless told. The engine's own 64 MB make them fail;
 /// what is not used takes no memory.
@@ -41,6 +43,32 @@ const TIED: &str = r#"exec 3<&0
     while kill -QUIT 1; do sleep 1; done
 ) <&3 3<&- >/dev/null 2>&1 &
 exec "$@" >>"$0" 2>&1 </dev/null 3<&-"#;
+
+/// Runs the arguments, and says on standard error how they ended. When nobody holds the container's
+/// standard input any more it ends, and with its first process all others.
+const TOOL: &str = r#"trap 'exit 143' TERM
+exec 3<&0
+(
+    while read -r _; do :; done
+    kill -TERM 1
+) <&3 3<&- >/dev/null 2>&1 &
+if [ -x "$1" ]; then
+    "$@" </dev/null 3<&- &
+    wait $!
+    code=$?
+else
+    echo "the image has no $1" >&2
+    code=$0
+fi
+printf '\nvelo: exit status: %s\n' "$code" >&2"#;
+
+/// The exit status that stands for a program that is not there. None of PostgreSQL's has it.
+pub(super) const NO_PROGRAM: u8 = 127;
+
+/// The folder of a home's files that are for containers.
+pub(super) fn files(home: &Path) -> PathBuf {
+    home.join("docker")
+}
 
 /// The name of the container of a server on a volume.
 pub(super) fn name(location: &Location) -> String {
@@ -132,7 +160,7 @@ pub(super) fn server(
     } else {
         host.network_mode = Some("none".into());
     }
-    if !tied && spec.tcp {
+    if !tied && spec.tcp && !engine.podman {
         host.restart_policy = Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
             maximum_retry_count: None,
@@ -141,7 +169,7 @@ pub(super) fn server(
     body
 }
 
-/// The container of a program that runs to its end.
+/// The container of a program that runs to its end, or to that of whoever holds its standard input.
 pub(super) fn tool(
     engine: &Engine,
     home: &Path,
@@ -151,13 +179,19 @@ pub(super) fn tool(
     mounts: Vec<Mount>,
 ) -> Body {
     let mut body = base(engine, image, user, mounts);
-    body.labels = Some(labels(home));
-    let mut command = command.into_iter();
-    body.entrypoint = Some(command.by_ref().take(1).collect());
-    body.cmd = Some(command.collect());
+    let mut labels = labels(home);
+    labels.insert(TOOL_LABEL.to_owned(), command.first().cloned().unwrap_or_default());
+    body.labels = Some(labels);
+    let code = NO_PROGRAM.to_string();
+    body.entrypoint = Some(["/bin/sh", "-c", TOOL, &code].map(str::to_owned).to_vec());
+    body.cmd = Some(command);
     body.attach_stdout = Some(true);
     body.attach_stderr = Some(true);
-    body.host_config.get_or_insert_default().network_mode = Some("none".into());
+    body.open_stdin = Some(true);
+    body.stdin_once = Some(true);
+    let host = body.host_config.get_or_insert_default();
+    host.auto_remove = Some(true);
+    host.network_mode = Some("none".into());
     body
 }
 

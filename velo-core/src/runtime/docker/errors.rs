@@ -17,6 +17,12 @@ pub(super) fn refusal(error: &Api) -> Option<Refusal> {
     match error {
         Api::DockerResponseServerError { status_code: 404, .. } => Some(Refusal::Missing),
         Api::DockerResponseServerError { status_code: 409, .. } => Some(Refusal::Conflict),
+        // Podman says it with words.
+        Api::DockerResponseServerError { status_code: 500, message } => match message {
+            m if m.contains("no such container") => Some(Refusal::Missing),
+            m if m.contains("container state improper") => Some(Refusal::Conflict),
+            _ => None,
+        },
         _ => None,
     }
 }

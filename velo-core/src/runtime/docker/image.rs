@@ -45,18 +45,21 @@ exit 0
 /// A user without rights, by whom an image is asked.
 const NOBODY: (u32, u32) = (65534, 65534);
 
-/// The PostgreSQL of the image `reference`, which must be there already.
-pub(crate) async fn find(reference: &str, major: Option<u32>) -> Result<Installation> {
+/// The PostgreSQL of the image `reference`, which must be there already. Containers are those of `home`.
+pub(crate) async fn find(home: &Path, reference: &str, major: Option<u32>) -> Result<Installation> {
     let engine = Engine::connect().await?;
     match id(&engine, reference).await? {
-        Some(id) => ask(&engine, reference, &id, major).await,
-        None => Err(missing(reference, "is not on the engine", &engine)
-            .with_hint(format!("docker pull {reference}; `velo project create` does it too"))),
+        Some(id) => ask(&engine, home, reference, &id, major).await,
+        None => Err(missing(reference, "is not on the engine", &engine).with_hint(format!(
+            "{} pull {reference}; `velo project create` does it too",
+            engine.program()
+        ))),
     }
 }
 
 /// The same, after it was pulled where it is missing.
 pub(crate) async fn find_or_pull(
+    home: &Path,
     reference: &str,
     major: Option<u32>,
     progress: &(dyn Fn(&str) + Send + Sync),
@@ -71,7 +74,7 @@ pub(crate) async fn find_or_pull(
                 .ok_or_else(|| missing(reference, "was pulled, and is not there", &engine))?
         }
     };
-    ask(&engine, reference, &found, major).await
+    ask(&engine, home, reference, &found, major).await
 }
 
 /// Whether the engine has the image with this id.
@@ -119,10 +122,11 @@ async fn pull(
     };
     let refused = |error| {
         missing(reference, "cannot be had", engine)
-            .with_hint(
+            .with_hint(format!(
                 "look at the name and at the way to its registry; or load it into the engine by \
-                 hand: docker load",
-            )
+                 hand: {} load",
+                engine.program()
+            ))
             .with_source(failed(format!("pull {whole}"), error))
     };
     progress(&format!("pulling {whole}"));
@@ -146,17 +150,18 @@ async fn pull(
 /// Asks an image for its PostgreSQL.
 async fn ask(
     engine: &Engine,
+    home: &Path,
     reference: &str,
     id: &str,
     major: Option<u32>,
 ) -> Result<Installation> {
     let command = ["/bin/sh", "-c", QUESTIONS].map(str::to_owned).to_vec();
-    let body = container::tool(engine, Path::new(""), id, NOBODY, command, Vec::new());
+    let body = container::tool(engine, home, id, NOBODY, command, Vec::new());
     let unusable = |why: &str| {
         missing(reference, &format!("cannot be used: {why}"), engine)
             .with_hint("use one with PostgreSQL 14 or later, like postgres:18")
     };
-    let output = tool::run(engine, body, "a look into the image").await;
+    let output = tool::run(engine, home, body, "a look into the image").await;
     let output = output.map_err(|error| match error.kind() {
         ErrorKind::Unsupported => unusable("its shell does not start").with_source(error),
         _ => error,

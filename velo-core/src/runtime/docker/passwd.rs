@@ -29,7 +29,7 @@ impl Files {
     pub(super) fn of(home: &Path) -> Result<Self> {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let name = OsUser::by_uid(uid)?.map_or_else(|| uid.to_string(), |user| user.name);
-        Ok(Self { dir: home.join("docker"), own: OsUser { name, uid, gid } })
+        Ok(Self { dir: super::container::files(home), own: OsUser { name, uid, gid } })
     }
 
     /// The files for a server with these numbers, made if they are missing.

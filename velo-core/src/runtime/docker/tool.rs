@@ -1,29 +1,77 @@
-//! A program that runs to its end in a container of its own.
+//! A program that runs to its end in a container of its own, which ends with this process.
+//!
+//! Three things keep a container from outliving a Velo that is killed: its standard input, which the
+//! engine closes then; that the engine removes it when it has ended; and a [lease](Lease) of its own,
+//! under whose id it runs, for the moment between its making and its start. Whoever opens the home
+//! next finds the dead lease, and knows by it what may be left.
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::container::LogOutput;
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
 
 use super::connect::Engine;
-use super::container::Body;
+use super::container::{self, Body};
 use super::errors::failed;
+use super::lifeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
+use crate::lease::{self, Dead, Lease};
 use crate::runtime::ToolOutput;
 
 /// How long a program may take.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs `body`, which is called `what`, and removes its container, however it ended.
-pub(super) async fn run(engine: &Engine, body: Body, what: &str) -> Result<ToolOutput> {
-    let name = format!("velo-tool-{}", Id::generate().to_string().to_lowercase());
+/// How long an engine may go on making a container for somebody who is gone.
+const MAKING: Duration = Duration::from_secs(2);
+
+/// What the shell around a program says last, before its exit status. The engine forgets that with
+/// the container.
+const ENDED: &str = "velo: exit status: ";
+
+/// Where the leases of tools are.
+fn leases(home: &Path) -> PathBuf {
+    container::files(home).join("tools")
+}
+
+/// A container's name, by its lease or a number like one.
+fn name(id: Id) -> String {
+    format!("velo-tool-{}", id.to_string().to_lowercase())
+}
+
+/// A lease for a tool of `home`. A home that is not there yet has none.
+async fn lease(home: &Path) -> Result<Option<Lease>> {
+    if !crate::home::Home::exists(home) {
+        return Ok(None);
+    }
+    let dir = leases(home);
+    crate::engine::blocking(move || {
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| Error::io(format!("make {}", dir.display()), e))?;
+        Lease::take(&dir).map(Some)
+    })
+    .await
+}
+
+/// Runs `body`, which is called `what`, for `home`, and removes its container, however it ended.
+pub(super) async fn run(
+    engine: &Engine,
+    home: &Path,
+    body: Body,
+    what: &str,
+) -> Result<ToolOutput> {
+    let lease = lease(home).await?;
+    let name = name(lease.as_ref().map_or_else(Id::generate, |lease| lease.id));
     let options = query::CreateContainerOptionsBuilder::new().name(&name).build();
     let made = engine.api.create_container(Some(options), body).await;
     made.map_err(|e| failed(format!("make a container for {what}"), e))?;
     let done = tokio::time::timeout(LIMIT, to_its_end(engine, &name, what)).await;
     let gone = super::remove(engine, &name).await;
+    if let (Err(_), Some(lease)) = (&gone, lease) {
+        lease.abandon();
+    }
     let done = done.unwrap_or_else(|_| {
         Err(Error::new(
             ErrorKind::Timeout,
@@ -42,6 +90,7 @@ async fn to_its_end(engine: &Engine, name: &str, what: &str) -> Result<ToolOutpu
         query::AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
     let attached = engine.api.attach_container(name, Some(options)).await;
     let mut output = attached.map_err(|e| failed(format!("read what {what} prints"), e))?.output;
+    lifeline::hold(&engine.socket, name).await?;
     let started = engine.api.start_container(name, None).await;
     started.map_err(|e| failed(format!("start {what}"), e))?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -54,11 +103,74 @@ async fn to_its_end(engine: &Engine, name: &str, what: &str) -> Result<ToolOutpu
             LogOutput::StdIn { .. } => {}
         }
     }
-    let status = super::ended(&engine.api, name, "not-running").await;
-    Ok(ToolOutput {
-        success: status == "exit status: 0",
-        status,
-        stdout: String::from_utf8_lossy(&stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&stderr).into_owned(),
-    })
+    let stderr = String::from_utf8_lossy(&stderr);
+    let (stderr, code) = told(&stderr);
+    match code {
+        Some(container::NO_PROGRAM) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the engine cannot start {what}: {}", stderr.trim()),
+        )),
+        Some(code) => Ok(ToolOutput {
+            success: code == 0,
+            status: format!("exit status: {code}"),
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: stderr.to_owned(),
+        }),
+        None => Err(Error::new(
+            ErrorKind::Postgres,
+            format!("{what} was killed in its container: {}", stderr.trim()),
+        )
+        .with_hint("is the machine out of memory?")),
+    }
+}
+
+/// What a program printed itself, and how it ended.
+fn told(stderr: &str) -> (&str, Option<u8>) {
+    let parts = stderr.trim_end_matches('\n').rsplit_once(ENDED);
+    match parts.and_then(|(own, code)| Some((own, code.parse().ok()?))) {
+        Some((own, code)) => (own.strip_suffix('\n').unwrap_or(own), Some(code)),
+        None => (stderr, None),
+    }
+}
+
+/// How long ago a time since 1970 was; for ever, if it is not over.
+fn age(time: Duration) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.checked_sub(time).unwrap_or(Duration::MAX)
+}
+
+/// Whether whoever runs the container `name` of `home`, made at a time since 1970, may be there still.
+pub(super) fn is_held(home: &Path, name: &str, made: Duration) -> bool {
+    let id = name.strip_prefix("velo-tool-").and_then(|id| id.to_uppercase().parse::<Id>().ok());
+    let Some(id) = id else { return true };
+    if leases(home).join(id.to_string()).exists() {
+        return !matches!(Dead::claim(&leases(home), id), Ok(Some(_)));
+    }
+    // Made before there was a home.
+    age(made) < LIMIT
+}
+
+/// Removes the containers of tools whose Velo was killed. An engine is asked only where there is one
+/// to look for.
+pub(crate) async fn sweep(home: &Path) -> Result<()> {
+    let dir = leases(home);
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    let mut engine = None;
+    for id in lease::all(&dir)? {
+        let Some(dead) = Dead::claim(&dir, id)? else { continue };
+        let engine = match &engine {
+            Some(engine) => engine,
+            None => engine.insert(Engine::connect().await?),
+        };
+        // Where the engine was asked just now it may not be done.
+        let asked = Duration::from_millis(id.made_at());
+        let making = || age(asked) < MAKING;
+        while !super::remove_own(engine, home, &name(id)).await? && making() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        dead.bury()?;
+    }
+    Ok(())
 }

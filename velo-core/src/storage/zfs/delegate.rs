@@ -4,25 +4,65 @@
 //! for the volumes of one dataset and nothing else. The user is **not** given the property
 //! `mountpoint`: with it, the rule would mount whatever the user likes over `/etc`. So the volumes
 //! of a normal user are mounted where they inherit it, below the mount point of their parent, whose
-//! folder had better be root's.
+//! folder had better be root's. Nor may the user destroy that parent, or change it: on the dataset
+//! itself there is only what making a child of it needs.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::program::find;
 
-/// The permissions, and nothing that reaches beyond volumes.
-pub const PERMISSIONS: &str = "create,clone,snapshot,destroy,mount,userprop,canmount,\
-                               recordsize,compression,atime,refquota,snapdir";
+/// On the dataset itself. To make a child is all that they are good for there.
+pub const ON_DATASET: [&str; 2] = ["create", "mount"];
+
+/// On what is below it, beside the properties of volumes.
+const BELOW: [&str; 8] =
+    ["canmount", "clone", "destroy", "mount", "refquota", "snapdir", "snapshot", "userprop"];
+
+/// On what is below it. `properties` are those that the settings give volumes: a property that is
+/// not the user's to set makes every creation fail.
+#[must_use]
+pub fn below(properties: impl IntoIterator<Item = impl AsRef<str>>) -> BTreeSet<String> {
+    let own = super::properties::DEFAULTS.map(|(name, _)| name);
+    let all = BELOW.into_iter().chain(own).map(str::to_owned);
+    all.chain(properties.into_iter().map(|name| name.as_ref().to_owned()))
+        // A user property is allowed as such.
+        .filter(|name| !name.contains(':'))
+        .collect()
+}
+
+/// The arguments of `zfs` that let `user` make and destroy volumes below `dataset`, call by call.
+#[must_use]
+pub(crate) fn allow_calls(user: &str, dataset: &str, below: &BTreeSet<String>) -> [Vec<String>; 2] {
+    let below = below.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    [("-l", ON_DATASET.join(",")), ("-d", below)].map(|(where_, permissions)| {
+        ["allow", where_, "-u", user, &permissions, dataset].map(str::to_owned).to_vec()
+    })
+}
+
+/// The arguments of `zfs` that take it back.
+#[must_use]
+pub(crate) fn unallow_call(user: &str, dataset: &str, below: &BTreeSet<String>) -> Vec<String> {
+    let mut all: BTreeSet<&str> = below.iter().map(String::as_str).collect();
+    all.extend(ON_DATASET);
+    let all = all.into_iter().collect::<Vec<_>>().join(",");
+    ["unallow", "-u", user, &all, dataset].map(str::to_owned).to_vec()
+}
 
 /// How an id is matched: sudo's `*` would match spaces and options too.
 fn leaf() -> String {
     format!("v-{}", "[0-9a-z]".repeat(26))
 }
 
-/// The line that lets `user` make and destroy volumes below `dataset`.
+/// The line that lets `user` make and destroy volumes with these properties below `dataset`.
 #[must_use]
-pub fn allow(user: &str, dataset: &str) -> String {
-    format!("zfs allow -u {user} {PERMISSIONS} {dataset}")
+pub fn allow(
+    user: &str,
+    dataset: &str,
+    properties: impl IntoIterator<Item = impl AsRef<str>>,
+) -> String {
+    let calls = allow_calls(user, dataset, &below(properties));
+    calls.map(|call| format!("zfs {}", call.join(" "))).join(" && ")
 }
 
 /// The rule for sudo that lets `user` mount and unmount the volumes below `dataset`, which is mounted
@@ -84,13 +124,6 @@ pub fn unsafe_folder(folder: &Path) -> Option<String> {
     })
 }
 
-/// All that root runs so that `user` can work below `dataset`, which exists and is mounted at
-/// `mountpoint`.
-#[must_use]
-pub fn commands(user: &str, dataset: &str, mountpoint: &Path) -> Vec<String> {
-    vec![allow(user, dataset), install_sudoers(user, dataset, mountpoint)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,7 +134,6 @@ mod tests {
         assert!(rule.starts_with("ann ALL=(root) NOPASSWD: /"), "{rule}");
         assert!(!rule.contains('*'), "{rule}");
         assert_eq!(rule.matches("[0-9a-z]").count(), 26 * 6, "{rule}");
-        assert!(!PERMISSIONS.contains("mountpoint"));
         let names = [("a.b", "p/x"), ("a_b", "p/x"), ("a.b", "p/y"), ("a.b", "p_x")];
         let names: std::collections::HashSet<_> =
             names.into_iter().map(|(user, dataset)| rule_name(user, dataset)).collect();
@@ -109,5 +141,15 @@ mod tests {
         assert!(names.iter().all(|name| !name.contains(['.', '/', '~'])), "{names:?}");
         assert_eq!(unsafe_folder(Path::new("/")), None);
         assert!(unsafe_folder(Path::new("/var/tmp/x")).is_some());
+    }
+
+    #[test]
+    fn the_dataset_itself_is_not_given_away() {
+        let line = allow("ann", "tank/velo", ["logbias", "recordsize", "velo:home"]);
+        assert_eq!(
+            line,
+            "zfs allow -l -u ann create,mount tank/velo && zfs allow -d -u ann atime,canmount,clone,\
+             compression,destroy,logbias,mount,recordsize,refquota,snapdir,snapshot,userprop tank/velo"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind};
 use crate::storage::zfs::faults::Fault;
 use crate::storage::zfs::names::Parent;
-use crate::storage::zfs::properties::Numbers;
+use crate::storage::zfs::properties::{Numbers, Properties};
 use crate::storage::zfs::{delegate, mounts, program};
 
 /// Above this the pool has to look for free space in every corner, and deletes slow down too.
@@ -76,9 +76,11 @@ fn basic(fault: &Fault) -> Error {
     }
 }
 
-/// The error of what `doing` names, done to the dataset or snapshot `name`.
+/// The error of what `doing` names, done to the dataset or snapshot `name`. `properties` are those
+/// of volumes.
 pub(super) async fn explain(
     parent: &Parent,
+    properties: &Properties,
     fault: Fault,
     doing: &str,
     name: &str,
@@ -100,10 +102,11 @@ pub(super) async fn explain(
                 .with_hint("`velo doctor` says what is there and what is recorded"),
         },
         Fault::Exists => error(ErrorKind::AlreadyExists, "it exists already"),
-        Fault::Denied => {
-            let user = mounts::user();
+        // Of a key that is missing the kernel may say no more than this.
+        Fault::Denied if !key_is_missing(name).await => {
+            let (user, names) = (mounts::user(), properties.iter().map(|(name, _)| name));
             error(ErrorKind::PermissionDenied, &format!("the user {user} may not"))
-                .with_hint(format!("as root: {}", delegate::allow(&user, parent.as_str())))
+                .with_hint(format!("as root: {}", delegate::allow(&user, parent.as_str(), names)))
         }
         Fault::Full => error(
             ErrorKind::Exhausted,
@@ -114,11 +117,7 @@ pub(super) async fn explain(
             error(ErrorKind::InvalidInput, "it holds more already than the quota allows")
                 .with_hint("give a larger quota, or none")
         }
-        Fault::NoKey => error(
-            ErrorKind::PermissionDenied,
-            "the dataset is encrypted, and its key is not loaded",
-        )
-        .with_hint(format!("as root: zfs load-key {}", key_root(name).await)),
+        Fault::Denied | Fault::NoKey => no_key(error, name).await,
         Fault::HasClones => error(ErrorKind::Conflict, "clones need it")
             .with_hint("destroy what was made from it first"),
         Fault::HasChildren => {
@@ -146,14 +145,16 @@ pub(super) async fn explain(
         }
         Fault::Other(said) => match machine(parent).await {
             Some(error) => error,
-            None if key_is_missing(name).await => error(
-                ErrorKind::PermissionDenied,
-                "the dataset is encrypted, and its key is not loaded",
-            )
-            .with_hint(format!("as root: zfs load-key {}", key_root(name).await)),
+            None if key_is_missing(name).await => no_key(error, name).await,
             None => error(ErrorKind::Io, &said),
         },
     }
+}
+
+async fn no_key(error: impl Fn(ErrorKind, &str) -> Error, name: &str) -> Error {
+    let why = "the dataset is encrypted, and its key is not loaded";
+    error(ErrorKind::PermissionDenied, why)
+        .with_hint(format!("as root: zfs load-key {}", key_root(name).await))
 }
 
 /// Where the key of an encrypted dataset, or of the parent of one that does not exist, is kept.

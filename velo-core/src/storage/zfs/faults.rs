@@ -30,7 +30,7 @@ pub(super) enum Fault {
 }
 
 /// What the programs say, each with what it means. Their messages are the same from 2.1 to 2.4.
-const SAYINGS: [(&str, Fault); 22] = [
+const SAYINGS: [(&str, Fault); 23] = [
     ("dataset already exists", Fault::Exists),
     ("dependent clones", Fault::HasClones),
     ("filesystem has children", Fault::HasChildren),
@@ -48,6 +48,7 @@ const SAYINGS: [(&str, Fault); 22] = [
     ("quota exceeded", Fault::Full),
     ("encryption key not loaded", Fault::NoKey),
     ("key must be loaded", Fault::NoKey),
+    ("key is not loaded", Fault::NoKey),
     ("I/O is currently suspended", Fault::Unwell),
     ("dataset does not exist", Fault::Missing),
     ("no such pool", Fault::Missing),
@@ -115,6 +116,10 @@ mod tests {
                 Fault::QuotaTooSmall,
             ),
             ("cannot mount 'tank/v': encryption key not loaded\n", Fault::NoKey),
+            (
+                "cannot create 'tank/v': encryption root's key is not loaded or provided\n",
+                Fault::NoKey,
+            ),
             ("cannot frob\n 'tank/v'\n", Fault::Other("cannot frob 'tank/v'".into())),
         ] {
             assert_eq!(of_stderr(text), fault, "{text}");

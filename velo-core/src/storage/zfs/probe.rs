@@ -1,4 +1,4 @@
-//! Whether ZFS works here. No question answers that: it is tried.
+//! Whether ZFS works here, tried: before the first volume is made, no question answers that as well.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -98,6 +98,16 @@ pub(crate) struct Examined {
     pub(crate) foreign: Vec<String>,
     /// `sync=disabled` reaches the volumes: nothing is durable.
     pub(crate) unsynced: bool,
+}
+
+/// A pool's name, how full it is in per cent, and the bytes that are free in it.
+pub(crate) async fn fullness(config: &StorageConfig) -> Result<(String, u64, u64)> {
+    let zfs = Zfs::new(config)?;
+    let pool = zfs.parent().pool();
+    match super::explain::pool(pool).await {
+        Ok(found) => Ok((pool.to_owned(), found.capacity, found.free)),
+        Err(fault) => Err(zfs.explain(fault, "look at the pool", pool, &config.root).await),
+    }
 }
 
 pub(crate) const NEARLY_FULL: u64 = super::explain::FULL;

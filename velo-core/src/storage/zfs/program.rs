@@ -12,7 +12,7 @@ use crate::storage::zfs::faults::{Fault, of_stderr};
 use crate::storage::zfs::properties::Properties;
 
 /// How long a call may take. A pool whose devices fail answers never.
-const LIMIT: Duration = Duration::from_secs(300);
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
 
 /// Where system programs are that a normal user's `PATH` may not have.
 const SYSTEM: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"];

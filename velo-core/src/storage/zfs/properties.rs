@@ -8,11 +8,12 @@ use crate::storage::Label;
 
 /// Of new volumes, unless the settings say otherwise: PostgreSQL's pages are 8 kB, and with larger
 /// records each write of a page reads and writes all of its record.
-const DEFAULTS: [(&str, &str); 3] =
+pub(super) const DEFAULTS: [(&str, &str); 3] =
     [("recordsize", "8k"), ("compression", "lz4"), ("atime", "off")];
 
 /// What the settings may not say: Velo's own, and what would make a volume another thing.
-const FORBIDDEN: [&str; 12] = [
+/// One of these would let whoever may set it reach beyond the volume.
+const FORBIDDEN: [&str; 16] = [
     "mountpoint",
     "canmount",
     "snapdir",
@@ -25,6 +26,10 @@ const FORBIDDEN: [&str; 12] = [
     "keyformat",
     "keylocation",
     "exec",
+    "setuid",
+    "devices",
+    "sharenfs",
+    "sharesmb",
 ];
 
 pub(super) const HOME: &str = "velo:home";

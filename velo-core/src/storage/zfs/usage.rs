@@ -1,5 +1,8 @@
 //! How much space objects take, and how much there is.
 
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use super::faults::Fault;
 use super::properties::Numbers;
 use super::{Zfs, explain, missing, program};
@@ -10,11 +13,36 @@ use crate::storage::{Object, Usage};
 /// Below this it is looked at how full the pool is before a clone.
 const LITTLE: u64 = 1 << 30;
 
+/// How old what is counted may be. ZFS itself counts that often, as it writes to disk.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// When all that had been written was last counted.
+#[derive(Debug, Default)]
+pub(super) struct Counted(Mutex<Option<Instant>>);
+
+impl Counted {
+    /// Whether it has to be counted again; who asks does it. Once is enough for the rows of a list.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let due = last.is_none_or(|last| now.duration_since(last) > FRESH);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+
+    /// Somebody wants what was written just now on disk, and so counted.
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+}
+
 impl Zfs {
     /// What an object takes.
     pub(super) async fn measure(&self, object: Object) -> Result<Usage> {
-        // What was written in the last seconds is counted only when it is on disk.
-        if let Err(fault) = program::ask("zpool", &["sync", self.parent.pool()]).await {
+        if self.counted.is_due(Instant::now())
+            && let Err(fault) = program::ask("zpool", &["sync", self.parent.pool()]).await
+        {
             tracing::debug!(?fault, "what is counted may be some seconds old");
         }
         let (name, own) = match object {
@@ -28,7 +56,11 @@ impl Zfs {
         let mut names = vec![name.as_str(), parent];
         let origin = match object {
             Object::Volume(id) => {
-                let facts = self.facts(&name).await?.ok_or_else(|| missing(object))?;
+                let Some(facts) = self.facts(&name).await? else {
+                    // Of a pool that is not there nothing is known.
+                    let error = explain::machine(&self.parent).await;
+                    return Err(error.unwrap_or_else(|| missing(object)));
+                };
                 facts.origin.filter(|origin| self.is_implicit_of(origin, id))
             }
             Object::Snapshot(_) => None,
@@ -96,5 +128,21 @@ impl Zfs {
             .with_hint(format!("free some: zfs list -o space -t all {}", self.parent.pool()))),
             _ => Ok(available),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_counted_once() {
+        let counted = Counted::default();
+        let begun = Instant::now();
+        assert!(counted.is_due(begun));
+        assert!(!counted.is_due(begun + FRESH));
+        assert!(counted.is_due(begun + FRESH + Duration::from_millis(1)));
+        counted.forget();
+        assert!(counted.is_due(begun + FRESH + Duration::from_millis(2)));
     }
 }

@@ -15,7 +15,8 @@ fn value(text: &str, key: &str) -> Option<String> {
 }
 
 /// Processor, cores, memory, kernel.
-pub(crate) fn describe() -> String {
+#[must_use]
+pub fn describe() -> String {
     let cpu = value(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into());
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let memory = value(&read("/proc/meminfo"), "MemTotal")
@@ -25,8 +26,21 @@ pub(crate) fn describe() -> String {
     format!("{cpu}, {cores} cores, {memory} of memory, Linux {}", kernel.trim())
 }
 
+/// How many processes wanted to run in the last minute, on average: what else the machine did.
+#[must_use]
+pub fn load() -> String {
+    read("/proc/loadavg").split_whitespace().next().unwrap_or("?").to_owned()
+}
+
+/// The priority of this process and those that it starts: lower is before others.
+#[must_use]
+pub fn niceness() -> String {
+    rustix::process::getpriority_process(None).map_or_else(|_| "?".into(), |n| n.to_string())
+}
+
 /// The file system and its options that `path` is on.
-pub(crate) fn file_system(path: &Path) -> String {
+#[must_use]
+pub fn file_system(path: &Path) -> String {
     let Ok(path) = path.canonicalize() else { return "unknown".into() };
     let mounts = read("/proc/self/mounts");
     let best = mounts
@@ -46,7 +60,8 @@ pub(crate) fn file_system(path: &Path) -> String {
 }
 
 /// Today, in UTC.
-pub(crate) fn today() -> String {
+#[must_use]
+pub fn today() -> String {
     let seconds = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());

@@ -6,7 +6,7 @@ use velo_core::Connection;
 use crate::Result;
 
 /// Connects over TCP with the password.
-pub(crate) async fn connect(to: &Connection) -> std::result::Result<Client, tokio_postgres::Error> {
+pub async fn connect(to: &Connection) -> std::result::Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::Config::new()
         .host(&to.host)
         .port(to.port)
@@ -20,7 +20,7 @@ pub(crate) async fn connect(to: &Connection) -> std::result::Result<Client, toki
 }
 
 /// Connects, and returns once a query is answered.
-pub(crate) async fn first_answer(to: &Connection) -> Result<Client> {
+pub async fn first_answer(to: &Connection) -> Result<Client> {
     let client = connect(to).await?;
     client.simple_query("SELECT 1").await?;
     Ok(client)

@@ -1,0 +1,360 @@
+//! What somebody damaged, planted or restored: it is refused or said, and nothing is destroyed that
+//! nobody asked for.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::whole::{names, processes};
+use common::{Home, is_root, psql, wait_until};
+
+/// The files of the state, which belong together.
+const STATE: [&str; 3] = ["state.db", "state.db-wal", "state.db-shm"];
+
+fn read_state(home: &Home) -> BTreeMap<&'static str, Vec<u8>> {
+    let file = |name| Some((name, std::fs::read(home.path().join(name)).ok()?));
+    STATE.into_iter().filter_map(file).collect()
+}
+
+/// Puts these in the place of what is there. The index of the WAL is made anew.
+fn put_state(home: &Home, files: &BTreeMap<&'static str, Vec<u8>>) {
+    for name in STATE {
+        let path = home.path().join(name);
+        let _ = std::fs::remove_file(&path);
+        if let Some(bytes) = files.get(name).filter(|_| name != "state.db-shm") {
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_state_of_yesterday_destroys_nothing() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/gone"]);
+    let yesterday = read_state(&home);
+    home.ok(&["branch", "delete", "api/gone"]);
+    home.ok(&["branch", "create", "api/new"]);
+    home.sql("api/new", "CREATE TABLE precious AS SELECT 42 AS x");
+    home.ok(&["snapshot", "create", "api/new@s"]);
+    let url = home.ok(&["branch", "url", "api/new"]).trim().to_owned();
+    let (volumes, snapshots) = (names(&home, "volumes"), names(&home, "snapshots"));
+    put_state(&home, &yesterday);
+
+    // What the records have and the disk has not, and the other way round.
+    assert_eq!(home.branches(), ["api/main", "api/gone"]);
+    let doctor = home.json_of(&["doctor"], 1).to_string();
+    assert!(doctor.contains("recorded, and not there: the branch api/gone"), "{doctor}");
+    let main = home.json(&["branch", "get", "api/main"])["id"].as_str().unwrap().to_owned();
+    let unknown = volumes.iter().filter(|volume| doctor.contains(*volume)).count();
+    assert_eq!(unknown, 1, "the volume of api/new is not named: {doctor}, main is {main}");
+    home.fails(&["branch", "start", "api/gone"], 1, "gone");
+    home.fails(&["branch", "get", "api/new"], 1, "api/new");
+
+    // Work goes on beside it, and what nobody knows of stays, with its server.
+    home.ok(&["branch", "create", "api/other"]);
+    home.ok(&["branch", "delete", "api/other"]);
+    home.ok(&["branch", "delete", "api/gone"]);
+    home.ok(&["status"]);
+    assert!(names(&home, "volumes").is_superset(&volumes));
+    assert!(names(&home, "snapshots").is_superset(&snapshots));
+    assert_eq!(psql(&url, "SELECT x FROM precious"), "42");
+    home.ok(&["project", "delete", "api", "--force"]);
+    assert_eq!(psql(&url, "SELECT x FROM precious"), "42");
+    assert_eq!(names(&home, "volumes").len(), 1);
+}
+
+#[test]
+fn a_state_that_is_cut_short_or_scribbled_over() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b", "--stopped"]);
+    let whole = read_state(&home);
+    let (volumes, run) = (names(&home, "volumes"), names(&home, "run"));
+    let bytes = &whole["state.db"];
+    let mut damaged: Vec<(String, Vec<u8>)> =
+        [0, 1, 50, 99, 100, 1000, 4096, 8192, bytes.len() - 1]
+            .into_iter()
+            .filter(|length| *length < bytes.len())
+            .map(|length| (format!("cut at {length}"), bytes[..length].to_vec()))
+            .collect();
+    for at in (0..bytes.len()).step_by(bytes.len() / 12 + 1) {
+        let mut bytes = bytes.clone();
+        let end = (at + 700).min(bytes.len());
+        bytes[at..end].fill(0xa5);
+        damaged.push((format!("scribbled over at {at}"), bytes));
+    }
+    let mut refused = 0;
+    for (what, bytes) in damaged {
+        let files = BTreeMap::from([("state.db", bytes)]);
+        put_state(&home, &files);
+        for args in
+            [&["branch", "list"][..], &["status"], &["branch", "create", "api/c"], &["doctor"]]
+        {
+            let ran = home.run(&[args, &["--json"]].concat());
+            // Where the damage is in nothing that is read, or in what is not used.
+            assert!([0, 1].contains(&ran.code), "{what}: {args:?}: {ran:?}");
+            assert!(!ran.stderr.contains("panicked"), "{what}: {ran:?}");
+            if args[0] == "branch" && ran.code == 1 {
+                assert!(ran.stderr.contains("\"hint\":\""), "{what}: {ran:?}");
+                refused += u32::from(ran.stderr.contains("\"corrupt\""));
+            }
+        }
+        assert!(names(&home, "volumes").is_superset(&volumes), "{what}: a volume is gone");
+        assert!(names(&home, "run").is_superset(&run), "{what}");
+    }
+    assert!(refused > 30, "only {refused} were called corrupt");
+    put_state(&home, &whole);
+    assert_eq!(home.branches(), ["api/main", "api/b"]);
+    // What was made while the records were another's belongs to nobody.
+    for volume in names(&home, "volumes").difference(&volumes) {
+        wait_until("no server runs on it", || {
+            let path = home.path().join("volumes").join(volume);
+            for (pid, _) in processes(&path) {
+                let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+            }
+            processes(&path).is_empty()
+        });
+    }
+    assert_eq!(home.sql("api/main", "SELECT 1"), "1");
+}
+
+/// A folder of somebody else's that nothing may be changed in.
+struct Victim {
+    folder: PathBuf,
+}
+
+impl Victim {
+    fn new(home: &Home) -> Self {
+        let folder = home.dir().join("victim");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(folder.join("file"), "precious").unwrap();
+        Self { folder }
+    }
+
+    #[track_caller]
+    fn is_untouched(&self, what: &str) {
+        let meta = self.folder.metadata().unwrap();
+        assert_eq!(meta.permissions().mode() & 0o7777, 0o755, "{what}: its mode was changed");
+        assert_eq!(meta.uid(), rustix::process::geteuid().as_raw(), "{what}");
+        let names: Vec<_> = std::fs::read_dir(&self.folder).unwrap().map(|e| e.unwrap()).collect();
+        assert_eq!(names.len(), 1, "{what}: {names:?}");
+        assert_eq!(std::fs::read(self.folder.join("file")).unwrap(), b"precious", "{what}");
+    }
+}
+
+/// Puts a link where something is, and what is there aside.
+fn plant(at: &Path, to: &Path) -> PathBuf {
+    let aside = at.with_extension("aside");
+    if at.symlink_metadata().is_ok() {
+        std::fs::rename(at, &aside).unwrap();
+    }
+    symlink(to, at).unwrap();
+    aside
+}
+
+fn put_back(at: &Path, aside: &Path) {
+    std::fs::remove_file(at).unwrap();
+    if aside.exists() {
+        std::fs::rename(aside, at).unwrap();
+    }
+}
+
+#[test]
+fn links_that_were_planted_in_the_home() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b", "--stopped"]);
+    let branch = home.json(&["branch", "get", "api/b"])["id"].as_str().unwrap().to_owned();
+    let victim = Victim::new(&home);
+    for name in ["run", "locks", "leases", "volumes", "snapshots"] {
+        let at = home.path().join(name);
+        let aside = plant(&at, &victim.folder);
+        for args in [&["branch", "create", "api/c"][..], &["branch", "start", "api/b"], &["status"]]
+        {
+            let ran = home.run(args);
+            assert_eq!(ran.code, 1, "{name}: {args:?}: {ran:?}");
+            assert!(ran.stderr.contains("is a symbolic link"), "{name}: {ran:?}");
+        }
+        victim.is_untouched(name);
+        put_back(&at, &aside);
+    }
+    for name in STATE {
+        let at = home.path().join(name);
+        let aside = plant(&at, &victim.folder.join("file"));
+        home.run(&["branch", "create", "api/c", "--stopped"]);
+        victim.is_untouched(name);
+        put_back(&at, &aside);
+        if name != "state.db" {
+            // What belongs to a file that was written meanwhile.
+            let _ = home.run(&["branch", "delete", "api/c"]);
+        }
+    }
+    // In the folder of a server, whole or in part.
+    for name in [String::new(), "/s".into()] {
+        let folder = home.path().join("run").join(&branch);
+        std::fs::create_dir_all(&folder).unwrap();
+        let at = PathBuf::from(format!("{}{name}", folder.display()));
+        let aside = plant(&at, &victim.folder);
+        let ran = home.run(&["branch", "start", "api/b"]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        victim.is_untouched(&name);
+        put_back(&at, &aside);
+    }
+    for name in ["hba.conf", "ident.conf", "hba.conf.new", "postgres.log"] {
+        let at = home.path().join("run").join(&branch).join(name);
+        plant(&at, &victim.folder.join("file"));
+        home.run(&["branch", "start", "api/b"]);
+        home.run(&["branch", "stop", "api/b"]);
+        victim.is_untouched(name);
+        let _ = std::fs::remove_file(&at);
+    }
+    home.ok(&["branch", "start", "api/b"]);
+    assert_eq!(home.sql("api/b", "SELECT 1"), "1");
+    // A volume that is a link: the link goes, and not what it leads to.
+    home.ok(&["branch", "stop", "api/b"]);
+    let data = home.sql("api/main", "SHOW data_directory");
+    let volumes = home.path().join("volumes");
+    let mut own = names(&home, "volumes").into_iter().map(|name| volumes.join(name));
+    let own = own.find(|path| path.canonicalize().unwrap() != Path::new(&data)).unwrap();
+    let aside = plant(&own, &victim.folder);
+    home.run(&["branch", "start", "api/b"]);
+    home.run(&["branch", "delete", "api/b"]);
+    victim.is_untouched("a volume");
+    let _ = std::fs::remove_file(&own);
+    if home.branches().len() == 2 {
+        std::fs::rename(aside, own).unwrap();
+    } else {
+        std::fs::remove_dir_all(aside).unwrap();
+    }
+}
+
+#[test]
+fn folders_of_another_user_in_roots_home() {
+    if !is_root() {
+        return eprintln!("SKIP: only root has a home that another user could have prepared");
+    }
+    let home = Home::new();
+    std::fs::create_dir(home.path()).unwrap();
+    let run = home.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    std::os::unix::fs::chown(&run, Some(12_345), Some(12_345)).unwrap();
+    home.fails(&["project", "create", "api"], 1, "is not root's");
+    std::fs::remove_dir(&run).unwrap();
+    home.ok(&["project", "create", "api"]);
+}
+
+#[test]
+fn names_that_try_paths_options_or_sql() {
+    let home = Home::with_project();
+    let before = home.everything();
+    for bad in [
+        ".",
+        "..",
+        "a/../b",
+        "a//b",
+        "/etc",
+        "a\nb",
+        "x'; DROP TABLE t; --",
+        "$(id)",
+        "`id`",
+        "a;b",
+        "a|b",
+        "%s",
+        "né",
+        "a\u{202e}b",
+        "--",
+        "a\\b",
+        "*",
+        "~",
+        "@",
+        "a@b@c",
+    ] {
+        for args in [
+            ["project", "create", "--", bad],
+            ["branch", "create", "--", &format!("api/{bad}")],
+            ["branch", "delete", "--", &format!("api/{bad}")],
+            ["snapshot", "create", "--", &format!("api/main@{bad}")],
+        ] {
+            let ran = home.run(&args);
+            assert!([1, 2].contains(&ran.code), "{args:?}: {ran:?}");
+            assert!(ran.stderr.contains("\nhint: "), "{args:?}: {ran:?}");
+        }
+    }
+    assert_eq!(home.everything(), before);
+    // What PostgreSQL takes as a name is one here, however it looks.
+    let (role, database) = ("a b; --", "we\"ird '; DROP DATABASE postgres; --");
+    home.ok(&["project", "create", "odd", "--role", role, "--database", database]);
+    home.ok(&["branch", "create", "odd/b"]);
+    let ask = "SELECT current_user || '|' || current_database()";
+    assert_eq!(home.sql("odd/b", ask), format!("{role}|{database}"));
+    for role in ["a\"b", "o'brien", "a$b", "a\\b", "", "pg_x"] {
+        home.fails(&["project", "create", "odd2", "--role", role], 2, "role");
+    }
+}
+
+#[test]
+fn two_homes_know_nothing_of_each_other() {
+    let (one, two) = (Home::with_project(), Home::with_project());
+    one.ok(&["branch", "create", "api/mine"]);
+    let id = one.json(&["branch", "get", "api/mine"])["id"].as_str().unwrap().to_owned();
+    let before = one.everything();
+    assert_eq!(two.branches(), ["api/main"]);
+    two.fails(&["branch", "delete", "api/mine"], 1, "mine");
+    two.fails(&["branch", "delete", &format!("api/{id}")], 1, &id);
+    assert_eq!(two.run(&["doctor"]).code, 0);
+    two.ok(&["project", "delete", "api", "--force"]);
+    assert_eq!(one.everything(), before);
+    assert_eq!(one.sql("api/mine", "SELECT 1"), "1");
+}
+
+#[test]
+fn another_user_gets_nothing_out_of_a_home() {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    let user = passwd.lines().find(|line| line.starts_with("velo-ci:"));
+    let (true, Some(user)) = (is_root(), user.and_then(|line| line.split(':').nth(2))) else {
+        return eprintln!("SKIP: only root can be another user, and there must be a velo-ci");
+    };
+    let home = Home::with_project();
+    let program = home.dir().join("velo");
+    std::fs::copy(common::program(), &program).unwrap();
+    let url = home.ok(&["branch", "url", "api/main"]).trim().to_owned();
+    let socket = home.ok(&["branch", "url", "api/main", "--socket"]).trim().to_owned();
+    let password = url.split([':', '@']).nth(2).unwrap().to_owned();
+    let before = home.everything();
+    let as_user = |program: &str, args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", user, "--regid", user, "--clear-groups", program]).args(args);
+        command.env("VELO_HOME", home.path()).env("HOME", "/nonexistent");
+        command.env("VELO_CACHE", "/nonexistent").env("VELO_CONFIG", home.dir().join("velo.toml"));
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let velo = program.to_str().unwrap();
+    for args in [
+        &["branch", "url", "api/main"][..],
+        &["branch", "list"],
+        &["branch", "create", "api/x"],
+        &["project", "delete", "api", "--force"],
+    ] {
+        let (done, text) = as_user(velo, args);
+        assert!(!done && text.contains("hint: ") && !text.contains(&password), "{args:?}: {text}");
+    }
+    let (done, text) = as_user(velo, &["doctor"]);
+    assert!(!done && !text.contains(&password), "{text}");
+    // Whoever had the password even: the socket is out of reach.
+    let (done, text) = as_user("psql", &["-XAtqc", "SELECT 1", &socket]);
+    assert!(!done && text.contains("ermission denied"), "{text}");
+    let without = url.replace(&format!(":{password}@"), "@");
+    let (done, _) = as_user("psql", &["-wXAtqc", "SELECT 1", &without]);
+    assert!(!done, "it got in without a password");
+    for (pid, _) in processes(&home.path().join("volumes")) {
+        let (done, _) = as_user("cat", &[&format!("/proc/{pid}/environ")]);
+        assert!(!done, "it reads the environment of a server");
+    }
+    assert_eq!(home.everything(), before);
+}

@@ -1,0 +1,277 @@
+//! A home that may have only so many servers: never one more, whoever asks; who waits is served in the
+//! order of arrival, and no waiter or holder that dies keeps the others waiting.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::whole::{names, processes};
+use common::{Home, wait_until};
+
+/// A home whose `main` is stopped, so that every slot is free.
+fn home() -> Home {
+    let home = Home::with_project();
+    home.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 100) x");
+    home.ok(&["branch", "stop", "api/main"]);
+    home
+}
+
+/// `velo run` with a shell script, under a limit of servers.
+fn run(home: &Home, servers: u32, script: &str) -> Command {
+    let mut velo = home.command();
+    velo.env("VELO_MAX_RUNNING", servers.to_string())
+        .args(["-v", "run", "api", "--", "sh", "-ec", script])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    velo
+}
+
+/// A process that waits for a slot.
+struct Waiter {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    said: String,
+}
+
+impl Waiter {
+    /// Starts it, and returns as soon as it has its place in the line.
+    #[track_caller]
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut waiter = Self { child, stderr, said: String::new() };
+        while !waiter.said.contains("waiting for a slot") {
+            let read = waiter.stderr.read_line(&mut waiter.said).unwrap();
+            assert!(read > 0, "it did not wait: {}", waiter.said);
+        }
+        waiter
+    }
+
+    #[track_caller]
+    fn ends_well(mut self) {
+        std::io::Read::read_to_string(&mut self.stderr, &mut self.said).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{}", self.said);
+    }
+}
+
+/// A process that holds a slot until the file `free` is there.
+struct Holder(Child);
+
+impl Holder {
+    fn start(home: &Home, servers: u32, free: &str) -> Self {
+        let dir = home.dir().display();
+        let held = home.dir().join(format!("{free}.held"));
+        let script =
+            format!("touch {0}; until [ -e {dir}/{free} ]; do sleep 0.02; done", held.display());
+        let mut child = run(home, servers, &script).stderr(Stdio::null()).spawn().unwrap();
+        wait_until("a holder holds", || {
+            held.exists() || child.try_wait().unwrap().is_some_and(|s| panic!("{s}"))
+        });
+        Self(child)
+    }
+
+    fn free(mut self, home: &Home, free: &str) {
+        std::fs::write(home.dir().join(free), "").unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+fn line(home: &Home, number: usize) -> String {
+    format!("echo {number} >> {}", home.dir().join("order").display())
+}
+
+fn order(home: &Home) -> Vec<usize> {
+    let text = std::fs::read_to_string(home.dir().join("order")).unwrap();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// The volumes in which some server works.
+fn live(home: &Home) -> BTreeSet<String> {
+    processes(&home.path().join("volumes")).into_iter().map(|(_, volume)| volume).collect()
+}
+
+fn nothing_is_left(home: &Home) {
+    wait_until("every server is gone", || live(home).is_empty());
+    assert_eq!(home.branches(), ["api/main"]);
+    assert_eq!(names(home, "volumes").len(), 1);
+    for finding in home.json(&["doctor"]).as_array().unwrap() {
+        if ["state", "disk", "servers", "leases"].contains(&finding["name"].as_str().unwrap()) {
+            assert_eq!(finding["status"], "ok", "{finding}");
+        }
+    }
+}
+
+#[test]
+fn a_crowd_is_served_two_at_a_time() {
+    let home = home();
+    let done = AtomicBool::new(false);
+    let most = std::thread::scope(|scope| {
+        let watched = scope.spawn(|| {
+            let mut most = 0;
+            while !done.load(Ordering::Relaxed) {
+                most = most.max(live(&home).len());
+                // What is sampled: there is no event for it.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            most
+        });
+        let script = "test $(psql -XAtqc 'SELECT sum(x) FROM t') = 5050; sleep 0.05";
+        let crowd: Vec<_> = (0..12).map(|_| run(&home, 2, script).spawn().unwrap()).collect();
+        let outputs: Vec<_> = crowd.into_iter().map(|c| c.wait_with_output().unwrap()).collect();
+        done.store(true, Ordering::Relaxed);
+        for output in outputs {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{said}");
+        }
+        watched.join().unwrap()
+    });
+    assert_eq!(most, 2, "the most servers at once");
+    nothing_is_left(&home);
+}
+
+#[test]
+fn who_comes_first_is_served_first() {
+    let home = home();
+    let holder = Holder::start(&home, 1, "go");
+    let waiters: Vec<_> = (0..6).map(|n| Waiter::start(run(&home, 1, &line(&home, n)))).collect();
+    holder.free(&home, "go");
+    for waiter in waiters {
+        waiter.ends_well();
+    }
+    assert_eq!(order(&home), [0, 1, 2, 3, 4, 5]);
+    nothing_is_left(&home);
+}
+
+#[test]
+fn the_dead_keep_nobody_waiting() {
+    let home = home();
+    let mut holder = Holder::start(&home, 1, "never");
+    let mut waiters: Vec<_> =
+        (0..4).map(|n| Waiter::start(run(&home, 1, &line(&home, n)))).collect();
+    // The first two of the line die in it: one at once, one as Ctrl-C lets it.
+    waiters[0].child.kill().unwrap();
+    let second = rustix::process::Pid::from_child(&waiters[1].child);
+    rustix::process::kill_process(second, rustix::process::Signal::INT).unwrap();
+    for waiter in &mut waiters[..2] {
+        assert!(!waiter.child.wait().unwrap().success());
+    }
+    let begun = Instant::now();
+    holder.0.kill().unwrap();
+    holder.0.wait().unwrap();
+    for waiter in waiters.drain(2..) {
+        waiter.ends_well();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert_eq!(order(&home), [2, 3]);
+    // The script of the killed holder goes on in its own process.
+    std::fs::write(home.dir().join("never"), "").unwrap();
+    nothing_is_left(&home);
+}
+
+#[test]
+fn a_deadline_says_who_holds_the_slots() {
+    let home = home();
+    let holder = Holder::start(&home, 1, "go");
+    for (seconds, least) in [("0", 0), ("1", 1)] {
+        let begun = Instant::now();
+        let ran = home.run_with(&["branch", "create", "api/b"], |velo| {
+            velo.env("VELO_MAX_RUNNING", "1").env("VELO_SLOT_TIMEOUT", seconds);
+        });
+        ran.is_error(1, "api/~");
+        assert!(ran.stderr.contains("no slot came free within"), "{ran:?}");
+        assert!(ran.stderr.contains("VELO_MAX_RUNNING"), "{ran:?}");
+        assert!(begun.elapsed() >= Duration::from_secs(least));
+    }
+    // Nobody who gave up keeps a place: with two slots there is one for who comes now.
+    let two = home.run_with(&["branch", "create", "api/b"], |velo| {
+        velo.env("VELO_MAX_RUNNING", "2");
+    });
+    assert_eq!(two.code, 0, "{two:?}");
+    holder.free(&home, "go");
+}
+
+#[test]
+fn what_lasting_branches_hold_is_not_waited_for() {
+    let home = home();
+    let limit = |velo: &mut Command| {
+        velo.env("VELO_MAX_RUNNING", "2");
+    };
+    let done = |args: &[&str]| {
+        let ran = home.run_with(args, limit);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+    };
+    done(&["branch", "create", "api/a"]);
+    done(&["branch", "start", "api/main"]);
+    // One that runs already takes no second slot, and one without a server none.
+    done(&["branch", "start", "api/main"]);
+    done(&["branch", "restart", "api/a"]);
+    done(&["branch", "reset", "api/a"]);
+    done(&["branch", "create", "api/b", "--stopped"]);
+    let before = home.everything();
+    let begun = Instant::now();
+    for args in [
+        &["branch", "create", "api/c"][..],
+        &["branch", "start", "api/b"],
+        &["run", "api", "--", "true"],
+        &["project", "create", "other"],
+    ] {
+        home.fails_with(args, 1, "api/main, api/a", limit);
+        let ran = home.run_with(&[args, &["--json"]].concat(), limit);
+        // `velo run` hands its arguments on.
+        assert!(args[0] == "run" || ran.stderr.contains("\"exhausted\""), "{ran:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "somebody waited");
+    assert_eq!(home.everything(), before);
+    done(&["branch", "stop", "api/a"]);
+    done(&["branch", "start", "api/b"]);
+    assert_eq!(home.sql("api/b", "SELECT sum(x) FROM t"), "5050");
+}
+
+#[test]
+fn memory_is_shared_out_as_well() {
+    let home = home();
+    let within = |megabytes: &str, args: &[&str]| {
+        home.run_with(args, |velo| {
+            velo.env("VELO_MAX_MEMORY", megabytes);
+        })
+    };
+    // 128 MB of shared buffers, and 32 beside them.
+    within("159M", &["branch", "create", "api/a"]).is_error(1, "160 MB does not fit");
+    let small = within("159M", &["branch", "create", "api/a", "--set", "shared_buffers=64MB"]);
+    assert_eq!(small.code, 0, "{small:?}");
+    within("200M", &["branch", "create", "api/b"]).is_error(1, "hold them: api/a");
+    let ephemeral = within("144M", &["run", "api", "--", "true"]);
+    assert_eq!(ephemeral.code, 0, "{ephemeral:?}");
+    within("143M", &["run", "api", "--", "true"]).is_error(1, "hold them: api/a");
+}
+
+#[test]
+fn absurd_limits_are_refused() {
+    let home = home();
+    for (name, value) in [
+        ("VELO_MAX_RUNNING", "0"),
+        ("VELO_MAX_RUNNING", "many"),
+        ("VELO_MAX_MEMORY", "0"),
+        ("VELO_MAX_MEMORY", "-1G"),
+        ("VELO_SLOT_TIMEOUT", "999999999999"),
+        ("VELO_KEEP_FREE", "1"),
+        ("VELO_KEEP_FREE", "99999999999T"),
+    ] {
+        home.run_with(&["status"], |velo| {
+            velo.env(name, value);
+        })
+        .is_error(2, "");
+    }
+    // More than any disk has is an honest wish, which is not met.
+    let ran = home.run_with(&["branch", "create", "api/b"], |velo| {
+        velo.env("VELO_KEEP_FREE", "1000000T");
+    });
+    ran.is_error(1, "No space left");
+    assert!(ran.stderr.contains("VELO_KEEP_FREE"), "{ran:?}");
+    assert_eq!(home.branches(), ["api/main"]);
+}

@@ -1,0 +1,119 @@
+//! Questions to an engine past the client library, which takes no state of a container that Docker does
+//! not have, as Podman's `stopped`.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What an engine answers.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    body: String,
+}
+
+/// What an engine lists of a container.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Summary {
+    pub(super) names: Option<Vec<String>>,
+    pub(super) labels: Option<HashMap<String, String>>,
+    /// In seconds since 1970.
+    pub(super) created: Option<i64>,
+}
+
+/// What an engine tells of one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Container {
+    pub(super) state: State,
+    pub(super) config: Config,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct State {
+    pub(super) running: bool,
+    pub(super) restarting: bool,
+    pub(super) pid: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Config {
+    pub(super) labels: Option<HashMap<String, String>>,
+}
+
+/// The containers that run, or all.
+pub(super) async fn list(socket: &Path, all: bool) -> Result<Vec<Summary>> {
+    let found =
+        ask(socket, format!("/containers/json?all={}", u8::from(all)), "list the containers");
+    Ok(found.await?.unwrap_or_default())
+}
+
+/// One container; `None` if there is none of that name.
+pub(super) async fn inspect(socket: &Path, name: &str) -> Result<Option<Container>> {
+    let what = format!("look at the container {name}");
+    ask(socket, format!("/containers/{name}/json"), &what).await
+}
+
+/// Podman's own word on whether it is rootless, which the client library does not know. Its versions 4
+/// do not say it as Docker does.
+pub(super) async fn podman_is_rootless(socket: &Path) -> Result<bool> {
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct Info {
+        rootless: bool,
+    }
+    let info: Option<Info> = ask(socket, "/info".to_owned(), "say what it is").await?;
+    Ok(info.unwrap_or_default().rootless)
+}
+
+async fn ask<T>(socket: &Path, path: String, what: &str) -> Result<Option<T>>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    let (socket, what) = (socket.to_path_buf(), what.to_owned());
+    crate::engine::blocking(move || {
+        let answer =
+            get(&socket, &path).map_err(|e| Error::io(format!("the engine cannot {what}"), e))?;
+        match answer.status {
+            200 => serde_json::from_str(&answer.body).map(Some).map_err(|e| {
+                Error::new(ErrorKind::Io, format!("the engine cannot {what}: {e}")).with_source(e)
+            }),
+            404 => Ok(None),
+            // So does Podman say it, where one goes at this moment.
+            500 if answer.body.contains("no such container") => Ok(None),
+            _ => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("the engine cannot {what}: {}", answer.body.trim()),
+            )),
+        }
+    })
+    .await
+}
+
+pub(super) fn get(socket: &Path, path: &str) -> std::io::Result<Answer> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    // In this version an answer is not cut into pieces, and ends with the connection.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let first = head.lines().next().unwrap_or("nothing");
+    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| std::io::Error::other(format!("it answers {first:?}")))?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}

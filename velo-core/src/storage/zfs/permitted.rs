@@ -1,0 +1,228 @@
+//! Whether ZFS would work here, told by what can be read: for those who only look, and for whom
+//! nothing is to be made in a pool.
+//!
+//! All that a try could run into can be read: the pool, the dataset, its key, what `zfs allow` gives
+//! and what sudo would run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustix::thread::CapabilitySet;
+
+use super::faults::Fault;
+use super::names::Parent;
+use super::{Zfs, delegate, explain, mounts, program, properties};
+use crate::command::Program;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::storage::StorageConfig;
+
+/// An error if something is missing that a volume needs.
+pub(crate) async fn would_work(config: &StorageConfig) -> Result<()> {
+    let zfs = Zfs::new(config)?;
+    let parent = zfs.parent();
+    if let Some(error) = explain::machine(parent).await {
+        return Err(error);
+    }
+    let doing = format!("make a volume in {}", parent.as_str());
+    let explain = async |fault| match fault {
+        Fault::Missing => zfs.no_parent().await,
+        fault => zfs.explain(fault, &doing, parent.as_str(), &config.root).await,
+    };
+    let args = ["-o", "property,value", "type,readonly,keystatus", parent.as_str()];
+    let text = match program::get(&args).await {
+        Ok(text) => text,
+        Err(fault) => return Err(explain(fault).await),
+    };
+    for [property, value] in properties::rows(&text) {
+        match (property, value) {
+            ("keystatus", "unavailable") => return Err(explain(Fault::NoKey).await),
+            ("type", "volume") => return Err(cannot_hold(parent, "is a block device")),
+            ("readonly", "on") => return Err(cannot_hold(parent, "is read-only")),
+            _ => {}
+        }
+    }
+    if is_privileged() {
+        return Ok(());
+    }
+    let said = match program::ask("zfs", &["allow", parent.as_str()]).await {
+        Ok(said) => said,
+        Err(fault) => return Err(explain(fault).await),
+    };
+    let (user, groups) = (mounts::user(), groups().await?);
+    let allowed = Allowed::read(&said, parent.as_str(), |kind, name| match kind {
+        "user" => name == user,
+        "group" => groups.contains(name),
+        _ => true,
+    });
+    let wanted = delegate::below(zfs.properties.iter().map(|(name, _)| name));
+    if !allowed.has(&wanted) {
+        return Err(explain(Fault::Denied).await);
+    }
+    match would_mount(&parent.volume(Id::generate())).await {
+        true => Ok(()),
+        false => Err(mounts::not_allowed(parent.as_str(), &zfs.layout.folder)),
+    }
+}
+
+fn cannot_hold(parent: &Parent, why: &str) -> Error {
+    let parent = parent.as_str();
+    Error::new(ErrorKind::Unsupported, format!("{parent} can hold no volumes: it {why}"))
+        .with_hint("set VELO_ZFS_DATASET to a dataset that can be written to")
+}
+
+/// Whether this process mounts by itself, and is asked for no permission by ZFS.
+fn is_privileged() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// The names of this process's groups.
+async fn groups() -> Result<BTreeSet<String>> {
+    let said = Program::new("id").arg("-Gn").output(program::LIMIT).await?.stdout;
+    Ok(said.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Whether sudo would mount it, as it says itself without doing it. To whom another rule gives
+/// something without a password it does not say whether this one wants one.
+async fn would_mount(dataset: &str) -> bool {
+    let (Some(zfs), Some(sudo)) = (program::find("zfs"), program::find("sudo")) else {
+        return false;
+    };
+    let asked = Program::new(sudo).args(["-n", "-l"]).arg(zfs).args(["mount", dataset]);
+    asked.output(program::LIMIT).await.is_ok_and(|output| output.success)
+}
+
+/// What somebody may do, as `zfs allow` says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Allowed {
+    /// On the dataset itself.
+    here: BTreeSet<String>,
+    /// On what is below it.
+    below: BTreeSet<String>,
+}
+
+impl Allowed {
+    /// Reads what `zfs allow <dataset>` prints: what was given on the dataset, and on each above it.
+    /// `is_theirs` tells of a `user`, a `group` and `everyone` whether it is them.
+    pub(crate) fn read(said: &str, dataset: &str, is_theirs: impl Fn(&str, &str) -> bool) -> Self {
+        let mut sets = BTreeMap::<&str, Vec<&str>>::new();
+        let mut allowed = Self::default();
+        let (mut is_here, mut part) = (false, "");
+        for line in said.lines() {
+            if let Some(rest) = line.strip_prefix("---- Permissions on ") {
+                is_here = rest.split(' ').next() == Some(dataset);
+                // A set of a dataset above may have the same name, and another content.
+                sets.clear();
+                continue;
+            }
+            let Some(line) = line.strip_prefix('\t') else {
+                part = line;
+                continue;
+            };
+            let words: Vec<&str> = line.split(' ').collect();
+            let (theirs, permissions) = match words[..] {
+                [set, permissions] if set.starts_with('@') => {
+                    sets.insert(set, permissions.split(',').collect());
+                    continue;
+                }
+                [kind @ ("user" | "group"), name, permissions] => {
+                    (is_theirs(kind, name), permissions)
+                }
+                ["everyone", permissions] => (is_theirs("everyone", ""), permissions),
+                _ => continue,
+            };
+            if !theirs {
+                continue;
+            }
+            let (local, descendent) = match part {
+                "Local permissions:" => (true, false),
+                "Descendent permissions:" => (false, true),
+                "Local+Descendent permissions:" => (true, true),
+                _ => continue,
+            };
+            for permission in permissions.split(',') {
+                let one = [permission];
+                let all = sets.get(permission).map_or(&one[..], Vec::as_slice);
+                let all = all.iter().map(|name| (*name).to_owned());
+                match is_here {
+                    true if local => allowed.here.extend(all.clone()),
+                    // What is below another is here.
+                    false if descendent => allowed.here.extend(all.clone()),
+                    _ => {}
+                }
+                if descendent {
+                    allowed.below.extend(all);
+                }
+            }
+        }
+        allowed
+    }
+
+    /// Whether it is enough for volumes that need `below`.
+    pub(crate) fn has(&self, below: &BTreeSet<String>) -> bool {
+        delegate::ON_DATASET.iter().all(|name| self.here.contains(*name))
+            && below.is_subset(&self.below)
+    }
+
+    /// Whether there is any of what volumes need.
+    pub(crate) fn has_some(&self, below: &BTreeSet<String>) -> bool {
+        delegate::ON_DATASET.iter().any(|name| self.here.contains(*name))
+            || !below.is_disjoint(&self.below)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As OpenZFS 2.1 prints it.
+    const SAID: &str = "\
+---- Permissions on tank/velo ----------------------------------------
+Permission sets:
+\t@set snapdir,userprop
+Create time permissions:
+\tsend
+Local permissions:
+\tuser ann create
+Descendent permissions:
+\tuser ann atime,canmount,clone,compression,recordsize,refquota,snapshot
+Local+Descendent permissions:
+\tuser ann logbias,mount
+\tuser an create,mount
+\tgroup staff @set
+\teveryone hold
+---- Permissions on tank ---------------------------------------------
+Local permissions:
+\tuser ann quota
+Descendent permissions:
+\tuser ann destroy
+";
+
+    #[test]
+    fn what_zfs_says_of_permissions() {
+        let read = |said, kinds: &[&str]| {
+            Allowed::read(said, "tank/velo", |kind, name| {
+                kinds.contains(&kind) && ["ann", "staff", ""].contains(&name)
+            })
+        };
+        let all = read(SAID, &["user", "group", "everyone"]);
+        assert!(all.has(&delegate::below(["logbias", "velo:home"])), "{all:?}");
+        assert!(!all.has(&delegate::below(["primarycache"])), "{all:?}");
+        for (name, here, below) in [
+            ("create", true, false),
+            ("mount", true, true),
+            ("atime", false, true),
+            ("destroy", true, true),
+            ("quota", false, false),
+            ("hold", true, true),
+            ("send", false, false),
+        ] {
+            assert_eq!(all.here.contains(name), here, "{name}");
+            assert_eq!(all.below.contains(name), below, "{name}");
+        }
+        let own = read(SAID, &["user"]);
+        assert!(own.has_some(&delegate::below([""; 0])) && !own.has(&delegate::below([""; 0])));
+        assert_eq!(read("", &["user"]), Allowed::default());
+        assert!(!Allowed::default().has_some(&delegate::below([""; 0])));
+    }
+}

@@ -1,0 +1,19 @@
+//! What every runtime must do, on ZFS: in the machine that `.ci/zfs-vm` boots. The life of a project
+//! there is a test of the command's.
+
+use velo_core::storage::{self, StorageKind};
+
+use crate::common::zfs::place;
+use crate::engine::{engine, images};
+use crate::suite::suite_on;
+
+#[tokio::test]
+async fn docker_suite_on_zfs() {
+    let Some(place) = place() else { return };
+    let (Some(_), Some(image)) = (engine().await, images().into_iter().next()) else { return };
+    let dir = place.folder();
+    let home = dir.path().join("h");
+    std::fs::create_dir(&home).unwrap();
+    let storage = storage::build(StorageKind::Zfs, place.config(&home)).await.unwrap();
+    suite_on(storage, &image, dir.path(), &home).await;
+}
