@@ -42,11 +42,14 @@ pub(crate) struct Ttl(pub(crate) Option<Duration>);
 pub(crate) fn until(then: u64) -> Option<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     let left = then.checked_sub(now).filter(|left| *left > 0)?;
-    Some(match left.div_ceil(1000) {
-        seconds @ 0..120 => format!("{seconds}s"),
-        seconds @ 120..7200 => format!("{}m", seconds / 60),
-        seconds @ 7200..172_800 => format!("{}h", seconds / 3600),
-        seconds => format!("{}d", seconds / 86_400),
+    let seconds = left.div_ceil(1000);
+    // To the nearest, so that two hours are still two a moment later.
+    let rounded = |unit: u64| (seconds + unit / 2) / unit;
+    Some(match (rounded(60), rounded(3600)) {
+        _ if seconds < 120 => format!("{seconds}s"),
+        (minutes @ 0..120, _) => format!("{minutes}m"),
+        (_, hours @ 0..48) => format!("{hours}h"),
+        _ => format!("{}d", rounded(86_400)),
     })
 }
 
@@ -88,6 +91,8 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         assert_eq!(until(now), None);
         assert_eq!(until(now + 7_200_500).as_deref(), Some("2h"));
+        assert_eq!(until(now + 7_190_000).as_deref(), Some("2h"));
+        assert_eq!(until(now + 172_790_000).as_deref(), Some("2d"));
         assert_eq!(until(now + 60_500).as_deref(), Some("61s"));
     }
 }

@@ -68,7 +68,14 @@ const MEASURE: Duration = Duration::from_secs(3);
 /// The bytes that would become free if only this went, if that is quickly told.
 pub(crate) async fn measured(storage: &dyn Storage, object: Object) -> Option<u64> {
     let usage = tokio::time::timeout(MEASURE, storage.usage(object)).await;
-    usage.ok()?.ok().map(|usage| usage.exclusive)
+    match usage {
+        Ok(Ok(usage)) => Some(usage.exclusive),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, %object, "cannot be measured");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// The same for a volume of a branch.
