@@ -119,6 +119,7 @@ impl State {
                     _ => error.with_hint(hint),
                 }
             })?;
+        keep_index_in_place(path);
         let mut db = Connection::open(path).map_err(sql("open it"))?;
         db.busy_timeout(BUSY).map_err(sql("set it up"))?;
         let tx =
@@ -230,6 +231,32 @@ impl State {
         .await
     }
 }
+
+/// Makes the file that processes share as the index of the WAL, where there is none, as one that is
+/// changed in place. They write to it through memory: on a btrfs that is full a page that had to be
+/// copied first could not be, and whoever writes to it would die of SIGBUS. Other file systems need and
+/// know nothing of it, and SQLite makes the file itself if this does not.
+#[cfg(target_os = "linux")]
+fn keep_index_in_place(path: &Path) {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut begin = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut begin));
+    if read.is_err() || !(begin.is_empty() || begin == b"SQLite format 3\0") {
+        return; // it is refused, and nothing is made beside it
+    }
+    let mut index = path.as_os_str().to_owned();
+    index.push("-shm");
+    let mut options = std::fs::OpenOptions::new();
+    if let Ok(file) = options.read(true).write(true).create_new(true).mode(0o600).open(index)
+        && let Ok(flags) = rustix::fs::ioctl_getflags(&file)
+    {
+        let _ = rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::NOCOW);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_index_in_place(_: &Path) {}
 
 fn known(version: i32, path: &Path) -> Result<()> {
     if version <= VERSION {

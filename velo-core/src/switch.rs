@@ -70,18 +70,29 @@ impl Switch<'_> {
     }
 
     /// Brings it to what the record says, as somebody wanted who is dead or has failed. It is tried
-    /// once: what cannot be started is left to whoever asks for it.
+    /// once: what cannot be started is left to whoever asks for it. One that runs, and is not as it
+    /// ought to be, stays under its lease, for the next one to try.
     pub(crate) async fn as_recorded(self, record: &BranchRecord) -> Result<BranchRecord> {
         let done = match record.wanted {
             true => self.up(record).await,
             false => self.down(record).await,
         };
-        let ran = record.wanted && done.is_ok();
-        let record = self.done(record.id, ran).await;
         match done {
-            Ok(()) => record,
-            Err(error) => Err(after(error, record)),
+            Ok(()) => self.done(record.id, record.wanted).await,
+            Err(error) if self.runs(record).await => Err(error),
+            Err(error) => Err(after(error, self.done(record.id, false).await)),
         }
+    }
+
+    async fn runs(self, record: &BranchRecord) -> bool {
+        let status = async {
+            let storage = self.home.storage(self.project.storage)?;
+            let location = storage.location(Object::Volume(record.volume));
+            let instance = InstanceRef { id: record.id, location };
+            self.home.runtime(self.project.runtime)?.status(&instance).await
+        };
+        // One that nobody can look at may run.
+        !matches!(status.await, Ok(Status::Stopped))
     }
 
     /// Starts a server on the record's volume, or lets clients into the one that runs.

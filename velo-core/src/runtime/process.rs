@@ -61,6 +61,8 @@ impl Runtime for Process {
             .arg("-D")
             .arg(spec.instance.location.host_path())
             .user(self.user.as_ref())
+            // From its first moment on it is known by where it works.
+            .current_dir(data)
             .stdin(mark)
             .log(log)
             .detached();
@@ -90,8 +92,10 @@ impl Runtime for Process {
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
         let data = instance.location.host_path();
         let Some(pid) = postmaster(data) else {
-            refuse_unseen(data, "stop it there")?;
-            return end_orphans(data).await;
+            // One that was started a moment ago has not written its number yet, and children of one
+            // that was killed outlive it.
+            kill_all(data).await?;
+            return refuse_unseen(data, "stop it there");
         };
         let failed = |what: &str, e: rustix::io::Errno| {
             Error::io(format!("{what} the server on {}", data.display()), e)
