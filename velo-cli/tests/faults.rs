@@ -567,7 +567,8 @@ fn says_that_it_is_full(ran: &Ran, what: &str) {
         // `doctor` says it among its findings.
         let text = format!("{}{}", ran.stdout, ran.stderr);
         let said = ["No space left", "disk is full"].iter().any(|words| text.contains(words));
-        let hint = ["\nhint: ", " fix: "].iter().any(|words| text.contains(words));
+        let hint =
+            ["\nhint: ", " fix: ", "; free some space"].iter().any(|words| text.contains(words));
         assert!(ran.code == 1 && said && hint, "{what}: {ran:?}");
     }
 }

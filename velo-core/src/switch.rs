@@ -39,6 +39,10 @@ impl Switch<'_> {
         let (record, before) = self.want(id, Wish::On).await?;
         match self.up(&record).await {
             Ok(()) => self.done(id, true).await,
+            // One that had crashed ought to run still.
+            Err(error) if before && !self.runs(&record).await => {
+                Err(after(error, self.done(id, false).await))
+            }
             Err(error) if before => Err(error),
             Err(error) => Err(after(error, self.still_off(id).await)),
         }
