@@ -329,6 +329,12 @@ const OPERATIONS: &[Operation] = &[
         ends: &[],
     },
     Operation {
+        args: &["project", "create", "other", "--database", "app"],
+        prepare: nothing,
+        outcome: project_made,
+        ends: &[],
+    },
+    Operation {
         args: &["project", "delete", "other", "--force"],
         prepare: project,
         outcome: project_gone,
@@ -648,7 +654,9 @@ fn a_fault_at_every_step_on_btrfs() {
     let elsewhere: BTreeSet<String> = ELSEWHERE.iter().map(|&step| step.to_owned()).collect();
     let named = named();
     assert!(named.len() > 30, "these cannot be all: {named:?}");
-    let missing: Vec<_> = named.difference(&(&seen | &elsewhere)).cloned().collect();
+    let known = &seen | &elsewhere;
+    let missing = named.difference(&known).cloned();
+    let missing: Vec<_> = missing.filter(|step| !SOMETIMES.contains(&step.as_str())).collect();
     assert!(missing.is_empty(), "no operation here has the steps {missing:?}");
     let needless: Vec<_> = elsewhere.intersection(&seen).cloned().collect();
     assert!(needless.is_empty(), "excused, and met here: {needless:?}");
@@ -683,9 +691,24 @@ fn a_disk_that_is_full_at_a_step_on_ext4() {
     suite_of("VELO_TEST_FULL_EXT4", "copy", &["full"], if is_root() { 19 } else { 61 }, 1);
 }
 
-/// Steps that an operation has on another backend, or in a case that another test makes.
-const ELSEWHERE: [&str; 3] =
-    ["remove an unrecorded container", "join the line for a slot", "leave the line for a slot"];
+/// Steps that an operation has on another backend or in the library alone, or in a case that another
+/// test makes.
+const ELSEWHERE: [&str; 11] = [
+    "begin a backup",
+    "end a backup",
+    "join the line for a slot",
+    "keep its WAL for the time of a backup",
+    "leave the line for a slot",
+    "record a branch as kept",
+    "record another port",
+    "record another source",
+    "remove a lock by name",
+    "remove an unrecorded container",
+    "storage: edit",
+];
+
+/// Steps that depend on how much the parent has just written.
+const SOMETIMES: [&str; 2] = ["flush its WAL", "write a checkpoint"];
 
 /// Every step that the library's sources name.
 fn named() -> BTreeSet<String> {
@@ -694,7 +717,11 @@ fn named() -> BTreeSet<String> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
+            if path.ends_with("src/testing") {
+                // The suites for others are no operation of Velo's; what is watched there is.
+                let watched = std::fs::read_to_string(path.join("faults.rs")).unwrap();
+                found.extend(steps_in(&watched));
+            } else if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let source = std::fs::read_to_string(&path).unwrap();

@@ -71,7 +71,7 @@ impl RunDir {
     }
 
     /// Writes one of the server's files anew.
-    fn write(&self, name: &str, content: &str, user: Option<&OsUser>) -> Result<PathBuf> {
+    fn put(&self, name: &str, content: &str, user: Option<&OsUser>) -> Result<PathBuf> {
         let path = self.dir.join(name);
         disk::write("write a file of a server", &path, content, user)?;
         Ok(path)
@@ -80,7 +80,7 @@ impl RunDir {
     /// Writes a secret that a tool of the server's user reads.
     pub(crate) fn secret(&self, secret: &str, user: Option<&OsUser>) -> Result<PathBuf> {
         self.make(user)?;
-        self.write("secret", &format!("{secret}\n"), user)
+        self.put("secret", &format!("{secret}\n"), user)
     }
 
     /// Removes it.
@@ -173,8 +173,8 @@ impl Boot<'_> {
         let files = self.access(&users, capability);
         run_dir.make(user)?;
         let open = self.doors == Doors::Open;
-        let hba = run_dir.write("hba.conf", &files.hba(open), user)?;
-        let ident = run_dir.write("ident.conf", &files.ident(), user)?;
+        let hba = run_dir.put("hba.conf", &files.hba(open), user)?;
+        let ident = run_dir.put("ident.conf", &files.ident(), user)?;
         let socket_dir = run_dir.socket();
 
         let mut given = settings::of(&settings::Server {
@@ -236,7 +236,7 @@ impl Boot<'_> {
             Err(_) => return Err(self.silent(limit)),
         }
         if self.doors == Doors::OpenWhenReady {
-            run_dir.write("hba.conf", &files.hba(true), user)?;
+            run_dir.put("hba.conf", &files.hba(true), user)?;
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
             op.steps.run("open", op.cancel.guard(self.opened(target, limit))).await??;
         }
@@ -263,7 +263,7 @@ impl Boot<'_> {
             }
             let users = self.home.trusted_users(&postgres);
             let rules = self.access(&users, capability).hba(true);
-            run_dir.write("hba.conf", &rules, self.home.server_user(&postgres).as_ref())?;
+            run_dir.put("hba.conf", &rules, self.home.server_user(&postgres).as_ref())?;
             let loaded = "SELECT pg_conf_load_time()";
             let before = session.value("look at its settings", loaded).await?;
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
