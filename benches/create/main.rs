@@ -27,7 +27,7 @@ mod report;
 use std::path::PathBuf;
 
 use velo_benches::figures::{GB, size};
-use velo_benches::{Result, postgres};
+use velo_benches::{Result, postgres, publish};
 use velo_core::storage::StorageKind;
 
 /// One storage to measure, and where.
@@ -98,13 +98,7 @@ impl Args {
 }
 
 fn main() -> std::process::ExitCode {
-    match run() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    velo_benches::ended(run())
 }
 
 fn run() -> Result<()> {
@@ -156,16 +150,7 @@ fn run() -> Result<()> {
                 ),
             }
         }
-        let text = report.render();
-        println!("{text}");
-        if let Some(path) = &args.json {
-            std::fs::write(path, format!("{:#}\n", report.json()))?;
-        }
-        if args.write {
-            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/results/create.md");
-            std::fs::write(path, text)?;
-            eprintln!("wrote benches/results/create.md");
-        }
-        Ok(())
+        let (text, data) = (report.render(), report.json());
+        publish("create", &text, &data, args.json.as_deref(), args.write)
     })
 }

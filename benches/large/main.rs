@@ -24,7 +24,7 @@ mod space;
 use std::path::PathBuf;
 
 use velo_benches::figures::{GB, size};
-use velo_benches::{Result, postgres};
+use velo_benches::{Result, postgres, publish};
 
 /// What the command line says.
 struct Args {
@@ -69,13 +69,7 @@ impl Args {
 }
 
 fn main() -> std::process::ExitCode {
-    match run() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    velo_benches::ended(run())
 }
 
 fn run() -> Result<()> {
@@ -100,15 +94,6 @@ fn run() -> Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Some(report) = runtime.block_on(measure::all(&plan))? else { return Ok(()) };
-    let text = report.render();
-    println!("{text}");
-    if let Some(path) = &args.json {
-        std::fs::write(path, format!("{:#}\n", report.json()))?;
-    }
-    if args.write {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/results/large.md");
-        std::fs::write(path, text)?;
-        eprintln!("wrote benches/results/large.md");
-    }
-    Ok(())
+    let (text, data) = (report.render(), report.json());
+    publish("large", &text, &data, args.json.as_deref(), args.write)
 }

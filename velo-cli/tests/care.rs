@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::whole::{cut_power, names, outlive, processes};
+use common::whole::{DIFFERENCES, cut_power, doctor_agrees, names, outlive, processes};
 use common::{Home, prepared, psql, wait_until};
 use serde_json::Value;
 
@@ -46,13 +46,7 @@ fn finds(home: &Home, name: &str, part: &str) {
 /// Whether doctor finds that records, disk and servers agree.
 #[track_caller]
 fn agree(home: &Home) {
-    let found = findings(&home.json(&["doctor"]));
-    let differs = |line: &&String| {
-        ["state", "disk", "servers", "leases", "sockets", "run", "locks", "expired"]
-            .iter()
-            .any(|name| line.starts_with(&format!("{name}: ")))
-    };
-    assert_eq!(found.iter().find(differs), None);
+    doctor_agrees(home, &DIFFERENCES, "afterwards");
 }
 
 fn shelves(home: &Home) -> Vec<std::collections::BTreeSet<String>> {

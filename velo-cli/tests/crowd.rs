@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use common::whole::{doctor_agrees, names};
 use common::{Home, Ran, prepared, wait_until};
 use serde_json::Value;
 
@@ -142,11 +143,6 @@ fn servers(home: &Home) -> BTreeSet<i64> {
         .collect()
 }
 
-fn names(home: &Home, folder: &str) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(home.path().join(folder)).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
 /// Records, disk and processes say the same. Every branch here is a lasting one that runs.
 fn agree(home: &Home) {
     let list = home.json(&["branch", "list"]);
@@ -180,12 +176,7 @@ fn agree(home: &Home) {
     let known = &strings("id") | &names(home, "snapshots");
     assert!(locks.is_subset(&known), "orphaned locks: {:?}", &locks - &known);
 
-    for finding in home.json(&["doctor"]).as_array().unwrap() {
-        let name = finding["name"].as_str().unwrap();
-        if ["state", "disk", "servers", "leases"].contains(&name) {
-            assert_eq!(finding["status"], "ok", "{finding}");
-        }
-    }
+    doctor_agrees(home, &["state", "disk", "servers", "leases"], "at the end");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Mutex;
 
-use common::whole::{cut_power, main_is_well, names, outlive, processes};
+use common::whole::{DIFFERENCES, cut_power, doctor_agrees, main_is_well, names, outlive, working};
 use common::{Home, Ran, answers, is_root, prepared, psql, try_psql, wait_until};
 use serde_json::Value;
 
@@ -408,10 +408,7 @@ fn agrees(home: &Home, what: &str) {
     assert!(run.is_subset(&ids), "{what}: {run:?}");
     let running = list.iter().filter(|b| b["state"] == "running").count();
     // A process that ends may still be there for a moment.
-    wait_until("only servers of branches run", || {
-        let working = processes(&home.path().join("volumes"));
-        working.into_iter().map(|(_, volume)| volume).collect::<BTreeSet<_>>().len() == running
-    });
+    wait_until("only servers of branches run", || working(home).len() == running);
     let projects: BTreeSet<String> = list.iter().map(|b| text(b, "project")).collect();
     let named: usize = projects.iter().map(|project| snapshots(home, project)).sum();
     let lasting = list.iter().filter(|b| b["parent"].is_string() && b["storage"] != "copy");
@@ -420,13 +417,7 @@ fn agrees(home: &Home, what: &str) {
     let mut locks = names(home, "locks");
     locks.remove("reconcile");
     assert!(locks.is_subset(&(&ids | &there)), "{what}: orphaned locks {locks:?}");
-    for finding in home.json(&["doctor"]).as_array().unwrap() {
-        const AGREE: [&str; 8] =
-            ["state", "disk", "servers", "leases", "sockets", "run", "locks", "expired"];
-        if AGREE.contains(&finding["name"].as_str().unwrap()) {
-            assert_eq!(finding["status"], "ok", "{what}: {finding}");
-        }
-    }
+    doctor_agrees(home, &DIFFERENCES, what);
 }
 
 /// The steps that a command went through.

@@ -4,13 +4,12 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::whole::{names, processes};
+use common::whole::{doctor_agrees, names, working};
 use common::{Home, wait_until};
 
 /// A home whose `main` is stopped, so that every slot is free.
@@ -90,20 +89,11 @@ fn order(home: &Home) -> Vec<usize> {
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// The volumes in which some server works.
-fn live(home: &Home) -> BTreeSet<String> {
-    processes(&home.path().join("volumes")).into_iter().map(|(_, volume)| volume).collect()
-}
-
 fn nothing_is_left(home: &Home) {
-    wait_until("every server is gone", || live(home).is_empty());
+    wait_until("every server is gone", || working(home).is_empty());
     assert_eq!(home.branches(), ["api/main"]);
     assert_eq!(names(home, "volumes").len(), 1);
-    for finding in home.json(&["doctor"]).as_array().unwrap() {
-        if ["state", "disk", "servers", "leases"].contains(&finding["name"].as_str().unwrap()) {
-            assert_eq!(finding["status"], "ok", "{finding}");
-        }
-    }
+    doctor_agrees(home, &["state", "disk", "servers", "leases"], "at the end");
 }
 
 #[test]
@@ -114,7 +104,7 @@ fn a_crowd_is_served_two_at_a_time() {
         let watched = scope.spawn(|| {
             let mut most = 0;
             while !done.load(Ordering::Relaxed) {
-                most = most.max(live(&home).len());
+                most = most.max(working(&home).len());
                 // What is sampled: there is no event for it.
                 std::thread::sleep(Duration::from_millis(2));
             }

@@ -7,7 +7,7 @@ mod common;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::whole::{names, processes};
+use common::whole::{doctor_agrees, names, working};
 use common::{Home, is_root, prepared, wait_until};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -355,14 +355,9 @@ impl Real {
         assert_eq!(names(&self.home, "snapshots").len(), named + origins);
         let running = model.branches.values().filter(|branch| branch.running).count();
         wait_until("only the servers that ought to run do", || {
-            let working = processes(&self.home.path().join("volumes"));
-            working.into_iter().map(|(_, volume)| volume).collect::<BTreeSet<_>>().len() == running
+            working(&self.home).len() == running
         });
-        for finding in self.home.json(&["doctor"]).as_array().unwrap() {
-            if ["state", "disk", "leases"].contains(&finding["name"].as_str().unwrap()) {
-                assert_eq!(finding["status"], "ok", "{finding}");
-            }
-        }
+        doctor_agrees(&self.home, &["state", "disk", "leases"], "after a step");
     }
 }
 

@@ -44,6 +44,25 @@ pub fn outlive(home: &Home, branch: &str) {
     wait_until("its time is up", || now().as_millis() as u64 > then);
 }
 
+/// The volumes in which servers work.
+pub fn working(home: &Home) -> BTreeSet<String> {
+    processes(&home.path().join("volumes")).into_iter().map(|(_, volume)| volume).collect()
+}
+
+/// All that `doctor` says of how records, storage, runtime and processes differ.
+pub const DIFFERENCES: [&str; 8] =
+    ["state", "disk", "servers", "leases", "sockets", "run", "locks", "expired"];
+
+/// `doctor` has nothing to say against what it calls by these names.
+#[track_caller]
+pub fn doctor_agrees(home: &Home, names: &[&str], what: &str) {
+    for finding in home.json(&["doctor"]).as_array().unwrap() {
+        if names.contains(&finding["name"].as_str().unwrap()) {
+            assert_eq!(finding["status"], "ok", "{what}: {finding}");
+        }
+    }
+}
+
 /// Nothing is there but these branches, all of which run or are said to be stopped; one command has
 /// run since the killed one.
 #[track_caller]
@@ -61,11 +80,7 @@ pub fn nothing_else(home: &Home, branches: &[&str], what: &str) {
     let ids: BTreeSet<String> = list.iter().map(|b| text(b, "id")).collect();
     assert_eq!(names(home, "run"), ids, "{what}");
     // A process that ends may still be there for a moment.
-    wait_until("only servers of branches run", || {
-        let working: BTreeSet<String> =
-            processes(&home.path().join("volumes")).into_iter().map(|(_, volume)| volume).collect();
-        working == volumes
-    });
+    wait_until("only servers of branches run", || working(home) == volumes);
 
     let snapshots = names(home, "snapshots");
     let lasting = list.iter().filter(|b| b["parent"].is_string()).count();
@@ -74,11 +89,7 @@ pub fn nothing_else(home: &Home, branches: &[&str], what: &str) {
     let mut locks = names(home, "locks");
     locks.remove("reconcile");
     assert!(locks.is_subset(&(&ids | &snapshots)), "{what}: orphaned locks {locks:?}");
-    for finding in home.json(&["doctor"]).as_array().unwrap() {
-        if ["state", "disk", "servers", "leases"].contains(&finding["name"].as_str().unwrap()) {
-            assert_eq!(finding["status"], "ok", "{what}: {finding}");
-        }
-    }
+    doctor_agrees(home, &["state", "disk", "servers", "leases"], what);
 }
 
 /// `main` answers, has its data, takes a write, and is in no backup: its sessions are the test's.
