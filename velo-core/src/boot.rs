@@ -133,13 +133,7 @@ impl RunDir {
 impl Boot<'_> {
     /// Where Velo itself connects to.
     fn target<'a>(&'a self, socket_dir: &'a Path) -> Target<'a> {
-        Target {
-            socket_dir,
-            port: self.branch.port,
-            role: &self.project.role,
-            database: &self.project.database,
-            major: self.project.postgres.version.major,
-        }
+        target(socket_dir, self.project, self.branch)
     }
 
     /// The access rules of the server.
@@ -492,6 +486,42 @@ pub(crate) fn port_is_free(port: u16) -> bool {
     std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
+/// Where Velo connects to a branch's server, whose socket is in `socket_dir`.
+pub(crate) fn target<'a>(
+    socket_dir: &'a Path,
+    project: &'a ProjectRecord,
+    branch: &BranchRecord,
+) -> Target<'a> {
+    Target {
+        socket_dir,
+        port: branch.port,
+        role: &project.role,
+        database: &project.database,
+        major: project.postgres.version.major,
+    }
+}
+
+/// The server of a branch on one of its volumes, wherever that is.
+pub(crate) fn instance(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: Id,
+    volume: Id,
+) -> Result<InstanceRef> {
+    let location = home.storage(project.storage)?.location(Object::Volume(volume));
+    Ok(InstanceRef { id: branch, location })
+}
+
+/// Whether a branch's server lives.
+pub(crate) async fn status(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+) -> Result<Status> {
+    let instance = instance(home, project, branch.id, branch.volume)?;
+    home.runtime(project.runtime)?.status(&instance).await
+}
+
 /// Stops whatever runs on `volume`.
 pub(crate) async fn stop(
     home: &Home,
@@ -500,6 +530,6 @@ pub(crate) async fn stop(
     volume: Id,
     mode: StopMode,
 ) -> Result<()> {
-    let location = home.storage(project.storage)?.location(Object::Volume(volume));
-    home.runtime(project.runtime)?.stop(&InstanceRef { id: branch, location }, mode).await
+    let instance = instance(home, project, branch, volume)?;
+    home.runtime(project.runtime)?.stop(&instance, mode).await
 }

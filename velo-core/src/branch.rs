@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::boot::RunDir;
+use crate::boot::{self, RunDir};
 use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::create::{self, SourceRecord, vacant};
@@ -18,10 +18,9 @@ use crate::home::Home;
 use crate::id::{BranchName, Id};
 use crate::lock::{Lock, Mode};
 use crate::postgres::outgoing;
-use crate::postgres::session::Target;
 use crate::project::{self, Project};
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord};
-use crate::runtime::{InstanceRef, RuntimeKind, Status};
+use crate::runtime::{RuntimeKind, Status};
 use crate::snapshot::Snapshot;
 use crate::spec::{BranchSource, BranchSpec};
 use crate::storage::{Object, StorageKind, Usage};
@@ -328,14 +327,7 @@ impl Branch {
             let record = branch.current(&home).await?;
             let project = &branch.0.project.record;
             let socket_dir = RunDir::of(&home, record.id).socket();
-            outgoing::list(Target {
-                socket_dir: &socket_dir,
-                port: record.port,
-                role: &project.role,
-                database: &project.database,
-                major: project.postgres.version.major,
-            })
-            .await
+            outgoing::list(boot::target(&socket_dir, project, &record)).await
         })
     }
 
@@ -864,8 +856,6 @@ pub(crate) async fn infos(
     project: &ProjectRecord,
     records: Vec<BranchRecord>,
 ) -> Result<Vec<BranchInfo>> {
-    let runtime = home.runtime(project.runtime)?;
-    let storage = home.storage(project.storage)?;
     let mut infos = Vec::with_capacity(records.len());
     let scope = project.id.to_string();
     let (all, snapshots) = home
@@ -881,9 +871,7 @@ pub(crate) async fn infos(
             true => lifetime::kept_by(project, &record, &all, &snapshots),
             false => Vec::new(),
         };
-        let location = storage.location(Object::Volume(record.volume));
-        let status = runtime.status(&InstanceRef { id: record.id, location }).await?;
-        let (running, pid) = match status {
+        let (running, pid) = match boot::status(home, project, &record).await? {
             Status::Running { pid } => (true, pid),
             Status::Restarting => (true, None),
             _ => (false, None),

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::boot::{Boot, Doors, RunDir, port_is_free};
+use crate::boot::{self, Boot, Doors, RunDir, port_is_free};
 use crate::config::ROOM;
 use crate::cut::{Cut, From, Tools};
 use crate::engine::Op;
@@ -25,7 +25,6 @@ use crate::id::{BranchName, Id};
 use crate::lock::{Lock, Mode};
 use crate::lookup::Named;
 use crate::postgres::scram::Password;
-use crate::postgres::session::Target;
 use crate::record::{
     BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
 };
@@ -340,15 +339,9 @@ pub(crate) async fn clone_source(
             let location = opened(&*storage, object, &shown).await?;
             room(home, &*storage, object).await?;
             let socket_dir = RunDir::of(home, branch.id).socket();
-            let target_server = Target {
-                socket_dir: &socket_dir,
-                port: branch.port,
-                role: &project.role,
-                database: &project.database,
-                major: project.postgres.version.major,
-            };
+            let server = boot::target(&socket_dir, project, &branch);
             let instance = InstanceRef { id: branch.id, location };
-            let from = From::Branch { instance, volume: branch.volume, target: target_server };
+            let from = From::Branch { instance, volume: branch.volume, target: server };
             tools.clone(from, target, op).await
         }
     }
@@ -479,8 +472,7 @@ async fn start_fresh(
                     && error.kind() == ErrorKind::Conflict
                     && !port_is_free(branch.port) =>
             {
-                crate::boot::stop(home, project, branch.id, branch.volume, StopMode::Immediate)
-                    .await?;
+                boot::stop(home, project, branch.id, branch.volume, StopMode::Immediate).await?;
                 let (id, candidates) = (branch.id, home.port_candidates());
                 branch = home
                     .state()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::boot::{Boot, Doors, RunDir};
+use crate::boot::{self, Boot, Doors, RunDir};
 use crate::branch::{self, Branch, BranchInfo};
 use crate::config::Config;
 use crate::create::{can_limit, free_port, vacant};
@@ -764,14 +764,8 @@ impl ProjectBuilder {
             return Ok(());
         }
         let socket_dir = RunDir::of(home, main.id).socket();
-        let session = Session::connect(Target {
-            socket_dir: &socket_dir,
-            port: main.port,
-            role: &project.role,
-            database: "postgres",
-            major: project.postgres.version.major,
-        })
-        .await?;
+        let server = boot::target(&socket_dir, project, main);
+        let session = Session::connect(Target { database: "postgres", ..server }).await?;
         let exists = format!(
             "SELECT count(*) FROM pg_database WHERE datname = {}",
             literal(&project.database)

@@ -16,7 +16,7 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::lock::Mode;
 use crate::record::{BranchRecord, Phase, ProjectRecord, VolumeRecord};
-use crate::runtime::{InstanceRef, Status, StopMode};
+use crate::runtime::{Status, StopMode};
 use crate::storage::Object;
 use crate::switch::Switch;
 use crate::teardown;
@@ -123,9 +123,7 @@ async fn renew(
     }
     op.cancel.check()?;
     // From here on it goes through: the old server is gone, and the new one is known to come up.
-    let instance =
-        InstanceRef { id: old.id, location: storage.location(Object::Volume(old.volume)) };
-    let running = matches!(runtime.status(&instance).await?, Status::Running { .. });
+    let running = matches!(boot::status(home, project, old).await?, Status::Running { .. });
     let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
     let branch = point(home, old, new, Some(cut), true).await?;

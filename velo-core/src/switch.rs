@@ -89,14 +89,8 @@ impl Switch<'_> {
     }
 
     async fn runs(self, record: &BranchRecord) -> bool {
-        let status = async {
-            let storage = self.home.storage(self.project.storage)?;
-            let location = storage.location(Object::Volume(record.volume));
-            let instance = InstanceRef { id: record.id, location };
-            self.home.runtime(self.project.runtime)?.status(&instance).await
-        };
         // One that nobody can look at may run.
-        !matches!(status.await, Ok(Status::Stopped))
+        !matches!(boot::status(self.home, self.project, record).await, Ok(Status::Stopped))
     }
 
     /// Starts a server on the record's volume, or lets clients into the one that runs.

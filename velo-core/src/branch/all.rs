@@ -5,17 +5,16 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use super::Branch;
-use crate::boot::RunDir;
+use crate::boot::{self, RunDir};
 use crate::config::Config;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::Result;
 use crate::home::Home;
 use crate::lock::Mode;
-use crate::postgres::session::{Session, Target};
+use crate::postgres::session::Session;
 use crate::project;
 use crate::record::{BranchRecord, Phase, ProjectRecord};
-use crate::runtime::{InstanceRef, Status};
-use crate::storage::Object;
+use crate::runtime::Status;
 use crate::switch::Switch;
 use crate::timings::Timings;
 
@@ -62,12 +61,9 @@ impl Branch {
                 let record = branch.record();
                 record.wanted || record.resumes
             });
-            let all = each(branches, |branch| {
-                let (home, op) = (home.clone(), Op { cancel: op.cancel.clone(), ..Op::default() });
-                async move {
-                    let result = branch.resume(&home, &op).await;
-                    Outcome { branch, result }
-                }
+            let all = each(branches, &home, &op, |branch, home, op| async move {
+                let result = branch.resume(&home, &op).await;
+                Outcome { branch, result }
             });
             Ok(all.await)
         })
@@ -90,13 +86,10 @@ impl Branch {
                 return Ok(Vec::new());
             };
             let branches = persistent(&home, &config).await?;
-            let all = each(branches, |branch| {
-                let (home, op) = (home.clone(), Op { cancel: op.cancel.clone(), ..Op::default() });
-                async move {
-                    match branch.pause(&home, &op).await {
-                        Ok(false) => None,
-                        result => Some(Outcome { branch, result: result.map(drop) }),
-                    }
+            let all = each(branches, &home, &op, |branch, home, op| async move {
+                match branch.pause(&home, &op).await {
+                    Ok(false) => None,
+                    result => Some(Outcome { branch, result: result.map(drop) }),
                 }
             });
             Ok(all.await.into_iter().flatten().collect())
@@ -133,18 +126,14 @@ impl Branch {
         let shown = format!("the branch {}", self.full_name());
         let _lock = home.lock(self.id(), Mode::Exclusive, &shown, &op.cancel).await?;
         let record = self.current(home).await?;
-        if !record.wanted && self.status(home, &record).await? == Status::Stopped {
+        if !record.wanted
+            && boot::status(home, &self.0.project.record, &record).await? == Status::Stopped
+        {
             return Ok(false);
         }
         let switch = Switch { home, project: &self.0.project.record, op };
         self.renewed(switch.pause(record.id).await?, op);
         Ok(true)
-    }
-
-    async fn status(&self, home: &Home, record: &BranchRecord) -> Result<Status> {
-        let project = &self.0.project.record;
-        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
-        home.runtime(project.runtime)?.status(&InstanceRef { id: record.id, location }).await
     }
 
     /// Whether its server ought to run, as it was known last.
@@ -160,9 +149,9 @@ impl Branch {
         if record.phase != Phase::Ready || record.ephemeral {
             return Ok(None);
         }
-        let status = self.status(home, &record).await?;
-        let running = matches!(status, Status::Running { .. });
         let project = &self.0.project.record;
+        let status = boot::status(home, project, &record).await?;
+        let running = matches!(status, Status::Running { .. });
         let switch = Switch { home, project, op };
         let (settled, record) = match (running, record.wanted) {
             (true, true) if !self.has_socket(home, &record) => {
@@ -196,8 +185,8 @@ impl Branch {
 
     async fn has_orphans(&self, home: &Home, record: &BranchRecord) -> Result<bool> {
         let project = &self.0.project.record;
-        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
-        home.runtime(project.runtime)?.orphans(&InstanceRef { id: record.id, location }).await
+        let instance = boot::instance(home, project, record.id, record.volume)?;
+        home.runtime(project.runtime)?.orphans(&instance).await
     }
 }
 
@@ -208,14 +197,8 @@ pub(crate) async fn lets_clients_in(
     branch: &BranchRecord,
 ) -> bool {
     let socket_dir = RunDir::of(home, branch.id).socket();
-    let target = Target {
-        socket_dir: &socket_dir,
-        port: branch.port,
-        role: &project.role,
-        database: &project.database,
-        major: project.postgres.version.major,
-    };
-    Session::is_open(target, &branch.password).await
+    let server = boot::target(&socket_dir, project, branch);
+    Session::is_open(server, &branch.password).await
 }
 
 /// Every persistent branch of the home that is whole, oldest first.
@@ -241,10 +224,16 @@ pub(crate) async fn persistent(home: &Home, config: &Config) -> Result<Vec<Branc
 /// waits for the disk more than it computes.
 pub(crate) async fn each<T, F: Future<Output = T>>(
     branches: Vec<Branch>,
-    work: impl FnMut(Branch) -> F,
+    home: &Arc<Home>,
+    op: &Op,
+    mut work: impl FnMut(Branch, Arc<Home>, Op) -> F,
 ) -> Vec<T> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    futures_util::stream::iter(branches.into_iter().map(work))
+    let one = |branch| {
+        // Its steps are its own; whoever gives up gives up all of them.
+        work(branch, home.clone(), Op { cancel: op.cancel.clone(), ..Op::default() })
+    };
+    futures_util::stream::iter(branches.into_iter().map(one))
         .buffered((cores * 2).clamp(4, 16))
         .collect()
         .await

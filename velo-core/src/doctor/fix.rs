@@ -64,9 +64,8 @@ async fn set_right(home: &std::sync::Arc<Home>, config: &Config, op: &Op) -> Res
         }
     }
     let branches = branch::persistent(home, config).await?;
-    let settled = branch::each(branches, |branch| {
-        let (home, op) = (home.clone(), Op { cancel: op.cancel.clone(), ..Op::default() });
-        async move { settle(&branch, &home, &op).await }
+    let settled = branch::each(branches, home, op, |branch, home, op| async move {
+        settle(&branch, &home, &op).await
     });
     deeds.extend(settled.await.into_iter().flatten());
     Ok(deeds)

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 
 use super::{Finding, machine};
-use crate::boot::RunDir;
+use crate::boot::{self, RunDir};
 use crate::branch::{self, lets_clients_in};
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
 use crate::lease;
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
-use crate::runtime::{InstanceRef, Status};
+use crate::runtime::Status;
 use crate::storage::{Object, StorageKind};
-use crate::strays;
+use crate::strays::{self, Stray};
 
 /// Everything that is recorded.
 struct Records {
@@ -39,8 +39,11 @@ pub(super) async fn look(home: &Home) -> Vec<Finding> {
     )];
     let rest = async {
         found.extend(programs(home, &records).await);
-        found.extend(disk(home, &records).await?);
-        found.extend(servers(home, &records).await?);
+        // Listed once, and after what is recorded was read.
+        let strays = strays::objects(home).await;
+        found.extend(disk(home, &records, &strays).await?);
+        // Where they cannot be listed, the look at the disk has said so.
+        found.extend(servers(home, &records, strays.unwrap_or_default()).await?);
         found.extend(leases(home, &records)?);
         found.extend(leftovers(home).await?);
         found.extend(expired(home).await?);
@@ -118,7 +121,7 @@ impl Records {
 
 /// Volumes and snapshots: what is recorded against what is there. Other processes work meanwhile,
 /// so that only what the records say before and after counts.
-async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
+async fn disk(home: &Home, before: &Records, strays: &Result<Vec<Stray>>) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     let (mut there, mut unseen) = (HashSet::new(), HashSet::new());
     for shelf in [Shelf::Folders, Shelf::Datasets] {
@@ -146,22 +149,19 @@ async fn disk(home: &Home, before: &Records) -> Result<Vec<Finding>> {
             "delete the branches and snapshots that they belong to, or bring the files back",
         ));
     }
-    let strays = match strays::objects(home).await {
-        Ok(strays) => strays,
+    match strays {
+        Ok(strays) if strays.is_empty() => {}
+        Ok(strays) => found.push(Finding::warn(
+            "disk",
+            format!("there, and not recorded: {}", listed(strays.iter().map(Stray::name))),
+            "velo gc --unrecorded --dry-run shows what they hold; without --dry-run it removes them",
+        )),
         Err(error) => {
-            let finding = Finding::error("disk", &error);
+            let finding = Finding::error("disk", error);
             if !found.contains(&finding) {
                 found.push(finding);
             }
-            Vec::new()
         }
-    };
-    if !strays.is_empty() {
-        found.push(Finding::warn(
-            "disk",
-            format!("there, and not recorded: {}", listed(strays.iter().map(strays::Stray::name))),
-            "velo gc --unrecorded --dry-run shows what they hold; without --dry-run it removes them",
-        ));
     }
     if found.is_empty() {
         found.push(Finding::ok("disk", "records and volumes agree"));
@@ -208,7 +208,7 @@ fn listed(names: impl Iterator<Item = String>) -> String {
 }
 
 /// Servers that run and ought not to, and the other way round.
-async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
+async fn servers(home: &Home, records: &Records, unrecorded: Vec<Stray>) -> Result<Vec<Finding>> {
     let (mut running, mut unwanted, mut down, mut shut) = (0usize, vec![], vec![], vec![]);
     let (mut unheard, mut left, mut held) = (vec![], vec![], vec![]);
     let mut found: Vec<Finding> = Vec::new();
@@ -216,8 +216,8 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
         let Some(project) = records.projects.iter().find(|p| p.id == branch.project) else {
             continue;
         };
-        let runs = match runs(home, project, branch).await {
-            Ok(runs) => runs,
+        let runs = match boot::status(home, project, branch).await {
+            Ok(status) => matches!(status, Status::Running { .. }),
             // Said once of all branches that it keeps from being looked at.
             Err(error) => {
                 let finding = Finding::error("servers", &error);
@@ -274,8 +274,7 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
         ));
     }
     let mut strays = Vec::new();
-    // Where they cannot be listed, the look at the disk says so.
-    for stray in strays::objects(home).await.unwrap_or_default() {
+    for stray in unrecorded {
         if stray.is_served(home).await? {
             strays.push(stray.name());
         }
@@ -312,14 +311,6 @@ async fn servers(home: &Home, records: &Records) -> Result<Vec<Finding>> {
         ));
     }
     Ok(found)
-}
-
-/// Whether a branch's server runs.
-async fn runs(home: &Home, project: &ProjectRecord, branch: &BranchRecord) -> Result<bool> {
-    let location = home.storage(project.storage)?.location(Object::Volume(branch.volume));
-    let instance = InstanceRef { id: branch.id, location };
-    let status = home.runtime(project.runtime)?.status(&instance).await?;
-    Ok(matches!(status, Status::Running { .. }))
 }
 
 /// Projects whose PostgreSQL is gone.
