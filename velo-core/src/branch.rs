@@ -33,7 +33,7 @@ mod lifetime;
 
 pub use all::Outcome;
 pub(crate) use all::{Settled, each, lets_clients_in, persistent};
-pub(crate) use lifetime::{check_ttl, expire, expired, from_now, refuse_protected};
+pub(crate) use lifetime::{check_ttl, due, expire, expired, from_now, refuse_protected};
 
 /// A branch: a complete, isolated PostgreSQL on a clone of its parent's data.
 ///

@@ -16,7 +16,6 @@ use crate::engine::{self, Call, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::lease;
-use crate::lock::{Lock, Mode};
 use crate::reconcile::{self, Round};
 use crate::record::ProjectRecord;
 use crate::storage::Object;
@@ -65,9 +64,6 @@ impl GcSpec {
     }
 }
 
-/// How long another process that cleans up is waited for.
-const WAIT: std::time::Duration = std::time::Duration::from_secs(120);
-
 /// Removes what nothing needs. What is in the way of one thing keeps no other from going.
 ///
 /// # Errors
@@ -87,9 +83,7 @@ pub(crate) fn collect_call(config: &Config, spec: GcSpec) -> Call<Collected> {
         if spec.dry_run {
             collected.deeds = would(&home).await?;
         } else {
-            let path = home.lock_path(reconcile::LOCK);
-            let what = "the cleaning up of the home";
-            let _one = Lock::take(&path, Mode::Exclusive, WAIT, what, &op.cancel).await?;
+            let _one = reconcile::alone(&home, &op.cancel).await?;
             collected.deeds = recorded(&home).await?;
         }
         let strays = unrecorded(&home, spec).await?;
@@ -130,9 +124,7 @@ async fn would(home: &Home) -> Result<Vec<Deed>> {
             }
         }
     }
-    let expired = home.state().read(branch::expired).await?;
-    for (project, branch, kept_by) in expired.into_iter().filter(|(.., kept)| kept.is_empty()) {
-        let _ = kept_by;
+    for (project, branch) in home.state().read(branch::due).await? {
         let volume = Object::Volume(branch.volume);
         let bytes = measured_in(home, project.storage, volume).await;
         deeds.push(reconcile::of_expired(&project, &branch).of_bytes(bytes));

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cancel::Cancel;
 use crate::care::{Deed, measured_in};
 use crate::disk;
 use crate::engine::Op;
@@ -24,7 +25,10 @@ use crate::{branch, reset, slots, strays, teardown};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The name of the lock that the one process holds that cleans up.
-pub(crate) const LOCK: &str = "reconcile";
+const LOCK: &str = "reconcile";
+
+/// How long another process that cleans up is waited for, by somebody who wants to do it himself.
+const WAIT: Duration = Duration::from_secs(120);
 
 /// One round: how long it may take, and what it did.
 #[derive(Debug)]
@@ -48,8 +52,9 @@ impl Round {
         self.limit.is_some_and(|limit| self.begun.elapsed() > limit)
     }
 
-    fn measures(&self) -> bool {
-        self.limit.is_none()
+    /// What is measured, where somebody wants to know.
+    async fn bytes(&self, measured: impl Future<Output = Option<u64>>) -> Option<u64> {
+        if self.limit.is_none() { measured.await } else { None }
     }
 
     fn note(&mut self, deed: Deed, result: &Result<()>) {
@@ -63,6 +68,12 @@ impl Round {
     pub(crate) fn has_done(&self) -> bool {
         self.deeds.iter().any(|deed| deed.error.is_none())
     }
+}
+
+/// Held by the one who cleans up: for whoever waits until it is its turn.
+pub(crate) async fn alone(home: &Home, cancel: &Cancel) -> Result<Lock> {
+    let what = "the cleaning up of the home";
+    Lock::take(&home.lock_path(LOCK), Mode::Exclusive, WAIT, what, cancel).await
 }
 
 /// At the opening of a home: one process does it, and the others do not wait for it.
@@ -111,8 +122,7 @@ pub(crate) async fn leases(home: &Home) -> Result<Vec<Id>> {
 
 async fn round(home: &Home) -> Result<Round> {
     let mut round = Round::bounded();
-    let due = home.state().read(|tx| Ok(branch::expired(tx)?.iter().any(|(.., by)| by.is_empty())));
-    if !due.await? && leases(home).await?.is_empty() {
+    if home.state().read(branch::due).await?.is_empty() && leases(home).await?.is_empty() {
         return Ok(round);
     }
     // Before the lock: who dies with it must have left something that brings the next one here.
@@ -149,7 +159,7 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
                 clean = false;
                 break;
             }
-            let bytes = if round.measures() { record.measured(home).await } else { None };
+            let bytes = round.bytes(record.measured(home)).await;
             let deed = record.deed().of_bytes(bytes);
             let result = record.finish(home).await;
             clean &= result.is_ok();
@@ -168,9 +178,9 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
 /// this moment is left to the next round.
 pub(crate) async fn expire(home: &Home, round: &mut Round) -> Result<()> {
     loop {
-        let due = home.state().read(branch::expired).await?;
+        let due = home.state().read(branch::due).await?;
         let mut gone = false;
-        for (project, record, _) in due.into_iter().filter(|(.., by)| by.is_empty()) {
+        for (project, record) in due {
             if round.is_over() {
                 return Ok(());
             }
@@ -179,10 +189,7 @@ pub(crate) async fn expire(home: &Home, round: &mut Round) -> Result<()> {
                 continue;
             }
             let volume = Object::Volume(record.volume);
-            let bytes = match round.measures() {
-                true => measured_in(home, project.storage, volume).await,
-                false => None,
-            };
+            let bytes = round.bytes(measured_in(home, project.storage, volume)).await;
             match branch::expire(home, &project, &record).await {
                 Ok(false) => {}
                 result => {

@@ -162,6 +162,12 @@ pub(crate) fn expired(tx: &Tx<'_>) -> Result<Vec<(ProjectRecord, BranchRecord, V
     Ok(found)
 }
 
+/// Those of them that nothing keeps.
+pub(crate) fn due(tx: &Tx<'_>) -> Result<Vec<(ProjectRecord, BranchRecord)>> {
+    let expired = expired(tx)?.into_iter().filter(|(.., kept_by)| kept_by.is_empty());
+    Ok(expired.map(|(project, branch, _)| (project, branch)).collect())
+}
+
 /// Deletes a branch whose time is up, if nothing keeps it and nobody works on it at this moment.
 /// Whether it is gone.
 pub(crate) async fn expire(
@@ -175,7 +181,7 @@ pub(crate) async fn expire(
     let goes = home
         .state()
         .write_durable("mark an expired branch to go", move |tx| {
-            let due = expired(tx)?.iter().any(|(_, b, kept_by)| b.id == id && kept_by.is_empty());
+            let due = due(tx)?.iter().any(|(_, branch)| branch.id == id);
             if due {
                 tx.update(id, |branch: &mut BranchRecord| {
                     branch.phase = Phase::Deleting;

@@ -1,8 +1,6 @@
 //! Setting right what `doctor` names, as far as that takes no decision: no data that anybody could
 //! want is given up.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use super::Finding;
@@ -13,7 +11,6 @@ use crate::engine::{self, Engine, Op};
 use crate::error::Result;
 use crate::gc;
 use crate::home::Home;
-use crate::lock::{Lock, Mode};
 use crate::reconcile;
 use crate::strays;
 
@@ -26,9 +23,6 @@ pub struct Fixed {
     /// What a look around finds now.
     pub findings: Vec<Finding>,
 }
-
-/// How long another process that cleans up is waited for.
-const WAIT: Duration = Duration::from_secs(120);
 
 /// Sets right each difference between records, storage, runtime and processes: does what
 /// [`gc`](crate::gc) does (but removes nothing that no record names), starts servers that ought to run,
@@ -51,9 +45,7 @@ pub fn fix(config: &Config) -> Result<Fixed> {
 
 async fn set_right(home: &std::sync::Arc<Home>, config: &Config, op: &Op) -> Result<Vec<Deed>> {
     let mut deeds = {
-        let path = home.lock_path(reconcile::LOCK);
-        let what = "the cleaning up of the home";
-        let _one = Lock::take(&path, Mode::Exclusive, WAIT, what, &op.cancel).await?;
+        let _one = reconcile::alone(home, &op.cancel).await?;
         gc::recorded(home).await?
     };
     // First of all servers: one of these may hold another one's port.
