@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::whole::{names, processes};
 use common::{Home, is_root, psql, wait_until};
@@ -65,6 +65,83 @@ fn a_state_of_yesterday_destroys_nothing() {
     home.ok(&["project", "delete", "api", "--force"]);
     assert_eq!(psql(&url, "SELECT x FROM precious"), "42");
     assert_eq!(names(&home, "volumes").len(), 1);
+}
+
+/// The state as it is in the middle of a command, which then ends well.
+fn in_the_middle_of(home: &Home, args: &[&str], step: &str) -> BTreeMap<&'static str, Vec<u8>> {
+    let mut command = home.command();
+    command.args(args).env("VELO_TEST_FAULT", format!("stop@{step}"));
+    let mut velo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("it has stopped", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", velo.id())).unwrap();
+        stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
+    });
+    let state = read_state(home);
+    let pid = rustix::process::Pid::from_raw(velo.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert!(velo.wait().unwrap().success(), "{args:?}");
+    // It is known as one that ended, and nothing is left under its lease.
+    home.ok(&["branch", "list"]);
+    assert!(names(home, "leases").len() <= 1, "{:?}", names(home, "leases"));
+    state
+}
+
+/// What was half done when the backup was made, and whole long since.
+#[test]
+fn a_state_of_the_middle_of_an_operation_destroys_nothing() {
+    for (args, step, kept) in [
+        (&["branch", "create", "api/b"][..], "commit a branch", "the branch api/b"),
+        (&["project", "create", "other"], "commit a project", "the project other"),
+        (&["snapshot", "create", "api/main@s"], "commit a snapshot", "the snapshot api/main@s"),
+        (&["branch", "reset", "api/old"], "point a branch to a volume", "the reset api/old"),
+        // Its server runs, and ought to.
+        (&["branch", "start", "api/old"], "record that a server was switched", ""),
+    ] {
+        let home = Home::with_project();
+        home.ok(&["branch", "create", "api/old"]);
+        if args[1] == "start" {
+            home.ok(&["branch", "stop", "api/old"]);
+        }
+        let state = in_the_middle_of(&home, args, step);
+        let url = home.run(&["branch", "url", args[2]]).stdout.trim().to_owned();
+        if args[0] == "branch" {
+            psql(&url, "CREATE TABLE precious AS SELECT 42 AS x");
+        }
+        let (volumes, snapshots) = (names(&home, "volumes"), names(&home, "snapshots"));
+        put_state(&home, &state);
+
+        for args in [&["branch", "list"][..], &["gc"], &["gc", "--unrecorded", "--dry-run"]] {
+            home.ok(args);
+        }
+        assert!(names(&home, "volumes").is_superset(&volumes), "{args:?}");
+        assert!(names(&home, "snapshots").is_superset(&snapshots), "{args:?}");
+        if args[0] == "branch" {
+            assert_eq!(psql(&url, "SELECT x FROM precious"), "42", "{args:?}");
+        }
+        let doctor = home.run(&["doctor"]).stdout;
+        if kept.is_empty() {
+            assert!(!doctor.contains("never had"), "{args:?}: {doctor}");
+            continue;
+        }
+        assert!(doctor.contains("never had") && doctor.contains(kept), "{args:?}: {doctor}");
+
+        // Somebody who knows can have it removed.
+        let name = args[2];
+        if args[1] == "reset" {
+            home.ok(&["branch", "delete", name]);
+        } else if args[0] == "snapshot" {
+            home.ok(&["gc", "--unrecorded"]);
+        } else {
+            let refused = home.run(&["gc", "--unrecorded"]);
+            assert!(refused.code == 1 && refused.stdout.contains("a server runs"), "{refused:?}");
+            home.run(&["doctor", "--fix"]);
+            home.ok(&["gc", "--unrecorded"]);
+        }
+        let doctor = home.run(&["doctor"]).stdout;
+        assert!(!doctor.contains("never had"), "{name}: {doctor}");
+        assert!(!names(&home, "volumes").is_superset(&volumes) || args[0] == "snapshot", "{name}");
+        assert_eq!(home.sql("api/main", "SELECT 1"), "1");
+    }
 }
 
 #[test]

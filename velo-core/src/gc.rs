@@ -36,7 +36,8 @@ pub struct GcSpec {
 pub struct Collected {
     /// What was removed or finished, what would be, or what is in the way of that.
     pub deeds: Vec<Deed>,
-    /// What is there and no record names, where it was not asked for.
+    /// What is left alone where it was not asked for: what is there and no record names, and what is
+    /// recorded as half done by a process that this home never had.
     pub unrecorded: Vec<Deed>,
 }
 
@@ -55,8 +56,9 @@ impl GcSpec {
     }
 
     /// Removes too what is there and no record names, and on which no server runs: volumes, snapshots,
-    /// containers. **Where `state.db` was restored from a backup, that is what was made since: its
-    /// data would be lost.** Try it with [`dry_run`](Self::dry_run) first.
+    /// containers; and what is recorded as half done by a process that this home never had. **Where
+    /// `state.db` was restored from a backup, that is what was made or finished since: its data would
+    /// be lost.** Try it with [`dry_run`](Self::dry_run) first.
     #[must_use]
     pub fn unrecorded(mut self) -> Self {
         self.unrecorded = true;
@@ -117,7 +119,7 @@ fn run_folder(home: &Home, id: crate::id::Id) -> Deed {
 /// What would be removed.
 async fn would(home: &Home) -> Result<Vec<Deed>> {
     let mut deeds = Vec::new();
-    for id in reconcile::leases(home).await? {
+    for id in reconcile::leases(home)? {
         if lease::is_dead(&home.leases(), id)? {
             for left in reconcile::under(home, id).await? {
                 deeds.push(left.deed().of_bytes(left.measured(home).await));
@@ -155,6 +157,22 @@ async fn unrecorded(home: &Home, spec: GcSpec) -> Result<Vec<Deed>> {
         deeds.push(deed.came_to(&remove_stray(home, &stray, removes).await));
     }
     deeds.extend(containers(home, removes).await?);
+    deeds.extend(lost(home, removes).await?);
+    Ok(deeds)
+}
+
+/// What is recorded as half done, or as belonging to a process, that was never this home's.
+async fn lost(home: &Home, removes: bool) -> Result<Vec<Deed>> {
+    let mut deeds = Vec::new();
+    for left in reconcile::lost(home).await?.into_iter().filter(|left| !left.keeps_data()) {
+        let deed =
+            Deed { why: reconcile::UNKNOWN, ..left.deed() }.of_bytes(left.measured(home).await);
+        let result = match left.refuse_unsure(home).await {
+            Ok(()) if removes => left.finish(home).await,
+            known => known,
+        };
+        deeds.push(deed.came_to(&result));
+    }
     Ok(deeds)
 }
 

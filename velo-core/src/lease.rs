@@ -3,6 +3,10 @@
 //! A process holds one lease for each home, taken at the first use. Records that live under it
 //! (ephemeral branches, and everything while it is worked on) are nobody's once the lock is free,
 //! whatever ended the holder. Whether a process lives is a lock it holds, not a PID that exists.
+//!
+//! Its file is there before any record names it, and stays until somebody has found nothing left under
+//! it. A record under a lease without a file is therefore not of this home as it is: it came with a
+//! `state.db` that was restored from a backup, and what it says is half done may long be whole.
 
 use std::path::{Path, PathBuf};
 
@@ -14,8 +18,7 @@ use crate::lock::{Lock, Mode};
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) id: Id,
-    path: PathBuf,
-    lock: Option<Lock>,
+    _lock: Lock,
 }
 
 fn path(dir: &Path, id: Id) -> PathBuf {
@@ -33,9 +36,16 @@ impl Lease {
             if let Some(lock) = Lock::try_take(&path, Mode::Exclusive)?
                 && lock.is_linked()
             {
-                return Ok(Self { id, path, lock: Some(lock) });
+                return Ok(Self { id, _lock: lock });
             }
         }
+    }
+
+    /// Ends it where nothing is left under it.
+    #[cfg(feature = "docker")]
+    pub(crate) fn end(self, dir: &Path) -> Result<()> {
+        // Removed before it is unlocked, or a sweeper could be holding what has no name any more.
+        crate::disk::remove("end a lease", &path(dir, self.id))
     }
 }
 
@@ -49,27 +59,14 @@ pub(crate) fn all(dir: &Path) -> Result<Vec<Id>> {
     Ok(files.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-#[cfg(feature = "docker")]
-impl Lease {
-    /// Ends it as the death of its holder would: whoever claims it undoes what is left under it.
-    pub(crate) fn abandon(mut self) {
-        self.lock = None;
-    }
+/// Whether no file says that `id` was ever held here.
+pub(crate) fn is_lost(dir: &Path, id: Id) -> bool {
+    path(dir, id).symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Whether the holder of `id` is dead. Changes nothing.
 pub(crate) fn is_dead(dir: &Path, id: Id) -> Result<bool> {
     Lock::is_free(&path(dir, id), Mode::Exclusive)
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // Removed before it is unlocked, or a new holder of the same name could lose its file.
-        if self.lock.is_some() {
-            let _ = std::fs::remove_file(&self.path);
-        }
-        self.lock = None;
-    }
 }
 
 /// A dead holder's lease, which this process has taken over in order to undo what was left.
@@ -81,7 +78,7 @@ pub(crate) struct Dead {
 }
 
 impl Dead {
-    /// Takes `id` over if its holder is dead.
+    /// Takes `id`, which has a file, over if its holder is dead.
     pub(crate) fn claim(dir: &Path, id: Id) -> Result<Option<Self>> {
         let path = path(dir, id);
         Ok(Lock::try_take(&path, Mode::Exclusive)?.map(|lock| Self { id, path, _lock: lock }))

@@ -2,7 +2,8 @@
 //!
 //! Whatever is recorded under a lease whose holder is dead is nobody's: a branch that was being
 //! made, an ephemeral one, a deletion or a reset half done. Whoever takes the dead lease finishes
-//! it from the record alone.
+//! it from the record alone. What is recorded under a lease that was never held here is left alone:
+//! see [`crate::lease`].
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +11,17 @@ use crate::cancel::Cancel;
 use crate::care::{Deed, measured_in};
 use crate::disk;
 use crate::engine::Op;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, Phase, PlaceRecord, ProjectRecord, SnapshotRecord};
+use crate::runtime::{Status, StopMode};
 use crate::state::Tx;
 use crate::storage::Object;
 use crate::switch::Switch;
-use crate::{branch, reset, slots, strays, teardown};
+use crate::{boot, branch, reset, slots, strays, teardown};
 
 /// How long one `open` may spend on it; the next one goes on.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -29,6 +31,9 @@ const LOCK: &str = "reconcile";
 
 /// How long another process that cleans up is waited for, by somebody who wants to do it himself.
 const WAIT: Duration = Duration::from_secs(120);
+
+/// Why something is left alone whose record says that it is half done or somebody's.
+pub(crate) const UNKNOWN: &str = "it is recorded under a process that this home never had";
 
 /// One round: how long it may take, and what it did.
 #[derive(Debug)]
@@ -108,21 +113,37 @@ pub(crate) async fn run(home: &Home) -> bool {
     }
 }
 
-/// Every lease but this process's own: those that records name, and those of processes that ended
-/// without leaving a record.
-pub(crate) async fn leases(home: &Home) -> Result<Vec<Id>> {
-    let mut leases = home.state().read(|tx| tx.leases()).await?;
-    leases.extend(lease::all(&home.leases())?);
-    leases.sort();
-    leases.dedup();
+/// Every lease that was held here, but this process's own, oldest first.
+pub(crate) fn leases(home: &Home) -> Result<Vec<Id>> {
+    let mut leases = lease::all(&home.leases())?;
     let own = home.own_lease();
     leases.retain(|id| Some(*id) != own);
+    leases.sort();
     Ok(leases)
+}
+
+/// What is under leases that were never held here.
+pub(crate) async fn lost(home: &Home) -> Result<Vec<Left>> {
+    let mut lost = home.state().read(|tx| tx.leases()).await?;
+    lost.retain(|id| lease::is_lost(&home.leases(), *id));
+    if !lost.is_empty() {
+        // One that was buried meanwhile has no records any more.
+        let named = home.state().read(|tx| tx.leases()).await?;
+        lost.retain(|id| named.contains(id));
+    }
+    let mut left = Vec::new();
+    for id in lost {
+        left.extend(under(home, id).await?);
+    }
+    Ok(left)
 }
 
 async fn round(home: &Home) -> Result<Round> {
     let mut round = Round::bounded();
-    if home.state().read(branch::due).await?.is_empty() && leases(home).await?.is_empty() {
+    let nothing = home.state().read(branch::due).await?.is_empty()
+        && leases(home)?.is_empty()
+        && lost(home).await?.is_empty();
+    if nothing {
         return Ok(round);
     }
     // Before the lock: who dies with it must have left something that brings the next one here.
@@ -138,7 +159,7 @@ async fn round(home: &Home) -> Result<Round> {
 /// Finishes what lives under dead leases. The caller is the one who cleans up.
 pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
     home.lease()?;
-    for id in leases(home).await? {
+    for id in leases(home)? {
         let dead = match Dead::claim(&home.leases(), id) {
             Ok(Some(dead)) => dead,
             Ok(None) => continue,
@@ -170,6 +191,11 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
             sweep_locks(home, round).await?;
             dead.bury()?;
         }
+    }
+    for record in lost(home).await?.into_iter().filter(Left::keeps_data) {
+        let deed = record.deed();
+        let result = record.finish(home).await;
+        round.note(deed, &result);
     }
     Ok(())
 }
@@ -314,7 +340,65 @@ impl Left {
         }
     }
 
-    async fn finish(self, home: &Home) -> Result<()> {
+    /// Whether finishing it destroys nothing.
+    pub(crate) fn keeps_data(&self) -> bool {
+        match self {
+            Self::Branch(_, branch) => branch.phase == Phase::Ready && !branch.ephemeral,
+            Self::Place(_) => true,
+            Self::Project(_) | Self::Snapshot(..) => false,
+        }
+    }
+
+    /// Whether it is the reset of a branch that is to stay.
+    pub(crate) fn is_reset(&self) -> bool {
+        matches!(self, Self::Branch(_, branch)
+            if branch.phase == Phase::Resetting && !branch.ephemeral)
+    }
+
+    /// The branches in it whose servers run.
+    async fn served(&self, home: &Home) -> Result<Vec<(ProjectRecord, BranchRecord)>> {
+        let (project, branches) = match self {
+            Self::Branch(project, branch) => (project, vec![(**branch).clone()]),
+            Self::Project(project) => {
+                let scope = project.id.to_string();
+                (project, home.state().read(move |tx| tx.list::<BranchRecord>(&scope)).await?)
+            }
+            Self::Snapshot(..) | Self::Place(_) => return Ok(Vec::new()),
+        };
+        let mut served = Vec::new();
+        for branch in branches {
+            if boot::status(home, project, &branch).await? != Status::Stopped {
+                served.push((project.clone(), branch));
+            }
+        }
+        Ok(served)
+    }
+
+    /// What keeps it from being removed where nobody knows what became of it.
+    pub(crate) async fn refuse_unsure(&self, home: &Home) -> Result<()> {
+        let (why, hint) = if self.is_reset() {
+            let hint = "velo branch delete removes it, whichever it is";
+            ("its data may be the old or the new", hint)
+        } else if !self.served(home).await?.is_empty() {
+            ("a server runs on it", "velo doctor --fix stops it")
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Conflict, why).with_hint(hint))
+    }
+
+    /// Stops its servers, cleanly: their data may be worth something to somebody. What was done.
+    pub(crate) async fn stop(&self, home: &Home) -> Result<Vec<Deed>> {
+        let mut deeds = Vec::new();
+        for (project, branch) in self.served(home).await? {
+            let name = format!("{}/{}", project.name, branch.shown());
+            let result = boot::stop(home, &project, branch.id, branch.volume, StopMode::Fast).await;
+            deeds.push(Deed::new("stopped", "server", name, UNKNOWN).came_to(&result));
+        }
+        Ok(deeds)
+    }
+
+    pub(crate) async fn finish(self, home: &Home) -> Result<()> {
         match self {
             Self::Project(project) => teardown::project(home, &project).await,
             Self::Branch(project, branch) => {

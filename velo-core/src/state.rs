@@ -4,7 +4,7 @@
 //! perhaps a lease; records are read, listed, inserted, replaced and removed in transactions. A
 //! write that rests on what was read happens in the same transaction, which SQLite runs alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,7 +54,11 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + 'static {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct State(Arc<Mutex<Connection>>);
+pub(crate) struct State {
+    db: Arc<Mutex<Connection>>,
+    /// The home's leases, which records name.
+    leases: PathBuf,
+}
 
 /// One transaction.
 pub(crate) struct Tx<'a>(rusqlite::Transaction<'a>);
@@ -172,7 +176,7 @@ impl State {
         // on persistent things ask for more with `durable`.
         db.pragma_update(None, "synchronous", "NORMAL").map_err(sql("set it up"))?;
         db.set_prepared_statement_cache_capacity(32);
-        Ok(Self(Arc::new(Mutex::new(db))))
+        Ok(Self { db: Arc::new(Mutex::new(db)), leases: path.with_file_name("leases") })
     }
 
     /// Runs `work` in a transaction that may write: the step `step`. An error rolls all of it back.
@@ -191,7 +195,16 @@ impl State {
         step: &str,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let transaction = self.transact("FULL", TransactionBehavior::Immediate, work);
+        let leases = self.leases.clone();
+        let transaction = self.transact("FULL", TransactionBehavior::Immediate, move |tx| {
+            // It makes earlier transactions last as well, and a record may not outlast its lease.
+            match std::fs::File::open(&leases).and_then(|folder| folder.sync_all()) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io(format!("sync {}", leases.display()), e))
+                }
+                _ => work(tx),
+            }
+        });
         crate::effect::step(step, transaction).await
     }
 
@@ -218,7 +231,7 @@ impl State {
         behavior: TransactionBehavior,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let db = self.0.clone();
+        let db = self.db.clone();
         crate::engine::blocking(move || {
             let mut db = db.lock().unwrap_or_else(|e| e.into_inner());
             db.pragma_update(None, "synchronous", synchronous).map_err(sql("write"))?;
@@ -485,7 +498,7 @@ mod tests {
         });
         assert_eq!(version(&path), VERSION);
         let state = State::open(&path, false).unwrap();
-        let db = state.0.lock().unwrap();
+        let db = state.db.lock().unwrap();
         let tx = Tx(db.unchecked_transaction().unwrap());
         assert_eq!(tx.every::<crate::record::VolumeRecord>().unwrap().len(), 1);
         assert_eq!(tx.expired::<crate::record::BranchRecord>(u64::MAX).unwrap().len(), 0);

@@ -68,14 +68,14 @@ fn warn_unrecorded(args: &Gc, collected: &velo_core::gc::Collected, out: &Out) {
     };
     if !collected.unrecorded.is_empty() {
         out.note(&format!(
-            "left alone, because no record names it, and it may be data that somebody wants (is \
-             state.db restored from a backup?): {}; velo gc --unrecorded removes it",
+            "left alone, because no record names it or who made it, and it may be data that somebody \
+             wants (is state.db restored from a backup?): {}; velo gc --unrecorded removes it",
             names(&collected.unrecorded)
         ));
     } else if args.unrecorded && args.dry_run && !collected.deeds.is_empty() {
         out.note(
-            "what no record names is removed for good: if state.db was restored from a backup, it \
-             is what was made since",
+            "what no record names, or who made it, is removed for good: if state.db was restored from \
+             a backup, it is what was made since",
         );
     }
 }

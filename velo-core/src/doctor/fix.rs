@@ -55,6 +55,12 @@ async fn set_right(home: &std::sync::Arc<Home>, config: &Config, op: &Op) -> Res
             deeds.push(deed.came_to(&stray.stop(home).await));
         }
     }
+    // A reset that may be over has its server on the data that is whole.
+    for left in reconcile::lost(home).await? {
+        if !left.keeps_data() && !left.is_reset() {
+            deeds.extend(left.stop(home).await?);
+        }
+    }
     let branches = branch::persistent(home, config).await?;
     let settled = branch::each(branches, home, op, |branch, home, op| async move {
         settle(&branch, &home, &op).await

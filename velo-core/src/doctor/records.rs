@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
 use crate::lease;
+use crate::reconcile::{self, Left};
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
 use crate::runtime::Status;
 use crate::storage::{Object, StorageKind};
@@ -20,7 +21,6 @@ struct Records {
     branches: Vec<BranchRecord>,
     volumes: Vec<VolumeRecord>,
     snapshots: Vec<SnapshotRecord>,
-    leases: Vec<Id>,
 }
 
 pub(super) async fn look(home: &Home) -> Vec<Finding> {
@@ -44,7 +44,7 @@ pub(super) async fn look(home: &Home) -> Vec<Finding> {
         found.extend(disk(home, &records, &strays).await?);
         // Where they cannot be listed, the look at the disk has said so.
         found.extend(servers(home, &records, strays.unwrap_or_default()).await?);
-        found.extend(leases(home, &records)?);
+        found.extend(leases(home).await?);
         found.extend(leftovers(home).await?);
         found.extend(expired(home).await?);
         Ok(())
@@ -64,7 +64,6 @@ async fn read(home: &Home) -> Result<Records> {
                 branches: Vec::new(),
                 volumes: Vec::new(),
                 snapshots: Vec::new(),
-                leases: tx.leases()?,
             };
             for project in &all.projects {
                 let scope = project.id.to_string();
@@ -332,24 +331,41 @@ async fn programs(home: &Home, records: &Records) -> Vec<Finding> {
     found
 }
 
-/// Leases whose holder is dead, which the opening of the home could not undo.
-fn leases(home: &Home, records: &Records) -> Result<Vec<Finding>> {
-    let own = home.lease()?;
+/// What lives under leases whose holder is dead, and the opening of the home could not undo or would
+/// not.
+async fn leases(home: &Home) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
     let mut dead = Vec::new();
-    for id in records.leases.iter().filter(|id| **id != own) {
-        if lease::is_dead(&home.leases(), *id)? {
+    for id in reconcile::leases(home)? {
+        if lease::is_dead(&home.leases(), id)? && !reconcile::under(home, id).await?.is_empty() {
             dead.push(id.to_string());
         }
     }
-    Ok(if dead.is_empty() {
-        vec![Finding::ok("leases", "nothing is left of dead processes")]
-    } else {
-        vec![Finding::warn(
+    if !dead.is_empty() {
+        found.push(Finding::warn(
             "leases",
             format!("left by dead processes: {}", dead.join(", ")),
             "velo -v status tries again, and says what is in the way",
-        )]
-    })
+        ));
+    }
+    let lost = reconcile::lost(home).await?;
+    let lost: Vec<_> = lost.iter().map(Left::deed).collect();
+    if !lost.is_empty() {
+        let names = lost.iter().map(|deed| format!("the {} {}", deed.kind, deed.name));
+        found.push(Finding::warn(
+            "leases",
+            format!(
+                "recorded under processes that this home never had (is state.db restored from a \
+                 backup?), and left alone: {}",
+                listed(names)
+            ),
+            "velo gc --unrecorded --dry-run shows what they hold; velo branch delete removes one",
+        ));
+    }
+    if found.is_empty() {
+        found.push(Finding::ok("leases", "nothing is left of dead processes"));
+    }
+    Ok(found)
 }
 
 /// Files of the home's that belong to nothing.

@@ -1,9 +1,12 @@
 //! Faults at every step: what a crash or an error between any two side effects leaves.
 //!
 //! `VELO_TEST_FAULT=kill@17` ends the process, by SIGKILL, at the 17th moment: there is one before and
-//! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `full@17` fills the
-//! disk there, with the file that `VELO_TEST_FILLER` names, but for `VELO_TEST_FILLER_LEAVES` bytes. `VELO_TEST_STEPS` names a file to which every moment's number, side and step is added, so that a test learns how many there
-//! are, and which was hit.
+//! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `stop@17`
+//! stops the process there until it gets a SIGCONT. `stop@commit a branch` means the moment before the
+//! step of that name. `full@17` fills the disk there, with the file that
+//! `VELO_TEST_FILLER` names, but for `VELO_TEST_FILLER_LEAVES` bytes. `VELO_TEST_STEPS` names a file to
+//! which every moment's number, side and step is added, so that a test learns how many there are, and
+//! which was hit.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,7 +30,7 @@ use crate::storage::{
 /// What is to happen, and when.
 #[derive(Debug)]
 struct Plan {
-    fault: Option<(Fault, u64)>,
+    fault: Option<(Fault, Moment)>,
     steps: Option<PathBuf>,
 }
 
@@ -35,7 +38,24 @@ struct Plan {
 enum Fault {
     Error,
     Kill,
+    Stop,
     Full,
+}
+
+#[derive(Debug)]
+enum Moment {
+    Number(u64),
+    /// Before this step.
+    Step(String),
+}
+
+impl Moment {
+    fn is(&self, number: u64, step: &str, when: When) -> bool {
+        match self {
+            Self::Number(at) => *at == number,
+            Self::Step(name) => when == When::Before && name == step,
+        }
+    }
 }
 
 static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
@@ -48,10 +68,12 @@ fn plan() -> Option<&'static Plan> {
             let fault = match what {
                 "error" => Fault::Error,
                 "kill" => Fault::Kill,
+                "stop" => Fault::Stop,
                 "full" => Fault::Full,
                 _ => return None,
             };
-            Some((fault, moment.parse().ok()?))
+            let number = moment.parse().map(Moment::Number);
+            Some((fault, number.unwrap_or_else(|_| Moment::Step(moment.to_owned()))))
         });
         let steps = std::env::var_os("VELO_TEST_STEPS").map(PathBuf::from);
         (fault.is_some() || steps.is_some()).then_some(Plan { fault, steps })
@@ -74,24 +96,30 @@ pub(crate) fn moment(step: &str, when: When) -> Result<()> {
         };
         write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
     }
-    match plan.fault {
-        Some((Fault::Kill, at)) if at == moment => loop {
+    let Some((fault, _)) = plan.fault.as_ref().filter(|(_, at)| at.is(moment, step, when)) else {
+        return Ok(());
+    };
+    match fault {
+        Fault::Kill => loop {
             // Nothing more happens, on whatever thread, once the signal is there.
             let _ = rustix::process::kill_process(
                 rustix::process::getpid(),
                 rustix::process::Signal::KILL,
             );
         },
-        Some((Fault::Error, at)) if at == moment => {
-            Err(Error::new(ErrorKind::Io, format!("a test's fault, {side}: {step}")))
+        Fault::Stop => {
+            // To this thread, so that it does not go on until another one has taken the signal.
+            // SAFETY: a plain system call.
+            unsafe { libc::raise(libc::SIGSTOP) };
+            Ok(())
         }
-        Some((Fault::Full, at)) if at == moment => {
+        Fault::Error => Err(Error::new(ErrorKind::Io, format!("a test's fault, {side}: {step}"))),
+        Fault::Full => {
             if let Some(path) = std::env::var_os("VELO_TEST_FILLER") {
                 fill(Path::new(&path)).map_err(|e| Error::io("fill the disk", e))?;
             }
             Ok(())
         }
-        _ => Ok(()),
     }
 }
 

@@ -66,11 +66,20 @@ pub(super) async fn run(
     let name = name(lease.as_ref().map_or_else(Id::generate, |lease| lease.id));
     let options = query::CreateContainerOptionsBuilder::new().name(&name).build();
     let made = engine.api.create_container(Some(options), body).await;
-    made.map_err(|e| failed(format!("make a container for {what}"), e))?;
+    if let Err(error) = made {
+        // Where the engine did not say no, it may make it yet: then the lease stays for a sweep.
+        if let (bollard::errors::Error::DockerResponseServerError { .. }, Some(lease)) =
+            (&error, lease)
+        {
+            lease.end(&leases(home))?;
+        }
+        return Err(failed(format!("make a container for {what}"), error));
+    }
     let done = tokio::time::timeout(LIMIT, to_its_end(engine, &name, what)).await;
     let gone = super::remove(engine, &name).await;
-    if let (Err(_), Some(lease)) = (&gone, lease) {
-        lease.abandon();
+    // Else the lease stays, for a sweep to see to the container.
+    if let (Ok(()), Some(lease)) = (&gone, lease) {
+        lease.end(&leases(home))?;
     }
     let done = done.unwrap_or_else(|_| {
         Err(Error::new(
