@@ -29,8 +29,9 @@ pub(super) enum Fault {
     Other(String),
 }
 
-/// What the programs say, each with what it means. Their messages are the same from 2.1 to 2.4.
-const SAYINGS: [(&str, Fault); 23] = [
+/// What the programs say, each with what it means: from 2.1 to 2.4 they use the same words, but for a
+/// snapshot that is held.
+const SAYINGS: [(&str, Fault); 24] = [
     ("dataset already exists", Fault::Exists),
     ("dependent clones", Fault::HasClones),
     ("filesystem has children", Fault::HasChildren),
@@ -39,6 +40,7 @@ const SAYINGS: [(&str, Fault); 23] = [
     ("Permission denied", Fault::Denied),
     ("dataset is busy", Fault::Busy),
     ("target is busy", Fault::Busy),
+    ("it's being held", Fault::Busy),
     ("modules are not loaded", Fault::NoModule),
     ("modules cannot be auto-loaded", Fault::NoModule),
     ("/dev/zfs and /proc/self/mounts are required", Fault::NoModule),
@@ -93,6 +95,11 @@ mod tests {
             ("cannot create 'tank/v': dataset already exists\n", Fault::Exists),
             ("cannot destroy 'tank/v': dataset is busy\n", Fault::Busy),
             ("cannot destroy snapshot tank/v@s: dataset is busy\n", Fault::Busy),
+            (
+                "cannot destroy snapshot tank/v@s: it's being held. Run 'zfs holds -r tank/v@s' to see \
+                 holders.\n",
+                Fault::Busy,
+            ),
             (
                 "cannot destroy 'tank/v@s': snapshot has dependent clones\nuse '-R' to destroy the \
                  following datasets:\ntank/c\n",
