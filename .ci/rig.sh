@@ -70,7 +70,7 @@ rig_packages() {
     local wanted=(
         btrfs-progs xfsprogs e2fsprogs mount util-linux iproute2
         python3 python3-venv python3-pip
-        gcc libc6-dev pkg-config procps ca-certificates git
+        gcc g++ libc6-dev pkg-config procps ca-certificates git
         "${RIG_PG_LIBRARIES[@]}"
     )
     local package missing=()
