@@ -263,6 +263,33 @@ fn a_velo_that_ended_well_left_nothing() {
     assert!(!ran.stderr.contains("dead"), "{ran:?}");
 }
 
+/// At the highest verbosity too.
+#[test]
+fn no_password_is_logged() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/dev"]);
+    let mut logged = String::new();
+    for args in [
+        &["branch", "create", "api/other"][..],
+        &["branch", "reset", "api/dev"],
+        &["snapshot", "create", "api/dev@s"],
+        &["run", "api", "--", "true"],
+        &["branch", "stop", "api/dev"],
+        &["branch", "start", "api/dev"],
+        &["doctor"],
+    ] {
+        let ran = home.run(&[&["-vvv"], args].concat());
+        assert!(ran.code == 0, "{args:?}: {ran:?}");
+        logged.push_str(&ran.stderr);
+    }
+    assert!(logged.lines().count() > 20, "hardly anything was logged: {logged}");
+    for branch in ["api/main", "api/dev", "api/other"] {
+        let url = home.ok(&["branch", "url", branch]);
+        let password = url.split([':', '@']).nth(2).unwrap();
+        assert!(!logged.contains(password), "{branch}: {logged}");
+    }
+}
+
 /// Where a copy is made, what made it says so.
 #[test]
 fn outputs_name_the_storage() {
