@@ -1,0 +1,190 @@
+//! What a project is opened or made with.
+
+use std::sync::Arc;
+
+use super::create::taken;
+use super::{Inner, Project, fits, ready};
+use crate::config::Config;
+use crate::disk;
+use crate::engine::{self, Call, Engine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::NAMED;
+use crate::id::ProjectName;
+use crate::lock::{Lock, Mode};
+use crate::timings::Timings;
+
+/// Opens or creates a [`Project`] with other settings than the environment's.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ProjectBuilder {
+    pub(super) name: String,
+    pub(super) config: Option<Config>,
+    pub(super) role: String,
+    pub(super) database: String,
+    pub(super) locale: Option<String>,
+}
+
+impl ProjectBuilder {
+    /// The settings to use instead of those of the file and the environment.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// For a new project: the superuser that URLs name (`postgres` unless told).
+    pub fn role(mut self, role: impl Into<String>) -> Self {
+        self.role = role.into();
+        self
+    }
+
+    /// For a new project: the database that URLs name (`postgres` unless told).
+    pub fn database(mut self, database: impl Into<String>) -> Self {
+        self.database = database.into();
+        self
+    }
+
+    /// For a new project: the locale of its databases, as `initdb --locale` takes it. Unless told
+    /// it is `C.UTF-8`, which sorts by code point and does not depend on the system's version.
+    pub fn locale(mut self, locale: impl Into<String>) -> Self {
+        self.locale = Some(locale.into());
+        self
+    }
+
+    /// Opens the project.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    pub async fn open(self) -> Result<Project> {
+        self.open_call().await
+    }
+
+    /// Creates the project.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if the name is taken, [`ErrorKind::PostgresMissing`] if no
+    /// PostgreSQL is found, [`ErrorKind::Unsupported`] if the storage does not work in the home.
+    pub async fn create(self) -> Result<Project> {
+        self.create_call().await
+    }
+
+    /// Checks what can be checked before a PostgreSQL is looked for, and makes nothing: the names,
+    /// and that there is no such project yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a bad name, [`ErrorKind::AlreadyExists`] if it is taken.
+    pub async fn check(&self) -> Result<()> {
+        self.check_call().await
+    }
+
+    pub(crate) fn check_call(&self) -> Call<()> {
+        let builder = self.clone();
+        engine::call(move |_| async move {
+            let config = builder.settings()?;
+            let name = builder.names()?;
+            let home = Engine::get()?.existing_home(&config).await?;
+            match home {
+                Some(home) if ready(&home, &name).await?.is_some() => Err(taken(&name)),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// Opens the project, or creates it if there is none. Of several processes that do so at once
+    /// one creates it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub async fn open_or_create(self) -> Result<Project> {
+        self.open_or_create_call().await
+    }
+
+    pub(crate) fn open_call(self) -> Call<Project> {
+        engine::call(move |_| self.open_here())
+    }
+
+    pub(crate) fn create_call(self) -> Call<Project> {
+        engine::call(move |op| async move { self.create_here(&op).await })
+    }
+
+    pub(crate) fn open_or_create_call(self) -> Call<Project> {
+        engine::call(move |op| async move {
+            let config = self.settings()?;
+            let home = Engine::get()?.home(&config).await?;
+            let name = ProjectName::new(self.name.clone())?;
+            let path = home.lock_path(&format!("{NAMED}{name}"));
+            let _lock = loop {
+                let lock = Lock::take(
+                    &path,
+                    Mode::Exclusive,
+                    home.config.start_timeout * 2,
+                    &format!("the project {name}"),
+                    &op.cancel,
+                )
+                .await?;
+                // The one who held it may have removed it: then it locks nothing.
+                if lock.is_linked() {
+                    break lock;
+                }
+            };
+            let project = match self.clone().open_here().await {
+                Err(error) if error.kind() == ErrorKind::NotFound => self.create_here(&op).await,
+                other => other,
+            };
+            // Names come and go; the locks folder must not grow with them.
+            if let Err(error) = disk::remove("remove a lock by name", &path) {
+                tracing::warn!(%error, "the lock of a name stays for now");
+            }
+            project
+        })
+    }
+
+    pub(super) fn settings(&self) -> Result<Config> {
+        self.config.clone().map_or_else(Config::load, Ok)
+    }
+
+    /// Its names, checked.
+    pub(super) fn names(&self) -> Result<ProjectName> {
+        let name = ProjectName::new(self.name.clone())?;
+        check_identifier("role", &self.role)?;
+        check_identifier("database", &self.database)?;
+        Ok(name)
+    }
+
+    async fn open_here(self) -> Result<Project> {
+        let config = self.settings()?;
+        let name = ProjectName::new(self.name)?;
+        let missing = |why: String| {
+            Error::new(ErrorKind::NotFound, format!("there is no project {name}{why}"))
+                .with_hint(format!("create it: velo project create {name}"))
+                .with_context("home", config.home.display())
+        };
+        let Some(home) = Engine::get()?.existing_home(&config).await? else {
+            return Err(missing(format!(": nothing was made in {} yet", config.home.display())));
+        };
+        let record = ready(&home, &name).await?.ok_or_else(|| missing(String::new()))?;
+        // Fails now, with the reason, if this build or machine lacks what the project needs.
+        fits(&*home.storage(record.storage)?, &*home.runtime(record.runtime)?)?;
+        Ok(Project(Arc::new(Inner { config, record, timings: Timings::default() })))
+    }
+}
+
+fn check_identifier(what: &str, name: &str) -> Result<()> {
+    if name.is_empty()
+        || name.len() > 63
+        || name.chars().any(char::is_control)
+        || name.starts_with("pg_")
+    {
+        return Err(Error::new(ErrorKind::InvalidInput, format!("{name:?} is not a {what} name"))
+            .with_hint("PostgreSQL's names have 1 to 63 bytes and do not begin with pg_"));
+    }
+    // Older versions know no way to write a quote in the rules of who may connect, and no extension
+    // may belong to a role with one of the others: initdb makes one.
+    if what == "role" && name.contains(['"', '\'', '$', '\\']) {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{name:?} is not a role for Velo"),
+        )
+        .with_hint("name a role without quotes, dollar signs and backslashes"));
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! The creation of a project, from top to bottom: record it and its `main`, make the data, start the
+//! server, commit.
+
+use std::sync::Arc;
+
+use super::{Inner, Project, ProjectBuilder, fits};
+use crate::boot::{self, Boot, Doors, RunDir};
+use crate::create::{can_limit, free_port, vacant};
+use crate::cut::{Cut, Method};
+use crate::engine::{Engine, Op};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::{BranchName, Id, ProjectName};
+use crate::postgres::binaries::{self, Search};
+use crate::postgres::scram::Password;
+use crate::postgres::session::{Session, Target, ident, literal};
+use crate::postgres::{control, image};
+use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord, now};
+use crate::runtime::{Limits, Runtime, RuntimeKind};
+use crate::slots::{self, Turn};
+use crate::state::Tx;
+use crate::storage::{self, Label, Object, Storage, VolumeSpec};
+use crate::teardown;
+use crate::timings::Timings;
+
+impl ProjectBuilder {
+    pub(super) async fn create_here(self, op: &Op) -> Result<Project> {
+        let config = self.settings()?;
+        let name = self.names()?;
+        let home = Engine::get()?.home(&config).await?;
+        let runtime_kind = config.chosen_runtime();
+        let runtime = home.runtime(runtime_kind)?;
+        can_limit(&*runtime, config.limits)?;
+        let postgres = match runtime_kind {
+            RuntimeKind::Docker => image::find(&config).await?,
+            _ => binaries::find(&Search::from(&config), home.host_user()).await?,
+        };
+        let storage = storage::build(config.storage, &config).await?;
+        fits(&*storage, &*runtime)?;
+        let kind = storage.capability().name.parse()?;
+        let storage = home.storage(kind)?;
+
+        let lease = home.lease()?;
+        let project = ProjectRecord {
+            id: Id::generate(),
+            name: name.clone(),
+            phase: Phase::Creating,
+            lease: Some(lease),
+            storage: kind,
+            runtime: runtime_kind,
+            libc: postgres.libc(),
+            postgres,
+            limits: config.limits,
+            role: self.role.clone(),
+            database: self.database.clone(),
+            created_at: now(),
+        };
+        let main = self.record(&home, &project, lease, op).await;
+        let main = match main {
+            Err(error)
+                if error.kind() == ErrorKind::AlreadyExists
+                    && crate::reconcile::run(&home).await =>
+            {
+                self.record(&home, &project, lease, op).await?
+            }
+            other => other?,
+        };
+        let made = self.fill(&home, &project, &main, &*storage, &*runtime, op).await;
+        let done = match made {
+            Ok(cut) => commit(&home, &project, &main, cut, op).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(record) => {
+                let timings = op.steps.timings();
+                Ok(Project(Arc::new(Inner { config, record, timings })))
+            }
+            Err(error) => {
+                let error = home.explain(error);
+                match teardown::project(&home, &project).await {
+                    Ok(()) => Err(error),
+                    Err(cleanup) => Err(error.with_cleanup(cleanup)),
+                }
+            }
+        }
+    }
+
+    /// Records the project and its `main` before anything is made.
+    async fn record(
+        &self,
+        home: &Home,
+        project: &ProjectRecord,
+        lease: Id,
+        op: &Op,
+    ) -> Result<BranchRecord> {
+        let password = Password::generate()?;
+        slots::taken(home, op, |asker| {
+            let (project, password) = (project.clone(), password.clone());
+            let candidates = home.port_candidates();
+            let work = move |tx: &Tx<'_>| {
+                let name = project.name.as_str();
+                if tx.named::<ProjectRecord>("", name)?.is_some() {
+                    return Err(taken(&project.name));
+                }
+                let memory = slots::memory(&project, Limits::default(), &Default::default(), false);
+                if !asker.ask(tx, memory)? {
+                    return Ok(Turn::Later(memory));
+                }
+                tx.insert(&project)?;
+                vacant(tx, &project, &BranchName::main())?;
+                let id = Id::generate();
+                let volume = VolumeRecord {
+                    id: Id::generate(),
+                    project: project.id,
+                    branch: Some(id),
+                    source: None,
+                };
+                tx.insert(&volume)?;
+                let main = BranchRecord {
+                    id,
+                    project: project.id,
+                    name: Some(BranchName::main()),
+                    label: None,
+                    phase: Phase::Creating,
+                    ephemeral: false,
+                    lease: Some(lease),
+                    parent: None,
+                    made_from: Origin::Initdb,
+                    origin: None,
+                    volume: volume.id,
+                    port: free_port(tx, candidates)?,
+                    password,
+                    wanted: true,
+                    resumes: false,
+                    expires: None,
+                    protected: false,
+                    settings: Default::default(),
+                    limits: Default::default(),
+                    quota: None,
+                    cut: None,
+                    settled: false,
+                    created_at: now(),
+                    timings: Timings::default(),
+                };
+                tx.insert(&main)?;
+                Ok(Turn::Now(main))
+            };
+            home.state().write("record a project", work)
+        })
+        .await
+    }
+
+    async fn fill(
+        &self,
+        home: &Home,
+        project: &ProjectRecord,
+        main: &BranchRecord,
+        storage: &dyn Storage,
+        runtime: &dyn Runtime,
+        op: &Op,
+    ) -> Result<Cut> {
+        op.cancel.check()?;
+        let volume = Object::Volume(main.volume);
+        let label = Label::new(project.name.as_str(), main.shown(), "data");
+        let mut spec = VolumeSpec::new(main.volume).label(label);
+        if let Some(user) = home.server_user(&project.postgres) {
+            spec = spec.owner(user.uid, user.gid);
+        }
+        op.steps.run("volume", storage.create_volume(spec)).await?;
+        op.steps.run("initdb", self.initdb(home, project, main, storage, runtime)).await?;
+        op.cancel.check()?;
+        let control =
+            control::read(&storage.location(volume).host_path().join("global/pg_control"))?;
+        // initdb was told not to sync: all of it is synced at once, while the server starts.
+        let boot = Boot {
+            home,
+            project,
+            branch: main,
+            volume: main.volume,
+            doors: Doors::Open,
+            fresh_clone: false,
+        };
+        let (came_up, synced) =
+            tokio::join!(boot.run(runtime, op), op.steps.run("sync", storage.sync(volume)));
+        synced?;
+        came_up?;
+        self.make_database(home, project, main).await?;
+        Ok(Cut {
+            method: Method::Stopped,
+            lsn: control.checkpoint,
+            next_xid: control.next_xid,
+            oldest_active_xid: control.oldest_active_xid,
+            timeline: control.timeline,
+            at: now(),
+            system_identifier: control.system_identifier,
+            major: control.major,
+            in_recovery: false,
+            libc: project.libc,
+        })
+    }
+
+    /// The project's database, if it is not the one that initdb makes.
+    async fn make_database(
+        &self,
+        home: &Home,
+        project: &ProjectRecord,
+        main: &BranchRecord,
+    ) -> Result<()> {
+        if project.database == "postgres" {
+            return Ok(());
+        }
+        let socket_dir = RunDir::of(home, main.id).socket();
+        let server = boot::target(&socket_dir, project, main);
+        let session = Session::connect(Target { database: "postgres", ..server }).await?;
+        let exists = format!(
+            "SELECT count(*) FROM pg_database WHERE datname = {}",
+            literal(&project.database)
+        );
+        if session.value("look for the database", &exists).await? == "0" {
+            let sql = format!("CREATE DATABASE {}", ident(&project.database));
+            session.execute("create the project's database", &sql).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn taken(name: &ProjectName) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("a project {name} exists already"))
+        .with_hint(format!("take another name, or delete it: velo project delete {name}"))
+}
+
+async fn commit(
+    home: &Home,
+    project: &ProjectRecord,
+    main: &BranchRecord,
+    cut: Cut,
+    op: &Op,
+) -> Result<ProjectRecord> {
+    op.cancel.check()?;
+    let (project, main, timings) = (project.id, main.id, op.steps.timings());
+    home.state()
+        .write_durable("commit a project", move |tx| {
+            tx.update(main, |branch: &mut BranchRecord| {
+                branch.phase = Phase::Ready;
+                branch.lease = None;
+                branch.cut = Some(cut);
+                branch.settled = true;
+                branch.timings = timings;
+                Ok(())
+            })?;
+            tx.update(project, |project: &mut ProjectRecord| {
+                project.phase = Phase::Ready;
+                project.lease = None;
+                Ok(())
+            })
+        })
+        .await
+}
