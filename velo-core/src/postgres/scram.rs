@@ -56,13 +56,17 @@ fn write(password: &Password, salt: &[u8], iterations: u32) -> Result<String> {
     ))
 }
 
+/// The most iterations that are tried: PostgreSQL's own number, unless it was told another. One of more
+/// could take minutes, and is not Velo's; then the password is set again.
+const ITERATIONS: u32 = 4096;
+
 /// Whether `verifier`, as PostgreSQL stores it, is one of `password`.
 pub(crate) fn matches(verifier: &str, password: &Password) -> bool {
     let parse = || {
         let rest = verifier.strip_prefix("SCRAM-SHA-256$")?;
         let (head, _) = rest.split_once('$')?;
         let (iterations, salt) = head.split_once(':')?;
-        let iterations: u32 = iterations.parse().ok().filter(|n| (1..=1_000_000).contains(n))?;
+        let iterations: u32 = iterations.parse().ok().filter(|n| (1..=ITERATIONS).contains(n))?;
         write(password, &STANDARD.decode(salt).ok()?, iterations).ok()
     };
     parse().is_some_and(|own| own == verifier)
@@ -124,6 +128,9 @@ mod tests {
         {
             assert!(!matches(bad, &a), "{bad}");
         }
+        let salt = random::<16>().unwrap();
+        assert!(matches(&write(&a, &salt, ITERATIONS).unwrap(), &a));
+        assert!(!matches(&write(&a, &salt, ITERATIONS + 1).unwrap(), &a), "tried, however many");
         assert!(!format!("{a:?}").contains(a.expose()));
     }
 }
