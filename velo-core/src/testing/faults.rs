@@ -2,10 +2,11 @@
 //!
 //! `VELO_TEST_FAULT=kill@17` ends the process, by SIGKILL, at the 17th moment: there is one before and
 //! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `full@17` fills the
-//! disk there, with the file that `VELO_TEST_FILLER` names, but for `VELO_TEST_FILLER_LEAVES` bytes. `VELO_TEST_STEPS` names a file to which every moment's number, side and step is added, so that a test learns how many there
-//! are, and which was hit.
+//! disk there, with the file that `VELO_TEST_FILLER` names, but for `VELO_TEST_FILLER_LEAVES` bytes.
+//! `VELO_TEST_STEPS` names a file to which every moment's number, side and step is added, so that a test
+//! learns how many there are, and which was hit.
 
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -106,7 +107,9 @@ fn fill(path: &Path) -> std::io::Result<()> {
             Err(_) => size /= 4,
         }
     }
-    // What is too little for the one may do for the other.
+    // What is too little for the one may do for the other. At the end: to write over what is there would,
+    // on a btrfs that is full, look for space at each block, and take minutes.
+    file.seek(std::io::SeekFrom::End(0))?;
     let block = [1; 4096];
     while file.write_all(&block).is_ok() {}
     let leaves = std::env::var("VELO_TEST_FILLER_LEAVES").ok().and_then(|text| text.parse().ok());
