@@ -4,12 +4,15 @@
 //! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `full@17` fills the
 //! disk there, with the file that `VELO_TEST_FILLER` names, but for `VELO_TEST_FILLER_LEAVES` bytes.
 //! `VELO_TEST_STEPS` names a file to which every moment's number, side and step is added, so that a test
-//! learns how many there are, and which was hit.
+//! learns how many there are, and which was hit. At the moment that `VELO_TEST_GATE_AT` calls
+//! (`before storage: open`) it waits, the first time, until the file `VELO_TEST_GATE` is there: whoever
+//! watches the steps knows by then that it is, and does what must come in between.
 
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -30,6 +33,36 @@ use crate::storage::{
 struct Plan {
     fault: Option<(Fault, u64)>,
     steps: Option<PathBuf>,
+    gate: Option<Gate>,
+}
+
+/// Where an operation waits for its test.
+#[derive(Debug)]
+struct Gate {
+    at: String,
+    file: PathBuf,
+    passed: AtomicBool,
+}
+
+/// How long a test may leave a gate shut.
+const SHUT: Duration = Duration::from_secs(300);
+
+impl Gate {
+    fn of_test() -> Option<Self> {
+        let at = std::env::var("VELO_TEST_GATE_AT").ok()?;
+        let file = PathBuf::from(std::env::var_os("VELO_TEST_GATE")?);
+        Some(Self { at, file, passed: AtomicBool::new(false) })
+    }
+
+    fn pass(&self) {
+        if self.passed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let begun = Instant::now();
+        while !self.file.exists() && begun.elapsed() < SHUT {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +88,7 @@ fn plan() -> Option<&'static Plan> {
             Some((fault, moment.parse().ok()?))
         });
         let steps = std::env::var_os("VELO_TEST_STEPS").map(PathBuf::from);
-        (fault.is_some() || steps.is_some()).then_some(Plan { fault, steps })
+        (fault.is_some() || steps.is_some()).then(|| Plan { fault, steps, gate: Gate::of_test() })
     };
     PLAN.get_or_init(read).as_ref()
 }
@@ -74,6 +107,9 @@ pub(crate) fn moment(step: &str, when: When) -> Result<()> {
             file.write_all(format!("{moment} {side} {step}\n").as_bytes())
         };
         write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
+    }
+    if let Some(gate) = plan.gate.as_ref().filter(|gate| gate.at == format!("{side} {step}")) {
+        gate.pass();
     }
     match plan.fault {
         Some((Fault::Kill, at)) if at == moment => loop {
