@@ -7,8 +7,10 @@ use velo_core::{BranchSpec, Result};
 
 use super::common::Home;
 
-/// An ephemeral branch becomes a persistent one.
-pub const KEEP: &str = "keep an ephemeral branch as b";
+/// An ephemeral branch becomes a persistent one, which has no state that it began with.
+pub const KEEP: &str = "keep an ephemeral branch";
+/// What it is called then.
+pub const KEPT: &str = "kept";
 /// A project is made unless there is one.
 pub const OPEN_OR_CREATE: &str = "open or create other";
 
@@ -41,7 +43,7 @@ fn one_operation() {
 fn keep() -> Result<()> {
     let project = Project::open("api")?;
     let branch = Branch::create(&project, BranchSpec::ephemeral())?;
-    let kept = branch.keep_as("b");
+    let kept = branch.keep_as(KEPT);
     match kept {
         Ok(()) => Ok(()),
         Err(error) => {

@@ -29,6 +29,8 @@ pub struct Operation {
     pub beside: Option<(Moment, Beside)>,
     /// Whether it ends with an error where nothing else goes wrong.
     pub is_refused: bool,
+    /// The first and the last step of the part that is tried, where the rest is another operation's.
+    pub part: Option<(&'static str, &'static str)>,
     fits: fn(&Place) -> bool,
 }
 
@@ -55,6 +57,7 @@ impl Operation {
             ends: &[],
             beside: None,
             is_refused: false,
+            part: None,
             fits: |_| true,
         }
     }
@@ -84,6 +87,11 @@ impl Operation {
         self
     }
 
+    const fn from_to(mut self, first: &'static str, last: &'static str) -> Self {
+        self.part = Some((first, last));
+        self
+    }
+
     /// Where it can be tried.
     const fn only(mut self, fits: fn(&Place) -> bool) -> Self {
         self.fits = fits;
@@ -103,7 +111,11 @@ impl Operation {
     pub fn shown(&self) -> String {
         let env = self.env.iter().map(|(key, value)| format!("{key}={value} ")).collect::<String>();
         let what = if self.by_library { "library:" } else { "velo" };
-        format!("{env}{what} {}", self.args.join(" "))
+        let beside = match self.beside {
+            Some((Moment::At(at), _)) => format!(", disturbed {at}"),
+            _ => String::new(),
+        };
+        format!("{env}{what} {}{beside}", self.args.join(" "))
     }
 }
 
@@ -366,14 +378,11 @@ fn unsynced_parent(home: &Home) {
     home.ok(&[&["branch", "create", "api/p"][..], &set].concat());
 }
 
-/// A branch of it is whole or not there; it is not left in backup mode, has no slot left, works, and is
-/// cloned again.
+/// A branch of it is whole or not there; it is not left in backup mode, has no slot left, and works.
 fn made_of_unsynced(home: &Home, done: bool, what: &str) {
     made(home, done, what);
     let url = home.ok(&["branch", "url", "api/p"]);
     main_is_well(url.trim(), what);
-    home.ok(&["branch", "create", "api/again", "--from", "p"]);
-    assert_eq!(home.sql("api/again", ROWS), WHOLE, "{what}");
 }
 
 /// Somebody who holds a slot, until this is dropped or the file says that another one waits for it.
@@ -433,11 +442,14 @@ fn reset_its_parent(home: &Home, _: &Path) -> Box<dyn Any> {
     Box::new(())
 }
 
-/// It is persistent, under its name and whole; or it went with its process.
+/// It is persistent, under its name, whole and running; or it went with its process.
 fn kept_or_gone(home: &Home, done: bool, what: &str) {
-    made(home, done, what);
-    if is_there(home, "api/b") {
-        assert_eq!(state_of(home, "api/b"), "running", "{what}");
+    let kept = format!("api/{}", library::KEPT);
+    let there = is_there(home, &kept);
+    assert!(there || !done, "{what}: it was done, and is not there");
+    if there {
+        assert_eq!(state_of(home, &kept), "running", "{what}");
+        assert_eq!(home.sql(&kept, ROWS), WHOLE, "{what}");
     }
 }
 
@@ -490,22 +502,30 @@ pub const OPERATIONS: &[Operation] = &[
         &["branch", "create", "api/b", "--from", "p"],
         unsynced_parent,
         made_of_unsynced,
-    ),
+    )
+    .from_to("begin a backup", "end a backup"),
     Operation::new(&["run", "api", "--", "true"], nothing, alone)
         .with_env(TWO)
-        .beside(Moment::Before, a_holder_that_goes),
+        .beside(Moment::Before, a_holder_that_goes)
+        .from_to("join the line for a slot", "record a branch"),
     Operation::new(&["run", "api", "--", "true"], nothing, alone)
         .with_env(TWO_AND_NO_WAIT)
         .beside(Moment::Before, a_holder)
         .is_refused(),
     Operation::new(&["branch", "create", "api/b"], nothing, made)
-        .beside(Moment::At("before runtime: start"), take_its_port),
+        .beside(Moment::At("before runtime: start"), take_its_port)
+        .from_to("runtime: start", "record another port"),
     Operation::new(&["branch", "create", "api/b", "--from", "p"], parent, made)
         .beside(Moment::At("after record a branch"), reset_its_parent)
+        .from_to("record a branch", "record another source")
         .only(|place| place.storage == Storage::Zfs),
     Operation::new(&["gc", "--unrecorded"], strays_and_a_container, alone)
         .ended_by(&["gc", "--unrecorded"])
         .only(|place| place.runtime != Runtime::Process),
-    Operation::new(&[library::KEEP], nothing, kept_or_gone).by_library(),
-    Operation::new(&[library::OPEN_OR_CREATE], nothing, project_made).by_library(),
+    Operation::new(&[library::KEEP], nothing, kept_or_gone)
+        .by_library()
+        .from_to("runtime: stop", "record that a server was switched"),
+    Operation::new(&[library::OPEN_OR_CREATE], nothing, project_made)
+        .by_library()
+        .from_to("runtime: start", "remove a lock by name"),
 ];

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::common::whole::{names, processes};
 use super::common::{Home, wait_until};
+use super::library::KEPT;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
@@ -61,7 +62,7 @@ impl Place {
 
     /// Takes away what [`on_zfs`](Self::on_zfs) made, once no home is left in it.
     pub fn end(&self) {
-        for dataset in &self.dataset {
+        if let Some(dataset) = &self.dataset {
             zfs(&["destroy", dataset]);
         }
     }
@@ -135,10 +136,13 @@ impl Place {
             None => {
                 let volumes = names(home, "volumes");
                 assert_eq!(volumes.len(), branches.len(), "{what}: {volumes:?}");
-                let lasting =
-                    branches.iter().filter(|b| b["parent"].is_string() && b["storage"] != "copy");
+                let has_origin = |branch: &&Value| {
+                    let kept = branch["name"] == format!("api/{KEPT}");
+                    branch["parent"].is_string() && branch["storage"] != "copy" && !kept
+                };
+                let origins = branches.iter().filter(has_origin).count();
                 let there = names(home, "snapshots");
-                assert_eq!(there.len(), named + lasting.count(), "{what}: {there:?}");
+                assert_eq!(there.len(), named + origins, "{what}: {there:?}");
             }
         }
     }

@@ -205,15 +205,23 @@ impl<'a> Suite<'a> {
         ran
     }
 
-    /// All of an operation: how many faults were tried, and the steps that it has.
+    /// All of an operation, or of the part of it that counts: how many faults were tried, and the steps
+    /// that it has.
     fn run(&self, operation: &Operation) -> (usize, BTreeSet<String>) {
         let (mut tried, mut seen) = (0, BTreeSet::new());
+        let (mut begin, mut end) = (1, NEVER);
+        if let Some((first, last)) = operation.part {
+            let (_, steps) = self.attempt(operation, self.faults[0], NEVER);
+            begin = 1 + steps.iter().position(|step| step == first).unwrap();
+            end = 1 + steps.iter().rposition(|step| step == last).unwrap();
+            seen.extend(steps);
+        }
         for fault in self.faults {
             // Between the end of a step and the beginning of the next nothing happens that outlives a
             // process: to be killed in either is the same.
             let stride = if *fault == "kill" { self.stride * self.kill_every } else { self.stride };
-            let mut moment = 1 + chosen(&format!("{} {fault}", operation.shown()), stride);
-            loop {
+            let mut moment = begin + chosen(&format!("{} {fault}", operation.shown()), stride);
+            while moment <= end {
                 let (hit, steps) = self.attempt(operation, fault, moment);
                 seen.extend(steps);
                 if !hit {
