@@ -285,7 +285,7 @@ pub fn try_psql(url: &str, query: &str) -> Result<String, String> {
 }
 
 /// The newest `psql` of the rig, or else the one on `PATH`.
-fn client() -> PathBuf {
+pub fn client() -> PathBuf {
     let bins = std::env::var("VELO_TEST_PG").unwrap_or_default();
     let newest = bins.split_whitespace().last().and_then(|pair| pair.split_once('='));
     newest.map_or_else(|| "psql".into(), |(_, bin)| Path::new(bin).join("psql"))

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::common::whole::{names, processes};
-use super::common::{Home, wait_until};
+use super::common::{Home, client, wait_until};
 use super::library::KEPT;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,10 @@ impl Place {
         }
         .to_owned();
         if let Some(dataset) = &self.dataset {
-            settings += &format!("zfs_dataset = \"{dataset}\"\n");
+            // Nothing is on PATH in the machine with ZFS.
+            let client = client();
+            let bin = client.parent().unwrap().display();
+            settings += &format!("zfs_dataset = \"{dataset}\"\npg_bin = \"{bin}\"\n");
         }
         if let Runtime::Docker { image, .. } = &self.runtime {
             settings += &format!("runtime = \"docker\"\nimage = \"{image}\"\n");
