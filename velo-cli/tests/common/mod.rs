@@ -299,12 +299,20 @@ pub fn answers(url: &str) -> bool {
 /// Waits until `done`, at most [`LIMIT`].
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    assert!(eventually(&mut done), "not within {LIMIT:?}: {what}");
+}
+
+/// Whether it is `done` within [`LIMIT`].
+pub fn eventually(mut done: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        if begun.elapsed() > LIMIT {
+            return false;
+        }
         // A poll, bounded: nothing tells what is waited for.
         std::thread::sleep(Duration::from_millis(10));
     }
+    true
 }
 
 /// A folder that the test command has made, or `None` with a loud line. `VELO_TEST_REQUIRE=1` makes

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::common::whole::{names, processes};
-use super::common::{Home, client, wait_until};
+use super::common::{Home, client, eventually};
 use super::library::KEPT;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,10 +115,12 @@ impl Place {
         let running = branches.iter().filter(|b| b["state"] == "running").count();
         let volumes = self.volumes(home);
         // A process that ends may still be there for a moment.
-        wait_until("only servers of branches run", || {
-            let working = processes(&volumes).into_iter().map(|(_, volume)| volume);
-            working.collect::<BTreeSet<_>>().len() == running
-        });
+        let mut working = BTreeSet::new();
+        let all_run = || {
+            working = processes(&volumes).into_iter().map(|(_, volume)| volume).collect();
+            working.len() == running
+        };
+        assert!(eventually(all_run), "{what}: {working:?} run in {volumes:?}: {branches:?}");
         if let Runtime::Docker { engine, .. } = &self.runtime {
             let containers = containers(engine, home.path());
             assert_eq!(containers.len(), running, "{what}: {containers:?}");
