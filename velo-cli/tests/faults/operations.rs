@@ -82,12 +82,12 @@ impl Operation {
         self
     }
 
-    const fn is_refused(mut self) -> Self {
+    const fn refused(mut self) -> Self {
         self.is_refused = true;
         self
     }
 
-    const fn from_to(mut self, first: &'static str, last: &'static str) -> Self {
+    const fn between(mut self, first: &'static str, last: &'static str) -> Self {
         self.part = Some((first, last));
         self
     }
@@ -503,29 +503,29 @@ pub const OPERATIONS: &[Operation] = &[
         unsynced_parent,
         made_of_unsynced,
     )
-    .from_to("begin a backup", "end a backup"),
+    .between("begin a backup", "end a backup"),
     Operation::new(&["run", "api", "--", "true"], nothing, alone)
         .with_env(TWO)
         .beside(Moment::Before, a_holder_that_goes)
-        .from_to("join the line for a slot", "record a branch"),
+        .between("join the line for a slot", "record a branch"),
     Operation::new(&["run", "api", "--", "true"], nothing, alone)
         .with_env(TWO_AND_NO_WAIT)
         .beside(Moment::Before, a_holder)
-        .is_refused(),
+        .refused(),
     Operation::new(&["branch", "create", "api/b"], nothing, made)
         .beside(Moment::At("before runtime: start"), take_its_port)
-        .from_to("runtime: start", "record another port"),
+        .between("runtime: start", "record another port"),
     Operation::new(&["branch", "create", "api/b", "--from", "p"], parent, made)
         .beside(Moment::At("after record a branch"), reset_its_parent)
-        .from_to("record a branch", "record another source")
+        .between("record a branch", "record another source")
         .only(|place| place.storage == Storage::Zfs),
     Operation::new(&["gc", "--unrecorded"], strays_and_a_container, alone)
         .ended_by(&["gc", "--unrecorded"])
         .only(|place| place.runtime != Runtime::Process),
     Operation::new(&[library::KEEP], nothing, kept_or_gone)
         .by_library()
-        .from_to("runtime: stop", "record that a server was switched"),
+        .between("runtime: stop", "record that a server was switched"),
     Operation::new(&[library::OPEN_OR_CREATE], nothing, project_made)
         .by_library()
-        .from_to("runtime: start", "remove a lock by name"),
+        .between("runtime: start", "remove a lock by name"),
 ];

@@ -101,19 +101,11 @@ impl Place {
         home
     }
 
-    /// The folder that volumes are in.
-    pub fn volumes(&self, home: &Home) -> PathBuf {
-        match &self.dataset {
-            Some(dataset) => Path::new("/").join(dataset),
-            None => home.path().join("volumes"),
-        }
-    }
-
     /// Volumes, snapshots and containers are those of these branches, and nothing else runs.
     #[track_caller]
     pub fn agrees(&self, home: &Home, branches: &[Value], named: usize, what: &str) {
         let running = branches.iter().filter(|b| b["state"] == "running").count();
-        let volumes = self.volumes(home);
+        let volumes = home.path().join("volumes");
         // A process that ends may still be there for a moment.
         let mut working = BTreeSet::new();
         let all_run = || {
@@ -132,7 +124,8 @@ impl Place {
                 let hidden = home.json(&["status"])["hidden"].as_u64().unwrap() as usize;
                 let needed = branches.len()..=branches.len() + hidden;
                 assert!(needed.contains(&there), "{what}: {list}");
-                if branches.len() == 1 && named == 0 && hidden == 0 {
+                if branches.len() == 1 && named == 0 {
+                    assert_eq!(hidden, 0, "{what}: {list}");
                     let snapshots =
                         zfs(&["list", "-H", "-o", "name", "-t", "snapshot", "-r", dataset]);
                     assert_eq!(snapshots, "", "{what}");
