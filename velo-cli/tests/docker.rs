@@ -3,27 +3,13 @@
 
 mod common;
 
-use std::io::Write;
 use std::path::Path;
 
 use common::Home;
 
 /// The image to test with; `None`, said loudly, where there is no engine for this user.
 fn image() -> Option<String> {
-    let why = match (std::env::var("VELO_TEST_DOCKER"), std::env::var("VELO_TEST_IMAGE_DEBIAN")) {
-        (Ok(url), Ok(image)) => {
-            let socket = url.trim_start_matches("unix://").to_owned();
-            match std::os::unix::net::UnixStream::connect(&socket) {
-                Ok(_) => return Some(image),
-                Err(error) => format!("{socket} is not for this user: {error}"),
-            }
-        }
-        _ => "VELO_TEST_DOCKER or VELO_TEST_IMAGE_DEBIAN is not set".to_owned(),
-    };
-    let required = std::env::var_os("VELO_TEST_REQUIRE").is_some_and(|v| v == "1");
-    assert!(!required, "{why}, and VELO_TEST_REQUIRE=1");
-    let _ = writeln!(std::io::stderr(), "SKIP: {why}");
-    None
+    common::engine().map(|(_, image)| image)
 }
 
 #[test]

@@ -69,16 +69,16 @@ fn a_state_of_yesterday_destroys_nothing() {
 
 /// The state as it is in the middle of a command, which then ends well.
 fn in_the_middle_of(home: &Home, args: &[&str], step: &str) -> BTreeMap<&'static str, Vec<u8>> {
+    let file =
+        |name: &str| home.dir().join(format!("{name} of {}", args.join("-").replace('/', "-")));
+    let (steps, gate, at) = (file("steps"), file("gate"), format!("before {step}"));
     let mut command = home.command();
-    command.args(args).env("VELO_TEST_FAULT", format!("stop@{step}"));
+    command.args(args).env("VELO_TEST_STEPS", &steps);
+    command.env("VELO_TEST_GATE_AT", &at).env("VELO_TEST_GATE", &gate);
     let mut velo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("it has stopped", || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", velo.id())).unwrap();
-        stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
-    });
+    wait_until("it waits", || std::fs::read_to_string(&steps).is_ok_and(|text| text.contains(&at)));
     let state = read_state(home);
-    let pid = rustix::process::Pid::from_raw(velo.id().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    std::fs::write(gate, "").unwrap();
     assert!(velo.wait().unwrap().success(), "{args:?}");
     // It is known as one that ended, and nothing is left under its lease.
     home.ok(&["branch", "list"]);

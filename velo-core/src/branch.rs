@@ -485,10 +485,14 @@ impl Branch {
             let switch = Switch { home: &home, project, op: &through };
             switch.down(&record).await?;
             let kept = branch.record_as_kept(&home, name, record.volume).await;
+            // An error may come after it was recorded: what is recorded counts, or a branch that is
+            // persistent would have a server that ends with this process.
+            let now = branch.current(&home).await.unwrap_or(record);
+            branch.0.discard.store(now.ephemeral, Ordering::Release);
             // Should it not come up, whoever opens the home next tries once more.
-            switch.up(kept.as_ref().unwrap_or(&record)).await?;
-            branch.renewed(switch.done(record.id, true).await?, &through);
-            kept.map(drop)
+            switch.up(&now).await?;
+            branch.renewed(switch.done(now.id, true).await?, &through);
+            kept
         })
     }
 
@@ -536,17 +540,11 @@ impl Branch {
     }
 
     /// The commit point of a `keep`: it has a name, and is this process's only until its server runs.
-    async fn record_as_kept(
-        &self,
-        home: &Home,
-        name: BranchName,
-        volume: Id,
-    ) -> Result<BranchRecord> {
+    async fn record_as_kept(&self, home: &Home, name: BranchName, volume: Id) -> Result<()> {
         let project = self.0.project.record.clone();
         home.storage(project.storage)?.sync(Object::Volume(volume)).await?;
         let id = self.id();
-        let kept = home
-            .state()
+        home.state()
             .write_durable("record a branch as kept", move |tx| {
                 vacant(tx, &project, &name)?;
                 tx.update(id, |branch: &mut BranchRecord| {
@@ -555,10 +553,8 @@ impl Branch {
                     Ok(())
                 })
             })
-            .await?;
-        self.0.discard.store(false, Ordering::Release);
-        self.remember(kept.clone());
-        Ok(kept)
+            .await
+            .map(drop)
     }
 
     // How the calls above reach the engine.

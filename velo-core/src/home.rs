@@ -279,8 +279,9 @@ impl Home {
     }
 }
 
-/// What there is less of on a disk that is full: the next segment of WAL does not fit.
-const FULL: u64 = 4 << 20;
+/// What there is less of on a disk that is full: the next segment of WAL hardly fits, and of what a
+/// btrfs calls free some may not be had before its next commit.
+const FULL: u64 = 16 << 20;
 
 /// An error that a full disk explains, said as such.
 pub(crate) fn full_disk(folder: &Path, error: Error) -> Error {

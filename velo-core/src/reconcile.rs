@@ -85,13 +85,15 @@ pub(crate) async fn alone(home: &Home, cancel: &Cancel) -> Result<Lock> {
 pub(crate) async fn at_open(home: &Home) {
     run(home).await;
     #[cfg(all(feature = "docker", unix))]
-    tools(home).await;
+    containers(home).await;
 }
 
-/// The containers of programs that dead processes ran in them.
+/// The containers of programs that dead processes ran in them, and those that an engine goes on making.
 #[cfg(all(feature = "docker", unix))]
-async fn tools(home: &Home) {
-    let sweep = crate::runtime::docker::tool::sweep(home.config.home());
+async fn containers(home: &Home) {
+    use crate::runtime::docker::{making, tool};
+    let root = home.config.home();
+    let sweep = async { tool::sweep(root).await.and(making::sweep(root).await) };
     match tokio::time::timeout(LIMIT, sweep).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "containers of dead processes may be left"),

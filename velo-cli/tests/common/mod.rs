@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -85,7 +86,19 @@ impl Home {
 
     /// The command with nothing of this process's settings but where PostgreSQL is.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(program());
+        self.command_of(&program())
+    }
+
+    /// The command, about to be run with these words.
+    pub fn command_with(&self, args: &[&str]) -> Command {
+        let mut command = self.command();
+        command.args(args);
+        command
+    }
+
+    /// The same for another program that works on the home.
+    pub fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         for (key, _) in std::env::vars_os() {
             let name = key.to_string_lossy();
             let kept = ["VELO_PG_BIN", "VELO_PG_VERSION", "VELO_STORAGE", "VELO_USER"];
@@ -109,8 +122,7 @@ impl Home {
     }
 
     pub fn run_with(&self, args: &[&str], change: impl FnOnce(&mut Command)) -> Ran {
-        let mut command = self.command();
-        command.args(args);
+        let mut command = self.command_with(args);
         change(&mut command);
         command.output().unwrap().into()
     }
@@ -261,15 +273,22 @@ pub fn psql(url: &str, query: &str) -> String {
 
 /// The output of a query, or what psql said instead.
 pub fn try_psql(url: &str, query: &str) -> Result<String, String> {
-    let output = Command::new("psql")
+    let output = Command::new(client())
         .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query, url])
         .stdin(Stdio::null())
         .output()
-        .expect("psql must be on PATH");
+        .expect("psql must be there");
     match output.status.success() {
         true => Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned()),
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
     }
+}
+
+/// The newest `psql` of the rig, or else the one on `PATH`.
+pub fn client() -> PathBuf {
+    let bins = std::env::var("VELO_TEST_PG").unwrap_or_default();
+    let newest = bins.split_whitespace().last().and_then(|pair| pair.split_once('='));
+    newest.map_or_else(|| "psql".into(), |(_, bin)| Path::new(bin).join("psql"))
 }
 
 /// Whether a server lets clients in.
@@ -280,12 +299,20 @@ pub fn answers(url: &str) -> bool {
 /// Waits until `done`, at most [`LIMIT`].
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    assert!(eventually(&mut done), "not within {LIMIT:?}: {what}");
+}
+
+/// Whether it is `done` within [`LIMIT`].
+pub fn eventually(mut done: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        if begun.elapsed() > LIMIT {
+            return false;
+        }
         // A poll, bounded: nothing tells what is waited for.
         std::thread::sleep(Duration::from_millis(10));
     }
+    true
 }
 
 /// A folder that the test command has made, or `None` with a loud line. `VELO_TEST_REQUIRE=1` makes
@@ -300,6 +327,25 @@ pub fn prepared(variable: &str) -> Option<PathBuf> {
         eprintln!("SKIP: {variable} names no folder");
     }
     folder
+}
+
+/// The engine to test with and an image; `None`, said loudly, where there is none for this user.
+pub fn engine() -> Option<(String, String)> {
+    let why = match (std::env::var("VELO_TEST_DOCKER"), std::env::var("VELO_TEST_IMAGE_DEBIAN")) {
+        (Ok(url), Ok(image)) => {
+            let socket = url.trim_start_matches("unix://").to_owned();
+            match std::os::unix::net::UnixStream::connect(&socket) {
+                Ok(_) => return Some((url, image)),
+                Err(error) => format!("{socket} is not for this user: {error}"),
+            }
+        }
+        _ => "VELO_TEST_DOCKER or VELO_TEST_IMAGE_DEBIAN is not set".to_owned(),
+    };
+    let required = std::env::var_os("VELO_TEST_REQUIRE").is_some_and(|v| v == "1");
+    assert!(!required, "{why}, and VELO_TEST_REQUIRE=1");
+    // Past the macro, whose output the harness may swallow.
+    let _ = writeln!(std::io::stderr(), "SKIP: {why}");
+    None
 }
 
 pub fn is_root() -> bool {

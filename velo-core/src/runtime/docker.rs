@@ -12,6 +12,7 @@ mod container;
 mod errors;
 pub(crate) mod image;
 mod lifeline;
+pub(crate) mod making;
 mod passwd;
 mod plain;
 pub(crate) mod tool;
@@ -157,8 +158,13 @@ impl Runtime for Docker {
         container::prepare_log(&spec.log, uid, gid)?;
         let name = container::name(&spec.instance.location);
         let seen = self.passwd.seen_by(uid, gid)?;
-        let body = container::server(engine, &self.home, &spec, image, (uid, gid), &seen);
+        let making = making::begin(&self.home).await?;
+        let mut body = container::server(engine, &self.home, &spec, image, (uid, gid), &seen);
+        let labels = body.labels.get_or_insert_default();
+        labels.insert(container::LEASE.to_owned(), making.id.to_string());
+        // Where it fails the engine may be at it still, and the lease stays.
         self.create(engine, &name, body).await?;
+        making::end(&self.home, making)?;
         if let Err(error) = self.start_made(engine, &name, &spec).await {
             return Err(match remove(engine, &name).await {
                 Ok(()) => error,

@@ -5,11 +5,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
-use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
+use rustix::ioctl::{NoArg, Opcode, Setter, ioctl, opcode};
 
 use crate::cancel::Cancel;
 use crate::engine::blocking;
@@ -21,6 +22,13 @@ use crate::storage::files::{
 use crate::storage::{
     CloneSpec, Cut, FileOp, Location, Object, Storage, StorageCapability, Usage, VolumeSpec,
 };
+
+/// Below so much free space it is asked for what it has still to give back.
+const SCARCE: u64 = 128 << 20;
+
+/// How long it may take for that, and how long nothing may change meanwhile.
+const GIVING: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_millis(300);
 
 /// Subvolumes.
 #[derive(Debug)]
@@ -142,8 +150,32 @@ impl Storage for Btrfs {
         self.0.usage(object).await
     }
 
-    async fn available(&self, _source: Object) -> Result<u64> {
-        self.0.available()
+    async fn available(&self, source: Object) -> Result<u64> {
+        let mut free = self.0.available()?;
+        if free >= SCARCE {
+            return Ok(free);
+        }
+        // What was deleted is given back after a commit, which comes by itself every half minute.
+        let files = self.0.clone();
+        let asked = blocking(move || {
+            let shelf = files.open_shelf(source)?;
+            commit(&shelf).map_err(|e| Error::io("commit what was deleted", e))
+        });
+        if let Err(error) = asked.await {
+            tracing::debug!(%error, "space of what was deleted may come back later");
+            return Ok(free);
+        }
+        let begun = Instant::now();
+        let mut changed = begun;
+        while free < SCARCE && begun.elapsed() < GIVING && changed.elapsed() < QUIET {
+            // Nobody tells when its cleaner is done: a bounded poll.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let now = self.0.available()?;
+            if now != free {
+                (free, changed) = (now, Instant::now());
+            }
+        }
+        Ok(free)
     }
 }
 
@@ -208,6 +240,8 @@ const SUBVOL_CREATE: Opcode = opcode::write::<VolArgs>(0x94, 14);
 const SNAP_DESTROY: Opcode = opcode::write::<VolArgs>(0x94, 15);
 const SNAP_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(0x94, 23);
 
+const SYNC: Opcode = opcode::none(0x94, 8);
+
 /// `name` with zeros behind it.
 fn name<const N: usize>(name: &str) -> rustix::io::Result<[u8; N]> {
     let mut out = [0; N];
@@ -242,6 +276,12 @@ fn destroy(at: &OwnedFd, old: &str) -> rustix::io::Result<()> {
     let args = VolArgs { fd: 0, name: name(old)? };
     // SAFETY: as for `create`, with BTRFS_IOC_SNAP_DESTROY.
     unsafe { ioctl(at, Setter::<SNAP_DESTROY, _>::new(args)) }
+}
+
+/// Commits the file system of `at`, and wakes what cleans up after deleted subvolumes.
+fn commit(at: &OwnedFd) -> rustix::io::Result<()> {
+    // SAFETY: the opcode is that of BTRFS_IOC_SYNC, which takes no argument.
+    unsafe { ioctl(at, NoArg::<SYNC>::new()) }
 }
 
 /// Tries it in `folder`.

@@ -1,17 +1,18 @@
 //! Faults at every step: what a crash or an error between any two side effects leaves.
 //!
 //! `VELO_TEST_FAULT=kill@17` ends the process, by SIGKILL, at the 17th moment: there is one before and
-//! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `stop@17`
-//! stops the process there until it gets a SIGCONT. `stop@commit a branch` means the moment before the
-//! step of that name. `full@17` fills the disk there, with the file that
-//! `VELO_TEST_FILLER` names, but for `VELO_TEST_FILLER_LEAVES` bytes. `VELO_TEST_STEPS` names a file to
-//! which every moment's number, side and step is added, so that a test learns how many there are, and
-//! which was hit.
+//! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `full@17` fills the
+//! disk there, with the file that `VELO_TEST_FILLER` names, but for `VELO_TEST_FILLER_LEAVES` bytes.
+//! `VELO_TEST_STEPS` names a file to which every moment's number, side and step is added, so that a test
+//! learns how many there are, and which was hit. At the moment that `VELO_TEST_GATE_AT` calls
+//! (`before storage: open`) it waits, the first time, until the file `VELO_TEST_GATE` is there: whoever
+//! watches the steps knows by then that it is, and does what must come in between.
 
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -30,32 +31,45 @@ use crate::storage::{
 /// What is to happen, and when.
 #[derive(Debug)]
 struct Plan {
-    fault: Option<(Fault, Moment)>,
+    fault: Option<(Fault, u64)>,
     steps: Option<PathBuf>,
+    gate: Option<Gate>,
+}
+
+/// Where an operation waits for its test.
+#[derive(Debug)]
+struct Gate {
+    at: String,
+    file: PathBuf,
+    passed: AtomicBool,
+}
+
+/// How long a test may leave a gate shut.
+const SHUT: Duration = Duration::from_secs(300);
+
+impl Gate {
+    fn of_test() -> Option<Self> {
+        let at = std::env::var("VELO_TEST_GATE_AT").ok()?;
+        let file = PathBuf::from(std::env::var_os("VELO_TEST_GATE")?);
+        Some(Self { at, file, passed: AtomicBool::new(false) })
+    }
+
+    fn pass(&self) {
+        if self.passed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let begun = Instant::now();
+        while !self.file.exists() && begun.elapsed() < SHUT {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Error,
     Kill,
-    Stop,
     Full,
-}
-
-#[derive(Debug)]
-enum Moment {
-    Number(u64),
-    /// Before this step.
-    Step(String),
-}
-
-impl Moment {
-    fn is(&self, number: u64, step: &str, when: When) -> bool {
-        match self {
-            Self::Number(at) => *at == number,
-            Self::Step(name) => when == When::Before && name == step,
-        }
-    }
 }
 
 static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
@@ -68,15 +82,13 @@ fn plan() -> Option<&'static Plan> {
             let fault = match what {
                 "error" => Fault::Error,
                 "kill" => Fault::Kill,
-                "stop" => Fault::Stop,
                 "full" => Fault::Full,
                 _ => return None,
             };
-            let number = moment.parse().map(Moment::Number);
-            Some((fault, number.unwrap_or_else(|_| Moment::Step(moment.to_owned()))))
+            Some((fault, moment.parse().ok()?))
         });
         let steps = std::env::var_os("VELO_TEST_STEPS").map(PathBuf::from);
-        (fault.is_some() || steps.is_some()).then_some(Plan { fault, steps })
+        (fault.is_some() || steps.is_some()).then(|| Plan { fault, steps, gate: Gate::of_test() })
     };
     PLAN.get_or_init(read).as_ref()
 }
@@ -96,30 +108,27 @@ pub(crate) fn moment(step: &str, when: When) -> Result<()> {
         };
         write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
     }
-    let Some((fault, _)) = plan.fault.as_ref().filter(|(_, at)| at.is(moment, step, when)) else {
-        return Ok(());
-    };
-    match fault {
-        Fault::Kill => loop {
+    if let Some(gate) = plan.gate.as_ref().filter(|gate| gate.at == format!("{side} {step}")) {
+        gate.pass();
+    }
+    match plan.fault {
+        Some((Fault::Kill, at)) if at == moment => loop {
             // Nothing more happens, on whatever thread, once the signal is there.
             let _ = rustix::process::kill_process(
                 rustix::process::getpid(),
                 rustix::process::Signal::KILL,
             );
         },
-        Fault::Stop => {
-            // To this thread, so that it does not go on until another one has taken the signal.
-            // SAFETY: a plain system call.
-            unsafe { libc::raise(libc::SIGSTOP) };
-            Ok(())
+        Some((Fault::Error, at)) if at == moment => {
+            Err(Error::new(ErrorKind::Io, format!("a test's fault, {side}: {step}")))
         }
-        Fault::Error => Err(Error::new(ErrorKind::Io, format!("a test's fault, {side}: {step}"))),
-        Fault::Full => {
+        Some((Fault::Full, at)) if at == moment => {
             if let Some(path) = std::env::var_os("VELO_TEST_FILLER") {
                 fill(Path::new(&path)).map_err(|e| Error::io("fill the disk", e))?;
             }
             Ok(())
         }
+        _ => Ok(()),
     }
 }
 
@@ -134,7 +143,9 @@ fn fill(path: &Path) -> std::io::Result<()> {
             Err(_) => size /= 4,
         }
     }
-    // What is too little for the one may do for the other.
+    // What is too little for the one may do for the other. At the end: to write over what is there would,
+    // on a btrfs that is full, look for space at each block, and take minutes.
+    file.seek(std::io::SeekFrom::End(0))?;
     let block = [1; 4096];
     while file.write_all(&block).is_ok() {}
     let leaves = std::env::var("VELO_TEST_FILLER_LEAVES").ok().and_then(|text| text.parse().ok());

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, ContainerSummary};
 use bollard::query_parameters as query;
-use velo_core::Config;
 use velo_core::doctor::{self, Status};
 use velo_core::runtime::RuntimeKind;
+use velo_core::{Config, Id};
 
 use crate::common::scaled;
 use crate::engine::{containers, engine, images, usual_home};
@@ -157,4 +157,70 @@ fn docker_home_opener() {
     let home = PathBuf::from(std::env::var_os("VELO_TEST_HOME").unwrap());
     let config = Config::builder().home(home).build().unwrap();
     assert!(velo_core::blocking::Project::list(&config).unwrap().is_empty());
+}
+
+/// A container of a server that never ran, under a lease, as if `home` had asked for it.
+async fn asked_for(engine: &Docker, image: &str, lease: Id, home: &Path) -> String {
+    let name = format!("velo-{}", Id::generate().to_string().to_lowercase());
+    let volume = home.join("volumes/01M85Q712A381HG2QDVG2FJSJX");
+    let labels = [
+        ("velo.home", home.display().to_string()),
+        ("velo.volume", volume.display().to_string()),
+        ("velo.lease", lease.to_string()),
+    ];
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
+        entrypoint: Some(["/bin/sh", "-c", "sleep 600"].map(str::to_owned).to_vec()),
+        ..Default::default()
+    };
+    let options = query::CreateContainerOptionsBuilder::new().name(&name).build();
+    engine.create_container(Some(options), body).await.unwrap();
+    name
+}
+
+/// A process is killed while the engine makes a container for it, and the home is opened before the
+/// engine is done.
+#[tokio::test]
+async fn docker_servers_that_are_made_for_the_dead_go_and_no_others() {
+    let (Some(engine), Some(home)) = (engine().await, usual_home()) else { return };
+    let image = images().remove(0);
+    let folder = home.config().home().to_path_buf();
+    let leases = folder.join("docker/servers");
+    std::fs::create_dir_all(&leases).unwrap();
+    let lease = || {
+        let id = Id::generate();
+        (id, std::fs::File::create(leases.join(id.to_string())).unwrap())
+    };
+    let (alive, held) = lease();
+    held.lock().unwrap();
+    let of_the_living = asked_for(&engine, &image, alive, &folder).await;
+    let (started, _) = lease();
+    let runs = asked_for(&engine, &image, started, &folder).await;
+    engine.start_container(&runs, None).await.unwrap();
+    let (elsewhere, _) = lease();
+    let of_another = asked_for(&engine, &image, elsewhere, Path::new("/elsewhere")).await;
+
+    let (late, _) = lease();
+    let (api, create) = (engine.clone(), image.clone());
+    let home_of = folder.clone();
+    let made = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        asked_for(&api, &create, late, &home_of).await
+    });
+    home.project("api").await;
+    let late_one = made.await.unwrap();
+    assert!(!is_there(&engine, &late_one).await, "{late_one}");
+    for other in [&of_the_living, &runs, &of_another] {
+        assert!(is_there(&engine, other).await, "{other}");
+        remove(&engine, other).await;
+    }
+    // What may appear yet is looked for by the next ones; what was found is settled.
+    let left: Vec<_> =
+        std::fs::read_dir(&leases).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(
+        !left.iter().any(|name| [late, started].iter().any(|id| *name == *id.to_string())),
+        "{left:?}"
+    );
+    assert!(left.iter().any(|name| *name == *alive.to_string()), "{left:?}");
 }

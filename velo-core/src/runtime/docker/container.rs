@@ -21,6 +21,8 @@ pub(super) type Body = ContainerCreateBody;
 pub(super) const HOME: &str = "velo.home";
 /// The label with the volume that a server runs on.
 pub(super) const VOLUME: &str = "velo.volume";
+/// The label with the lease under which a server's container was asked for.
+pub(super) const LEASE: &str = "velo.lease";
 /// The label with the branch's id.
 const ID: &str = "velo.id";
 /// The label of a one-off container, which says what runs in it.

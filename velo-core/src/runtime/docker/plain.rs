@@ -26,6 +26,7 @@ pub(super) struct Answer {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Summary {
+    pub(super) id: String,
     pub(super) names: Option<Vec<String>>,
     pub(super) labels: Option<HashMap<String, String>>,
     /// In seconds since 1970.

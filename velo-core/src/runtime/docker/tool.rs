@@ -143,7 +143,7 @@ fn told(stderr: &str) -> (&str, Option<u8>) {
 }
 
 /// How long ago a time since 1970 was; for ever, if it is not over.
-fn age(time: Duration) -> Duration {
+pub(super) fn age(time: Duration) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.checked_sub(time).unwrap_or(Duration::MAX)
 }

@@ -1,0 +1,531 @@
+//! What is tried: every operation, what it needs, and what may be there after it.
+
+use std::any::Any;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use serde_json::json;
+
+use super::common::whole::{cut_power, main_is_well, outlive};
+use super::common::{Home, engine, wait_until};
+use super::library;
+use super::place::{Place, Runtime, Storage, ask};
+
+/// An operation, what it needs, and what may be there after it.
+pub struct Operation {
+    pub args: &'static [&'static str],
+    /// Whether it is the library's, and the command has none such.
+    pub by_library: bool,
+    /// What it is told by the environment.
+    pub env: &'static [(&'static str, &'static str)],
+    /// What is made before each try.
+    pub prepare: fn(&Home),
+    /// Whether what is there is right, after an end that was a success or not.
+    pub outcome: fn(&Home, bool, &str),
+    /// What brings to its end what is left half-way, where every opening of the home does not.
+    pub ends: &'static [&'static str],
+    /// What happens at a moment of it, or before it, and what is held until it has ended.
+    pub beside: Option<(Moment, Beside)>,
+    /// Whether it ends with an error where nothing else goes wrong.
+    pub is_refused: bool,
+    /// The first and the last step of the part that is tried, where the rest is another operation's.
+    pub part: Option<(&'static str, &'static str)>,
+    fits: fn(&Place) -> bool,
+}
+
+pub enum Moment {
+    Before,
+    At(&'static str),
+}
+
+/// What somebody else does. Told the file to which the operation's steps are added.
+pub type Beside = fn(&Home, &Path) -> Box<dyn Any>;
+
+impl Operation {
+    const fn new(
+        args: &'static [&'static str],
+        prepare: fn(&Home),
+        outcome: fn(&Home, bool, &str),
+    ) -> Self {
+        Self {
+            args,
+            by_library: false,
+            env: &[],
+            prepare,
+            outcome,
+            ends: &[],
+            beside: None,
+            is_refused: false,
+            part: None,
+            fits: |_| true,
+        }
+    }
+
+    const fn ended_by(mut self, ends: &'static [&'static str]) -> Self {
+        self.ends = ends;
+        self
+    }
+
+    const fn by_library(mut self) -> Self {
+        self.by_library = true;
+        self
+    }
+
+    const fn with_env(mut self, env: &'static [(&'static str, &'static str)]) -> Self {
+        self.env = env;
+        self
+    }
+
+    const fn beside(mut self, moment: Moment, what: Beside) -> Self {
+        self.beside = Some((moment, what));
+        self
+    }
+
+    const fn refused(mut self) -> Self {
+        self.is_refused = true;
+        self
+    }
+
+    const fn between(mut self, first: &'static str, last: &'static str) -> Self {
+        self.part = Some((first, last));
+        self
+    }
+
+    /// Where it can be tried.
+    const fn only(mut self, fits: fn(&Place) -> bool) -> Self {
+        self.fits = fits;
+        self
+    }
+
+    pub fn fits(&self, place: &Place) -> bool {
+        (self.fits)(place)
+    }
+
+    /// Whether it can be tried in this kind of place alone.
+    pub fn is_of(&self, place: &Place) -> bool {
+        self.fits(place) && !(self.fits)(&Place::new(Storage::Btrfs, "/".into()))
+    }
+
+    /// What a person would write.
+    pub fn shown(&self) -> String {
+        let env = self.env.iter().map(|(key, value)| format!("{key}={value} ")).collect::<String>();
+        let what = if self.by_library { "library:" } else { "velo" };
+        let beside = match self.beside {
+            Some((Moment::At(at), _)) => format!(", disturbed {at}"),
+            _ => String::new(),
+        };
+        format!("{env}{what} {}{beside}", self.args.join(" "))
+    }
+}
+
+const ROWS: &str = "SELECT count(*), sum(x) FROM t";
+const WHOLE: &str = "1000|500500";
+
+fn nothing(_: &Home) {}
+
+fn branch(home: &Home) {
+    home.ok(&["branch", "create", "api/b"]);
+}
+
+/// A branch whose data is not its parent's any more.
+fn changed_branch(home: &Home) {
+    branch(home);
+    home.sql("api/b", "DELETE FROM t; CREATE TABLE mine (x int)");
+}
+
+fn stopped_branch(home: &Home) {
+    changed_branch(home);
+    home.ok(&["branch", "stop", "api/b"]);
+}
+
+fn snapshot(home: &Home) {
+    home.ok(&["snapshot", "create", "api/main@s"]);
+}
+
+fn tree(home: &Home) {
+    branch(home);
+    home.ok(&["snapshot", "create", "api/b@s"]);
+    home.ok(&["branch", "create", "api/c", "--from", "b@s"]);
+}
+
+fn project(home: &Home) {
+    home.ok(&["project", "create", "other"]);
+    home.ok(&["branch", "create", "other/b"]);
+    home.ok(&["snapshot", "create", "other/b@s"]);
+}
+
+/// A process that died in the middle of each of these.
+fn dead(home: &Home) {
+    changed_branch(home);
+    for (args, moment) in [
+        (&["branch", "reset", "api/b"][..], 36),
+        (&["branch", "create", "api/c"], 28),
+        (&["snapshot", "create", "api/main@s"], 13),
+    ] {
+        let mut velo = home.command();
+        velo.args(args).env("VELO_TEST_FAULT", format!("kill@{moment}"));
+        let ran = velo.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(!ran.success(), "{args:?} has fewer moments than {moment}");
+    }
+}
+
+pub fn is_there(home: &Home, branch: &str) -> bool {
+    home.branches().contains(&branch.to_owned())
+}
+
+/// It was made, and all of it, or it is not there.
+fn made(home: &Home, done: bool, what: &str) {
+    let there = is_there(home, "api/b");
+    assert!(there || !done, "{what}: it was done, and is not there");
+    if there {
+        assert_eq!(home.sql("api/b", ROWS), WHOLE, "{what}");
+    }
+}
+
+fn gone(home: &Home, done: bool, what: &str) {
+    let there = is_there(home, "api/b");
+    assert!(!there || !done, "{what}: it was done, and is there");
+    if there {
+        assert_eq!(home.sql("api/b", ROWS), WHOLE, "{what}");
+    }
+}
+
+/// The tree went as a whole.
+fn tree_gone(home: &Home, done: bool, what: &str) {
+    gone(home, done, what);
+    assert_eq!(is_there(home, "api/b"), is_there(home, "api/c"), "{what}");
+}
+
+fn alone(home: &Home, _: bool, what: &str) {
+    assert_eq!(home.branches(), ["api/main"], "{what}");
+}
+
+/// The URL answers with the old data or the new, and with the whole of it.
+fn old_or_new(home: &Home, done: bool, what: &str) {
+    let state = home.sql("api/b", "SELECT to_regclass('mine') IS NOT NULL, count(*) FROM t");
+    assert!(state == "f|1000" || (state == "t|0" && !done), "{what}: {state}");
+    home.sql("api/b", "CREATE TABLE usable AS SELECT 1 AS x");
+}
+
+fn state_of(home: &Home, branch: &str) -> String {
+    home.json(&["branch", "get", branch])["state"].as_str().unwrap().to_owned()
+}
+
+fn stopped(home: &Home, done: bool, what: &str) {
+    assert!(!done || state_of(home, "api/b") == "stopped", "{what}");
+    kept(home, what);
+}
+
+fn started(home: &Home, done: bool, what: &str) {
+    assert!(!done || state_of(home, "api/b") == "running", "{what}");
+    kept(home, what);
+}
+
+/// Its data is what it was, once it runs.
+fn kept(home: &Home, what: &str) {
+    home.ok(&["branch", "start", "api/b"]);
+    assert_eq!(
+        home.sql("api/b", "SELECT to_regclass('mine') IS NOT NULL, count(*) FROM t"),
+        "t|0",
+        "{what}"
+    );
+}
+
+pub fn snapshots(home: &Home, project: &str) -> usize {
+    home.json(&["snapshot", "list", project]).as_array().unwrap().len()
+}
+
+fn snapshot_made(home: &Home, done: bool, what: &str) {
+    assert!(snapshots(home, "api") == 1 || !done, "{what}");
+    if snapshots(home, "api") == 1 {
+        home.ok(&["branch", "create", "api/b", "--from", "main@s"]);
+        assert_eq!(home.sql("api/b", ROWS), WHOLE, "{what}");
+    }
+}
+
+fn snapshot_gone(home: &Home, done: bool, what: &str) {
+    assert!(snapshots(home, "api") == 0 || !done, "{what}");
+    snapshot_made(home, false, what);
+}
+
+pub fn has_project(home: &Home) -> bool {
+    let list = home.json(&["project", "list"]);
+    list.as_array().unwrap().iter().any(|p| p["name"] == "other")
+}
+
+fn project_made(home: &Home, done: bool, what: &str) {
+    assert!(has_project(home) || !done, "{what}");
+    if has_project(home) {
+        assert_eq!(home.sql("other/main", "SELECT 1"), "1", "{what}");
+    }
+}
+
+fn project_gone(home: &Home, done: bool, what: &str) {
+    assert!(!has_project(home) || !done, "{what}");
+    if has_project(home) {
+        assert_eq!(home.sql("other/b", "SELECT 1"), "1", "{what}");
+        assert_eq!(snapshots(home, "other"), 1, "{what}");
+    }
+}
+
+/// What the dead left is finished or undone, whoever died over it as well.
+fn cleaned(home: &Home, _: bool, what: &str) {
+    assert_eq!(home.branches(), ["api/main", "api/b"], "{what}");
+    assert_eq!(snapshots(home, "api"), 0, "{what}");
+    old_or_new(home, false, what);
+}
+
+fn timed(home: &Home, done: bool, what: &str) {
+    let expires = &home.json(&["branch", "get", "api/b"])["expires_at"];
+    assert!(expires.is_u64() || !done, "{what}");
+}
+
+fn is_protected(home: &Home) -> bool {
+    home.json(&["branch", "get", "api/b"])["protected"].as_bool().unwrap()
+}
+
+fn protected_branch(home: &Home) {
+    branch(home);
+    home.ok(&["branch", "protect", "api/b"]);
+}
+
+fn protected(home: &Home, done: bool, what: &str) {
+    assert!(is_protected(home) || !done, "{what}");
+    home.ok(&["branch", "unprotect", "api/b"]);
+}
+
+fn unprotected(home: &Home, done: bool, what: &str) {
+    assert!(!is_protected(home) || !done, "{what}");
+    home.ok(&["branch", "unprotect", "api/b"]);
+}
+
+/// A branch whose time is up.
+fn expired(home: &Home) {
+    branch(home);
+    outlive(home, "api/b");
+}
+
+/// What dead processes left, a branch whose time is up, and files of what is not there.
+fn leftovers(home: &Home) {
+    dead(home);
+    let [folder, lock] =
+        [("run", "01M85Q712A381HG2QDVG2FJSJX"), ("locks", "01M85Q712A381HG2QDVG2FJSJY")]
+            .map(|(shelf, name)| home.path().join(shelf).join(name));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("postgres.log"), "").unwrap();
+    std::fs::write(lock, "").unwrap();
+}
+
+/// Data that no record names.
+fn strays(home: &Home) {
+    for shelf in ["volumes", "snapshots"] {
+        let folder = home.path().join(shelf).join("01M85Q712A381HG2QDVG2FJSJX");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("PG_VERSION"), "15").unwrap();
+    }
+}
+
+/// Data and a container that no record names.
+fn strays_and_a_container(home: &Home) {
+    strays(home);
+    let (engine, image) = engine().unwrap();
+    let volume = home.path().join("volumes/01M87Q712A381HG2QDVG2FJSJX");
+    let body = json!({
+        "Image": image,
+        "Cmd": ["true"],
+        "Labels": { "velo.home": home.path(), "velo.volume": volume },
+    });
+    ask(
+        &engine,
+        "POST",
+        "/containers/create?name=velo-01m87q712a381hg2qdvg2fjsjx",
+        &body.to_string(),
+    );
+}
+
+/// A server that ought to run and does not, and a socket of one that ought not to.
+fn at_odds(home: &Home) {
+    changed_branch(home);
+    home.ok(&["branch", "create", "api/c"]);
+    cut_power(home);
+    home.ok(&["branch", "start", "api/main"]);
+    home.ok(&["branch", "stop", "api/c"]);
+    let get = home.json(&["branch", "get", "api/c"]);
+    let folder = home.path().join("run").join(get["id"].as_str().unwrap()).join("s");
+    assert!(folder.join(format!(".s.PGSQL.{}", get["port"])).exists());
+}
+
+fn in_accord(home: &Home, _: bool, what: &str) {
+    assert_eq!(state_of(home, "api/b"), "running", "{what}");
+    assert_eq!(state_of(home, "api/c"), "stopped", "{what}");
+    kept(home, what);
+}
+
+fn all_stopped(home: &Home) {
+    changed_branch(home);
+    home.ok(&["stop", "--all"]);
+}
+
+fn all_run(home: &Home, _: bool, what: &str) {
+    assert_eq!(state_of(home, "api/b"), "running", "{what}");
+    kept(home, what);
+}
+
+/// A parent that no file system's own snapshot makes consistent: it is cloned in backup mode.
+fn unsynced_parent(home: &Home) {
+    let set = ["--set", "fsync=off", "--set", "full_page_writes=off"];
+    home.ok(&[&["branch", "create", "api/p"][..], &set].concat());
+}
+
+/// A branch of it is whole or not there; it is not left in backup mode, has no slot left, and works.
+fn made_of_unsynced(home: &Home, done: bool, what: &str) {
+    made(home, done, what);
+    let url = home.ok(&["branch", "url", "api/p"]);
+    main_is_well(url.trim(), what);
+}
+
+/// Somebody who holds a slot, until this is dropped or the file says that another one waits for it.
+struct Holder(Child, std::path::PathBuf);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        std::fs::write(&self.1, "").unwrap();
+        assert!(self.0.wait().unwrap().success() || std::thread::panicking());
+        std::fs::remove_file(&self.1).unwrap();
+    }
+}
+
+fn hold(home: &Home, until: &str) -> Box<dyn Any> {
+    let (held, free) = (home.dir().join("held"), home.dir().join("free"));
+    let script = format!(
+        "touch {}; until [ -e {} ]{until}; do sleep 0.02; done",
+        held.display(),
+        free.display()
+    );
+    let mut velo = home.command();
+    velo.args(["run", "api", "--", "sh", "-c", &script]);
+    let child = velo.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut holder = Holder(child, free);
+    wait_until("somebody holds a slot", || {
+        held.exists() || holder.0.try_wait().unwrap().is_some_and(|ended| panic!("{ended}"))
+    });
+    std::fs::remove_file(held).unwrap();
+    Box::new(holder)
+}
+
+fn a_holder(home: &Home, _: &Path) -> Box<dyn Any> {
+    hold(home, "")
+}
+
+/// It goes when somebody has joined the line behind it.
+fn a_holder_that_goes(home: &Home, steps: &Path) -> Box<dyn Any> {
+    hold(home, &format!(" || grep -qs 'after join the line' {}", steps.display()))
+}
+
+/// Takes the port that a branch is about to listen on.
+fn take_its_port(home: &Home, _: &Path) -> Box<dyn Any> {
+    let list = home.json(&["branch", "list"]);
+    let list = list.as_array().unwrap();
+    let branch = list.iter().find(|branch| branch["name"] == "api/b").unwrap();
+    let port = u16::try_from(branch["port"].as_u64().unwrap()).unwrap();
+    Box::new(TcpListener::bind(("127.0.0.1", port)).unwrap())
+}
+
+/// Parent and child, of which the parent is reset while a child is made from it.
+fn parent(home: &Home) {
+    home.ok(&["branch", "create", "api/p"]);
+}
+
+fn reset_its_parent(home: &Home, _: &Path) -> Box<dyn Any> {
+    home.ok(&["branch", "reset", "api/p"]);
+    Box::new(())
+}
+
+/// It is persistent, under its name, whole and running; or it went with its process.
+fn kept_or_gone(home: &Home, done: bool, what: &str) {
+    let kept = format!("api/{}", library::KEPT);
+    let there = is_there(home, &kept);
+    assert!(there || !done, "{what}: it was done, and is not there");
+    if there {
+        assert_eq!(state_of(home, &kept), "running", "{what}");
+        assert_eq!(home.sql(&kept, ROWS), WHOLE, "{what}");
+    }
+}
+
+/// `main`, and one more.
+const TWO: &[(&str, &str)] = &[("VELO_MAX_RUNNING", "2")];
+const TWO_AND_NO_WAIT: &[(&str, &str)] = &[("VELO_MAX_RUNNING", "2"), ("VELO_SLOT_TIMEOUT", "1")];
+
+/// A copy keeps no state that it began with.
+fn keeps_origins(place: &Place) -> bool {
+    place.storage != Storage::Copy
+}
+
+/// Volumes are folders of the home, and servers are processes that stay dead when they are killed.
+fn has_folders_and_processes(place: &Place) -> bool {
+    place.storage != Storage::Zfs && place.runtime == Runtime::Process
+}
+
+pub const OPERATIONS: &[Operation] = &[
+    Operation::new(&["branch", "create", "api/b"], nothing, made),
+    Operation::new(&["branch", "create", "api/b", "--from", "main@s"], snapshot, made),
+    Operation::new(&["run", "api", "--", "true"], nothing, alone),
+    Operation::new(&["branch", "reset", "api/b"], changed_branch, old_or_new),
+    Operation::new(&["branch", "reset", "api/b", "--to-origin"], changed_branch, old_or_new)
+        .only(keeps_origins),
+    Operation::new(&["branch", "stop", "api/b"], changed_branch, stopped),
+    Operation::new(&["branch", "start", "api/b"], stopped_branch, started),
+    Operation::new(&["branch", "restart", "api/b"], changed_branch, started),
+    Operation::new(&["branch", "delete", "api/b"], branch, gone),
+    Operation::new(&["branch", "delete", "api/b", "--force"], tree, tree_gone),
+    Operation::new(&["snapshot", "create", "api/main@s"], nothing, snapshot_made),
+    Operation::new(&["snapshot", "delete", "api/main@s"], snapshot, snapshot_gone),
+    Operation::new(&["project", "create", "other"], nothing, project_made),
+    Operation::new(&["project", "create", "other", "--database", "app"], nothing, project_made),
+    Operation::new(&["project", "delete", "other", "--force"], project, project_gone),
+    Operation::new(&["status"], dead, cleaned),
+    Operation::new(&["branch", "ttl", "api/b", "2h"], branch, timed),
+    Operation::new(&["branch", "protect", "api/b"], branch, protected),
+    Operation::new(&["branch", "unprotect", "api/b"], protected_branch, unprotected),
+    Operation::new(&["status"], expired, alone),
+    Operation::new(&["gc"], leftovers, cleaned).ended_by(&["gc"]),
+    Operation::new(&["gc", "--unrecorded"], strays, alone)
+        .ended_by(&["gc", "--unrecorded"])
+        .only(has_folders_and_processes),
+    Operation::new(&["doctor", "--fix"], at_odds, in_accord)
+        .ended_by(&["doctor", "--fix"])
+        .only(has_folders_and_processes),
+    Operation::new(&["start", "--all"], all_stopped, all_run).ended_by(&["start", "--all"]),
+    Operation::new(&["stop", "--all"], changed_branch, all_run).ended_by(&["start", "--all"]),
+    Operation::new(
+        &["branch", "create", "api/b", "--from", "p"],
+        unsynced_parent,
+        made_of_unsynced,
+    )
+    .between("begin a backup", "end a backup"),
+    Operation::new(&["run", "api", "--", "true"], nothing, alone)
+        .with_env(TWO)
+        .beside(Moment::Before, a_holder_that_goes)
+        .between("join the line for a slot", "record a branch"),
+    Operation::new(&["run", "api", "--", "true"], nothing, alone)
+        .with_env(TWO_AND_NO_WAIT)
+        .beside(Moment::Before, a_holder)
+        .refused(),
+    Operation::new(&["branch", "create", "api/b"], nothing, made)
+        .beside(Moment::At("before runtime: start"), take_its_port)
+        .between("runtime: start", "record another port"),
+    Operation::new(&["branch", "create", "api/b", "--from", "p"], parent, made)
+        .beside(Moment::At("after record a branch"), reset_its_parent)
+        .between("record a branch", "record another source")
+        .only(|place| place.storage == Storage::Zfs),
+    Operation::new(&["gc", "--unrecorded"], strays_and_a_container, alone)
+        .ended_by(&["gc", "--unrecorded"])
+        .only(|place| place.runtime != Runtime::Process),
+    Operation::new(&[library::KEEP], nothing, kept_or_gone)
+        .by_library()
+        .between("runtime: stop", "record that a server was switched"),
+    Operation::new(&[library::OPEN_OR_CREATE], nothing, project_made)
+        .by_library()
+        .between("runtime: start", "remove a lock by name"),
+];
