@@ -15,11 +15,12 @@
 //! # Ok(()) }
 //! ```
 
-use crate::branch::{BranchInfo, Connection, ResetTarget};
+use crate::branch::{BranchInfo, Connection};
 use crate::config::Config;
 use crate::error::Result;
 use crate::id::Id;
 use crate::project::{ProjectBuilder as AsyncBuilder, ProjectInfo};
+use crate::reset::ResetTarget;
 use crate::snapshot::SnapshotInfo;
 use crate::spec::BranchSpec;
 use crate::storage::Usage;

@@ -3,15 +3,11 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use serde::Serialize;
 
 use crate::boot::{self, RunDir};
 use crate::cancel::Cancel;
 use crate::config::Config;
-use crate::create::{self, SourceRecord, vacant};
-use crate::cut::Cut;
+use crate::create::{self, vacant};
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
@@ -19,20 +15,25 @@ use crate::id::{BranchName, Id};
 use crate::lock::{Lock, Mode};
 use crate::postgres::outgoing;
 use crate::project::{self, Project};
-use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord};
-use crate::runtime::{RuntimeKind, Status};
+use crate::record::{BranchRecord, Phase};
+use crate::reset::{self, ResetTarget};
 use crate::snapshot::Snapshot;
-use crate::spec::{BranchSource, BranchSpec};
-use crate::storage::{Object, StorageKind, Usage};
+use crate::spec::BranchSpec;
+use crate::storage::{Object, Usage};
 use crate::switch::Switch;
-use crate::teardown;
 use crate::timings::Timings;
 
 mod all;
+mod connection;
+mod delete;
+mod info;
 mod lifetime;
 
 pub use all::Outcome;
 pub(crate) use all::{Settled, each, lets_clients_in, persistent};
+pub use connection::Connection;
+pub(crate) use info::infos;
+pub use info::{BranchInfo, State};
 pub(crate) use lifetime::{check_ttl, due, expire, expired, from_now, refuse_protected};
 
 /// A branch: a complete, isolated PostgreSQL on a clone of its parent's data.
@@ -64,97 +65,12 @@ struct Inner {
     pid: u32,
 }
 
-/// What a branch does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum State {
-    /// It is being made.
-    Creating,
-    /// Its server runs.
-    Running,
-    /// Its server does not run.
-    Stopped,
-    /// Its data is being renewed.
-    Resetting,
-    /// It is being deleted.
-    Deleting,
-}
-
-impl State {
-    /// The name in output.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Running => "running",
-            Self::Stopped => "stopped",
-            Self::Resetting => "resetting",
-            Self::Deleting => "deleting",
-        }
-    }
-}
-
-/// What is known of a branch.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct BranchInfo {
-    /// Its identity.
-    pub id: Id,
-    /// The project's name.
-    pub project: String,
-    /// Its name; an ephemeral branch has none.
-    pub name: Option<String>,
-    /// What people call it: the name, or for an ephemeral branch `~label.id`.
-    pub shown: String,
-    /// The branch it hangs from in the tree; `main` has none.
-    pub parent: Option<Id>,
-    /// What the parent is called.
-    pub parent_shown: Option<String>,
-    /// The snapshot it was made from, if it was made from one (its name, or its id if it is gone).
-    pub from_snapshot: Option<String>,
-    /// Whether it ends with its holder.
-    pub ephemeral: bool,
-    /// What it does now.
-    pub state: State,
-    /// The storage that it really uses.
-    pub storage: StorageKind,
-    /// The runtime of its server.
-    pub runtime: RuntimeKind,
-    /// Its port on 127.0.0.1.
-    pub port: u16,
-    /// The server's process id, while it runs.
-    pub pid: Option<u32>,
-    /// When it was made, in milliseconds since 1970, UTC.
-    pub created_at: u64,
-    /// The moment of its parent that it began with.
-    pub cut: Option<Cut>,
-    /// When its time is up, in milliseconds since 1970, UTC; `None` is never.
-    pub expires_at: Option<u64>,
-    /// What keeps it although its time is up: branches that were made from it, and its snapshots.
-    pub kept_by: Vec<String>,
-    /// Whether it is protected: neither deleted nor reset, and its time is never up.
-    pub protected: bool,
-}
-
 /// What its server is switched to.
 #[derive(Debug, Clone, Copy)]
 enum To {
     On,
     Off,
     OffAndOn,
-}
-
-/// What [`Branch::reset_to`] resets to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ResetTarget {
-    /// The parent's current state, or the snapshot it was made from.
-    Source,
-    /// The state it began with. Only persistent branches on a storage that clones keep it.
-    Origin,
-    /// A snapshot of the same project, `branch@name`; or the name alone of one of its own.
-    Snapshot(String),
 }
 
 impl Branch {
@@ -252,10 +168,10 @@ impl Branch {
         let (record, project) = (self.record(), &self.0.project.record);
         format!(
             "postgresql://{}:{}@127.0.0.1:{}/{}",
-            encode(&project.role),
+            connection::encode(&project.role),
             record.password.expose(),
             record.port,
-            encode(&project.database)
+            connection::encode(&project.database)
         )
     }
 
@@ -268,10 +184,10 @@ impl Branch {
         let (record, project) = (self.record(), &self.0.project.record);
         format!(
             "postgresql://{}:{}@/{}?host={}&port={}",
-            encode(&project.role),
+            connection::encode(&project.role),
             record.password.expose(),
-            encode(&project.database),
-            encode(&self.socket_dir().to_string_lossy()),
+            connection::encode(&project.database),
+            connection::encode(&self.socket_dir().to_string_lossy()),
             record.port,
         )
     }
@@ -426,8 +342,8 @@ impl Branch {
         self.call(|branch, home, op| async move {
             let project = &branch.0.project.record;
             let record = branch.current(&home).await?;
-            let source = reset_source(&home, project, &record, target).await?;
-            let record = crate::reset::reset(&home, project, &record, &source, &op).await?;
+            let source = reset::source(&home, project, &record, target).await?;
+            let record = reset::reset(&home, project, &record, &source, &op).await?;
             branch.renewed(record, &op);
             Ok(())
         })
@@ -514,7 +430,8 @@ impl Branch {
             if !discard {
                 return Ok(());
             }
-            let closed = close_now(home, branch.0.project.record.clone(), branch.id()).await;
+            let closed =
+                delete::close_now(home, branch.0.project.record.clone(), branch.id()).await;
             // The last handle tries again.
             branch.0.discard.store(closed.is_err(), Ordering::Release);
             closed
@@ -533,7 +450,7 @@ impl Branch {
 
     pub(crate) fn delete_call(&self, force: bool) -> Call<()> {
         self.call(move |branch, home, op| async move {
-            delete(&home, &branch.0.project.record, branch.id(), force, &op).await?;
+            delete::delete(&home, &branch.0.project.record, branch.id(), force, &op).await?;
             branch.0.discard.store(false, Ordering::Release);
             Ok(())
         })
@@ -618,33 +535,6 @@ impl Branch {
     }
 }
 
-/// The parts of a branch's URL.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Connection {
-    /// Always 127.0.0.1 here.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
-    /// The role.
-    pub user: String,
-    /// The role's password.
-    pub password: String,
-    /// The database.
-    pub database: String,
-}
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .field("user", &self.user)
-            .field("database", &self.database)
-            .finish_non_exhaustive()
-    }
-}
-
 impl std::fmt::Debug for Branch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let record = self.record();
@@ -667,7 +557,7 @@ impl Drop for Inner {
         engine::spawn(async move {
             let work = async {
                 let home = Engine::get()?.home(&config).await?;
-                discard_now(&home, &project, id).await
+                delete::discard_now(&home, &project, id).await
             };
             if let Err(error) = work.await {
                 tracing::warn!(%error, branch = %id, "cannot discard a branch; it goes when this process has ended");
@@ -676,257 +566,7 @@ impl Drop for Inner {
     }
 }
 
-/// How long the caller of a close waits for its files.
-const FILES: Duration = Duration::from_millis(4);
-
-/// Ends a branch under its lock. Its record stays until its files are gone, so that whoever finds it
-/// after a crash finishes it.
-async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id) -> Result<()> {
-    // Whoever gave up waiting still wants it to be gone.
-    let lock = home.lock(id, Mode::Exclusive, "the branch", &Cancel::default()).await?;
-    if !teardown::is_discarded(&home, id).await? {
-        return Ok(());
-    }
-    teardown::end(&home, &project, id).await?;
-    let pending = home.deletion().await;
-    let files = tokio::spawn(async move {
-        let gone = teardown::branch(&home, &project, id).await;
-        drop((lock, pending));
-        gone
-    });
-    match tokio::time::timeout(FILES, files).await {
-        Ok(gone) => gone.map_err(|e| {
-            Error::new(ErrorKind::Internal, "the removal of files panicked").with_source(e)
-        })?,
-        Err(_) => Ok(()),
-    }
-}
-
-/// Undoes a branch that nobody holds any more. A long copy of it may be in the way for a while.
-async fn discard_now(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
-    let cancel = Cancel::default();
-    let _lock = loop {
-        match home.lock(id, Mode::Exclusive, "the branch", &cancel).await {
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                tracing::warn!(%error, branch = %id, "a branch waits to be discarded");
-            }
-            other => break other?,
-        }
-    };
-    if teardown::is_discarded(home, id).await? {
-        teardown::branch(home, project, id).await?;
-    }
-    Ok(())
-}
-
-/// Deletes a branch by the tree's rules. What goes is decided and marked in one transaction, so
-/// that no child can be added meanwhile.
-async fn delete(home: &Home, project: &ProjectRecord, id: Id, force: bool, op: &Op) -> Result<()> {
-    let lease = home.lease()?;
-    let owned = project.clone();
-    let (snapshots, branches) = home
-        .state()
-        .write_durable("mark branches to go", move |tx| {
-            let scope = owned.id.to_string();
-            let branches = tx.list::<BranchRecord>(&scope)?;
-            let Some(branch) = branches.iter().find(|b| b.id == id) else {
-                return Ok((Vec::new(), Vec::new()));
-            };
-            let named: Vec<SnapshotRecord> = tx
-                .list::<SnapshotRecord>(&scope)?
-                .into_iter()
-                .filter(|s| s.role == Role::Named)
-                .collect();
-            let subtree = subtree(&owned, branch, &branches, &named, force)?;
-            let snapshots: Vec<Id> =
-                named.iter().filter(|s| subtree.contains(&s.branch)).map(|s| s.id).collect();
-            for snapshot in &snapshots {
-                tx.update(*snapshot, |snapshot: &mut SnapshotRecord| {
-                    snapshot.phase = Phase::Deleting;
-                    snapshot.lease = Some(lease);
-                    Ok(())
-                })?;
-            }
-            for branch in &subtree {
-                tx.update(*branch, |branch: &mut BranchRecord| {
-                    branch.phase = Phase::Deleting;
-                    branch.lease = Some(lease);
-                    Ok(())
-                })?;
-            }
-            Ok((snapshots, subtree))
-        })
-        .await?;
-    // Children first; and from here on it goes through, wanted or not.
-    let through = Op::default();
-    for id in branches.into_iter().rev() {
-        teardown::locked(home, project, id).await?;
-    }
-    for id in snapshots {
-        let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &through.cancel).await?;
-        teardown::snapshot(home, project, id).await?;
-    }
-    op.cancel.check()
-}
-
-/// A branch and all that hangs from it, parents before children; without `force` it must be alone.
-fn subtree(
-    project: &ProjectRecord,
-    branch: &BranchRecord,
-    branches: &[BranchRecord],
-    named: &[SnapshotRecord],
-    force: bool,
-) -> Result<Vec<Id>> {
-    if branch.parent.is_none() {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            format!("{}/main cannot be deleted alone", project.name),
-        )
-        .with_hint(format!("delete the whole project: velo project delete {}", project.name)));
-    }
-    // Each level behind the one above it. Ids would tell the order, were clocks never set back.
-    let mut subtree = vec![branch.id];
-    let mut done = 0;
-    while let Some(parent) = subtree.get(done).copied() {
-        let children = branches.iter().filter(|b| b.parent == Some(parent)).map(|b| b.id);
-        subtree.extend(children);
-        done += 1;
-    }
-    refuse_protected(project, branches.iter().filter(|b| subtree.contains(&b.id)), "deleted")?;
-    let children = branches.iter().filter(|b| subtree[1..].contains(&b.id) && !b.is_closed());
-    let snapshots = named.iter().filter(|s| s.branch == branch.id);
-    let dependents: Vec<String> = children
-        .map(|b| format!("{}/{}", project.name, b.shown()))
-        .chain(snapshots.filter_map(|s| Some(format!("the snapshot @{}", s.name.as_ref()?))))
-        .collect();
-    if force || dependents.is_empty() {
-        return Ok(subtree);
-    }
-    Err(Error::new(
-        ErrorKind::Conflict,
-        format!("{}/{} has dependents: {}", project.name, branch.shown(), dependents.join(", ")),
-    )
-    .with_hint("delete them first, or use force (--force) to delete the subtree"))
-}
-
-/// What a reset starts from.
-async fn reset_source(
-    home: &Home,
-    project: &ProjectRecord,
-    branch: &BranchRecord,
-    target: ResetTarget,
-) -> Result<SourceRecord> {
-    let shown = format!("{}/{}", project.name, branch.shown());
-    let source = match target {
-        ResetTarget::Snapshot(name) if name.contains('@') => BranchSource::Named(name),
-        ResetTarget::Snapshot(name) => BranchSource::Named(format!("{}@{name}", branch.id)),
-        ResetTarget::Origin => match branch.origin {
-            Some(origin) => BranchSource::Snapshot(origin),
-            None => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!("{shown} keeps no snapshot of the state it began with"),
-                )
-                .with_hint("only persistent branches on a storage that clones do"));
-            }
-        },
-        ResetTarget::Source => match branch.made_from {
-            Origin::Branch(id) => BranchSource::Branch(id),
-            Origin::Snapshot(id) => BranchSource::Snapshot(id),
-            Origin::Initdb => {
-                return Err(Error::new(
-                    ErrorKind::InvalidInput,
-                    format!("{shown} has no parent to be reset to"),
-                )
-                .with_hint("reset it to a snapshot of its own"));
-            }
-        },
-    };
-    let project = project.clone();
-    home.state().read(move |tx| create::resolve(tx, &project, &source)).await
-}
-
-/// What is known of these branches of a project.
-pub(crate) async fn infos(
-    home: &Home,
-    project: &ProjectRecord,
-    records: Vec<BranchRecord>,
-) -> Result<Vec<BranchInfo>> {
-    let mut infos = Vec::with_capacity(records.len());
-    let scope = project.id.to_string();
-    let (all, snapshots) = home
-        .state()
-        .read(move |tx| Ok((tx.list::<BranchRecord>(&scope)?, tx.list::<SnapshotRecord>(&scope)?)))
-        .await?;
-    let shown: std::collections::HashMap<Id, String> =
-        all.iter().map(|b| (b.id, b.shown())).collect();
-    let now = crate::record::now();
-    for record in records {
-        let over = !record.protected && record.expires.is_some_and(|time| time <= now);
-        let kept_by = match over {
-            true => lifetime::kept_by(project, &record, &all, &snapshots),
-            false => Vec::new(),
-        };
-        let (running, pid) = match boot::status(home, project, &record).await? {
-            Status::Running { pid } => (true, pid),
-            Status::Restarting => (true, None),
-            _ => (false, None),
-        };
-        let state = match record.phase {
-            Phase::Creating => State::Creating,
-            Phase::Deleting => State::Deleting,
-            Phase::Resetting => State::Resetting,
-            Phase::Ready if running => State::Running,
-            Phase::Ready => State::Stopped,
-        };
-        let from_snapshot = match record.made_from {
-            Origin::Snapshot(id) => Some(
-                snapshots
-                    .iter()
-                    .find(|s| s.id == id)
-                    .and_then(|s| Some(s.name.as_ref()?.to_string()))
-                    .unwrap_or_else(|| id.to_string()),
-            ),
-            _ => None,
-        };
-        infos.push(BranchInfo {
-            id: record.id,
-            project: project.name.to_string(),
-            shown: record.shown(),
-            name: record.name.map(String::from),
-            parent: record.parent,
-            parent_shown: record.parent.and_then(|parent| shown.get(&parent).cloned()),
-            from_snapshot,
-            ephemeral: record.ephemeral,
-            state,
-            storage: project.storage,
-            runtime: project.runtime,
-            port: record.port,
-            pid,
-            created_at: record.created_at,
-            cut: record.cut,
-            expires_at: record.expires,
-            kept_by,
-            protected: record.protected,
-        });
-    }
-    Ok(infos)
-}
-
 fn gone(branch: &Branch) -> Error {
     Error::new(ErrorKind::NotFound, format!("the branch {} is gone", branch.full_name()))
         .with_hint(format!("velo branch list {}", branch.0.project.record.name))
-}
-
-/// Percent-encodes a part of a URL.
-fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }

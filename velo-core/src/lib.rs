@@ -70,13 +70,14 @@ mod teardown;
 pub mod testing;
 mod timings;
 
-pub use branch::{Branch, BranchInfo, Connection, Outcome, ResetTarget, State};
+pub use branch::{Branch, BranchInfo, Connection, Outcome, State};
 pub use care::Deed;
 pub use config::{Config, ConfigBuilder};
 pub use cut::{Cut, Method};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{BranchName, Id, ProjectName, SnapshotName};
 pub use project::{Project, ProjectBuilder, ProjectInfo};
+pub use reset::ResetTarget;
 pub use snapshot::{Snapshot, SnapshotInfo};
 pub use spec::{BranchSource, BranchSpec};
 pub use timings::Timings;

@@ -8,18 +8,68 @@
 
 use crate::boot::{self, Boot, Doors, RunDir};
 use crate::branch::refuse_protected;
-use crate::create::{NewClone, SourceRecord, clone_source};
+use crate::create::{self, NewClone, SourceRecord, clone_source};
 use crate::cut::Cut;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::lock::Mode;
-use crate::record::{BranchRecord, Phase, ProjectRecord, VolumeRecord};
+use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord};
 use crate::runtime::{Status, StopMode};
+use crate::spec::BranchSource;
 use crate::storage::Object;
 use crate::switch::Switch;
 use crate::teardown;
+
+/// What [`Branch::reset_to`](crate::Branch::reset_to) resets to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResetTarget {
+    /// The parent's current state, or the snapshot it was made from.
+    Source,
+    /// The state it began with. Only persistent branches on a storage that clones keep it.
+    Origin,
+    /// A snapshot of the same project, `branch@name`; or the name alone of one of its own.
+    Snapshot(String),
+}
+
+/// What a reset starts from.
+pub(crate) async fn source(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    target: ResetTarget,
+) -> Result<SourceRecord> {
+    let shown = format!("{}/{}", project.name, branch.shown());
+    let source = match target {
+        ResetTarget::Snapshot(name) if name.contains('@') => BranchSource::Named(name),
+        ResetTarget::Snapshot(name) => BranchSource::Named(format!("{}@{name}", branch.id)),
+        ResetTarget::Origin => match branch.origin {
+            Some(origin) => BranchSource::Snapshot(origin),
+            None => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!("{shown} keeps no snapshot of the state it began with"),
+                )
+                .with_hint("only persistent branches on a storage that clones do"));
+            }
+        },
+        ResetTarget::Source => match branch.made_from {
+            Origin::Branch(id) => BranchSource::Branch(id),
+            Origin::Snapshot(id) => BranchSource::Snapshot(id),
+            Origin::Initdb => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("{shown} has no parent to be reset to"),
+                )
+                .with_hint("reset it to a snapshot of its own"));
+            }
+        },
+    };
+    let project = project.clone();
+    home.state().read(move |tx| create::resolve(tx, &project, &source)).await
+}
 
 /// Renews `branch` from `source`. Returns the new record.
 pub(crate) async fn reset(

@@ -1,0 +1,153 @@
+//! How a branch goes: closed, discarded with its last handle, or deleted by the tree's rules.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::refuse_protected;
+use crate::cancel::Cancel;
+use crate::engine::Op;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::Id;
+use crate::lock::Mode;
+use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord};
+use crate::teardown;
+
+/// How long the caller of a close waits for its files.
+const FILES: Duration = Duration::from_millis(4);
+
+/// Ends a branch under its lock. Its record stays until its files are gone, so that whoever finds it
+/// after a crash finishes it.
+pub(super) async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id) -> Result<()> {
+    // Whoever gave up waiting still wants it to be gone.
+    let lock = home.lock(id, Mode::Exclusive, "the branch", &Cancel::default()).await?;
+    if !teardown::is_discarded(&home, id).await? {
+        return Ok(());
+    }
+    teardown::end(&home, &project, id).await?;
+    let pending = home.deletion().await;
+    let files = tokio::spawn(async move {
+        let gone = teardown::branch(&home, &project, id).await;
+        drop((lock, pending));
+        gone
+    });
+    match tokio::time::timeout(FILES, files).await {
+        Ok(gone) => gone.map_err(|e| {
+            Error::new(ErrorKind::Internal, "the removal of files panicked").with_source(e)
+        })?,
+        Err(_) => Ok(()),
+    }
+}
+
+/// Undoes a branch that nobody holds any more. A long copy of it may be in the way for a while.
+pub(super) async fn discard_now(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    let cancel = Cancel::default();
+    let _lock = loop {
+        match home.lock(id, Mode::Exclusive, "the branch", &cancel).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                tracing::warn!(%error, branch = %id, "a branch waits to be discarded");
+            }
+            other => break other?,
+        }
+    };
+    if teardown::is_discarded(home, id).await? {
+        teardown::branch(home, project, id).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a branch by the tree's rules. What goes is decided and marked in one transaction, so
+/// that no child can be added meanwhile.
+pub(super) async fn delete(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+    force: bool,
+    op: &Op,
+) -> Result<()> {
+    let lease = home.lease()?;
+    let owned = project.clone();
+    let (snapshots, branches) = home
+        .state()
+        .write_durable("mark branches to go", move |tx| {
+            let scope = owned.id.to_string();
+            let branches = tx.list::<BranchRecord>(&scope)?;
+            let Some(branch) = branches.iter().find(|b| b.id == id) else {
+                return Ok((Vec::new(), Vec::new()));
+            };
+            let named: Vec<SnapshotRecord> = tx
+                .list::<SnapshotRecord>(&scope)?
+                .into_iter()
+                .filter(|s| s.role == Role::Named)
+                .collect();
+            let subtree = subtree(&owned, branch, &branches, &named, force)?;
+            let snapshots: Vec<Id> =
+                named.iter().filter(|s| subtree.contains(&s.branch)).map(|s| s.id).collect();
+            for snapshot in &snapshots {
+                tx.update(*snapshot, |snapshot: &mut SnapshotRecord| {
+                    snapshot.phase = Phase::Deleting;
+                    snapshot.lease = Some(lease);
+                    Ok(())
+                })?;
+            }
+            for branch in &subtree {
+                tx.update(*branch, |branch: &mut BranchRecord| {
+                    branch.phase = Phase::Deleting;
+                    branch.lease = Some(lease);
+                    Ok(())
+                })?;
+            }
+            Ok((snapshots, subtree))
+        })
+        .await?;
+    // Children first; and from here on it goes through, wanted or not.
+    let through = Op::default();
+    for id in branches.into_iter().rev() {
+        teardown::locked(home, project, id).await?;
+    }
+    for id in snapshots {
+        let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &through.cancel).await?;
+        teardown::snapshot(home, project, id).await?;
+    }
+    op.cancel.check()
+}
+
+/// A branch and all that hangs from it, parents before children; without `force` it must be alone.
+fn subtree(
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    branches: &[BranchRecord],
+    named: &[SnapshotRecord],
+    force: bool,
+) -> Result<Vec<Id>> {
+    if branch.parent.is_none() {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("{}/main cannot be deleted alone", project.name),
+        )
+        .with_hint(format!("delete the whole project: velo project delete {}", project.name)));
+    }
+    // Each level behind the one above it. Ids would tell the order, were clocks never set back.
+    let mut subtree = vec![branch.id];
+    let mut done = 0;
+    while let Some(parent) = subtree.get(done).copied() {
+        let children = branches.iter().filter(|b| b.parent == Some(parent)).map(|b| b.id);
+        subtree.extend(children);
+        done += 1;
+    }
+    refuse_protected(project, branches.iter().filter(|b| subtree.contains(&b.id)), "deleted")?;
+    let children = branches.iter().filter(|b| subtree[1..].contains(&b.id) && !b.is_closed());
+    let snapshots = named.iter().filter(|s| s.branch == branch.id);
+    let dependents: Vec<String> = children
+        .map(|b| format!("{}/{}", project.name, b.shown()))
+        .chain(snapshots.filter_map(|s| Some(format!("the snapshot @{}", s.name.as_ref()?))))
+        .collect();
+    if force || dependents.is_empty() {
+        return Ok(subtree);
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!("{}/{} has dependents: {}", project.name, branch.shown(), dependents.join(", ")),
+    )
+    .with_hint("delete them first, or use force (--force) to delete the subtree"))
+}
