@@ -114,6 +114,11 @@ fn a_file_system_comes_and_goes() {
     assert!(corner.ok(&["--loop", "300M", "--yes"]).stdout.contains("nothing to do"));
     corner.setup(&["--loop", "400M", "--yes"], |_| {}).is_error(1, "earlier setup");
     corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "holds branches");
+    // Nor what somebody has made larger since.
+    let image = std::fs::OpenOptions::new().write(true).open(corner.path("home.img")).unwrap();
+    image.set_len(400 << 20).unwrap();
+    assert!(corner.ok(&["--loop", "300M", "--yes"]).stdout.contains("nothing to do"));
+    assert_eq!(image.metadata().unwrap().len(), 400 << 20);
     // What is not mounted only looks empty.
     home.ok(&["branch", "stop", "api/main"]);
     home.ok(&["branch", "stop", "api/dev"]);
@@ -255,6 +260,20 @@ fn zfs_pool_in_a_file_comes_and_goes() {
     let mut command = Command::new(program());
     command.args(["setup", "--at", &home, "--image", &other]).args(args);
     Ran::from(command.output().unwrap()).is_error(1, "there is a pool");
+    // What is not mounted or not imported is neither made again nor lost.
+    std::fs::write(corner.path("home/precious"), "").unwrap();
+    tool("zfs", &["unmount", "velo-setup-test/velo"]);
+    corner.setup(&args, |_| {}).is_error(1, "is there, and not mounted");
+    tool("zpool", &["export", "velo-setup-test"]);
+    corner.setup(&args, |_| {}).is_error(1, "is not imported");
+    corner
+        .setup(&["--undo", "--yes"], |command| {
+            command.env("PATH", "/usr/bin:/bin");
+        })
+        .is_error(1, "there is no program z");
+    let folder = corner.dir.path().to_str().unwrap().to_owned();
+    tool("zpool", &["import", "-d", &folder, "velo-setup-test"]);
+    assert!(corner.path("home/precious").exists());
     corner.ok(&["--undo", "--yes"]);
     corner.nothing_is_left();
     assert!(!Command::new("zpool").args(["list", "velo-setup-test"]).status().unwrap().success());

@@ -278,12 +278,18 @@ impl Setup {
         if self.steps.is_empty() {
             return Ok(());
         }
+        // What was there before is not this run's to take back: it may hold data.
+        let mut made = Vec::new();
+        for step in &self.steps {
+            made.push(!step.is_there().await?);
+        }
         let new = self.journal.as_ref().map_or(Ok(false), Journal::write)?;
         for (at, step) in self.steps.iter().enumerate() {
             say(&step.doing());
             let Err(mut error) = step.run().await else { continue };
             // The step that failed may have done a part of it.
-            for step in self.steps[..=at].iter().rev() {
+            let own = self.steps[..=at].iter().zip(&made).filter(|(_, made)| **made);
+            for (step, _) in own.rev() {
                 say(&step.undoing());
                 if let Err(cleanup) = step.undo().await {
                     error = error.with_cleanup(cleanup);
