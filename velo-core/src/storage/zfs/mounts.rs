@@ -138,7 +138,8 @@ pub(super) async fn mount(dataset: &str, point: &Path) -> Result<Result<(), Faul
     let data = CString::new(format!("mntpoint={}", resolved(point).display()))
         .map_err(|e| Error::new(ErrorKind::InvalidInput, "a path with NUL").with_source(e))?;
     let tried = blocking(move || {
-        let flags = MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID;
+        // Times of access are for the dataset's own property to say.
+        let flags = MountFlags::NODEV | MountFlags::NOSUID;
         Ok(rustix::mount::mount(&name, &at, "zfs", flags, data.as_c_str()))
     })
     .await?;
