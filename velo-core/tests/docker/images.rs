@@ -51,7 +51,7 @@ async fn docker_images_that_cannot_be_had_are_refused() {
     assert_eq!(error.kind(), ErrorKind::PostgresMissing, "{}", told(&error));
     assert!(error.to_string().contains(image) && error.hint().is_some(), "{}", told(&error));
     assert!(heard.iter().any(|line| line.contains(image)), "it says what it pulls");
-    for bad in ["", "no image", "-x;y"] {
+    for bad in ["", "no image", "-x;y", "../containers", "postgres:", "postgres:18@x"] {
         let home = TestHome::with(Some(&base), with_docker(bad));
         let error = home_error(&home).await;
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad:?}: {}", told(&error));
