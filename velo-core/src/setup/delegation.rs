@@ -215,9 +215,9 @@ impl Step for DelegationStep {
 /// An error if the rule would give more away than a dataset.
 fn safe(at: &Path) -> Result<()> {
     delegate::unsafe_folder(at).map_or(Ok(()), |why| {
-        let what = format!("{why}: with a rule for mounting there, its owner would be root");
+        let what = format!("{why}: a rule for mounting there would give away root");
         Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
-            "chown it, or give a dataset another mount point than {}",
+            "let root alone write there, or give the dataset a plainer mount point than {}",
             at.display()
         )))
     })

@@ -214,8 +214,8 @@ pub(super) fn not_allowed(parent: &str, folder: &Path) -> Error {
     let hint = match delegate::unsafe_folder(folder) {
         None => format!("as root: {}", delegate::install_sudoers(&user, parent, folder)),
         Some(why) => format!(
-            "{why}, so that a rule for mounting would give away root: as root, chown it, or \
-             velo setup --delegate with another dataset"
+            "{why}, so that a rule for mounting would give away root: as root, \
+             mend that, or velo setup --delegate with another dataset"
         ),
     };
     Error::new(
