@@ -164,6 +164,24 @@ fn what_fails_is_taken_back() {
 }
 
 #[test]
+fn of_two_at_once_neither_takes_back_what_the_other_makes() {
+    let Some(corner) = Corner::new() else { return };
+    for _ in 0..3 {
+        let [one, two] = std::thread::scope(|scope| {
+            let run = || corner.setup(&["--loop", "300M", "--yes"], |_| {});
+            [scope.spawn(run), scope.spawn(run)].map(|thread| thread.join().unwrap())
+        });
+        assert!(one.code == 0 || two.code == 0, "{one:?} {two:?}");
+        for ran in [one, two] {
+            assert!(ran.code == 0 || ran.stderr.contains("another setup"), "{ran:?}");
+        }
+        assert!(corner.is_mounted() && corner.path("home.img").exists());
+        corner.ok(&["--undo", "--yes"]);
+        corner.nothing_is_left();
+    }
+}
+
+#[test]
 fn what_somebody_else_made_is_not_touched() {
     let Some(corner) = Corner::new() else { return };
     std::fs::create_dir(corner.path("home")).unwrap();

@@ -18,6 +18,7 @@
 //! # Ok(()) }
 //! ```
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,6 +216,8 @@ pub struct Setup {
     journal: Option<Journal>,
     /// Whether all of it is taken back.
     undoing: bool,
+    /// Keeps other setups away from the image: of two at once one would take back the other's.
+    _alone: Option<Arc<File>>,
 }
 
 impl Setup {
@@ -307,6 +310,22 @@ impl Setup {
     }
 }
 
+/// The lock on the folder that an image is in.
+fn alone_with(image: &Path) -> Result<Option<Arc<File>>> {
+    let folder = image.parent().filter(|folder| *folder != "").unwrap_or(Path::new("."));
+    let fault = |e| Error::io(format!("open {}", folder.display()), e);
+    let file = File::open(folder).map_err(fault)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Arc::new(file))),
+        Err(TryLockError::WouldBlock) => Err(Error::new(
+            ErrorKind::Conflict,
+            format!("another setup is at work in {}", folder.display()),
+        )
+        .with_hint("wait until it has ended")),
+        Err(TryLockError::Error(e)) => Err(fault(e)),
+    }
+}
+
 fn need_root() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
@@ -318,6 +337,7 @@ fn need_root() -> Result<()> {
 async fn plan(spec: LoopSpec) -> Result<Setup> {
     spec.check()?;
     need_root()?;
+    let alone = alone_with(&spec.image)?;
     let known = Journal::read(&spec.image)?;
     let journal = match known {
         Some(journal) if journal.spec == spec => journal,
@@ -343,7 +363,7 @@ async fn plan(spec: LoopSpec) -> Result<Setup> {
         None => Journal { made_at: spec.at.symlink_metadata().is_err(), spec },
     };
     let steps = missing(step::of(&journal)).await?;
-    Ok(Setup { steps, journal: Some(journal), undoing: false })
+    Ok(Setup { steps, journal: Some(journal), undoing: false, _alone: alone })
 }
 
 /// The steps that are not done yet, all of which can be.
@@ -371,6 +391,7 @@ async fn present(all: Vec<impl Step + 'static>) -> Result<Vec<Arc<dyn Step>>> {
 
 async fn plan_undo(image: &Path) -> Result<Setup> {
     need_root()?;
+    let alone = alone_with(image)?;
     let Some(journal) = Journal::read(image)? else {
         return Err(Error::new(
             ErrorKind::NotFound,
@@ -380,7 +401,7 @@ async fn plan_undo(image: &Path) -> Result<Setup> {
     };
     step::nothing_lives_in(&journal).await?;
     let steps = present(step::of(&journal)).await?;
-    Ok(Setup { steps, journal: Some(journal), undoing: true })
+    Ok(Setup { steps, journal: Some(journal), undoing: true, _alone: alone })
 }
 
 fn owner(user: &str) -> Result<OsUser> {

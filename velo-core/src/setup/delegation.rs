@@ -80,7 +80,7 @@ impl Setup {
             delegation.check()?;
             need("zfs", "apt-get install zfsutils-linux zfs-dkms").await?;
             let steps = missing(delegation.steps()).await?;
-            Ok(Self { steps, journal: None, undoing: false })
+            Ok(Self { steps, journal: None, undoing: false, _alone: None })
         })
     }
 
@@ -97,7 +97,7 @@ impl Setup {
         engine::call(move |_| async move {
             delegation.check()?;
             let steps = present(delegation.steps()).await?;
-            Ok(Self { steps, journal: None, undoing: true })
+            Ok(Self { steps, journal: None, undoing: true, _alone: None })
         })
     }
 }
