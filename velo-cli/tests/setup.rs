@@ -114,6 +114,12 @@ fn a_file_system_comes_and_goes() {
     assert!(corner.ok(&["--loop", "300M", "--yes"]).stdout.contains("nothing to do"));
     corner.setup(&["--loop", "400M", "--yes"], |_| {}).is_error(1, "earlier setup");
     corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "holds branches");
+    // Nor by a journal under another image's name.
+    let (other, journal) = (corner.path("other.img"), corner.path("other.img.json"));
+    std::fs::copy(corner.path("home.img.json"), &journal).unwrap();
+    let other = other.to_str().unwrap();
+    corner.setup(&["--undo", "--image", other, "--yes"], |_| {}).is_error(1, "of another image");
+    std::fs::remove_file(journal).unwrap();
     // Nor what somebody has made larger since.
     let image = std::fs::OpenOptions::new().write(true).open(corner.path("home.img")).unwrap();
     image.set_len(400 << 20).unwrap();
