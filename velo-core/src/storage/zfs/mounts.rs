@@ -143,11 +143,19 @@ pub(super) async fn mount(dataset: &str, point: &Path) -> Result<Result<(), Faul
         Ok(rustix::mount::mount(&name, &at, "zfs", flags, data.as_c_str()))
     })
     .await?;
+    let by_root = match tried {
+        Err(Errno::PERM) => true,
+        // Below a folder of root's, only root makes one.
+        Err(Errno::NOENT) => !point.exists(),
+        _ => false,
+    };
+    if by_root {
+        let done = by_sudo("mount", dataset).await;
+        // Also by another process, meanwhile.
+        return Ok(if done.is_err() && is_mounted(dataset, point)? { Ok(()) } else { done });
+    }
     Ok(match tried {
         Ok(()) => Ok(()),
-        Err(Errno::PERM) => by_sudo("mount", dataset).await,
-        // Below a folder of root's, only root makes one.
-        Err(Errno::NOENT) if !point.exists() => by_sudo("mount", dataset).await,
         // Also by another process, at this moment.
         Err(Errno::BUSY) if is_mounted(dataset, point)? => Ok(()),
         Err(Errno::BUSY) => Err(Fault::Busy),
@@ -170,6 +178,8 @@ pub(super) async fn unmount(dataset: &str, point: &Path) -> Result<Result<(), Fa
             Ok(()) => continue,
             Err(Errno::PERM) => match by_sudo("unmount", dataset).await {
                 Ok(()) => continue,
+                // Also by another process, meanwhile.
+                Err(_) if !is_mounted(dataset, point)? => continue,
                 Err(fault) => fault,
             },
             Err(Errno::BUSY) => Fault::Busy,
