@@ -456,6 +456,7 @@ rig_check_engine() {
     [[ -n ${VELO_TEST_DOCKER-} ]] || return 0
     local line
     while read -r line; do RIG_LEFTOVERS+=("container $line"); done < <(rig_docker ps -a --format '{{.Names}} {{.Status}}')
+    while read -r line; do RIG_LEFTOVERS+=("network $line"); done < <(rig_docker network ls -q --filter type=custom)
     while read -r line; do RIG_LEFTOVERS+=("volume $line"); done < <(rig_docker volume ls -q)
     while read -r line; do RIG_LEFTOVERS+=("image $line"); done < <(rig_docker image ls --format '{{.Repository}}:{{.Tag}}' |
         grep -vxE 'velo-test/(debian|alpine):latest')

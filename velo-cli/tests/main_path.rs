@@ -185,4 +185,15 @@ fn what_can_reach_out_is_told() {
     assert!(branch["outgoing"].to_string().contains("far"), "{branch}");
     let ran = home.run(&["branch", "create", "api/dev2"]);
     assert!(ran.stderr.contains("note: ") && ran.stderr.contains("far"), "{ran:?}");
+    // A database that is damaged: the branch is there all the same.
+    home.sql("api/main", "CREATE DATABASE odd");
+    home.sql("api/main", "CHECKPOINT");
+    let oid = home.sql("api/main", "SELECT oid FROM pg_database WHERE datname = 'odd'");
+    let main = std::fs::read_dir(home.path().join("volumes")).unwrap();
+    let main = main.map(|entry| entry.unwrap().path()).min().unwrap();
+    std::fs::remove_dir_all(main.join("base").join(oid.trim())).unwrap();
+    let ran = home.run(&["branch", "create", "api/dev3", "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("is not known"), "{ran:?}");
+    assert!(ran.stdout.contains("\"outgoing\": null"), "{ran:?}");
 }

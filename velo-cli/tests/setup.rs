@@ -114,6 +114,17 @@ fn a_file_system_comes_and_goes() {
     assert!(corner.ok(&["--loop", "300M", "--yes"]).stdout.contains("nothing to do"));
     corner.setup(&["--loop", "400M", "--yes"], |_| {}).is_error(1, "earlier setup");
     corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "holds branches");
+    // Nor by a journal under another image's name.
+    let (other, journal) = (corner.path("other.img"), corner.path("other.img.json"));
+    std::fs::copy(corner.path("home.img.json"), &journal).unwrap();
+    let other = other.to_str().unwrap();
+    corner.setup(&["--undo", "--image", other, "--yes"], |_| {}).is_error(1, "of another image");
+    std::fs::remove_file(journal).unwrap();
+    // Nor what somebody has made larger since.
+    let image = std::fs::OpenOptions::new().write(true).open(corner.path("home.img")).unwrap();
+    image.set_len(400 << 20).unwrap();
+    assert!(corner.ok(&["--loop", "300M", "--yes"]).stdout.contains("nothing to do"));
+    assert_eq!(image.metadata().unwrap().len(), 400 << 20);
     // What is not mounted only looks empty.
     home.ok(&["branch", "stop", "api/main"]);
     home.ok(&["branch", "stop", "api/dev"]);
@@ -156,6 +167,24 @@ fn what_fails_is_taken_back() {
     assert!(ran.stderr.contains("+ rm "), "{ran:?}");
     drop(bin);
     corner.nothing_is_left();
+}
+
+#[test]
+fn of_two_at_once_neither_takes_back_what_the_other_makes() {
+    let Some(corner) = Corner::new() else { return };
+    for _ in 0..3 {
+        let [one, two] = std::thread::scope(|scope| {
+            let run = || corner.setup(&["--loop", "300M", "--yes"], |_| {});
+            [scope.spawn(run), scope.spawn(run)].map(|thread| thread.join().unwrap())
+        });
+        assert!(one.code == 0 || two.code == 0, "{one:?} {two:?}");
+        for ran in [one, two] {
+            assert!(ran.code == 0 || ran.stderr.contains("another setup"), "{ran:?}");
+        }
+        assert!(corner.is_mounted() && corner.path("home.img").exists());
+        corner.ok(&["--undo", "--yes"]);
+        corner.nothing_is_left();
+    }
 }
 
 #[test]
@@ -255,6 +284,20 @@ fn zfs_pool_in_a_file_comes_and_goes() {
     let mut command = Command::new(program());
     command.args(["setup", "--at", &home, "--image", &other]).args(args);
     Ran::from(command.output().unwrap()).is_error(1, "there is a pool");
+    // What is not mounted or not imported is neither made again nor lost.
+    std::fs::write(corner.path("home/precious"), "").unwrap();
+    tool("zfs", &["unmount", "velo-setup-test/velo"]);
+    corner.setup(&args, |_| {}).is_error(1, "is there, and not mounted");
+    tool("zpool", &["export", "velo-setup-test"]);
+    corner.setup(&args, |_| {}).is_error(1, "is not imported");
+    corner
+        .setup(&["--undo", "--yes"], |command| {
+            command.env("PATH", "/usr/bin:/bin");
+        })
+        .is_error(1, "there is no program z");
+    let folder = corner.dir.path().to_str().unwrap().to_owned();
+    tool("zpool", &["import", "-d", &folder, "velo-setup-test"]);
+    assert!(corner.path("home/precious").exists());
     corner.ok(&["--undo", "--yes"]);
     corner.nothing_is_left();
     assert!(!Command::new("zpool").args(["list", "velo-setup-test"]).status().unwrap().success());

@@ -203,7 +203,7 @@ fn zfs_for_a_user_whom_root_gave_a_dataset() {
     let (uid, gid) = (run("id", &["-u", USER]), run("id", &["-g", USER]));
     let (uid, gid) = (uid.parse().unwrap(), gid.parse().unwrap());
     std::os::unix::fs::chown(home.dir(), Some(uid), Some(gid)).unwrap();
-    let user = |args: &[&str]| {
+    let user = &|args: &[&str]| {
         home.run_with(args, |command| {
             command.uid(uid).gid(gid).env("HOME", home.dir()).current_dir("/");
             command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
@@ -248,6 +248,22 @@ fn zfs_for_a_user_whom_root_gave_a_dataset() {
     }
     assert_eq!(own.tries(), tries, "status and doctor only look");
     sql("api/main", "CREATE TABLE t AS SELECT 1 AS x");
+    // After a restart of the machine nothing is mounted: of many at once one mounts it, for all.
+    ok(&["branch", "stop", "api/main"]);
+    let volumes = run("zfs", &["list", "-H", "-o", "name", "-r", &dataset]);
+    for volume in volumes.lines().filter(|name| *name != dataset) {
+        run("zfs", &["unmount", volume]);
+    }
+    let names = ["api/a", "api/b", "api/c"];
+    let made = std::thread::scope(|scope| {
+        let create = |name| scope.spawn(move || user(&["branch", "create", name, "--stopped"]));
+        names.map(create).map(|made| made.join().unwrap())
+    });
+    assert!(made.iter().all(|ran| ran.code == 0), "{made:?}");
+    for name in names {
+        ok(&["branch", "delete", name]);
+    }
+    ok(&["branch", "start", "api/main"]);
     assert_eq!(ok(&["branch", "create", "api/dev"])["cut"]["method"], "checkpoint");
     sql("api/dev", "INSERT INTO t VALUES (2)");
     ok(&["snapshot", "create", "api/dev@two"]);

@@ -447,6 +447,10 @@ impl Boot<'_> {
         });
         let hint = match refused {
             Some(key) => format!("correct the setting {key}, or leave it out"),
+            None if why.is_some_and(|why| why.contains("shared memory segment")) => {
+                "give it more shared memory: --shm-size, or where it is no container, /dev/shm"
+                    .to_owned()
+            }
             // What was being made goes with its log.
             None if self.branch.phase == Phase::Creating => {
                 "with -v the command shows the end of the server's log".to_owned()

@@ -285,9 +285,13 @@ const FULL: u64 = 16 << 20;
 
 /// An error that a full disk explains, said as such.
 pub(crate) fn full_disk(folder: &Path, error: Error) -> Error {
-    let said = "No space left on device";
-    let told = error.to_string().contains(said)
-        || error.context().any(|(key, text)| key == "log_tail" && text.contains(said));
+    let said = |text: &str| {
+        // That of shared memory is another space.
+        let mut lines = text.lines().filter(|line| !line.contains("shared memory"));
+        lines.any(|line| line.contains("No space left on device"))
+    };
+    let told = said(&error.to_string())
+        || error.context().any(|(key, text)| key == "log_tail" && said(text));
     let unclear = matches!(
         error.kind(),
         ErrorKind::Postgres | ErrorKind::Io | ErrorKind::Timeout | ErrorKind::PermissionDenied

@@ -18,6 +18,7 @@
 //! # Ok(()) }
 //! ```
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,6 +216,8 @@ pub struct Setup {
     journal: Option<Journal>,
     /// Whether all of it is taken back.
     undoing: bool,
+    /// Keeps other setups away from the image: of two at once one would take back the other's.
+    _alone: Option<Arc<File>>,
 }
 
 impl Setup {
@@ -278,12 +281,18 @@ impl Setup {
         if self.steps.is_empty() {
             return Ok(());
         }
+        // What was there before is not this run's to take back: it may hold data.
+        let mut made = Vec::new();
+        for step in &self.steps {
+            made.push(!step.is_there().await?);
+        }
         let new = self.journal.as_ref().map_or(Ok(false), Journal::write)?;
         for (at, step) in self.steps.iter().enumerate() {
             say(&step.doing());
             let Err(mut error) = step.run().await else { continue };
             // The step that failed may have done a part of it.
-            for step in self.steps[..=at].iter().rev() {
+            let own = self.steps[..=at].iter().zip(&made).filter(|(_, made)| **made);
+            for (step, _) in own.rev() {
                 say(&step.undoing());
                 if let Err(cleanup) = step.undo().await {
                     error = error.with_cleanup(cleanup);
@@ -301,6 +310,22 @@ impl Setup {
     }
 }
 
+/// The lock on the folder that an image is in.
+fn alone_with(image: &Path) -> Result<Option<Arc<File>>> {
+    let folder = image.parent().filter(|folder| *folder != "").unwrap_or(Path::new("."));
+    let fault = |e| Error::io(format!("open {}", folder.display()), e);
+    let file = File::open(folder).map_err(fault)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Arc::new(file))),
+        Err(TryLockError::WouldBlock) => Err(Error::new(
+            ErrorKind::Conflict,
+            format!("another setup is at work in {}", folder.display()),
+        )
+        .with_hint("wait until it has ended")),
+        Err(TryLockError::Error(e)) => Err(fault(e)),
+    }
+}
+
 fn need_root() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
@@ -312,6 +337,7 @@ fn need_root() -> Result<()> {
 async fn plan(spec: LoopSpec) -> Result<Setup> {
     spec.check()?;
     need_root()?;
+    let alone = alone_with(&spec.image)?;
     let known = Journal::read(&spec.image)?;
     let journal = match known {
         Some(journal) if journal.spec == spec => journal,
@@ -337,7 +363,7 @@ async fn plan(spec: LoopSpec) -> Result<Setup> {
         None => Journal { made_at: spec.at.symlink_metadata().is_err(), spec },
     };
     let steps = missing(step::of(&journal)).await?;
-    Ok(Setup { steps, journal: Some(journal), undoing: false })
+    Ok(Setup { steps, journal: Some(journal), undoing: false, _alone: alone })
 }
 
 /// The steps that are not done yet, all of which can be.
@@ -365,6 +391,7 @@ async fn present(all: Vec<impl Step + 'static>) -> Result<Vec<Arc<dyn Step>>> {
 
 async fn plan_undo(image: &Path) -> Result<Setup> {
     need_root()?;
+    let alone = alone_with(image)?;
     let Some(journal) = Journal::read(image)? else {
         return Err(Error::new(
             ErrorKind::NotFound,
@@ -374,7 +401,7 @@ async fn plan_undo(image: &Path) -> Result<Setup> {
     };
     step::nothing_lives_in(&journal).await?;
     let steps = present(step::of(&journal)).await?;
-    Ok(Setup { steps, journal: Some(journal), undoing: true })
+    Ok(Setup { steps, journal: Some(journal), undoing: true, _alone: alone })
 }
 
 fn owner(user: &str) -> Result<OsUser> {

@@ -123,7 +123,7 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
         blocking::Branch::create(&project, spec)?
     };
     let info = branch.info()?;
-    let (timings, outgoing) = (branch.timings(), outgoing(&branch, &info)?);
+    let (timings, outgoing) = (branch.timings(), outgoing(&branch, &info, out));
     out.result(
         || {
             let mut value = whole(&branch, &info);
@@ -147,9 +147,16 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
     Ok(())
 }
 
-/// What of the parent's data can still reach out, which only a server that runs can tell.
-fn outgoing(branch: &blocking::Branch, info: &BranchInfo) -> Result<Option<Vec<String>>> {
-    (info.state == State::Running).then(|| branch.outgoing()).transpose()
+/// What of the parent's data can still reach out, which only a server that runs can tell. The branch is
+/// there, whether that can be told or not.
+fn outgoing(branch: &blocking::Branch, info: &BranchInfo, out: &Out) -> Option<Vec<String>> {
+    if info.state != State::Running {
+        return None;
+    }
+    let told = branch.outgoing();
+    let untold =
+        |error| out.note(&format!("what the branch can still reach is not known: {error}"));
+    told.map_err(untold).ok()
 }
 
 /// What of the parent's data can still reach out is the user's to know.
@@ -358,7 +365,7 @@ fn change(
     }
     let took: Duration = begun.elapsed();
     let info = branch.info()?;
-    let (mut timings, outgoing) = (branch.timings(), outgoing(&branch, &info)?);
+    let (mut timings, outgoing) = (branch.timings(), outgoing(&branch, &info, out));
     timings.total = took;
     out.result(
         || {

@@ -387,9 +387,9 @@ async fn ended(api: &bollard::Docker, name: &str, condition: &str) -> String {
     loop {
         let options = query::WaitContainerOptionsBuilder::new().condition(condition).build();
         match api.wait_container(name, Some(options)).next().await {
-            Some(Ok(status)) => return format!("exit status: {}", status.status_code),
+            Some(Ok(status)) => return exit_status(status.status_code),
             Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => {
-                return format!("exit status: {code}");
+                return exit_status(code);
             }
             // The engine may answer when there is something to say, and not before.
             Some(Err(bollard::errors::Error::RequestTimeoutError)) => {}
@@ -401,6 +401,15 @@ async fn ended(api: &bollard::Docker, name: &str, condition: &str) -> String {
             }
             None => return "it ended".into(),
         }
+    }
+}
+
+/// How a container's first process ended. 137 is SIGKILL, which the kernel sends where the limit of
+/// memory is passed; the engine forgets that with the container.
+fn exit_status(code: i64) -> String {
+    match code {
+        137 => "exit status: 137, killed: is its limit of memory too small?".into(),
+        code => format!("exit status: {code}"),
     }
 }
 

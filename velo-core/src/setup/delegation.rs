@@ -80,7 +80,7 @@ impl Setup {
             delegation.check()?;
             need("zfs", "apt-get install zfsutils-linux zfs-dkms").await?;
             let steps = missing(delegation.steps()).await?;
-            Ok(Self { steps, journal: None, undoing: false })
+            Ok(Self { steps, journal: None, undoing: false, _alone: None })
         })
     }
 
@@ -97,7 +97,7 @@ impl Setup {
         engine::call(move |_| async move {
             delegation.check()?;
             let steps = present(delegation.steps()).await?;
-            Ok(Self { steps, journal: None, undoing: true })
+            Ok(Self { steps, journal: None, undoing: true, _alone: None })
         })
     }
 }
@@ -215,9 +215,9 @@ impl Step for DelegationStep {
 /// An error if the rule would give more away than a dataset.
 fn safe(at: &Path) -> Result<()> {
     delegate::unsafe_folder(at).map_or(Ok(()), |why| {
-        let what = format!("{why}: with a rule for mounting there, its owner would be root");
+        let what = format!("{why}: a rule for mounting there would give away root");
         Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
-            "chown it, or give a dataset another mount point than {}",
+            "let root alone write there, or give the dataset a plainer mount point than {}",
             at.display()
         )))
     })

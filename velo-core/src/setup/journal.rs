@@ -22,6 +22,12 @@ fn path(image: &Path) -> PathBuf {
     image.with_file_name(name)
 }
 
+/// Where a file is, however it is written. What is undone is removed: it must be what was named.
+fn place(file: &Path) -> Option<PathBuf> {
+    let file = std::path::absolute(file).ok()?;
+    Some(file.parent()?.canonicalize().ok()?.join(file.file_name()?))
+}
+
 impl Journal {
     /// That of the setup which made `image`.
     pub(super) fn read(image: &Path) -> Result<Option<Self>> {
@@ -31,14 +37,20 @@ impl Journal {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
         };
-        serde_json::from_str(&text).map(Some).map_err(|e| {
+        let journal: Self = serde_json::from_str(&text).map_err(|e| {
             Error::new(
                 ErrorKind::Corrupt,
                 format!("{} is no journal of a setup: {e}", path.display()),
             )
             .with_hint("look at it, and move it away if it is not Velo's")
             .with_source(e)
-        })
+        })?;
+        if place(&journal.spec.image) == place(image) {
+            return Ok(Some(journal));
+        }
+        let (shown, other) = (path.display(), journal.spec.image.display());
+        Err(Error::new(ErrorKind::Conflict, format!("{shown} is of another image, {other}"))
+            .with_hint("move both back to where they were made"))
     }
 
     /// Writes it, whole or not at all, and to the disk. False if it was there.

@@ -76,7 +76,7 @@ pub(super) async fn nothing_lives_in(journal: &Journal) -> Result<()> {
                 return unseen(format!("mount {at}, and try again"));
             }
         }
-        LoopKind::Zfs if is_pool(&spec.image).await? => {
+        LoopKind::Zfs if is_pool(&spec.image, &spec.pool).await? => {
             if mounted != Some(format!("{}/velo", spec.pool)) {
                 let folder = spec.image.parent().unwrap_or(Path::new("/")).display();
                 return unseen(format!("zpool import -d {folder} {}, and try again", spec.pool));
@@ -120,10 +120,41 @@ fn holds_data(folder: &Path, depth: usize) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether a pool was made in the file: imported, or to be found in it.
-async fn is_pool(image: &Path) -> Result<bool> {
-    let labels = Program::new("zdb").args(["-l", &text(image)]).output(super::LIMIT).await;
-    Ok(labels.is_ok_and(|output| output.success))
+/// Whether a pool was made in the file: imported, or to be found in it. Where no program can tell, that
+/// is an error: the file would be removed.
+async fn is_pool(image: &Path, pool: &str) -> Result<bool> {
+    if !image.exists() {
+        return Ok(false);
+    }
+    for program in ["zpool", "zdb"] {
+        need(program, "put /usr/sbin into PATH, or: apt-get install zfsutils-linux").await?;
+    }
+    if pool_on(pool).await?.as_deref() == Some(image) {
+        return Ok(true);
+    }
+    let labels = Program::new("zdb").args(["-l", &text(image)]).output(super::LIMIT).await?;
+    Ok(labels.success)
+}
+
+/// An error if there is a pool with a home in the file, which only has to be imported or mounted.
+async fn unused(image: &Path, pool: &str) -> Result<()> {
+    if !is_pool(image, pool).await? {
+        return Ok(());
+    }
+    let conflict = |what: String| Error::new(ErrorKind::Conflict, what);
+    if pool_on(pool).await?.is_none() {
+        let folder = image.parent().unwrap_or(Path::new("/")).display();
+        return Err(conflict(format!("the pool in {} is not imported", image.display()))
+            .with_hint(format!("zpool import -d {folder} {pool}")));
+    }
+    let home = format!("{pool}/velo");
+    let listed = Program::new("zfs").args(["list", "-H", &home]).output(super::LIMIT).await?;
+    match listed.success {
+        true => Err(conflict(format!("{home} is there, and not mounted"))
+            .with_hint(format!("zfs mount {home}"))),
+        // A run that was killed made the pool alone.
+        false => Ok(()),
+    }
 }
 
 #[async_trait]
@@ -162,7 +193,8 @@ impl Step for LoopStep {
 
     async fn is_done(&self) -> Result<bool> {
         Ok(match self {
-            Self::Image { path, size } => path.metadata().is_ok_and(|m| m.len() == *size),
+            // One of another size holds what somebody has made larger since.
+            Self::Image { path, .. } => path.metadata().is_ok_and(|m| m.len() > 0),
             Self::Btrfs { image } => is_btrfs(image),
             Self::Folder { path, .. } => path.is_dir(),
             Self::Line { fstab, line } => fstab::has(fstab, line)?,
@@ -215,6 +247,7 @@ impl Step for LoopStep {
                     return Err(Error::new(ErrorKind::Conflict, what)
                         .with_hint("choose another name: --pool"));
                 }
+                unused(image, pool).await?;
                 empty(at)
             }
             Self::Owner { user: Some(user), .. } => owner(user).map(drop),

@@ -217,6 +217,15 @@ async fn docker_holds_servers_to_their_limits() {
     }
     seen.sort_unstable();
     assert_eq!(seen, [(256, 500_000_000, 96), (512, 1_500_000_000, 96)]);
+    // What is too little is named.
+    for (spec, part) in [
+        (BranchSpec::named("tight").memory(6 << 20), "limit of memory"),
+        (BranchSpec::named("tight").shm_size(1 << 10), "shared memory segment"),
+    ] {
+        let error = Branch::create(&project, spec).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Postgres, "{}", told(&error));
+        assert!(error.to_string().contains(part), "{}", told(&error));
+    }
     // What is limited is what PostgreSQL has: a parallel query takes its shared memory from it.
     let parallel = "SET debug_parallel_query = on; SELECT count(*) FROM generate_series(1, 1000)";
     let parallel = match project.info().postgres.version.major {

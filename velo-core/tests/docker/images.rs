@@ -4,6 +4,7 @@ use bollard::Docker;
 use bollard::models::{ContainerConfig, ContainerCreateBody, ImageInspect};
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
+use sha2::Digest;
 use velo_core::postgres::{Libc, Source, install};
 use velo_core::{Branch, BranchSpec, ErrorKind, Project};
 
@@ -50,12 +51,90 @@ async fn docker_images_that_cannot_be_had_are_refused() {
     assert_eq!(error.kind(), ErrorKind::PostgresMissing, "{}", told(&error));
     assert!(error.to_string().contains(image) && error.hint().is_some(), "{}", told(&error));
     assert!(heard.iter().any(|line| line.contains(image)), "it says what it pulls");
-    for bad in ["", "no image", "-x;y"] {
+    for bad in ["", "no image", "-x;y", "../containers", "postgres:", "postgres:18@x"] {
         let home = TestHome::with(Some(&base), with_docker(bad));
         let error = home_error(&home).await;
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad:?}: {}", told(&error));
     }
     assert!(home.left().is_empty());
+}
+
+/// A registry on 127.0.0.1 with one image, in which there is nothing; for one name and every tag.
+fn registry() -> u16 {
+    use std::io::{BufRead, BufReader, Write};
+    let digest = |data: &[u8]| {
+        let hash = sha2::Sha256::digest(data);
+        format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    };
+    let layer = vec![0; 1024]; // an archive's end
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
+    });
+    let config = config.to_string().into_bytes();
+    let part = |kind: &str, data: &[u8]| {
+        let kind = format!("application/vnd.docker.{kind}");
+        serde_json::json!({ "mediaType": kind, "size": data.len(), "digest": digest(data) })
+    };
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": part("container.image.v1+json", &config),
+        "layers": [part("image.rootfs.diff.tar.gzip", &layer)],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head: Vec<_> = head.take_while(|line| !line.is_empty()).collect();
+            let request = head.first().cloned().unwrap_or_default();
+            let path = request.split(' ').nth(1).unwrap_or_default();
+            let kind = "application/vnd.docker.distribution.manifest.v2+json";
+            let (kind, body) = match path {
+                _ if path.contains("/manifests/") => (kind, &manifest[..]),
+                _ if path.ends_with(&digest(&config)) => ("application/octet-stream", &config[..]),
+                _ if path.ends_with(&digest(&layer)) => ("application/octet-stream", &layer[..]),
+                _ => ("application/json", &b"{}"[..]),
+            };
+            let (length, digest) = (body.len(), digest(body));
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+                 Docker-Content-Digest: {digest}\r\nConnection: close\r\n\r\n"
+            );
+            let body = if request.starts_with("HEAD") { b"" } else { body };
+            let _ = stream.write_all(&[head.as_bytes(), body].concat());
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn docker_images_are_pulled_where_they_are_missing() {
+    let Some(engine) = engine().await else { return };
+    let Some(base) = fs_dir("VELO_TEST_BTRFS") else { return };
+    let version = engine.version().await.unwrap();
+    if version.components.iter().flatten().any(|part| part.name.contains("Podman")) {
+        return; // it wants TLS, or to be told
+    }
+    let image = format!("127.0.0.1:{}/velo/empty", registry());
+    let home = TestHome::with(Some(&base), with_docker(&image));
+    let (said, heard) = std::sync::mpsc::channel();
+    let error =
+        install::find_or_install(home.config(), move |line| drop(said.send(line.to_owned())))
+            .await
+            .unwrap_err();
+    let there = engine.inspect_image(&format!("{image}:latest")).await.is_ok();
+    let heard: Vec<_> = heard.iter().collect();
+    assert!(there, "{}: {heard:?}", told(&error));
+    forget(&engine, &image).await;
+    assert_eq!(heard[0], format!("pulling {image}:latest"));
+    assert!(heard.iter().any(|line| line.contains("complete")), "{heard:?}");
+    // Pulled it is, and it has not even a shell.
+    assert_eq!(error.kind(), ErrorKind::PostgresMissing, "{}", told(&error));
+    assert!(error.to_string().contains("its shell does not start"), "{}", told(&error));
 }
 
 async fn home_error(home: &TestHome) -> velo_core::Error {

@@ -97,6 +97,28 @@ async fn zfs_objects_are_marked_and_two_homes_see_their_own() {
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
 }
 
+/// What the settings say of times of access holds, however a volume is mounted.
+#[tokio::test]
+async fn zfs_times_of_access_are_the_settings() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(place) = place() else { return };
+    for atime in ["off", "on"] {
+        let root = place.folder();
+        let mut config = place.config(root.path());
+        config.zfs_properties.insert("atime".into(), atime.into());
+        let storage = build(StorageKind::Zfs, config).await.unwrap();
+        let source = volume(&*storage).await;
+        let file = path(&*storage, source).join("file");
+        std::fs::write(&file, "x").unwrap();
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        let times = std::fs::FileTimes::new().set_accessed(long_ago);
+        std::fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
+        std::fs::read(&file).unwrap();
+        assert_eq!(file.metadata().unwrap().atime() > 1, atime == "on", "atime={atime}");
+        storage.destroy_volume(source.id()).await.unwrap();
+    }
+}
+
 /// A quota that the data is larger than already.
 #[tokio::test]
 async fn zfs_quotas_hold() {

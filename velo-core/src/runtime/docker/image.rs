@@ -90,17 +90,21 @@ fn missing(reference: &str, what: &str, engine: &Engine) -> Error {
 
 /// The engine's own name of an image.
 async fn id(engine: &Engine, reference: &str) -> Result<Option<String>> {
-    let valid = !reference.is_empty()
+    let part = |part: &str| part.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let valid = reference.split('/').all(part)
         && reference.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b));
+    let invalid = || {
+        Error::new(ErrorKind::InvalidInput, format!("{reference:?} is no name of an image"))
+            .with_hint("names are like postgres:18 or registry.example/team/postgres:16")
+    };
     if !valid {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            format!("{reference:?} is no name of an image"),
-        )
-        .with_hint("names are like postgres:18 or registry.example/team/postgres:16"));
+        return Err(invalid());
     }
     match engine.api.inspect_image(reference).await {
         Ok(found) => Ok(found.id),
+        Err(error) if error.to_string().contains("invalid reference format") => {
+            Err(invalid().with_source(error))
+        }
         Err(error) => match refusal(&error) {
             Some(Refusal::Missing) => Ok(None),
             _ => Err(failed(format!("look at the image {reference}"), error)),

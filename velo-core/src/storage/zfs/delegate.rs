@@ -114,10 +114,15 @@ pub fn rule_name(user: &str, dataset: &str) -> String {
 }
 
 /// Why the rule must not be given for a folder: whoever may write there, or above it, could put a link
-/// in the place of a volume's folder, and so mount over any other. `None` if it may be given.
+/// in the place of a volume's folder, and so mount over any other; and what sudo or a shell reads as
+/// something else would be another rule. `None` if it may be given.
 #[must_use]
 pub fn unsafe_folder(folder: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/-_.+@".contains(b);
+    if !folder.as_os_str().as_encoded_bytes().iter().all(plain) {
+        return Some(format!("{:?} is no name for a rule of sudo", folder.display().to_string()));
+    }
     folder.ancestors().find_map(|folder| {
         let safe = folder.symlink_metadata().is_ok_and(|m| m.uid() == 0 && m.mode() & 0o022 == 0);
         (!safe).then(|| format!("{} is not root's alone to write to", folder.display()))
@@ -141,6 +146,10 @@ mod tests {
         assert!(names.iter().all(|name| !name.contains(['.', '/', '~'])), "{names:?}");
         assert_eq!(unsafe_folder(Path::new("/")), None);
         assert!(unsafe_folder(Path::new("/var/tmp/x")).is_some());
+        for odd in ["/srv/a*b", "/srv/a b", "/srv/a,b", "/srv/a'b", "/srv/a:b"] {
+            let why = unsafe_folder(Path::new(odd)).unwrap();
+            assert!(why.contains(odd) && why.contains("sudo"), "{why}");
+        }
     }
 
     #[test]

@@ -138,15 +138,24 @@ pub(super) async fn mount(dataset: &str, point: &Path) -> Result<Result<(), Faul
     let data = CString::new(format!("mntpoint={}", resolved(point).display()))
         .map_err(|e| Error::new(ErrorKind::InvalidInput, "a path with NUL").with_source(e))?;
     let tried = blocking(move || {
-        let flags = MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID;
+        // Times of access are for the dataset's own property to say.
+        let flags = MountFlags::NODEV | MountFlags::NOSUID;
         Ok(rustix::mount::mount(&name, &at, "zfs", flags, data.as_c_str()))
     })
     .await?;
+    let by_root = match tried {
+        Err(Errno::PERM) => true,
+        // Below a folder of root's, only root makes one.
+        Err(Errno::NOENT) => !point.exists(),
+        _ => false,
+    };
+    if by_root {
+        let done = by_sudo("mount", dataset).await;
+        // Also by another process, meanwhile.
+        return Ok(if done.is_err() && is_mounted(dataset, point)? { Ok(()) } else { done });
+    }
     Ok(match tried {
         Ok(()) => Ok(()),
-        Err(Errno::PERM) => by_sudo("mount", dataset).await,
-        // Below a folder of root's, only root makes one.
-        Err(Errno::NOENT) if !point.exists() => by_sudo("mount", dataset).await,
         // Also by another process, at this moment.
         Err(Errno::BUSY) if is_mounted(dataset, point)? => Ok(()),
         Err(Errno::BUSY) => Err(Fault::Busy),
@@ -169,6 +178,8 @@ pub(super) async fn unmount(dataset: &str, point: &Path) -> Result<Result<(), Fa
             Ok(()) => continue,
             Err(Errno::PERM) => match by_sudo("unmount", dataset).await {
                 Ok(()) => continue,
+                // Also by another process, meanwhile.
+                Err(_) if !is_mounted(dataset, point)? => continue,
                 Err(fault) => fault,
             },
             Err(Errno::BUSY) => Fault::Busy,
@@ -213,8 +224,8 @@ pub(super) fn not_allowed(parent: &str, folder: &Path) -> Error {
     let hint = match delegate::unsafe_folder(folder) {
         None => format!("as root: {}", delegate::install_sudoers(&user, parent, folder)),
         Some(why) => format!(
-            "{why}, so that a rule for mounting would give away root: as root, chown it, or \
-             velo setup --delegate with another dataset"
+            "{why}, so that a rule for mounting would give away root: as root, \
+             mend that, or velo setup --delegate with another dataset"
         ),
     };
     Error::new(

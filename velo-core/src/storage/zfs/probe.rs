@@ -88,7 +88,7 @@ async fn sweep(zfs: &Zfs) -> Result<()> {
 pub(crate) struct Examined {
     /// The dataset of this installation.
     pub(crate) dataset: String,
-    /// Whether OpenZFS's program and module are of the same version, as `zfs version` prints them.
+    /// The versions of OpenZFS's program and module, as `zfs version` prints them.
     pub(crate) version: String,
     /// How full the pool is, in per cent.
     pub(crate) capacity: u64,

@@ -12,8 +12,9 @@ pub(super) const DEFAULTS: [(&str, &str); 3] =
     [("recordsize", "8k"), ("compression", "lz4"), ("atime", "off")];
 
 /// What the settings may not say: Velo's own, and what would make a volume another thing.
-/// One of these would let whoever may set it reach beyond the volume.
-const FORBIDDEN: [&str; 16] = [
+/// One of these would let whoever may set it reach beyond the volume; the last three no clone can be
+/// given.
+const FORBIDDEN: [&str; 19] = [
     "mountpoint",
     "canmount",
     "snapdir",
@@ -30,6 +31,9 @@ const FORBIDDEN: [&str; 16] = [
     "devices",
     "sharenfs",
     "sharesmb",
+    "casesensitivity",
+    "normalization",
+    "utf8only",
 ];
 
 pub(super) const HOME: &str = "velo:home";
@@ -170,6 +174,15 @@ mod tests {
         assert!(all.contains(&("compression".into(), "zstd-3".into())), "{all:?}");
         assert!(all.contains(&("recordsize".into(), "8k".into())), "{all:?}");
         assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn what_no_clone_can_be_given_is_refused() {
+        let checked = |name: &str| check(&BTreeMap::from([(name.to_owned(), "on".to_owned())]));
+        assert!(checked("compression").is_ok());
+        for name in ["utf8only", "mountpoint", "velo:home", "-o"] {
+            assert_eq!(checked(name).unwrap_err().kind(), ErrorKind::InvalidInput, "{name}");
+        }
     }
 
     #[test]
