@@ -1,127 +1,51 @@
-//! Many processes at once in one project: they create, reset and delete branches, some of them the
-//! same ones. Nobody fails but by a conflict that is to be expected, and afterwards records, disk and
-//! processes agree.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Many processes at once in one project, some of which are killed: they create, reset and delete
+//! branches, some of them the same ones. Nobody fails but by a conflict that is to be expected, what
+//! somebody was told is so, and afterwards records, disk and processes agree.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod common;
+#[path = "crowd/running.rs"]
+mod running;
+#[path = "crowd/worker.rs"]
+mod worker;
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::whole::{doctor_agrees, names};
-use common::{Home, Ran, prepared, wait_until};
-use serde_json::Value;
+use common::whole::{DIFFERENCES, doctor_agrees, names};
+use common::{Home, prepared, wait_until};
+use running::Commands;
+use worker::Worker;
 
-const CROWD: usize = 16;
-
-fn length() -> Duration {
-    let long = std::env::var_os("VELO_TEST_LONG").is_some();
-    Duration::from_secs(if long { 60 } else { 8 })
+/// How many there are, for how long, and how often one of them is killed.
+struct Size {
+    crowd: usize,
+    length: Duration,
+    kills: Duration,
 }
 
-/// A small generator of its own for each worker, so that a run can be told by its seed.
-struct Dice(u64);
+fn size() -> Size {
+    let (seconds, millis) = (Duration::from_secs, Duration::from_millis);
+    match std::env::var_os("VELO_TEST_LONG") {
+        Some(_) => Size { crowd: 32, length: seconds(120), kills: seconds(1) },
+        None => Size { crowd: 16, length: seconds(12), kills: millis(250) },
+    }
+}
+
+/// A small generator of its own for each worker.
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn of(seed: u64) -> Self {
+        Self(0x9e37_79b9_7f4a_7c15 ^ seed)
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % n
-    }
-}
-
-/// The kind of the error that it printed as JSON.
-fn kind(ran: &Ran) -> String {
-    let error = ran.stderr.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
-    error.and_then(|e| Some(e["error"]["kind"].as_str()?.to_owned())).unwrap_or_default()
-}
-
-/// What the workers did, for the test to see that it was something.
-#[derive(Debug, Default)]
-struct Counts {
-    created: usize,
-    reset: usize,
-    deleted: usize,
-    conflicts: usize,
-}
-
-struct Worker<'a> {
-    home: &'a Home,
-    counts: &'a Mutex<Counts>,
-    number: usize,
-    dice: Dice,
-}
-
-impl Worker<'_> {
-    /// Runs a command, which may fail by one of these kinds alone. Whether it was done.
-    fn velo(&self, args: &[&str], conflicts: &[&str]) -> bool {
-        let mut all = args.to_vec();
-        all.push("--json");
-        let ran = self.home.run(&all);
-        if ran.code == 0 {
-            return true;
-        }
-        assert!(ran.code == 1 && conflicts.contains(&kind(&ran).as_str()), "{args:?}: {ran:?}");
-        self.counts.lock().unwrap().conflicts += 1;
-        false
-    }
-
-    fn create(&self, name: &str, from: &str, conflicts: &[&str]) -> bool {
-        let done = self.velo(&["branch", "create", name, "--from", from], conflicts);
-        self.counts.lock().unwrap().created += usize::from(done);
-        done
-    }
-
-    fn reset(&self, name: &str, conflicts: &[&str]) {
-        let done = self.velo(&["branch", "reset", name], conflicts);
-        self.counts.lock().unwrap().reset += usize::from(done);
-    }
-
-    fn delete(&self, name: &str, options: &[&str], conflicts: &[&str]) {
-        let done = self.velo(&[&["branch", "delete", name], options].concat(), conflicts);
-        self.counts.lock().unwrap().deleted += usize::from(done);
-    }
-
-    /// Nobody else knows this name, so nothing may fail.
-    fn alone(&self) {
-        let name = format!("api/own/{}", self.number);
-        self.create(&name, "main", &[]);
-        assert_eq!(self.home.sql(&name, "SELECT sum(x) FROM t"), "5050");
-        self.home.sql(&name, "DELETE FROM t");
-        self.reset(&name, &[]);
-        assert_eq!(self.home.sql(&name, "SELECT sum(x) FROM t"), "5050");
-        self.delete(&name, &[], &[]);
-    }
-
-    /// Everybody wants these names, and makes branches of each other's.
-    fn together(&mut self) {
-        let ours = |n: u64| format!("ours/{n}");
-        let name = format!("api/{}", ours(self.dice.below(6)));
-        match self.dice.below(5) {
-            0 => {
-                self.create(&name, "main", &["already_exists", "not_found"]);
-            }
-            1 => {
-                let from = ours(self.dice.below(6));
-                self.create(&name, &from, &["already_exists", "not_found"]);
-            }
-            2 => self.reset(&name, &["not_found", "conflict"]),
-            3 => self.delete(&name, &[], &["not_found", "conflict"]),
-            // With what others are just making of it.
-            _ => self.delete(&name, &["--force"], &["not_found"]),
-        }
-    }
-
-    fn work(&mut self, until: Instant) {
-        while Instant::now() < until {
-            match self.dice.below(4) {
-                0 => self.alone(),
-                1 => assert!(self.home.branches().contains(&"api/main".to_owned())),
-                _ => self.together(),
-            }
-        }
     }
 }
 
@@ -176,7 +100,7 @@ fn agree(home: &Home) {
     let known = &strings("id") | &names(home, "snapshots");
     assert!(locks.is_subset(&known), "orphaned locks: {:?}", &locks - &known);
 
-    doctor_agrees(home, &["state", "disk", "servers", "leases"], "at the end");
+    doctor_agrees(home, &DIFFERENCES, "at the end");
 }
 
 #[test]
@@ -185,26 +109,56 @@ fn many_processes_in_one_project_agree_at_the_end() {
     let home = Home::under(&base);
     home.ok(&["project", "create", "api", "--storage", "btrfs"]);
     home.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 100) x");
+    home.ok(&["branch", "create", "api/shared"]);
+    home.sql("api/shared", "CREATE TABLE told (worker int, n int, PRIMARY KEY (worker, n))");
+    let shared = home.ok(&["branch", "url", "api/shared"]).trim().to_owned();
 
-    let counts = Mutex::new(Counts::default());
-    let until = Instant::now() + length();
-    std::thread::scope(|scope| {
-        for number in 0..CROWD {
-            let (home, counts) = (&home, &counts);
-            scope.spawn(move || {
-                let dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1));
-                Worker { home, counts, number, dice }.work(until);
-            });
-        }
+    let (size, commands, end) = (size(), Commands::default(), AtomicBool::new(false));
+    let until = Instant::now() + size.length;
+    let workers: Vec<Worker<'_>> = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| commands.kill_some(size.kills, Dice::of(0), &end));
+        let workers: Vec<_> = (0..size.crowd)
+            .map(|number| {
+                let (home, commands, shared) = (&home, &commands, &shared);
+                scope.spawn(move || {
+                    let mut worker = Worker::new(home, commands, shared, number);
+                    worker.work(until);
+                    worker
+                })
+            })
+            .collect();
+        let workers: Vec<_> =
+            workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        // Before anybody's panic is passed on, or the killer would go on for ever.
+        end.store(true, Ordering::Relaxed);
+        killer.join().unwrap();
+        workers.into_iter().map(|worker| worker.unwrap()).collect()
     });
-    let counts = counts.into_inner().unwrap();
-    assert!(counts.created > CROWD / 2 && counts.reset > 0 && counts.deleted > 0, "{counts:?}");
-    assert!(counts.conflicts > 0, "nobody met anybody: {counts:?}");
 
+    // One opening, by whomever it is, and all agrees.
     agree(&home);
-    for branch in home.branches() {
-        assert_eq!(home.sql(&branch, "SELECT sum(x) FROM t"), "5050", "{branch}");
+    for worker in &workers {
+        worker.holds();
     }
+    let told: u64 = workers.iter().map(|worker| worker.acknowledged).sum();
+    assert_eq!(home.sql("api/shared", "SELECT count(*) FROM told"), told.to_string());
+    drop(workers);
+    for branch in home.branches().iter().filter(|branch| !branch.starts_with("api/own/")) {
+        assert_eq!(home.sql(branch, "SELECT sum(x) FROM t"), "5050", "{branch}");
+    }
+
+    let tallies = commands.tallies();
+    println!("{} workers for {:?}; {told} rows acknowledged", size.crowd, size.length);
+    for (kind, tally) in &tallies {
+        println!("{kind}: {tally:?}");
+    }
+    for kind in ["branch create", "branch reset", "branch delete", "run"] {
+        assert!(tallies.get(kind).is_some_and(|tally| tally.done > 0), "{kind}: {tallies:?}");
+    }
+    for kind in ["branch create", "run"] {
+        assert!(tallies[kind].killed > 0, "{kind}: {tallies:?}");
+    }
+    assert!(tallies.values().any(|tally| tally.refused > 0), "nobody met anybody");
 
     // From the leaves on.
     wait_until("every branch but main is deleted", || {

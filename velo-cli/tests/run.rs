@@ -4,7 +4,9 @@
 mod common;
 
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
+use common::whole::{names, nothing_else, working};
 use common::{Home, wait_until};
 use rustix::process::{Pid, Signal};
 
@@ -143,18 +145,44 @@ fn a_signal_reaches_the_command_and_the_branch_goes() {
     }
 }
 
+/// How long a server may outlive its holder.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The servers of throwaway branches end soon after their holder, and the next use of the home removes
+/// all else.
+#[track_caller]
+fn ends_soon(home: &Home, what: &str) {
+    let ended = Instant::now();
+    wait_until("only main's server runs", || working(home).len() == 1);
+    assert!(ended.elapsed() < SOON, "{what}: only after {:?}", ended.elapsed());
+    nothing_else(home, &["api/main"], what);
+}
+
 #[test]
 fn a_killed_velo_leaves_no_server_and_the_next_one_cleans_up() {
     let home = Home::with_project();
     let mut child = start(&home, true);
-    let list = home.json(&["branch", "list"]);
-    let server = Pid::from_raw(list[1]["pid"].as_i64().unwrap() as i32).unwrap();
+    assert_eq!(working(&home).len(), 2);
     rustix::process::kill_process(pid(&child), Signal::KILL).unwrap();
     child.wait().unwrap();
-    wait_until("the server ends", || rustix::process::test_kill_process(server).is_err());
-    nothing_left(&home);
+    ends_soon(&home, "SIGKILL");
     // The command was not velo's to end; its group is ours.
     let _ = rustix::process::kill_process_group(pid(&child), Signal::KILL);
+}
+
+/// The first one asks it to undo what it makes; at the second one it ends at once, wherever it is.
+#[test]
+fn an_impatient_ctrl_c_leaves_no_server() {
+    let home = Home::with_project();
+    for round in 0..5 {
+        let mut child = home.command().args(["run", "api", "--", "sleep", "60"]).spawn().unwrap();
+        wait_until("the branch is being made", || names(&home, "volumes").len() > 1);
+        for _ in 0..2 {
+            rustix::process::kill_process(pid(&child), Signal::INT).unwrap();
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(130), "round {round}");
+        ends_soon(&home, &format!("Ctrl-C twice, round {round}"));
+    }
 }
 
 #[test]
@@ -239,5 +267,5 @@ fn a_terminal_that_goes_away_ends_the_command() {
     wait_until("velo ends", || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(43));
     assert_eq!(std::fs::read_to_string(home.dir().join("got")).unwrap(), "\n");
-    nothing_left(&home);
+    ends_soon(&home, "a closed terminal");
 }

@@ -99,6 +99,8 @@ pub(crate) fn collect_call(config: &Config, spec: GcSpec) -> Call<Collected> {
 
 /// Removes all that is known to be needed by nobody. The caller is the one who cleans up.
 pub(crate) async fn recorded(home: &Home) -> Result<Vec<Deed>> {
+    // Who dies in the middle of it must have left something that brings the next one here.
+    home.lease()?;
     let mut round = Round::unbounded();
     reconcile::dead(home, &mut round).await?;
     reconcile::expire(home, &mut round).await?;

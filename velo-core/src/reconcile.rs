@@ -148,8 +148,6 @@ async fn round(home: &Home) -> Result<Round> {
     if nothing {
         return Ok(round);
     }
-    // Before the lock: who dies with it must have left something that brings the next one here.
-    home.lease()?;
     let Some(_one) = Lock::try_take(&home.lock_path(LOCK), Mode::Exclusive)? else {
         return Ok(round);
     };
@@ -159,9 +157,17 @@ async fn round(home: &Home) -> Result<Round> {
 }
 
 /// Finishes what lives under dead leases. The caller is the one who cleans up.
+///
+/// Nothing of this process's own is made for it: who looks and finds nothing to do leaves nothing for
+/// the next one to find. Should it die, the dead leases that are not buried yet bring the next one here.
 pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
-    home.lease()?;
+    // The one that is not buried before all is done. One at a time: there may be more of them than this
+    // process may have open files.
+    let mut last: Option<Dead> = None;
     for id in leases(home)? {
+        if round.is_over() {
+            break;
+        }
         let dead = match Dead::claim(&home.leases(), id) {
             Ok(Some(dead)) => dead,
             Ok(None) => continue,
@@ -171,27 +177,10 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
                 continue;
             }
         };
-        let mut clean = true;
-        let left = under(home, dead.id).await?;
-        // A process that ended well leaves its lock file, and nothing under it.
-        if !left.is_empty() {
-            tracing::info!(lease = %id, "undoing what a dead process left");
-        }
-        for record in left {
-            if round.is_over() {
-                clean = false;
-                break;
-            }
-            let bytes = round.bytes(record.measured(home)).await;
-            let deed = record.deed().of_bytes(bytes);
-            let result = record.finish(home).await;
-            clean &= result.is_ok();
-            round.note(deed, &result);
-        }
-        if clean {
-            sweep_hidden(home, round).await;
-            sweep_locks(home, round).await?;
-            dead.bury()?;
+        if finish(home, round, dead.id).await?
+            && let Some(before) = last.replace(dead)
+        {
+            before.bury()?;
         }
     }
     for record in lost(home).await?.into_iter().filter(Left::keeps_data) {
@@ -199,7 +188,33 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
         let result = record.finish(home).await;
         round.note(deed, &result);
     }
+    if let Some(last) = last {
+        sweep_hidden(home, round).await;
+        sweep_locks(home, round).await?;
+        last.bury()?;
+    }
     Ok(())
+}
+
+/// Finishes what lives under a dead lease. Whether nothing is left of it.
+async fn finish(home: &Home, round: &mut Round, lease: Id) -> Result<bool> {
+    let mut clean = true;
+    let left = under(home, lease).await?;
+    // A process that ended well leaves its lock file, and nothing under it.
+    if !left.is_empty() {
+        tracing::info!(%lease, "undoing what a dead process left");
+    }
+    for record in left {
+        if round.is_over() {
+            return Ok(false);
+        }
+        let bytes = round.bytes(record.measured(home)).await;
+        let deed = record.deed().of_bytes(bytes);
+        let result = record.finish(home).await;
+        clean &= result.is_ok();
+        round.note(deed, &result);
+    }
+    Ok(clean)
 }
 
 /// Deletes the branches whose time is up, children before their parents. One that somebody works on at
@@ -435,23 +450,17 @@ pub(crate) async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
     home.state()
         .read(move |tx| {
             let mut left = Vec::new();
-            for project in tx.leased::<ProjectRecord>()? {
-                if project.lease == Some(lease) {
-                    left.push(Left::Project(project));
-                }
+            for project in tx.under::<ProjectRecord>(lease)? {
+                left.push(Left::Project(project));
             }
-            for branch in tx.leased::<BranchRecord>()? {
-                if branch.lease == Some(lease)
-                    && let Some(project) = tx.get(branch.project)?
-                {
+            for branch in tx.under::<BranchRecord>(lease)? {
+                if let Some(project) = tx.get(branch.project)? {
                     left.push(Left::Branch(project, Box::new(branch)));
                 }
             }
-            for snapshot in tx.leased::<SnapshotRecord>()? {
+            for snapshot in tx.under::<SnapshotRecord>(lease)? {
                 // An origin goes with its branch.
-                if snapshot.lease == Some(lease)
-                    && let Some(project) = tx.get::<ProjectRecord>(snapshot.project)?
-                {
+                if let Some(project) = tx.get::<ProjectRecord>(snapshot.project)? {
                     let branch = tx.get::<BranchRecord>(snapshot.branch)?;
                     let branch = branch.map_or_else(|| "?".to_owned(), |branch| branch.shown());
                     let own = snapshot.name.map_or_else(|| snapshot.id.to_string(), String::from);
@@ -459,8 +468,8 @@ pub(crate) async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
                     left.push(Left::Snapshot(project, snapshot.id, name));
                 }
             }
-            let places = tx.leased::<PlaceRecord>()?.into_iter().filter(|p| p.lease == lease);
-            left.extend(places.map(|place| Left::Place(place.id)));
+            let places = tx.under::<PlaceRecord>(lease)?;
+            left.extend(places.into_iter().map(|place| Left::Place(place.id)));
             Ok(left)
         })
         .await

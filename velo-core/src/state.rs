@@ -351,11 +351,11 @@ impl Tx<'_> {
         )
     }
 
-    /// Every record of the kind that lives under a lease.
-    pub(crate) fn leased<R: Record>(&self) -> Result<Vec<R>> {
+    /// Every record of the kind that lives under this lease.
+    pub(crate) fn under<R: Record>(&self, lease: Id) -> Result<Vec<R>> {
         self.all(
-            "SELECT body FROM record WHERE kind = ?1 AND lease IS NOT NULL ORDER BY id",
-            params![R::KIND],
+            "SELECT body FROM record WHERE kind = ?1 AND lease = ?2 ORDER BY id",
+            params![R::KIND, lease.to_string()],
         )
     }
 

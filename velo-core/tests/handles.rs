@@ -90,6 +90,48 @@ async fn a_close_that_nobody_waits_for_is_done() {
     assert!(wait_for(gone).await, "it is there");
 }
 
+/// How long a server may outlive the last handle of a throwaway branch, or who waited for one.
+const SOON: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_panic_discards_the_branch_at_once() {
+    let home = TestHome::new(None);
+    let project = home.project("handles").await;
+    let servers = home.servers().len();
+    let branch = ephemeral(&project).await;
+    let panics = std::thread::spawn(move || {
+        let _held = branch;
+        panic!("as a test that fails");
+    });
+    assert!(panics.join().is_err());
+    // Soon, and not when the process ends or another one opens the home.
+    assert!(eventually(SOON, || home.servers().len() == servers), "{:?}", home.servers());
+    project.finish_deletions().await.unwrap();
+    assert!(wait_for(|| async { home.left().len() == 2 }).await, "{:?}", home.left());
+}
+
+#[tokio::test]
+async fn a_dropped_future_leaves_no_server() {
+    let home = TestHome::new(None);
+    let project = home.project("handles").await;
+    project.main().await.unwrap().stop().await.unwrap();
+    assert!(eventually(SOON, || home.servers().is_empty()));
+    for millis in [5, 20, 40, 60, 80, 100] {
+        let making = Branch::create(&project, BranchSpec::ephemeral());
+        if let Ok(made) = tokio::time::timeout(Duration::from_millis(millis), making).await {
+            drop(made.unwrap());
+        }
+        let gone = || async {
+            let branches = project.branches().await.unwrap();
+            branches.len() == 1 && home.servers().is_empty()
+        };
+        let dropped = Instant::now();
+        assert!(wait_for(gone).await, "dropped after {millis} ms: {:?}", home.servers());
+        let took = dropped.elapsed();
+        assert!(took < common::scaled(SOON), "dropped after {millis} ms: only after {took:?}");
+    }
+}
+
 /// Polls `condition` until it holds, at most half a minute.
 async fn wait_for<F: Future<Output = bool>>(condition: impl Fn() -> F) -> bool {
     let begun = Instant::now();

@@ -52,7 +52,7 @@ fn steps(file: &Path) -> Vec<String> {
 }
 
 /// Who opens a home whose processes have all ended well does this, and nothing else.
-const HOUSEKEEPING: [&str; 3] = ["take a lease", "sweep locks", "bury a dead lease"];
+const HOUSEKEEPING: [&str; 2] = ["sweep locks", "bury a dead lease"];
 
 /// Where clones need what they were made from: whether what is hidden is needed still.
 const LOOKS: [&str; 2] = ["hide a volume or let it go", "hide a snapshot or let it go"];
