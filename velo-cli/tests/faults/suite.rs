@@ -57,9 +57,6 @@ const HOUSEKEEPING: [&str; 2] = ["sweep locks", "bury a dead lease"];
 /// Where clones need what they were made from: whether what is hidden is needed still.
 const LOOKS: [&str; 2] = ["hide a volume or let it go", "hide a snapshot or let it go"];
 
-/// Where clones need what they were made from: whether what is hidden is needed still.
-const LOOKS: [&str; 2] = ["hide a volume or let it go", "hide a snapshot or let it go"];
-
 /// What the choice of a run is made by, which differs from run to run unless `VELO_TEST_SEED` says
 /// which it is to be.
 fn seed() -> u64 {

@@ -55,7 +55,7 @@ pub(crate) fn run_path(data: &[u8]) -> Option<(u64, &str)> {
         let start = s.p_vaddr(endian);
         let inside = s.p_type(endian) == elf::PT_LOAD
             && (start..start.checked_add(s.p_filesz(endian))?).contains(&address);
-        inside.then(|| address - start + s.p_offset(endian))
+        if inside { (address - start).checked_add(s.p_offset(endian)) } else { None }
     })?;
     let text = data.get(usize::try_from(at).ok()?..)?;
     let end = text.iter().position(|byte| *byte == 0)?;
