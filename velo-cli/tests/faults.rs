@@ -84,10 +84,7 @@ fn died(home: &Home, operations: &[(&[&str], usize)]) {
 const SNAPSHOT: (&[&str], usize) = (&["snapshot", "create", "api/main@s"], 8);
 
 fn dead(home: &Home) {
-    died(
-        home,
-        &[(&["branch", "reset", "api/b"], 32), (&["branch", "create", "api/c"], 26), SNAPSHOT],
-    );
+    died(home, &[SNAPSHOT]);
 }
 
 fn is_there(home: &Home, branch: &str) -> bool {
@@ -228,8 +225,7 @@ fn expired(home: &Home) {
 
 /// What dead processes left, a branch whose time is up, and files of what is not there.
 fn leftovers(home: &Home) {
-    // What else may be left is found in the same way as by any other command.
-    died(home, &[SNAPSHOT]);
+    dead(home);
     let [folder, lock] =
         [("run", "01M85Q712A381HG2QDVG2FJSJX"), ("locks", "01M85Q712A381HG2QDVG2FJSJY")]
             .map(|(shelf, name)| home.path().join(shelf).join(name));
