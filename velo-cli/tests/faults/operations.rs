@@ -174,10 +174,7 @@ fn died(home: &Home, operations: &[(&[&str], usize)]) {
 const SNAPSHOT: (&[&str], usize) = (&["snapshot", "create", "api/main@s"], 8);
 
 fn dead(home: &Home) {
-    died(
-        home,
-        &[(&["branch", "reset", "api/b"], 32), (&["branch", "create", "api/c"], 26), SNAPSHOT],
-    );
+    died(home, &[SNAPSHOT]);
 }
 
 pub fn is_there(home: &Home, branch: &str) -> bool {
