@@ -74,17 +74,28 @@ impl Switch<'_> {
     }
 
     /// Brings it to what the record says, as somebody wanted who is dead or has failed. It is tried
-    /// once: what cannot be started is left to whoever asks for it. One that runs, and is not as it
-    /// ought to be, stays under its lease, for the next one to try.
+    /// twice, for what was in the way may have been there for a moment; what cannot be started then is
+    /// left to whoever asks for it. One that runs, and is not as it ought to be, stays under its lease,
+    /// for the next one to try.
     pub(crate) async fn as_recorded(self, record: &BranchRecord) -> Result<BranchRecord> {
-        let done = match record.wanted {
-            true => self.up(record).await,
-            false => self.down(record).await,
-        };
+        let mut done = self.once_as_recorded(record).await;
+        if let Err(error) = &done
+            && error.kind() != ErrorKind::Timeout
+        {
+            tracing::warn!(%error, branch = %record.id, "a server is switched once more");
+            done = self.once_as_recorded(record).await;
+        }
         match done {
             Ok(()) => self.done(record.id, record.wanted).await,
             Err(error) if self.runs(record).await => Err(error),
             Err(error) => Err(after(error, self.done(record.id, false).await)),
+        }
+    }
+
+    async fn once_as_recorded(self, record: &BranchRecord) -> Result<()> {
+        match record.wanted {
+            true => Box::pin(self.up(record)).await,
+            false => self.down(record).await,
         }
     }
 

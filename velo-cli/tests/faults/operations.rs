@@ -177,6 +177,11 @@ fn dead(home: &Home) {
     died(home, &[SNAPSHOT]);
 }
 
+/// A reset whose process died when its new data was there.
+fn dead_reset(home: &Home) {
+    died(home, &[(&["branch", "reset", "api/b"], 32)]);
+}
+
 pub fn is_there(home: &Home, branch: &str) -> bool {
     home.branches().contains(&branch.to_owned())
 }
@@ -493,6 +498,8 @@ pub const OPERATIONS: &[Operation] = &[
     Operation::new(&["project", "create", "other", "--database", "app"], nothing, project_made),
     Operation::new(&["project", "delete", "other", "--force"], project, project_gone),
     Operation::new(&["status"], dead, cleaned),
+    Operation::new(&["status"], dead_reset, cleaned)
+        .between("end a reset", "record that a server was switched"),
     Operation::new(&["branch", "ttl", "api/b", "2h"], branch, timed),
     Operation::new(&["branch", "protect", "api/b"], branch, protected),
     Operation::new(&["branch", "unprotect", "api/b"], protected_branch, unprotected),
