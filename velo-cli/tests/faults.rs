@@ -140,7 +140,8 @@ fn meets_its_own(name: &str, seen: Option<BTreeSet<String>>) {
 }
 
 /// Steps that an operation has on another backend alone, and the test that meets them.
-const ELSEWHERE: [(&str, &str); 3] = [
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("end a lease", "a_fault_at_every_step_docker_on_btrfs"),
     ("keep its WAL for the time of a backup", "a_fault_at_every_step_on_ext4"),
     ("record another source", "a_fault_at_every_step_on_zfs"),
     ("remove an unrecorded container", "a_fault_at_every_step_docker_on_btrfs"),
