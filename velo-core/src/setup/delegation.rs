@@ -1,11 +1,11 @@
 //! A dataset of an existing pool, given to a user who is not root.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use super::given::{self, both, common, without};
 use super::{LIMIT, Setup, Step, missing, need, need_root, owner, present, run};
 use crate::command::Program;
 use crate::config::Config;
@@ -44,23 +44,57 @@ impl Delegation {
         self
     }
 
-    fn steps(&self) -> Vec<DelegationStep> {
+    /// What gives it to the user.
+    async fn giving(&self, uid: u32) -> Result<Vec<DelegationStep>> {
         let (dataset, user) = (self.dataset.clone(), self.user.clone());
-        let below = delegate::below(&self.properties);
-        let file = self.sudoers.join(delegate::rule_name(&user, &dataset));
-        vec![
+        let wanted = Allowed::of_volumes(delegate::below(&self.properties));
+        let said = permissions(&dataset).await?;
+        let has = Allowed::read(&said, &dataset, |kind, name| kind == "user" && name == user);
+        let own = Allowed::own(&said, &dataset, &user);
+        let before = given::recorded(&dataset, uid).await?;
+        let (given, after) = match has.has(&wanted.below) {
+            true => (Allowed::default(), before.clone()),
+            false => {
+                // What was given earlier and taken back by hand since is in the record all the same.
+                let given = without(&wanted, &own);
+                let after = both(&common(&before, &own), &given);
+                (given, after)
+            }
+        };
+        Ok(vec![
             DelegationStep::Dataset { dataset: dataset.clone() },
-            DelegationStep::Allow { dataset: dataset.clone(), user: user.clone(), below },
-            DelegationStep::Rule { dataset, user, file },
-        ]
+            DelegationStep::Record { dataset: dataset.clone(), uid, before, after },
+            DelegationStep::Allow { dataset, user, given },
+            self.rule(),
+        ])
     }
 
-    fn check(&self) -> Result<()> {
+    /// What setups gave, as steps that were done.
+    async fn given(&self, uid: u32) -> Result<Vec<DelegationStep>> {
+        let (dataset, user) = (self.dataset.clone(), self.user.clone());
+        let after = given::recorded(&dataset, uid).await?;
+        let given = common(&after, &Allowed::own(&permissions(&dataset).await?, &dataset, &user));
+        let before = Allowed::default();
+        Ok(vec![
+            DelegationStep::Record { dataset: dataset.clone(), uid, before, after },
+            DelegationStep::Allow { dataset, user, given },
+            self.rule(),
+        ])
+    }
+
+    fn rule(&self) -> DelegationStep {
+        let (dataset, user) = (self.dataset.clone(), self.user.clone());
+        let file = self.sudoers.join(delegate::rule_name(&user, &dataset));
+        DelegationStep::Rule { dataset, user, file }
+    }
+
+    /// The user's number, if there is nothing against it.
+    fn check(&self) -> Result<u32> {
         crate::storage::zfs::check_dataset(&self.dataset)?;
         let any = |name: &String| (name.clone(), "x".to_owned());
         crate::storage::zfs::check_properties(&self.properties.iter().map(any).collect())?;
         need_root()?;
-        owner(&self.user).map(drop)
+        owner(&self.user).map(|user| user.uid)
     }
 }
 
@@ -77,14 +111,15 @@ impl Setup {
     pub(crate) fn delegation_call(delegation: &Delegation) -> Call<Self> {
         let delegation = delegation.clone();
         engine::call(move |_| async move {
-            delegation.check()?;
+            let uid = delegation.check()?;
             need("zfs", "apt-get install zfsutils-linux zfs-dkms").await?;
-            let steps = missing(delegation.steps()).await?;
+            let steps = missing(delegation.giving(uid).await?).await?;
             Ok(Self { steps, journal: None, undoing: false, _alone: None })
         })
     }
 
-    /// What takes back what a delegation gave. The dataset stays, with all that is in it.
+    /// What takes back what delegations gave to the user, whatever their properties were, and nothing
+    /// that the user had before. The dataset stays, with all that is in it.
     ///
     /// # Errors
     /// As [`delegation`](Self::delegation).
@@ -95,8 +130,8 @@ impl Setup {
     pub(crate) fn undo_delegation_call(delegation: &Delegation) -> Call<Self> {
         let delegation = delegation.clone();
         engine::call(move |_| async move {
-            delegation.check()?;
-            let steps = present(delegation.steps()).await?;
+            let uid = delegation.check()?;
+            let steps = present(delegation.given(uid).await?).await?;
             Ok(Self { steps, journal: None, undoing: true, _alone: None })
         })
     }
@@ -106,8 +141,10 @@ impl Setup {
 enum DelegationStep {
     /// The dataset. It is never taken back: it may have been there, and hold what somebody needs.
     Dataset { dataset: String },
-    /// What ZFS lets the user do: make children of it, and all that volumes need with those.
-    Allow { dataset: String, user: String, below: BTreeSet<String> },
+    /// What setups have given the user, before this one and with it.
+    Record { dataset: String, uid: u32, before: Allowed, after: Allowed },
+    /// What ZFS lets the user do from now on: make children of it, and all that volumes need with those.
+    Allow { dataset: String, user: String, given: Allowed },
     /// What sudo lets the user do: mounting.
     Rule { dataset: String, user: String, file: PathBuf },
 }
@@ -117,7 +154,12 @@ impl Step for DelegationStep {
     fn doing(&self) -> String {
         match self {
             Self::Dataset { dataset } => format!("zfs create {dataset}"),
-            Self::Allow { dataset, user, below } => delegate::allow(user, dataset, below),
+            Self::Record { dataset, uid, after, .. } => {
+                delegate::shown(&[given::record_call(dataset, *uid, after)])
+            }
+            Self::Allow { dataset, user, given } => {
+                delegate::shown(&delegate::allow_calls(user, dataset, given))
+            }
             Self::Rule { dataset, user, file } => {
                 // Where it is mounted once it is made, if it is not yet.
                 let at = usual_mountpoint(dataset);
@@ -129,8 +171,11 @@ impl Step for DelegationStep {
     fn undoing(&self) -> String {
         match self {
             Self::Dataset { dataset } => format!("# {dataset} stays"),
-            Self::Allow { dataset, user, below } => {
-                format!("zfs {}", delegate::unallow_call(user, dataset, below).join(" "))
+            Self::Record { dataset, uid, before, .. } => {
+                delegate::shown(&[given::record_call(dataset, *uid, before)])
+            }
+            Self::Allow { dataset, user, given } => {
+                delegate::shown(&delegate::unallow_calls(user, dataset, given))
             }
             Self::Rule { file, .. } => format!("rm {}", file.display()),
         }
@@ -139,7 +184,12 @@ impl Step for DelegationStep {
     async fn is_done(&self) -> Result<bool> {
         Ok(match self {
             Self::Dataset { dataset } => ask("zfs", &["list", "-H", dataset]).await?.is_some(),
-            Self::Allow { dataset, user, below } => allowed(dataset, user).await?.has(below),
+            Self::Record { dataset, uid, after, .. } => {
+                given::recorded(dataset, *uid).await? == *after
+            }
+            Self::Allow { dataset, user, given } => {
+                without(given, &own(dataset, user).await?) == Allowed::default()
+            }
             Self::Rule { dataset, user, file } => match mountpoint(dataset).await? {
                 Some(at) => std::fs::read_to_string(file)
                     .is_ok_and(|text| text.trim_end() == delegate::sudoers(user, dataset, &at)),
@@ -151,7 +201,12 @@ impl Step for DelegationStep {
     async fn is_there(&self) -> Result<bool> {
         Ok(match self {
             Self::Dataset { .. } => false,
-            Self::Allow { dataset, user, below } => allowed(dataset, user).await?.has_some(below),
+            Self::Record { dataset, uid, before, .. } => {
+                given::recorded(dataset, *uid).await? != *before
+            }
+            Self::Allow { dataset, user, given } => {
+                common(given, &own(dataset, user).await?) != Allowed::default()
+            }
             Self::Rule { user, file, .. } => std::fs::read_to_string(file)
                 .is_ok_and(|text| text.starts_with(&format!("{user} ALL=(root) NOPASSWD: "))),
         })
@@ -167,7 +222,7 @@ impl Step for DelegationStep {
                 Err(Error::new(ErrorKind::NotFound, format!("there is no pool {pool}"))
                     .with_hint("zpool list names those that are there; zpool import the others"))
             }
-            Self::Allow { .. } => Ok(()),
+            Self::Record { .. } | Self::Allow { .. } => Ok(()),
             Self::Rule { dataset, .. } => {
                 need("visudo", "apt-get install sudo").await?;
                 mountpoint(dataset).await?.map_or(Ok(()), |at| safe(&at))
@@ -178,8 +233,9 @@ impl Step for DelegationStep {
     async fn run(&self) -> Result<()> {
         match self {
             Self::Dataset { dataset } => run("zfs", ["create", dataset]).await,
-            Self::Allow { dataset, user, below } => {
-                for call in delegate::allow_calls(user, dataset, below) {
+            Self::Record { dataset, uid, after, .. } => given::record(dataset, *uid, after).await,
+            Self::Allow { dataset, user, given } => {
+                for call in delegate::allow_calls(user, dataset, given) {
                     run("zfs", call).await?;
                 }
                 Ok(())
@@ -203,8 +259,12 @@ impl Step for DelegationStep {
         }
         match self {
             Self::Dataset { .. } => Ok(()),
-            Self::Allow { dataset, user, below } => {
-                run("zfs", delegate::unallow_call(user, dataset, below)).await
+            Self::Record { dataset, uid, before, .. } => given::record(dataset, *uid, before).await,
+            Self::Allow { dataset, user, given } => {
+                for call in delegate::unallow_calls(user, dataset, given) {
+                    run("zfs", call).await?;
+                }
+                Ok(())
             }
             Self::Rule { file, .. } => std::fs::remove_file(file)
                 .map_err(|e| Error::io(format!("remove {}", file.display()), e)),
@@ -254,10 +314,14 @@ async fn ask(program: &str, args: &[&str]) -> Result<Option<String>> {
     Ok(output.success.then_some(output.stdout))
 }
 
-/// What the user was given, and no other: by a group it is not taken back.
-async fn allowed(dataset: &str, user: &str) -> Result<Allowed> {
-    let said = ask("zfs", &["allow", dataset]).await?.unwrap_or_default();
-    Ok(Allowed::read(&said, dataset, |kind, name| kind == "user" && name == user))
+/// What `zfs allow` says of a dataset; nothing if it does not exist.
+async fn permissions(dataset: &str) -> Result<String> {
+    Ok(ask("zfs", &["allow", dataset]).await?.unwrap_or_default())
+}
+
+/// What the user was given on it, and no other: by a group it is not taken back.
+async fn own(dataset: &str, user: &str) -> Result<Allowed> {
+    Ok(Allowed::own(&permissions(dataset).await?, dataset, user))
 }
 
 /// Where a dataset is mounted unless somebody said otherwise.
