@@ -62,7 +62,7 @@ impl Delegation {
             }
         };
         Ok(vec![
-            DelegationStep::Dataset { dataset: dataset.clone() },
+            DelegationStep::Dataset { dataset: dataset.clone(), made: !exists(&dataset).await? },
             DelegationStep::Record { dataset: dataset.clone(), uid, before, after },
             DelegationStep::Allow { dataset, user, given },
             self.rule(),
@@ -139,8 +139,9 @@ impl Setup {
 
 #[derive(Debug)]
 enum DelegationStep {
-    /// The dataset. It is never taken back: it may have been there, and hold what somebody needs.
-    Dataset { dataset: String },
+    /// The dataset. Only a run that fails takes it back, and only if it has `made` it: later it may hold
+    /// what somebody needs.
+    Dataset { dataset: String, made: bool },
     /// What setups have given the user, before this one and with it.
     Record { dataset: String, uid: u32, before: Allowed, after: Allowed },
     /// What ZFS lets the user do from now on: make children of it, and all that volumes need with those.
@@ -153,7 +154,7 @@ enum DelegationStep {
 impl Step for DelegationStep {
     fn doing(&self) -> String {
         match self {
-            Self::Dataset { dataset } => format!("zfs create {dataset}"),
+            Self::Dataset { dataset, .. } => format!("zfs create {dataset}"),
             Self::Record { dataset, uid, after, .. } => {
                 delegate::shown(&[given::record_call(dataset, *uid, after)])
             }
@@ -170,7 +171,7 @@ impl Step for DelegationStep {
 
     fn undoing(&self) -> String {
         match self {
-            Self::Dataset { dataset } => format!("# {dataset} stays"),
+            Self::Dataset { dataset, .. } => format!("zfs destroy {dataset}"),
             Self::Record { dataset, uid, before, .. } => {
                 delegate::shown(&[given::record_call(dataset, *uid, before)])
             }
@@ -183,7 +184,7 @@ impl Step for DelegationStep {
 
     async fn is_done(&self) -> Result<bool> {
         Ok(match self {
-            Self::Dataset { dataset } => ask("zfs", &["list", "-H", dataset]).await?.is_some(),
+            Self::Dataset { dataset, .. } => exists(dataset).await?,
             Self::Record { dataset, uid, after, .. } => {
                 given::recorded(dataset, *uid).await? == *after
             }
@@ -200,7 +201,7 @@ impl Step for DelegationStep {
 
     async fn is_there(&self) -> Result<bool> {
         Ok(match self {
-            Self::Dataset { .. } => false,
+            Self::Dataset { dataset, made } => *made && exists(dataset).await?,
             Self::Record { dataset, uid, before, .. } => {
                 given::recorded(dataset, *uid).await? != *before
             }
@@ -214,7 +215,7 @@ impl Step for DelegationStep {
 
     async fn check(&self) -> Result<()> {
         match self {
-            Self::Dataset { dataset } => {
+            Self::Dataset { dataset, .. } => {
                 let pool = dataset.split('/').next().unwrap_or_default();
                 if ask("zpool", &["list", "-H", pool]).await?.is_some() {
                     return Ok(());
@@ -232,7 +233,7 @@ impl Step for DelegationStep {
 
     async fn run(&self) -> Result<()> {
         match self {
-            Self::Dataset { dataset } => run("zfs", ["create", dataset]).await,
+            Self::Dataset { dataset, .. } => run("zfs", ["create", dataset]).await,
             Self::Record { dataset, uid, after, .. } => given::record(dataset, *uid, after).await,
             Self::Allow { dataset, user, given } => {
                 for call in delegate::allow_calls(user, dataset, given) {
@@ -258,7 +259,8 @@ impl Step for DelegationStep {
             return Ok(());
         }
         match self {
-            Self::Dataset { .. } => Ok(()),
+            // Alone: what somebody has made in it meanwhile is not this run's.
+            Self::Dataset { dataset, .. } => run("zfs", ["destroy", dataset]).await,
             Self::Record { dataset, uid, before, .. } => given::record(dataset, *uid, before).await,
             Self::Allow { dataset, user, given } => {
                 for call in delegate::unallow_calls(user, dataset, given) {
@@ -312,6 +314,10 @@ async fn write_rule(file: &Path, rule: &str) -> Result<()> {
 async fn ask(program: &str, args: &[&str]) -> Result<Option<String>> {
     let output = Program::new(program).args(args).output(LIMIT).await?;
     Ok(output.success.then_some(output.stdout))
+}
+
+async fn exists(dataset: &str) -> Result<bool> {
+    Ok(ask("zfs", &["list", "-H", dataset]).await?.is_some())
 }
 
 /// What `zfs allow` says of a dataset; nothing if it does not exist.

@@ -116,6 +116,7 @@ async fn zfs_delegation_takes_back_what_it_gave_and_no_more() {
     let Some(place) = place() else { return };
     let own = place.own(&[]);
     let dataset = &*own.place.dataset;
+    let new = &*format!("{dataset}/new");
     let nowhere = place.folder();
     let state = || {
         let marks = run("zfs", &["get", "-H", "-s", "local", "-o", "property", "all", dataset]);
@@ -161,6 +162,9 @@ async fn zfs_delegation_takes_back_what_it_gave_and_no_more() {
     assert_eq!(state(), earlier);
     undo().await;
     assert_eq!(state(), before);
+    let failed = failing(new).await.unwrap_err();
+    assert!(failed.cleanup().is_empty(), "{failed:?}");
+    attempt("zfs", &["list", new]).unwrap_err();
 }
 
 fn inner() -> StorageConfig {
