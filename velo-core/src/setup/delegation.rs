@@ -192,8 +192,9 @@ impl Step for DelegationStep {
                 without(given, &own(dataset, user).await?) == Allowed::default()
             }
             Self::Rule { dataset, user, file } => match mountpoint(dataset).await? {
-                Some(at) => std::fs::read_to_string(file)
-                    .is_ok_and(|text| text.trim_end() == delegate::sudoers(user, dataset, &at)),
+                Some(at) => std::fs::read_to_string(file).is_ok_and(|text| {
+                    text.trim_end() == delegate::sudoers(user, dataset, Path::new(&at))
+                }),
                 None => false,
             },
         })
@@ -226,7 +227,18 @@ impl Step for DelegationStep {
             Self::Record { .. } | Self::Allow { .. } => Ok(()),
             Self::Rule { dataset, .. } => {
                 need("visudo", "apt-get install sudo").await?;
-                mountpoint(dataset).await?.map_or(Ok(()), |at| safe(&at))
+                if let Some(at) = mountpoint(dataset).await? {
+                    return safe(folder(dataset, &at)?);
+                }
+                // It is going to be mounted below its parent.
+                let parent = dataset.rsplit_once('/').map_or(&**dataset, |(parent, _)| parent);
+                match mountpoint(parent).await? {
+                    Some(at) if folder(parent, &at).is_err() => Err(nowhere(
+                        dataset,
+                        &format!("make it with one: zfs create -o mountpoint=/… {dataset}"),
+                    )),
+                    _ => Ok(()),
+                }
             }
         }
     }
@@ -242,14 +254,10 @@ impl Step for DelegationStep {
                 Ok(())
             }
             Self::Rule { dataset, user, file } => {
-                let at = mountpoint(dataset).await?.ok_or_else(|| {
-                    Error::new(ErrorKind::Conflict, format!("{dataset} is not mounted anywhere"))
-                        .with_hint(format!(
-                            "give it a mount point: zfs set mountpoint=/… {dataset}"
-                        ))
-                })?;
-                safe(&at)?;
-                write_rule(file, &delegate::sudoers(user, dataset, &at)).await
+                let at = mountpoint(dataset).await?.unwrap_or_default();
+                let at = folder(dataset, &at)?;
+                safe(at)?;
+                write_rule(file, &delegate::sudoers(user, dataset, at)).await
             }
         }
     }
@@ -340,8 +348,35 @@ fn usual_mountpoint(dataset: &str) -> PathBuf {
     mounted.map_or_else(|| Path::new("/").join(dataset), PathBuf::from)
 }
 
-/// Where the dataset is mounted.
-async fn mountpoint(dataset: &str) -> Result<Option<PathBuf>> {
+/// The dataset's property; `None` if there is no such dataset.
+async fn mountpoint(dataset: &str) -> Result<Option<String>> {
     let said = ask("zfs", &["get", "-H", "-o", "value", "mountpoint", dataset]).await?;
-    Ok(said.map(|text| PathBuf::from(text.trim_end())).filter(|path| path.is_absolute()))
+    Ok(said.map(|text| text.trim_end().to_owned()))
+}
+
+/// The folder that the property names: it may name none.
+fn folder<'a>(dataset: &str, mountpoint: &'a str) -> Result<&'a Path> {
+    Some(Path::new(mountpoint)).filter(|path| path.is_absolute()).ok_or_else(|| {
+        nowhere(dataset, &format!("give it a mount point: zfs set mountpoint=/… {dataset}"))
+    })
+}
+
+fn nowhere(dataset: &str, hint: &str) -> Error {
+    Error::new(ErrorKind::Conflict, format!("{dataset} is not mounted anywhere")).with_hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dataset_may_be_mounted_nowhere() {
+        assert_eq!(folder("tank/velo", "/tank/velo").unwrap(), Path::new("/tank/velo"));
+        for none in ["legacy", "none", "-", ""] {
+            let error = folder("tank/velo", none).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+            assert!(error.to_string().contains("tank/velo is not mounted anywhere"), "{error:?}");
+            assert!(error.hint().is_some_and(|hint| hint.ends_with("/… tank/velo")), "{error:?}");
+        }
+    }
 }

@@ -167,6 +167,27 @@ async fn zfs_delegation_takes_back_what_it_gave_and_no_more() {
     attempt("zfs", &["list", new]).unwrap_err();
 }
 
+/// Without a mount point there is no rule for sudo: that is known before anything is done.
+#[tokio::test]
+async fn zfs_datasets_that_are_mounted_nowhere_are_not_delegated() {
+    let Some(place) = place() else { return };
+    let own = place.own(&[]);
+    let dataset = &*own.place.dataset;
+    for mountpoint in ["legacy", "none"] {
+        run("zfs", &["set", &format!("mountpoint={mountpoint}"), dataset]);
+        for (dataset, mends) in [
+            (dataset, format!("zfs set mountpoint=/… {dataset}")),
+            (&*format!("{dataset}/new"), format!("zfs create -o mountpoint=/… {dataset}/new")),
+        ] {
+            let refused = Setup::delegation(&Delegation::new(dataset, USER)).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused:?}");
+            assert!(refused.to_string().contains("not mounted anywhere"), "{refused:?}");
+            assert!(refused.hint().unwrap().contains(&mends), "{refused:?}");
+        }
+    }
+    assert_eq!(run("zfs", &["allow", dataset]), "", "nothing was done");
+}
+
 fn inner() -> StorageConfig {
     let root = std::env::var_os("VELO_TEST_HOME").unwrap();
     let mut config =
