@@ -7,7 +7,7 @@ use crate::id::Id;
 use crate::storage::StorageConfig;
 use crate::storage::zfs::faults::Fault;
 use crate::storage::zfs::names::{Found, Parent};
-use crate::storage::zfs::{Zfs, mounts, program, properties};
+use crate::storage::zfs::{Zfs, mounts, program, properties, would_work};
 
 /// A try that is older was killed.
 const DEAD: Duration = Duration::from_secs(3600);
@@ -25,6 +25,8 @@ pub(crate) fn is_wanted(config: &StorageConfig) -> bool {
 
 /// Makes a volume, mounts it, and destroys it.
 pub(crate) async fn works_in(config: &StorageConfig) -> Result<()> {
+    // What can be read has better errors than a program that fails.
+    would_work(config).await?;
     let zfs = Zfs::new(config)?;
     sweep(&zfs).await?;
     let id = Id::generate();
