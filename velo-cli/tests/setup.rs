@@ -313,7 +313,7 @@ fn zfs_dataset_is_given_to_a_user_and_taken_back() {
         command.output().unwrap().into()
     };
     let plan = velo(&["--dry-run"]);
-    assert_eq!(plan.stdout.lines().count(), 3, "{plan:?}");
+    assert_eq!(plan.stdout.lines().count(), 4, "{plan:?}");
     let done = velo(&[]);
     assert_eq!(done.code, 0, "{done:?}");
     tool("visudo", &["-c"]);

@@ -34,6 +34,8 @@ use crate::os_user::OsUser;
 #[cfg(all(feature = "zfs", target_os = "linux"))]
 mod delegation;
 pub(crate) mod fstab;
+#[cfg(all(feature = "zfs", target_os = "linux"))]
+mod given;
 mod journal;
 mod step;
 

@@ -107,7 +107,7 @@ fn delegation(dataset: String, args: &args::Setup) -> Result<Plan> {
         shape: json!({ "at": null, "image": null, "dataset": dataset, "user": user }),
         ready: format!("{user} can work below {dataset}: VELO_ZFS_DATASET={dataset}"),
         already: format!("{user} can work below {dataset} already"),
-        gone: format!("{user} can work below {dataset} no more"),
+        gone: format!("what {user} was given on {dataset} is taken back"),
     })
 }
 

@@ -76,6 +76,16 @@ fn of_pool(examined: &Examined) -> Vec<Finding> {
             format!("zfs set sync=standard {}", examined.dataset),
         ));
     }
+    if examined.unsynced_by_settings {
+        found.push(Finding::warn(
+            "zfs",
+            "zfs_properties have sync=disabled: a crash loses what was committed",
+            format!(
+                "take sync out of them, and off the volumes that are there: zfs inherit -r sync {}",
+                examined.dataset
+            ),
+        ));
+    }
     if !examined.foreign.is_empty() {
         found.push(Finding::warn(
             "zfs",
@@ -100,6 +110,7 @@ mod tests {
             health: "ONLINE".into(),
             foreign: Vec::new(),
             unsynced: false,
+            unsynced_by_settings: false,
         };
         assert_eq!(of_pool(&fine), []);
         let bad = Examined {
@@ -107,10 +118,13 @@ mod tests {
             health: "DEGRADED".into(),
             foreign: vec!["tank/velo/mine".into()],
             unsynced: true,
+            unsynced_by_settings: true,
             ..fine
         };
         let found = of_pool(&bad);
-        assert_eq!(found.len(), 4);
+        assert_eq!(found.len(), 5);
+        assert!(found.iter().any(|f| f.what.contains("tank/velo has sync=disabled")), "{found:?}");
+        assert!(found.iter().any(|f| f.what.contains("zfs_properties have sync")), "{found:?}");
         assert!(found.iter().all(|f| f.fix.is_some()), "{found:?}");
         assert!(found.iter().any(|f| f.what.contains("tank/velo/mine")), "{found:?}");
         assert!(found.iter().any(|f| f.what.contains("91 % full")), "{found:?}");

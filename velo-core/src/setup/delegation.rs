@@ -1,11 +1,11 @@
 //! A dataset of an existing pool, given to a user who is not root.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use super::given::{self, both, common, without};
 use super::{LIMIT, Setup, Step, missing, need, need_root, owner, present, run};
 use crate::command::Program;
 use crate::config::Config;
@@ -44,23 +44,57 @@ impl Delegation {
         self
     }
 
-    fn steps(&self) -> Vec<DelegationStep> {
+    /// What gives it to the user.
+    async fn giving(&self, uid: u32) -> Result<Vec<DelegationStep>> {
         let (dataset, user) = (self.dataset.clone(), self.user.clone());
-        let below = delegate::below(&self.properties);
-        let file = self.sudoers.join(delegate::rule_name(&user, &dataset));
-        vec![
-            DelegationStep::Dataset { dataset: dataset.clone() },
-            DelegationStep::Allow { dataset: dataset.clone(), user: user.clone(), below },
-            DelegationStep::Rule { dataset, user, file },
-        ]
+        let wanted = Allowed::of_volumes(delegate::below(&self.properties));
+        let said = permissions(&dataset).await?;
+        let has = Allowed::read(&said, &dataset, |kind, name| kind == "user" && name == user);
+        let own = Allowed::own(&said, &dataset, &user);
+        let before = given::recorded(&dataset, uid).await?;
+        let (given, after) = match has.has(&wanted.below) {
+            true => (Allowed::default(), before.clone()),
+            false => {
+                // What was given earlier and taken back by hand since is in the record all the same.
+                let given = without(&wanted, &own);
+                let after = both(&common(&before, &own), &given);
+                (given, after)
+            }
+        };
+        Ok(vec![
+            DelegationStep::Dataset { dataset: dataset.clone(), made: !exists(&dataset).await? },
+            DelegationStep::Record { dataset: dataset.clone(), uid, before, after },
+            DelegationStep::Allow { dataset, user, given },
+            self.rule(),
+        ])
     }
 
-    fn check(&self) -> Result<()> {
+    /// What setups gave, as steps that were done.
+    async fn given(&self, uid: u32) -> Result<Vec<DelegationStep>> {
+        let (dataset, user) = (self.dataset.clone(), self.user.clone());
+        let after = given::recorded(&dataset, uid).await?;
+        let given = common(&after, &Allowed::own(&permissions(&dataset).await?, &dataset, &user));
+        let before = Allowed::default();
+        Ok(vec![
+            DelegationStep::Record { dataset: dataset.clone(), uid, before, after },
+            DelegationStep::Allow { dataset, user, given },
+            self.rule(),
+        ])
+    }
+
+    fn rule(&self) -> DelegationStep {
+        let (dataset, user) = (self.dataset.clone(), self.user.clone());
+        let file = self.sudoers.join(delegate::rule_name(&user, &dataset));
+        DelegationStep::Rule { dataset, user, file }
+    }
+
+    /// The user's number, if there is nothing against it.
+    fn check(&self) -> Result<u32> {
         crate::storage::zfs::check_dataset(&self.dataset)?;
         let any = |name: &String| (name.clone(), "x".to_owned());
         crate::storage::zfs::check_properties(&self.properties.iter().map(any).collect())?;
         need_root()?;
-        owner(&self.user).map(drop)
+        owner(&self.user).map(|user| user.uid)
     }
 }
 
@@ -77,14 +111,15 @@ impl Setup {
     pub(crate) fn delegation_call(delegation: &Delegation) -> Call<Self> {
         let delegation = delegation.clone();
         engine::call(move |_| async move {
-            delegation.check()?;
+            let uid = delegation.check()?;
             need("zfs", "apt-get install zfsutils-linux zfs-dkms").await?;
-            let steps = missing(delegation.steps()).await?;
+            let steps = missing(delegation.giving(uid).await?).await?;
             Ok(Self { steps, journal: None, undoing: false, _alone: None })
         })
     }
 
-    /// What takes back what a delegation gave. The dataset stays, with all that is in it.
+    /// What takes back what delegations gave to the user, whatever their properties were, and nothing
+    /// that the user had before. The dataset stays, with all that is in it.
     ///
     /// # Errors
     /// As [`delegation`](Self::delegation).
@@ -95,8 +130,8 @@ impl Setup {
     pub(crate) fn undo_delegation_call(delegation: &Delegation) -> Call<Self> {
         let delegation = delegation.clone();
         engine::call(move |_| async move {
-            delegation.check()?;
-            let steps = present(delegation.steps()).await?;
+            let uid = delegation.check()?;
+            let steps = present(delegation.given(uid).await?).await?;
             Ok(Self { steps, journal: None, undoing: true, _alone: None })
         })
     }
@@ -104,10 +139,13 @@ impl Setup {
 
 #[derive(Debug)]
 enum DelegationStep {
-    /// The dataset. It is never taken back: it may have been there, and hold what somebody needs.
-    Dataset { dataset: String },
-    /// What ZFS lets the user do: make children of it, and all that volumes need with those.
-    Allow { dataset: String, user: String, below: BTreeSet<String> },
+    /// The dataset. Only a run that fails takes it back, and only if it has `made` it: later it may hold
+    /// what somebody needs.
+    Dataset { dataset: String, made: bool },
+    /// What setups have given the user, before this one and with it.
+    Record { dataset: String, uid: u32, before: Allowed, after: Allowed },
+    /// What ZFS lets the user do from now on: make children of it, and all that volumes need with those.
+    Allow { dataset: String, user: String, given: Allowed },
     /// What sudo lets the user do: mounting.
     Rule { dataset: String, user: String, file: PathBuf },
 }
@@ -116,8 +154,13 @@ enum DelegationStep {
 impl Step for DelegationStep {
     fn doing(&self) -> String {
         match self {
-            Self::Dataset { dataset } => format!("zfs create {dataset}"),
-            Self::Allow { dataset, user, below } => delegate::allow(user, dataset, below),
+            Self::Dataset { dataset, .. } => format!("zfs create {dataset}"),
+            Self::Record { dataset, uid, after, .. } => {
+                delegate::shown(&[given::record_call(dataset, *uid, after)])
+            }
+            Self::Allow { dataset, user, given } => {
+                delegate::shown(&delegate::allow_calls(user, dataset, given))
+            }
             Self::Rule { dataset, user, file } => {
                 // Where it is mounted once it is made, if it is not yet.
                 let at = usual_mountpoint(dataset);
@@ -128,9 +171,12 @@ impl Step for DelegationStep {
 
     fn undoing(&self) -> String {
         match self {
-            Self::Dataset { dataset } => format!("# {dataset} stays"),
-            Self::Allow { dataset, user, below } => {
-                format!("zfs {}", delegate::unallow_call(user, dataset, below).join(" "))
+            Self::Dataset { dataset, .. } => format!("zfs destroy {dataset}"),
+            Self::Record { dataset, uid, before, .. } => {
+                delegate::shown(&[given::record_call(dataset, *uid, before)])
+            }
+            Self::Allow { dataset, user, given } => {
+                delegate::shown(&delegate::unallow_calls(user, dataset, given))
             }
             Self::Rule { file, .. } => format!("rm {}", file.display()),
         }
@@ -138,11 +184,17 @@ impl Step for DelegationStep {
 
     async fn is_done(&self) -> Result<bool> {
         Ok(match self {
-            Self::Dataset { dataset } => ask("zfs", &["list", "-H", dataset]).await?.is_some(),
-            Self::Allow { dataset, user, below } => allowed(dataset, user).await?.has(below),
+            Self::Dataset { dataset, .. } => exists(dataset).await?,
+            Self::Record { dataset, uid, after, .. } => {
+                given::recorded(dataset, *uid).await? == *after
+            }
+            Self::Allow { dataset, user, given } => {
+                without(given, &own(dataset, user).await?) == Allowed::default()
+            }
             Self::Rule { dataset, user, file } => match mountpoint(dataset).await? {
-                Some(at) => std::fs::read_to_string(file)
-                    .is_ok_and(|text| text.trim_end() == delegate::sudoers(user, dataset, &at)),
+                Some(at) => std::fs::read_to_string(file).is_ok_and(|text| {
+                    text.trim_end() == delegate::sudoers(user, dataset, Path::new(&at))
+                }),
                 None => false,
             },
         })
@@ -150,8 +202,13 @@ impl Step for DelegationStep {
 
     async fn is_there(&self) -> Result<bool> {
         Ok(match self {
-            Self::Dataset { .. } => false,
-            Self::Allow { dataset, user, below } => allowed(dataset, user).await?.has_some(below),
+            Self::Dataset { dataset, made } => *made && exists(dataset).await?,
+            Self::Record { dataset, uid, before, .. } => {
+                given::recorded(dataset, *uid).await? != *before
+            }
+            Self::Allow { dataset, user, given } => {
+                common(given, &own(dataset, user).await?) != Allowed::default()
+            }
             Self::Rule { user, file, .. } => std::fs::read_to_string(file)
                 .is_ok_and(|text| text.starts_with(&format!("{user} ALL=(root) NOPASSWD: "))),
         })
@@ -159,7 +216,7 @@ impl Step for DelegationStep {
 
     async fn check(&self) -> Result<()> {
         match self {
-            Self::Dataset { dataset } => {
+            Self::Dataset { dataset, .. } => {
                 let pool = dataset.split('/').next().unwrap_or_default();
                 if ask("zpool", &["list", "-H", pool]).await?.is_some() {
                     return Ok(());
@@ -167,32 +224,40 @@ impl Step for DelegationStep {
                 Err(Error::new(ErrorKind::NotFound, format!("there is no pool {pool}"))
                     .with_hint("zpool list names those that are there; zpool import the others"))
             }
-            Self::Allow { .. } => Ok(()),
+            Self::Record { .. } | Self::Allow { .. } => Ok(()),
             Self::Rule { dataset, .. } => {
                 need("visudo", "apt-get install sudo").await?;
-                mountpoint(dataset).await?.map_or(Ok(()), |at| safe(&at))
+                if let Some(at) = mountpoint(dataset).await? {
+                    return safe(folder(dataset, &at)?);
+                }
+                // It is going to be mounted below its parent.
+                let parent = dataset.rsplit_once('/').map_or(&**dataset, |(parent, _)| parent);
+                match mountpoint(parent).await? {
+                    Some(at) if folder(parent, &at).is_err() => Err(nowhere(
+                        dataset,
+                        &format!("make it with one: zfs create -o mountpoint=/… {dataset}"),
+                    )),
+                    _ => Ok(()),
+                }
             }
         }
     }
 
     async fn run(&self) -> Result<()> {
         match self {
-            Self::Dataset { dataset } => run("zfs", ["create", dataset]).await,
-            Self::Allow { dataset, user, below } => {
-                for call in delegate::allow_calls(user, dataset, below) {
+            Self::Dataset { dataset, .. } => run("zfs", ["create", dataset]).await,
+            Self::Record { dataset, uid, after, .. } => given::record(dataset, *uid, after).await,
+            Self::Allow { dataset, user, given } => {
+                for call in delegate::allow_calls(user, dataset, given) {
                     run("zfs", call).await?;
                 }
                 Ok(())
             }
             Self::Rule { dataset, user, file } => {
-                let at = mountpoint(dataset).await?.ok_or_else(|| {
-                    Error::new(ErrorKind::Conflict, format!("{dataset} is not mounted anywhere"))
-                        .with_hint(format!(
-                            "give it a mount point: zfs set mountpoint=/… {dataset}"
-                        ))
-                })?;
-                safe(&at)?;
-                write_rule(file, &delegate::sudoers(user, dataset, &at)).await
+                let at = mountpoint(dataset).await?.unwrap_or_default();
+                let at = folder(dataset, &at)?;
+                safe(at)?;
+                write_rule(file, &delegate::sudoers(user, dataset, at)).await
             }
         }
     }
@@ -202,9 +267,14 @@ impl Step for DelegationStep {
             return Ok(());
         }
         match self {
-            Self::Dataset { .. } => Ok(()),
-            Self::Allow { dataset, user, below } => {
-                run("zfs", delegate::unallow_call(user, dataset, below)).await
+            // Alone: what somebody has made in it meanwhile is not this run's.
+            Self::Dataset { dataset, .. } => run("zfs", ["destroy", dataset]).await,
+            Self::Record { dataset, uid, before, .. } => given::record(dataset, *uid, before).await,
+            Self::Allow { dataset, user, given } => {
+                for call in delegate::unallow_calls(user, dataset, given) {
+                    run("zfs", call).await?;
+                }
+                Ok(())
             }
             Self::Rule { file, .. } => std::fs::remove_file(file)
                 .map_err(|e| Error::io(format!("remove {}", file.display()), e)),
@@ -254,10 +324,18 @@ async fn ask(program: &str, args: &[&str]) -> Result<Option<String>> {
     Ok(output.success.then_some(output.stdout))
 }
 
-/// What the user was given, and no other: by a group it is not taken back.
-async fn allowed(dataset: &str, user: &str) -> Result<Allowed> {
-    let said = ask("zfs", &["allow", dataset]).await?.unwrap_or_default();
-    Ok(Allowed::read(&said, dataset, |kind, name| kind == "user" && name == user))
+async fn exists(dataset: &str) -> Result<bool> {
+    Ok(ask("zfs", &["list", "-H", dataset]).await?.is_some())
+}
+
+/// What `zfs allow` says of a dataset; nothing if it does not exist.
+async fn permissions(dataset: &str) -> Result<String> {
+    Ok(ask("zfs", &["allow", dataset]).await?.unwrap_or_default())
+}
+
+/// What the user was given on it, and no other: by a group it is not taken back.
+async fn own(dataset: &str, user: &str) -> Result<Allowed> {
+    Ok(Allowed::own(&permissions(dataset).await?, dataset, user))
 }
 
 /// Where a dataset is mounted unless somebody said otherwise.
@@ -270,8 +348,35 @@ fn usual_mountpoint(dataset: &str) -> PathBuf {
     mounted.map_or_else(|| Path::new("/").join(dataset), PathBuf::from)
 }
 
-/// Where the dataset is mounted.
-async fn mountpoint(dataset: &str) -> Result<Option<PathBuf>> {
+/// The dataset's property; `None` if there is no such dataset.
+async fn mountpoint(dataset: &str) -> Result<Option<String>> {
     let said = ask("zfs", &["get", "-H", "-o", "value", "mountpoint", dataset]).await?;
-    Ok(said.map(|text| PathBuf::from(text.trim_end())).filter(|path| path.is_absolute()))
+    Ok(said.map(|text| text.trim_end().to_owned()))
+}
+
+/// The folder that the property names: it may name none.
+fn folder<'a>(dataset: &str, mountpoint: &'a str) -> Result<&'a Path> {
+    Some(Path::new(mountpoint)).filter(|path| path.is_absolute()).ok_or_else(|| {
+        nowhere(dataset, &format!("give it a mount point: zfs set mountpoint=/… {dataset}"))
+    })
+}
+
+fn nowhere(dataset: &str, hint: &str) -> Error {
+    Error::new(ErrorKind::Conflict, format!("{dataset} is not mounted anywhere")).with_hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dataset_may_be_mounted_nowhere() {
+        assert_eq!(folder("tank/velo", "/tank/velo").unwrap(), Path::new("/tank/velo"));
+        for none in ["legacy", "none", "-", ""] {
+            let error = folder("tank/velo", none).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+            assert!(error.to_string().contains("tank/velo is not mounted anywhere"), "{error:?}");
+            assert!(error.hint().is_some_and(|hint| hint.ends_with("/… tank/velo")), "{error:?}");
+        }
+    }
 }

@@ -110,6 +110,13 @@ async fn zfs_without_its_parent_or_key_says_so() {
     let error = build(StorageKind::Zfs, unset).await.unwrap_err();
     is(&error, ErrorKind::Unsupported, "no ZFS dataset", "VELO_ZFS_DATASET");
 
+    let block = format!("{}/block", place.dataset);
+    run("zfs", &["create", "-s", "-V", "8M", &block]);
+    let in_block = place.config(root.path()).zfs_dataset(&block);
+    let error = build(StorageKind::Zfs, in_block).await.unwrap_err();
+    run("zfs", &["destroy", &block]);
+    is(&error, ErrorKind::Unsupported, "it is a block device", "VELO_ZFS_DATASET");
+
     let key = root.path().join("key");
     std::fs::write(&key, "correct horse battery").unwrap();
     let location = format!("keylocation=file://{}", key.display());

@@ -69,12 +69,13 @@ async fn zfs_as_a_normal_user() {
 
     // Without the property that the user's settings name.
     let plain = Delegation::new(dataset, USER);
-    assert_eq!(set_up(&plain).await.len(), 2, "the dataset is there");
+    assert_eq!(set_up(&plain).await.len(), 3, "the dataset is there");
     as_user("users::without_the_property", &home, &own.place);
     let settings = Config::builder().home(&home).zfs_property(PROPERTY.0, PROPERTY.1);
     let full = plain.properties_of(&settings.build().unwrap());
     let commands = set_up(&full).await;
-    assert_eq!(commands, [delegate::allow(USER, dataset, [PROPERTY.0])]);
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    assert_eq!(commands[1], format!("zfs allow -d -u {USER} {} {dataset}", PROPERTY.0));
     let rule = Path::new("/etc/sudoers.d").join(delegate::rule_name(USER, dataset));
     std::fs::remove_file(&rule).unwrap();
     as_user("users::without_sudo", &home, &own.place);
@@ -107,6 +108,84 @@ async fn zfs_datasets_in_somebodys_folder_are_not_delegated() {
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused:?}");
     assert!(refused.to_string().contains(&folder), "{refused:?}");
     assert_eq!(run("zfs", &["allow", &own.place.dataset]), "", "nothing was done");
+}
+
+/// What the user had before is theirs after, however a setup ends.
+#[tokio::test]
+async fn zfs_delegation_takes_back_what_it_gave_and_no_more() {
+    let Some(place) = place() else { return };
+    let own = place.own(&[]);
+    let dataset = &*own.place.dataset;
+    let new = &*format!("{dataset}/new");
+    let nowhere = place.folder();
+    let state = || {
+        let marks = run("zfs", &["get", "-H", "-s", "local", "-o", "property", "all", dataset]);
+        (run("zfs", &["allow", dataset]), marks)
+    };
+    run("zfs", &["allow", "-u", USER, "snapshot,send", dataset]);
+    let before = state();
+    assert!(before.0.contains("send,snapshot"), "{before:?}");
+
+    let given = Delegation::new(dataset, USER);
+    set_up(&given).await;
+    let settings = Config::builder().home(nowhere.path()).zfs_property(PROPERTY.0, PROPERTY.1);
+    let settings = settings.build().unwrap();
+    set_up(&given.clone().properties_of(&settings)).await;
+    assert_eq!(set_up(&given).await, [""; 0], "nothing is done twice");
+    // Also where the settings name the property no more.
+    let undo = || async {
+        let undo = Setup::undo_delegation(&given).await.unwrap_or_else(|e| panic!("{e:?}"));
+        let commands: Vec<_> = undo.commands().collect();
+        undo.run(|_| {}).await.unwrap_or_else(|e| panic!("{e:?}"));
+        commands
+    };
+    undo().await;
+    assert_eq!(state(), before);
+    assert_eq!(undo().await, [""; 0], "nothing is left to take back");
+
+    // The last step fails: there is no such folder.
+    let failing = |dataset: &str| {
+        let mut failing = Delegation::new(dataset, USER);
+        failing.sudoers = nowhere.path().join("missing");
+        async move { Setup::delegation(&failing).await?.run(|_| {}).await.map(|()| failing) }
+    };
+    let failed = failing(dataset).await.unwrap_err();
+    assert!(failed.cleanup().is_empty(), "{failed:?}");
+    assert_eq!(state(), before, "after {failed:?}");
+    // What an earlier setup gave is that one's.
+    set_up(&given).await;
+    let earlier = state();
+    let mut more = given.clone().properties_of(&settings);
+    more.sudoers = nowhere.path().join("missing");
+    let more = Setup::delegation(&more).await.unwrap();
+    more.run(|_| {}).await.unwrap_err();
+    assert_eq!(state(), earlier);
+    undo().await;
+    assert_eq!(state(), before);
+    let failed = failing(new).await.unwrap_err();
+    assert!(failed.cleanup().is_empty(), "{failed:?}");
+    attempt("zfs", &["list", new]).unwrap_err();
+}
+
+/// Without a mount point there is no rule for sudo: that is known before anything is done.
+#[tokio::test]
+async fn zfs_datasets_that_are_mounted_nowhere_are_not_delegated() {
+    let Some(place) = place() else { return };
+    let own = place.own(&[]);
+    let dataset = &*own.place.dataset;
+    for mountpoint in ["legacy", "none"] {
+        run("zfs", &["set", &format!("mountpoint={mountpoint}"), dataset]);
+        for (dataset, mends) in [
+            (dataset, format!("zfs set mountpoint=/… {dataset}")),
+            (&*format!("{dataset}/new"), format!("zfs create -o mountpoint=/… {dataset}/new")),
+        ] {
+            let refused = Setup::delegation(&Delegation::new(dataset, USER)).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused:?}");
+            assert!(refused.to_string().contains("not mounted anywhere"), "{refused:?}");
+            assert!(refused.hint().unwrap().contains(&mends), "{refused:?}");
+        }
+    }
+    assert_eq!(run("zfs", &["allow", dataset]), "", "nothing was done");
 }
 
 fn inner() -> StorageConfig {

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::permitted::Allowed;
 use super::program::find;
 
 /// On the dataset itself. To make a child is all that they are good for there.
@@ -31,22 +32,32 @@ pub fn below(properties: impl IntoIterator<Item = impl AsRef<str>>) -> BTreeSet<
         .collect()
 }
 
-/// The arguments of `zfs` that let `user` make and destroy volumes below `dataset`, call by call.
+/// The arguments of `zfs` that give `user` this on `dataset`, call by call.
 #[must_use]
-pub(crate) fn allow_calls(user: &str, dataset: &str, below: &BTreeSet<String>) -> [Vec<String>; 2] {
-    let below = below.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-    [("-l", ON_DATASET.join(",")), ("-d", below)].map(|(where_, permissions)| {
-        ["allow", where_, "-u", user, &permissions, dataset].map(str::to_owned).to_vec()
-    })
+pub(crate) fn allow_calls(user: &str, dataset: &str, given: &Allowed) -> Vec<Vec<String>> {
+    calls("allow", user, dataset, given)
 }
 
 /// The arguments of `zfs` that take it back.
 #[must_use]
-pub(crate) fn unallow_call(user: &str, dataset: &str, below: &BTreeSet<String>) -> Vec<String> {
-    let mut all: BTreeSet<&str> = below.iter().map(String::as_str).collect();
-    all.extend(ON_DATASET);
-    let all = all.into_iter().collect::<Vec<_>>().join(",");
-    ["unallow", "-u", user, &all, dataset].map(str::to_owned).to_vec()
+pub(crate) fn unallow_calls(user: &str, dataset: &str, given: &Allowed) -> Vec<Vec<String>> {
+    calls("unallow", user, dataset, given)
+}
+
+fn calls(verb: &str, user: &str, dataset: &str, given: &Allowed) -> Vec<Vec<String>> {
+    let parts = [("-l", &given.here), ("-d", &given.below)];
+    let some = parts.into_iter().filter(|(_, permissions)| !permissions.is_empty());
+    some.map(|(part, permissions)| {
+        let permissions = permissions.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        [verb, part, "-u", user, &permissions, dataset].map(str::to_owned).to_vec()
+    })
+    .collect()
+}
+
+/// Calls of `zfs`, as a shell would take them.
+pub(crate) fn shown(calls: &[Vec<String>]) -> String {
+    let lines: Vec<_> = calls.iter().map(|call| format!("zfs {}", call.join(" "))).collect();
+    lines.join(" && ")
 }
 
 /// How an id is matched: sudo's `*` would match spaces and options too.
@@ -61,8 +72,7 @@ pub fn allow(
     dataset: &str,
     properties: impl IntoIterator<Item = impl AsRef<str>>,
 ) -> String {
-    let calls = allow_calls(user, dataset, &below(properties));
-    calls.map(|call| format!("zfs {}", call.join(" "))).join(" && ")
+    shown(&allow_calls(user, dataset, &Allowed::of_volumes(below(properties))))
 }
 
 /// The rule for sudo that lets `user` mount and unmount the volumes below `dataset`, which is mounted

@@ -93,15 +93,34 @@ async fn would_mount(dataset: &str) -> bool {
 }
 
 /// What somebody may do, as `zfs allow` says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Allowed {
     /// On the dataset itself.
-    here: BTreeSet<String>,
+    pub(crate) here: BTreeSet<String>,
     /// On what is below it.
-    below: BTreeSet<String>,
+    pub(crate) below: BTreeSet<String>,
 }
 
 impl Allowed {
+    /// What volumes need which need `below`.
+    pub(crate) fn of_volumes(below: BTreeSet<String>) -> Self {
+        Self { here: delegate::ON_DATASET.map(str::to_owned).into(), below }
+    }
+
+    /// Reads what was given to `user` on the dataset itself, by name. That alone `zfs unallow` takes
+    /// back there: not what a dataset above gives, and of a set not one of its permissions.
+    pub(crate) fn own(said: &str, dataset: &str, user: &str) -> Self {
+        let mut is_here = false;
+        let own = said.lines().filter(|line| {
+            if let Some(rest) = line.strip_prefix("---- Permissions on ") {
+                is_here = rest.split(' ').next() == Some(dataset);
+            }
+            is_here && !line.starts_with("\t@")
+        });
+        let own = own.collect::<Vec<_>>().join("\n");
+        Self::read(&own, dataset, |kind, name| kind == "user" && name == user)
+    }
+
     /// Reads what `zfs allow <dataset>` prints: what was given on the dataset, and on each above it.
     /// `is_theirs` tells of a `user`, a `group` and `everyone` whether it is them.
     pub(crate) fn read(said: &str, dataset: &str, is_theirs: impl Fn(&str, &str) -> bool) -> Self {
@@ -163,12 +182,6 @@ impl Allowed {
         delegate::ON_DATASET.iter().all(|name| self.here.contains(*name))
             && below.is_subset(&self.below)
     }
-
-    /// Whether there is any of what volumes need.
-    pub(crate) fn has_some(&self, below: &BTreeSet<String>) -> bool {
-        delegate::ON_DATASET.iter().any(|name| self.here.contains(*name))
-            || !below.is_disjoint(&self.below)
-    }
 }
 
 #[cfg(test)]
@@ -220,9 +233,22 @@ Descendent permissions:
             assert_eq!(all.here.contains(name), here, "{name}");
             assert_eq!(all.below.contains(name), below, "{name}");
         }
-        let own = read(SAID, &["user"]);
-        assert!(own.has_some(&delegate::below([""; 0])) && !own.has(&delegate::below([""; 0])));
+        assert!(!read(SAID, &["user"]).has(&delegate::below([""; 0])));
         assert_eq!(read("", &["user"]), Allowed::default());
-        assert!(!Allowed::default().has_some(&delegate::below([""; 0])));
+    }
+
+    #[test]
+    fn what_can_be_taken_back_was_given_here_and_by_name() {
+        let said = SAID.replace("user an create,mount", "user an @set,create,mount");
+        let set = |names: &str| names.split(',').map(str::to_owned).collect::<BTreeSet<_>>();
+        let ann = Allowed::own(&said, "tank/velo", "ann");
+        assert_eq!(ann.here, set("create,logbias,mount"));
+        assert_eq!(
+            ann.below,
+            set("atime,canmount,clone,compression,logbias,mount,recordsize,refquota,snapshot")
+        );
+        let an = Allowed::own(&said, "tank/velo", "an");
+        assert_eq!((an.here, an.below), (set("@set,create,mount"), set("@set,create,mount")));
+        assert_eq!(Allowed::own(&said, "tank/velo", "bob"), Allowed::default());
     }
 }

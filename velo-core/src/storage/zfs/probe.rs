@@ -7,7 +7,8 @@ use crate::id::Id;
 use crate::storage::StorageConfig;
 use crate::storage::zfs::faults::Fault;
 use crate::storage::zfs::names::{Found, Parent};
-use crate::storage::zfs::{Zfs, mounts, program, properties};
+use crate::storage::zfs::properties::Properties;
+use crate::storage::zfs::{Zfs, mounts, program, properties, would_work};
 
 /// A try that is older was killed.
 const DEAD: Duration = Duration::from_secs(3600);
@@ -25,6 +26,8 @@ pub(crate) fn is_wanted(config: &StorageConfig) -> bool {
 
 /// Makes a volume, mounts it, and destroys it.
 pub(crate) async fn works_in(config: &StorageConfig) -> Result<()> {
+    // What can be read has better errors than a program that fails.
+    would_work(config).await?;
     let zfs = Zfs::new(config)?;
     sweep(&zfs).await?;
     let id = Id::generate();
@@ -98,6 +101,8 @@ pub(crate) struct Examined {
     pub(crate) foreign: Vec<String>,
     /// `sync=disabled` reaches the volumes: nothing is durable.
     pub(crate) unsynced: bool,
+    /// The settings give it to new volumes.
+    pub(crate) unsynced_by_settings: bool,
 }
 
 /// A pool's name, how full it is in per cent, and the bytes that are free in it.
@@ -154,7 +159,12 @@ pub(crate) async fn examine(config: &StorageConfig) -> Result<Examined> {
         health: pool.health,
         foreign,
         unsynced: sync.trim() == "disabled",
+        unsynced_by_settings: sets_no_sync(&zfs.properties),
     })
+}
+
+fn sets_no_sync(volumes: &Properties) -> bool {
+    volumes.iter().any(|(name, value)| name == "sync" && value == "disabled")
 }
 
 /// Why there is nothing to try.
@@ -164,4 +174,18 @@ pub(crate) fn no_dataset(root: &std::path::Path) -> Error {
         format!("no ZFS dataset is set, and {} is not on one", root.display()),
     )
     .with_hint("make one (zfs create tank/velo), and set VELO_ZFS_DATASET to its name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_can_make_volumes_that_are_not_durable() {
+        for (value, wanted) in [("disabled", true), ("standard", false), ("always", false)] {
+            let settings = [("sync".to_owned(), value.to_owned())].into();
+            assert_eq!(sets_no_sync(&properties::of_volumes(&settings)), wanted, "{value}");
+        }
+        assert!(!sets_no_sync(&properties::of_volumes(&[].into())));
+    }
 }

@@ -1,0 +1,100 @@
+//! What setups gave a user on a dataset, written down before they do: a property of the dataset, for
+//! ZFS keeps permissions there too, so that both go with it, wherever its pool is.
+//!
+//! What the user had before is not in it, and so is never taken back.
+
+use std::collections::BTreeSet;
+
+use super::{LIMIT, run};
+use crate::command::Program;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::zfs::permitted::Allowed;
+
+/// The property. Permissions are by number in ZFS, and a name may have what a property's may not.
+fn property(uid: u32) -> String {
+    format!("velo:given-{uid}")
+}
+
+/// The arguments of `zfs` that write it down; nothing is no property.
+pub(super) fn record_call(dataset: &str, uid: u32, given: &Allowed) -> Vec<String> {
+    let (property, value) = (property(uid), write(given));
+    match *given == Allowed::default() {
+        true => vec!["inherit".into(), property, dataset.into()],
+        false => vec!["set".into(), format!("{property}={value}"), dataset.into()],
+    }
+}
+
+pub(super) async fn record(dataset: &str, uid: u32, given: &Allowed) -> Result<()> {
+    run("zfs", record_call(dataset, uid, given)).await
+}
+
+/// What is written down on the dataset itself: above it there may be another of the name.
+pub(super) async fn recorded(dataset: &str, uid: u32) -> Result<Allowed> {
+    let property = property(uid);
+    let args = ["get", "-H", "-s", "local", "-o", "value", &property, dataset];
+    let output = Program::new("zfs").args(args).output(LIMIT).await?;
+    if output.success {
+        return Ok(read(output.stdout.trim()));
+    }
+    let said = output.stderr.trim();
+    match said.contains("does not exist") {
+        true => Ok(Allowed::default()),
+        false => Err(Error::new(ErrorKind::Io, format!("cannot look at {dataset}: {said}"))),
+    }
+}
+
+/// The permissions on the dataset, and those below it.
+fn write(given: &Allowed) -> String {
+    let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(",");
+    format!("{}:{}", list(&given.here), list(&given.below))
+}
+
+fn read(value: &str) -> Allowed {
+    // Programs are to get it: nothing but names.
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(plain);
+    let set = |list: &str| list.split(',').filter(is_name).map(str::to_owned).collect();
+    let (here, below) = value.split_once(':').unwrap_or_default();
+    Allowed { here: set(here), below: set(below) }
+}
+
+/// What is in either.
+pub(super) fn both(one: &Allowed, other: &Allowed) -> Allowed {
+    Allowed { here: &one.here | &other.here, below: &one.below | &other.below }
+}
+
+/// What is in each of them.
+pub(super) fn common(one: &Allowed, other: &Allowed) -> Allowed {
+    Allowed { here: &one.here & &other.here, below: &one.below & &other.below }
+}
+
+/// What is in the one alone.
+pub(super) fn without(one: &Allowed, other: &Allowed) -> Allowed {
+    Allowed { here: &one.here - &other.here, below: &one.below - &other.below }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(list: &str) -> BTreeSet<String> {
+        list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        for (here, below) in [("create,mount", "atime,special_small_blocks"), ("", "x"), ("x", "")]
+        {
+            let given = Allowed { here: set(here), below: set(below) };
+            assert_eq!(read(&write(&given)), given);
+        }
+        for odd in ["", ":", "create", "-r:a b,$(x),@set,"] {
+            assert_eq!(read(odd), Allowed::default(), "{odd:?}");
+        }
+        let given = Allowed { here: set("create"), below: set("atime,mount") };
+        let call = record_call("tank/velo", 1000, &given);
+        assert_eq!(call, ["set", "velo:given-1000=create:atime,mount", "tank/velo"]);
+        let none = record_call("tank/velo", 1000, &Allowed::default());
+        assert_eq!(none, ["inherit", "velo:given-1000", "tank/velo"]);
+    }
+}
