@@ -6,7 +6,7 @@ mod common;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Home, psql};
+use common::{Home, psql, whole};
 
 #[test]
 fn a_throwaway_branch_is_changed_by_its_holder_alone() {
@@ -59,6 +59,29 @@ fn a_start_that_was_killed_is_finished_by_the_next() {
     home.ok(&["branch", "start", "api/b"]);
     let socket = home.ok(&["branch", "url", "--socket", "api/b"]).trim().to_owned();
     assert_eq!(psql(&socket, "SELECT pg_postmaster_start_time()"), started);
+}
+
+#[test]
+fn a_server_that_only_rehearses_ends_with_a_killed_reset() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b"]);
+    let steps = home.dir().join("steps");
+    let traced = home.run_with(&["branch", "reset", "api/b"], |command| {
+        command.env("VELO_TEST_STEPS", &steps);
+    });
+    assert_eq!(traced.code, 0, "{traced:?}");
+    let steps = std::fs::read_to_string(steps).unwrap();
+    let started = steps.lines().find(|line| line.ends_with(" after runtime: start")).unwrap();
+    let moment = started.split(' ').next().unwrap().to_owned();
+    let before = whole::working(&home);
+    let killed = home.run_with(&["branch", "reset", "api/b"], |command| {
+        command.env("VELO_TEST_FAULT", format!("kill@{moment}"));
+    });
+    let since = std::time::Instant::now();
+    assert_eq!(killed.code, -9, "{killed:?}");
+    assert!(common::eventually(|| whole::working(&home) == before), "it outlives its process");
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert_eq!(home.sql("api/b", "SELECT 1"), "1");
 }
 
 #[test]

@@ -125,6 +125,13 @@ fn a_state_of_the_middle_of_an_operation_destroys_nothing() {
         }
         assert!(doctor.contains("never had") && doctor.contains(kept), "{args:?}: {doctor}");
 
+        // What is said of how it can be removed is true.
+        if args[..2] == ["branch", "create"] {
+            home.fails(args, 1, "exists already");
+            assert!(!home.run(args).stderr.contains("velo branch delete"), "{args:?}");
+            assert!(!doctor.contains("velo branch delete"), "{doctor}");
+        }
+
         // Somebody who knows can have it removed.
         let name = args[2];
         if args[1] == "reset" {

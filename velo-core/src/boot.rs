@@ -191,7 +191,9 @@ impl Boot<'_> {
 
         let log = run_dir.log();
         let instance = InstanceRef { id: self.branch.id, location };
-        let lifeline = if self.branch.ephemeral { Lifeline::Process } else { Lifeline::Detached };
+        // A rehearsal never outlives who rehearses, whatever the branch is.
+        let ends_with_us = self.branch.ephemeral || self.doors == Doors::Private;
+        let lifeline = if ends_with_us { Lifeline::Process } else { Lifeline::Detached };
         let spec = InstanceSpec {
             instance: instance.clone(),
             postgres,

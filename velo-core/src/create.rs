@@ -557,6 +557,12 @@ pub(crate) fn vacant(tx: &Tx<'_>, project: &ProjectRecord, name: &BranchName) ->
         )
         .with_hint(match taken.parent {
             None => "take another name: this is the project's first branch".to_owned(),
+            // It cannot be deleted by its name, and may be nobody's that this home knows.
+            Some(_) if !settled(&taken) => {
+                "take another name, or wait until it is made or gone; velo doctor says if it is left \
+                 by a process that is not there"
+                    .to_owned()
+            }
             Some(_) => format!(
                 "take another name, or delete it: velo branch delete {}/{name}",
                 project.name

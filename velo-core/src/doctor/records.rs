@@ -359,7 +359,7 @@ async fn leases(home: &Home) -> Result<Vec<Finding>> {
                  backup?), and left alone: {}",
                 listed(names)
             ),
-            "velo gc --unrecorded --dry-run shows what they hold; velo branch delete removes one",
+            "velo gc --unrecorded --dry-run shows what they hold; without --dry-run it removes them",
         ));
     }
     if found.is_empty() {
