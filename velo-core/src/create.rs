@@ -317,7 +317,17 @@ pub(crate) async fn clone_source(
             let object = source.object();
             opened(&*storage, object, "the snapshot").await?;
             room(home, &*storage, object).await?;
-            tools.clone(From::Snapshot(snapshot.id, cut), target, op).await
+            let cut = tools.clone(From::Snapshot(snapshot.id, cut), target, op).await?;
+            // Whoever undoes a branch takes its snapshots along without their locks, having recorded it
+            // first: what was cloned meanwhile may lack files.
+            let id = snapshot.id;
+            let now = home.state().read(move |tx| tx.get::<SnapshotRecord>(id)).await?;
+            now.filter(|snapshot| snapshot.phase == Phase::Ready).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "the snapshot is gone")
+                    .with_context("snapshot", id)
+                    .with_hint("its branch was deleted meanwhile, and took it along")
+            })?;
+            Ok(cut)
         }
         SourceRecord::Branch(branch) => {
             let shown = format!("the branch {}/{}", project.name, branch.shown());

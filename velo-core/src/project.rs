@@ -307,7 +307,7 @@ impl Project {
             let home = Engine::get()?.home(&project.config).await?;
             let (record, lease) = (project.record.clone(), home.lease()?);
             let claim = move |tx: &Tx<'_>| claim(tx, &record, force, lease);
-            home.state().write("mark a project to go", claim).await?;
+            home.state().write_durable("mark a project to go", claim).await?;
             home.finish_deletions().await;
             teardown::project(&home, &project.record).await
         })

@@ -244,8 +244,16 @@ where
 {
     let mut asker = Asker::new(&home.config, home.leases());
     let begun = Instant::now();
+    let mut looked = false;
     let failed = loop {
         match record(asker.clone()).await {
+            // What seems to be there to stay may be a dead process's, half made.
+            Err(error) if error.kind() == ErrorKind::Exhausted && !looked => {
+                looked = true;
+                if !crate::reconcile::run(home).await {
+                    break error;
+                }
+            }
             Ok(Turn::Now(recorded)) => return Ok(recorded),
             Ok(Turn::Later(memory)) => {
                 if let Err(error) = wait(home, op, &mut asker, memory, begun).await {

@@ -122,7 +122,7 @@ impl Snapshot {
             let (owned, lease) = (project.clone(), home.lease()?);
             let shown = format!("{}/{}@{}", project.name, inner.info.branch, inner.info.name);
             let claim = move |tx: &Tx<'_>| claim(tx, &owned, id, lease, &shown);
-            home.state().write("mark a snapshot to go", claim).await?;
+            home.state().write_durable("mark a snapshot to go", claim).await?;
             teardown::snapshot(&home, project, id).await
         })
     }

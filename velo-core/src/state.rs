@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -126,6 +127,9 @@ impl State {
         keep_index_in_place(path);
         let mut db = Connection::open(path).map_err(sql("open it"))?;
         db.busy_timeout(BUSY).map_err(sql("set it up"))?;
+        // Whoever is refused below writes no WAL back into a file that is not his.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(sql("set it up"))?;
         let tx =
             db.transaction_with_behavior(TransactionBehavior::Deferred).map_err(sql("read it"))?;
         let (application, version) = header(&tx)?;
@@ -138,6 +142,8 @@ impl State {
             .with_hint("set VELO_HOME to another folder"));
         }
         known(version, path)?;
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+            .map_err(sql("set it up"))?;
         if version == 0 && has_data {
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -533,11 +539,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         State::open(&path, false).unwrap();
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
+        // With a WAL that whoever wrote it has not written back.
+        let newer = Connection::open(&path).unwrap();
+        newer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        newer.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        drop(newer);
+        let wal = dir.path().join("state.db-wal");
+        assert!(wal.metadata().unwrap().len() > 0);
         let before = std::fs::read(&path).unwrap();
         let error = State::open(&path, false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("newer"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert!(wal.metadata().unwrap().len() > 0, "its WAL was written back");
     }
 }
