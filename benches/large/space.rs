@@ -126,6 +126,8 @@ fn settled(folder: &Path) -> Result<()> {
     rustix::fs::syncfs(std::fs::File::open(folder)?)?;
     // Only root may ask.
     if rustix::process::geteuid().is_root() {
+        // This one wakes the cleaner, which else looks every half minute.
+        output(Command::new("btrfs").args(["filesystem", "sync"]).arg(folder))?;
         output(Command::new("btrfs").args(["subvolume", "sync"]).arg(folder))?;
         rustix::fs::syncfs(std::fs::File::open(folder)?)?;
     }
