@@ -85,7 +85,7 @@ impl Config {
     /// The settings of the file and the environment.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an unknown key, variable or value.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown key, variable or value.
     pub fn load() -> Result<Self> {
         Self::builder().build()
     }

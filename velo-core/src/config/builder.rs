@@ -171,7 +171,7 @@ impl ConfigBuilder {
     /// Reads the file and the environment, and puts what was set here over them.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an unknown key, variable or value.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown key, variable or value.
     pub fn build(self) -> Result<Config> {
         resolve(self, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))))
     }
