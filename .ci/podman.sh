@@ -109,7 +109,8 @@ podman_up() { # root|user
         chown "$uid:$gid" "/run/user/$uid"
         chmod 700 "/run/user/$uid"
         ip link set lo up
-        exec setpriv --reuid "$uid" --regid "$gid" --clear-groups env -i "HOME=$dir/home" "XDG_RUNTIME_DIR=/run/user/$uid" \
+        # In a folder of its own: where a container dies of its memory limit conmon leaves a file.
+        exec setpriv --reuid "$uid" --regid "$gid" --clear-groups env -i -C "$dir/home" "HOME=$dir/home" "XDG_RUNTIME_DIR=/run/user/$uid" \
             "PATH=$at/usr/bin:$at/usr/sbin:$PATH" "XTABLES_LIBDIR=$at/usr/lib/x86_64-linux-gnu/xtables" \
             "CONTAINERS_CONF=$dir/containers.conf" "CONTAINERS_STORAGE_CONF=$dir/storage.conf" \
             "CONTAINERS_REGISTRIES_CONF=$dir/registries.conf" \
