@@ -76,7 +76,13 @@ impl Docker {
     }
 
     /// Makes a container. One of the same name that does not run is what a killed process left.
-    async fn create(&self, engine: &Engine, name: &str, body: container::Body) -> Result<()> {
+    async fn create(
+        &self,
+        engine: &Engine,
+        name: &str,
+        volume: &Location,
+        body: container::Body,
+    ) -> Result<()> {
         for again in [false, true] {
             let options = query::CreateContainerOptionsBuilder::new().name(name).build();
             let error = match engine.api.create_container(Some(options), body.clone()).await {
@@ -84,7 +90,7 @@ impl Docker {
                 Err(error) => error,
             };
             match refusal(&error) {
-                Some(Refusal::Conflict) if !again => match state(engine, name).await? {
+                Some(Refusal::Conflict) if !again => match state(engine, name, volume).await? {
                     Some(state) if runs(&state) => {
                         return Err(Error::new(
                             ErrorKind::Conflict,
@@ -152,7 +158,18 @@ impl Runtime for Docker {
         let engine = self.engine().await?;
         let (uid, gid) = Self::user(image);
         engine.can_limit(spec.limits).await?;
-        if state(engine, &container::name(&spec.instance.location)).await?.is_none() {
+        let volume = &spec.instance.location;
+        if let Some(path) = anothers(engine, &container::name(volume), volume).await? {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the engine has a server on {path}, of which {} is a copy",
+                    volume.host_path().display()
+                ),
+            )
+            .with_hint("work in the home that it is a copy of"));
+        }
+        if state(engine, &container::name(volume), volume).await?.is_none() {
             refuse_elsewhere(&spec.instance.location)?;
         }
         container::prepare_log(&spec.log, uid, gid)?;
@@ -163,7 +180,7 @@ impl Runtime for Docker {
         let labels = body.labels.get_or_insert_default();
         labels.insert(container::LEASE.to_owned(), making.id.to_string());
         // Where it fails the engine may be at it still, and the lease stays.
-        self.create(engine, &name, body).await?;
+        self.create(engine, &name, &spec.instance.location, body).await?;
         making::end(&self.home, making)?;
         if let Err(error) = self.start_made(engine, &name, &spec).await {
             return Err(match remove(engine, &name).await {
@@ -185,6 +202,9 @@ impl Runtime for Docker {
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
         let engine = self.engine().await?;
         let name = container::name(&instance.location);
+        if anothers(engine, &name, &instance.location).await?.is_some() {
+            return nothing_elsewhere(&instance.location).await;
+        }
         let mut attempts = vec![("SIGQUIT", IMMEDIATE)];
         if mode == StopMode::Fast {
             attempts.insert(0, ("SIGINT", FAST));
@@ -212,7 +232,7 @@ impl Runtime for Docker {
 
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
         let name = container::name(&instance.location);
-        Ok(match state(self.engine().await?, &name).await? {
+        Ok(match state(self.engine().await?, &name, &instance.location).await? {
             Some(state) if state.restarting => Status::Restarting,
             Some(state) if runs(&state) => {
                 Status::Running { pid: Some(state.pid).filter(|pid| *pid > 0) }
@@ -329,9 +349,26 @@ fn image_of(postgres: &Installation) -> Result<&Image> {
     })
 }
 
-/// What the engine says of a container; `None` if there is none.
-async fn state(engine: &Engine, name: &str) -> Result<Option<State>> {
-    Ok(plain::inspect(&engine.socket, name).await?.map(|found| found.state))
+/// What the engine says of a volume's container; `None` if there is none.
+async fn state(engine: &Engine, name: &str, volume: &Location) -> Result<Option<State>> {
+    let found = plain::inspect(&engine.socket, name).await?;
+    Ok(found.filter(|found| works_on(found, volume).is_none()).map(|found| found.state))
+}
+
+/// The other folder that a container of a volume's name works on: volumes of a home and of its copy have
+/// the same names, and one of them must not act on the other's servers.
+async fn anothers(engine: &Engine, name: &str, volume: &Location) -> Result<Option<String>> {
+    let found = plain::inspect(&engine.socket, name).await?;
+    Ok(found.and_then(|found| works_on(&found, volume)))
+}
+
+/// The folder that a container works on, if it is there and is not this volume. By what it is, and not
+/// by its path: a home may have been moved.
+fn works_on(found: &plain::Container, volume: &Location) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let path = found.config.labels.as_ref()?.get(container::VOLUME)?;
+    let (there, own) = (std::fs::metadata(path).ok()?, volume.host_path().metadata().ok()?);
+    ((there.dev(), there.ino()) != (own.dev(), own.ino())).then(|| path.clone())
 }
 
 /// Whether a server works on the volume that is none of this engine's: it is started by hand, or in

@@ -2,9 +2,11 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use velo_core::{Branch, BranchSpec, ErrorKind, Project};
+use velo_core::runtime::RuntimeKind;
+use velo_core::{Branch, BranchSpec, Config, ErrorKind, Project};
 
 use crate::common::fs_dir;
 use crate::common::home::{TestHome, eventually};
@@ -180,6 +182,37 @@ async fn docker_homes_on_one_engine_do_not_meet() {
     first.delete(true).await.unwrap();
     assert!(containers(&engine, one.config().home()).await.is_empty());
     assert_eq!(ask(&second.main().await.unwrap(), "SELECT 1").await, "1");
+}
+
+/// The volumes of both have the same names.
+#[tokio::test]
+#[allow(clippy::disallowed_methods)] // `cp`
+async fn docker_servers_of_a_home_are_not_those_of_its_copy() {
+    let (Some(engine), Some(one)) = (engine().await, usual_home()) else { return };
+    let project = one.project("api").await;
+    let held = Branch::create(&project, BranchSpec::ephemeral()).await.unwrap();
+    let original = one.config().home();
+    let copy = original.with_file_name("copy");
+    let copied = Command::new("cp").arg("-a").args([original, &copy]).status().unwrap();
+    assert!(copied.success());
+
+    // Whoever opens the copy finds the leases of dead processes in it.
+    let mut builder = Config::builder().home(&copy).runtime(RuntimeKind::Docker);
+    builder = builder.image(one.config().image());
+    let config = builder.build().unwrap();
+    let same = Project::builder("api").config(config).open().await.unwrap();
+    let branches = same.branches().await.unwrap();
+    assert_eq!(branches.len(), 1, "{branches:?}");
+    assert_eq!(branches[0].state.as_str(), "stopped");
+    let main = same.main().await.unwrap();
+    let refused = main.start().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{}", told(&refused));
+    main.stop().await.unwrap();
+    same.delete(true).await.unwrap();
+
+    assert_eq!(containers(&engine, original).await.len(), 2);
+    assert_eq!(ask(&held, "SELECT 1").await, "1");
+    assert_eq!(ask(&project.main().await.unwrap(), "SELECT 1").await, "1");
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ impl Layout {
     /// The one of an installation: what it began with, else what the settings and the machine say.
     pub(super) fn of(config: &StorageConfig) -> Result<Self> {
         if let Some(layout) = recorded(&config.root)? {
+            layout.refuse_copy(&config.root)?;
             return match &config.zfs_dataset {
                 Some(set) if *set != layout.dataset => Err(Error::new(
                     ErrorKind::Conflict,
@@ -70,6 +71,25 @@ impl Layout {
             .with_hint(format!("as root: zfs create {dataset}, or zfs mount {dataset}"))
         })?;
         Ok(Self { dataset, folder, inherited: true })
+    }
+
+    /// Refuses a home that was copied, and whose original is there: both would act on the same datasets.
+    /// One that was moved works on.
+    fn refuse_copy(&self, root: &Path) -> Result<()> {
+        let original = self.folder.parent().filter(|_| !self.inherited);
+        let same = |other: &Path| other.canonicalize().ok() == root.canonicalize().ok();
+        match original.filter(|home| crate::home::Home::exists(home) && !same(home)) {
+            None => Ok(()),
+            Some(home) => Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the home {} is a copy of {}, whose ZFS volumes it has not",
+                    root.display(),
+                    home.display()
+                ),
+            )
+            .with_hint(format!("set VELO_HOME to {}", home.display()))),
+        }
     }
 
     /// Where a volume is mounted.
@@ -152,6 +172,15 @@ mod tests {
 
         let config = StorageConfig::new(dir.path());
         assert_eq!(Layout::of(&config).unwrap(), layout("tank/a"));
+        // Somewhere else it was moved, as long as there is no home where it was.
+        let other = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join(FILE), other.path().join(FILE)).unwrap();
+        let copy = StorageConfig::new(other.path());
+        assert_eq!(Layout::of(&copy).unwrap(), layout("tank/a"));
+        std::fs::write(dir.path().join("state.db"), "").unwrap();
+        assert_eq!(Layout::of(&copy).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(Layout::of(&config).unwrap(), layout("tank/a"));
+        std::fs::remove_file(dir.path().join("state.db")).unwrap();
         let other = Layout::of(&config.clone().zfs_dataset("tank/b")).unwrap_err();
         assert_eq!(other.kind(), ErrorKind::Conflict);
         for damaged in ["", "{}", r#"{"dataset":"-r","folder":"/x","inherited":false}"#] {
