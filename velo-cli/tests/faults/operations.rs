@@ -1,6 +1,7 @@
 //! What is tried: every operation, what it needs, and what may be there after it.
 
 use std::any::Any;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -436,13 +437,16 @@ fn a_holder_that_goes(home: &Home, steps: &Path) -> Box<dyn Any> {
     hold(home, &format!(" || grep -qs 'after join the line' {}", steps.display()))
 }
 
-/// Takes the port that a branch is about to listen on.
+/// Takes the port that a branch is about to listen on, unless another test's server has it.
 fn take_its_port(home: &Home, _: &Path) -> Box<dyn Any> {
     let list = home.json(&["branch", "list"]);
     let list = list.as_array().unwrap();
     let branch = list.iter().find(|branch| branch["name"] == "api/b").unwrap();
     let port = u16::try_from(branch["port"].as_u64().unwrap()).unwrap();
-    Box::new(TcpListener::bind(("127.0.0.1", port)).unwrap())
+    match TcpListener::bind(("127.0.0.1", port)) {
+        Err(e) if e.kind() == ErrorKind::AddrInUse => Box::new(()),
+        taken => Box::new(taken.unwrap()),
+    }
 }
 
 /// Parent and child, of which the parent is reset while a child is made from it.
