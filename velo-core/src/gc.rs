@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::engine::{self, Call, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
-use crate::lease;
 use crate::reconcile::{self, Round};
 use crate::record::ProjectRecord;
 use crate::storage::Object;
@@ -121,11 +120,9 @@ fn run_folder(home: &Home, id: crate::id::Id) -> Deed {
 /// What would be removed.
 async fn would(home: &Home) -> Result<Vec<Deed>> {
     let mut deeds = Vec::new();
-    for id in reconcile::leases(home)? {
-        if lease::is_dead(&home.leases(), id)? {
-            for left in reconcile::under(home, id).await? {
-                deeds.push(left.deed().of_bytes(left.measured(home).await));
-            }
+    for (_, left) in reconcile::of_the_dead(home).await? {
+        for left in left {
+            deeds.push(left.deed().of_bytes(left.measured(home).await));
         }
     }
     for (project, branch) in home.state().read(branch::due).await? {

@@ -116,12 +116,24 @@ pub(crate) async fn run(home: &Home) -> bool {
 }
 
 /// Every lease that was held here, but this process's own, oldest first.
-pub(crate) fn leases(home: &Home) -> Result<Vec<Id>> {
+fn leases(home: &Home) -> Result<Vec<Id>> {
     let mut leases = lease::all(&home.leases())?;
     let own = home.own_lease();
     leases.retain(|id| Some(*id) != own);
     leases.sort();
     Ok(leases)
+}
+
+/// What lives under leases whose holder is dead, lease by lease. Changes nothing.
+pub(crate) async fn of_the_dead(home: &Home) -> Result<Vec<(Id, Vec<Left>)>> {
+    let mut found = Vec::new();
+    for id in leases(home)? {
+        if lease::is_dead(&home.leases(), id)? {
+            found.push((id, under(home, id).await?));
+        }
+    }
+    found.retain(|(_, left)| !left.is_empty());
+    Ok(found)
 }
 
 /// What is under leases that were never held here.
@@ -446,7 +458,7 @@ async fn switch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
 }
 
 /// What lives under a lease.
-pub(crate) async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
+async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
     home.state()
         .read(move |tx| {
             let mut left = Vec::new();

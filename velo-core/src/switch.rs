@@ -94,6 +94,7 @@ impl Switch<'_> {
 
     async fn once_as_recorded(self, record: &BranchRecord) -> Result<()> {
         match record.wanted {
+            // In a box: the callers' futures would be nested too deep for the compiler.
             true => Box::pin(self.up(record)).await,
             false => self.down(record).await,
         }

@@ -8,7 +8,6 @@ use crate::branch::{self, lets_clients_in};
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
-use crate::lease;
 use crate::reconcile::{self, Left};
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
 use crate::runtime::Status;
@@ -335,12 +334,8 @@ async fn programs(home: &Home, records: &Records) -> Vec<Finding> {
 /// not.
 async fn leases(home: &Home) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
-    let mut dead = Vec::new();
-    for id in reconcile::leases(home)? {
-        if lease::is_dead(&home.leases(), id)? && !reconcile::under(home, id).await?.is_empty() {
-            dead.push(id.to_string());
-        }
-    }
+    let dead: Vec<String> =
+        reconcile::of_the_dead(home).await?.iter().map(|(id, _)| id.to_string()).collect();
     if !dead.is_empty() {
         found.push(Finding::warn(
             "leases",
