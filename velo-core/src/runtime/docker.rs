@@ -11,6 +11,7 @@ mod connect;
 mod container;
 mod errors;
 pub(crate) mod image;
+mod leases;
 mod lifeline;
 pub(crate) mod making;
 mod passwd;
@@ -79,10 +80,10 @@ impl Docker {
     async fn create(
         &self,
         engine: &Engine,
-        name: &str,
         volume: &Location,
         body: container::Body,
     ) -> Result<()> {
+        let name = &container::name(volume);
         for again in [false, true] {
             let options = query::CreateContainerOptionsBuilder::new().name(name).build();
             let error = match engine.api.create_container(Some(options), body.clone()).await {
@@ -90,14 +91,15 @@ impl Docker {
                 Err(error) => error,
             };
             match refusal(&error) {
-                Some(Refusal::Conflict) if !again => match state(engine, name, volume).await? {
-                    Some(state) if runs(&state) => {
+                Some(Refusal::Conflict) if !again => match see(engine, volume).await? {
+                    Seen::Own(state) if runs(&state) => {
                         return Err(Error::new(
                             ErrorKind::Conflict,
                             format!("a server runs on the volume already, in the container {name}"),
                         )
                         .with_hint("stop it first"));
                     }
+                    Seen::Anothers(path) => return Err(copied(volume, &path)),
                     _ => remove(engine, name).await?,
                 },
                 Some(Refusal::Missing) => {
@@ -159,28 +161,20 @@ impl Runtime for Docker {
         let (uid, gid) = Self::user(image);
         engine.can_limit(spec.limits).await?;
         let volume = &spec.instance.location;
-        if let Some(path) = anothers(engine, &container::name(volume), volume).await? {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "the engine has a server on {path}, of which {} is a copy",
-                    volume.host_path().display()
-                ),
-            )
-            .with_hint("work in the home that it is a copy of"));
-        }
-        if state(engine, &container::name(volume), volume).await?.is_none() {
-            refuse_elsewhere(&spec.instance.location)?;
+        match see(engine, volume).await? {
+            Seen::Anothers(path) => return Err(copied(volume, &path)),
+            Seen::Nothing => refuse_elsewhere(volume)?,
+            Seen::Own(_) => {}
         }
         container::prepare_log(&spec.log, uid, gid)?;
-        let name = container::name(&spec.instance.location);
+        let name = container::name(volume);
         let seen = self.passwd.seen_by(uid, gid)?;
         let making = making::begin(&self.home).await?;
         let mut body = container::server(engine, &self.home, &spec, image, (uid, gid), &seen);
         let labels = body.labels.get_or_insert_default();
         labels.insert(container::LEASE.to_owned(), making.id.to_string());
         // Where it fails the engine may be at it still, and the lease stays.
-        self.create(engine, &name, &spec.instance.location, body).await?;
+        self.create(engine, volume, body).await?;
         making::end(&self.home, making)?;
         if let Err(error) = self.start_made(engine, &name, &spec).await {
             return Err(match remove(engine, &name).await {
@@ -202,7 +196,7 @@ impl Runtime for Docker {
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
         let engine = self.engine().await?;
         let name = container::name(&instance.location);
-        if anothers(engine, &name, &instance.location).await?.is_some() {
+        if matches!(see(engine, &instance.location).await?, Seen::Anothers(_)) {
             return nothing_elsewhere(&instance.location).await;
         }
         let mut attempts = vec![("SIGQUIT", IMMEDIATE)];
@@ -231,10 +225,9 @@ impl Runtime for Docker {
     }
 
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
-        let name = container::name(&instance.location);
-        Ok(match state(self.engine().await?, &name, &instance.location).await? {
-            Some(state) if state.restarting => Status::Restarting,
-            Some(state) if runs(&state) => {
+        Ok(match see(self.engine().await?, &instance.location).await? {
+            Seen::Own(state) if state.restarting => Status::Restarting,
+            Seen::Own(state) if runs(&state) => {
                 Status::Running { pid: Some(state.pid).filter(|pid| *pid > 0) }
             }
             // In a container of another engine's, perhaps.
@@ -349,17 +342,33 @@ fn image_of(postgres: &Installation) -> Result<&Image> {
     })
 }
 
-/// What the engine says of a volume's container; `None` if there is none.
-async fn state(engine: &Engine, name: &str, volume: &Location) -> Result<Option<State>> {
-    let found = plain::inspect(&engine.socket, name).await?;
-    Ok(found.filter(|found| works_on(found, volume).is_none()).map(|found| found.state))
+/// What the engine has of the name of a volume's container.
+enum Seen {
+    Nothing,
+    Own(State),
+    /// The container of this other folder: volumes of a home and of its copy have the same names, and
+    /// one of them must not act on the other's servers.
+    Anothers(String),
 }
 
-/// The other folder that a container of a volume's name works on: volumes of a home and of its copy have
-/// the same names, and one of them must not act on the other's servers.
-async fn anothers(engine: &Engine, name: &str, volume: &Location) -> Result<Option<String>> {
-    let found = plain::inspect(&engine.socket, name).await?;
-    Ok(found.and_then(|found| works_on(&found, volume)))
+async fn see(engine: &Engine, volume: &Location) -> Result<Seen> {
+    let found = plain::inspect(&engine.socket, &container::name(volume)).await?;
+    Ok(match found {
+        None => Seen::Nothing,
+        Some(found) => match works_on(&found, volume) {
+            Some(path) => Seen::Anothers(path),
+            None => Seen::Own(found.state),
+        },
+    })
+}
+
+fn copied(volume: &Location, path: &str) -> Error {
+    let volume = volume.host_path().display();
+    Error::new(
+        ErrorKind::Conflict,
+        format!("the engine has a server on {path}, of which {volume} is a copy"),
+    )
+    .with_hint("work in the home that it is a copy of")
 }
 
 /// The folder that a container works on, if it is there and is not this volume. By what it is, and not

@@ -6,8 +6,9 @@
 //! next finds the dead lease, and knows by it what may be left.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use bollard::container::LogOutput;
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
@@ -15,17 +16,15 @@ use futures_util::StreamExt;
 use super::connect::Engine;
 use super::container::{self, Body};
 use super::errors::failed;
+use super::leases::Leased;
 use super::lifeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
-use crate::lease::{self, Dead, Lease};
+use crate::lease::{Dead, Lease};
 use crate::runtime::ToolOutput;
 
 /// How long a program may take.
 const LIMIT: Duration = Duration::from_secs(600);
-
-/// How long an engine may go on making a container for somebody who is gone.
-const MAKING: Duration = Duration::from_secs(2);
 
 /// What the shell around a program says last, before its exit status. The engine forgets that with
 /// the container.
@@ -46,13 +45,7 @@ async fn lease(home: &Path) -> Result<Option<Lease>> {
     if !crate::home::Home::exists(home) {
         return Ok(None);
     }
-    let dir = leases(home);
-    crate::engine::blocking(move || {
-        std::fs::create_dir_all(&dir)
-            .map_err(|e| Error::io(format!("make {}", dir.display()), e))?;
-        Lease::take(&dir).map(Some)
-    })
-    .await
+    super::leases::take(leases(home)).await.map(Some)
 }
 
 /// Runs `body`, which is called `what`, for `home`, and removes its container, however it ended.
@@ -142,12 +135,6 @@ fn told(stderr: &str) -> (&str, Option<u8>) {
     }
 }
 
-/// How long ago a time since 1970 was; for ever, if it is not over.
-pub(super) fn age(time: Duration) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.checked_sub(time).unwrap_or(Duration::MAX)
-}
-
 /// Whether whoever runs the container `name` of `home`, made at a time since 1970, may be there still.
 pub(super) fn is_held(home: &Path, name: &str, made: Duration) -> bool {
     let id = name.strip_prefix("velo-tool-").and_then(|id| id.to_uppercase().parse::<Id>().ok());
@@ -156,30 +143,20 @@ pub(super) fn is_held(home: &Path, name: &str, made: Duration) -> bool {
         return !matches!(Dead::claim(&leases(home), id), Ok(Some(_)));
     }
     // Made before there was a home.
-    age(made) < LIMIT
+    super::leases::age(made) < LIMIT
 }
 
-/// Removes the containers of tools whose Velo was killed. An engine is asked only where there is one
-/// to look for.
+/// Removes the containers of tools whose Velo was killed.
 pub(crate) async fn sweep(home: &Path) -> Result<()> {
-    let dir = leases(home);
-    if !dir.is_dir() {
-        return Ok(());
+    super::leases::sweep(&leases(home), Duration::ZERO, Tools(home)).await
+}
+
+/// The tools of a home.
+struct Tools<'a>(&'a Path);
+
+#[async_trait]
+impl Leased for Tools<'_> {
+    async fn remove(&self, engine: &Engine, lease: Id) -> Result<bool> {
+        super::remove_own(engine, self.0, &name(lease)).await
     }
-    let mut engine = None;
-    for id in lease::all(&dir)? {
-        let Some(dead) = Dead::claim(&dir, id)? else { continue };
-        let engine = match &engine {
-            Some(engine) => engine,
-            None => engine.insert(Engine::connect().await?),
-        };
-        // Where the engine was asked just now it may not be done.
-        let asked = Duration::from_millis(id.made_at());
-        let making = || age(asked) < MAKING;
-        while !super::remove_own(engine, home, &name(id)).await? && making() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        dead.bury()?;
-    }
-    Ok(())
 }
