@@ -4,10 +4,13 @@
 # Not `libzetta`: such a program does not start on a machine without ZFS.
 TEST_FEATURES=(--features "velo-core/docker,velo-core/zfs,velo-core/testing")
 TEST_BUILD=(cargo test --workspace "${TEST_FEATURES[@]}" --no-run --message-format=json-render-diagnostics)
-TEST_FLAGS=(-Zunstable-options --shuffle --show-output)
+TEST_FLAGS=(-Zunstable-options --shuffle --show-output --report-time)
 
 # velo-core's once more, with the way to ZFS through its library.
 TEST_BUILD_ZETTA=(cargo test -p velo-core --features "libzetta,docker,testing" --no-run --message-format=json-render-diagnostics)
+
+# What is tested of PostgreSQL's data, whoever runs it: in a short run once.
+TEST_OF_DATA='^velo-core-(collations|consistency|isolation|sources)-test$'
 
 # The test executables in what cargo said, one a line: target, package folder, file.
 tests_built() { # JSON
@@ -44,6 +47,16 @@ tests_skipped() { # LOG...
 
 tests_skipped_by_both() { # LOG LOG
     comm -12 <(tests_skipped "$1") <(tests_skipped "$2")
+}
+
+# What failed, once more: in the middle of a long log it is lost. Libtest ends with what the failed tests printed.
+tests_failed() { # LOG...
+    local log
+    for log; do
+        [[ -f $log ]] || continue
+        awk -v name="${log##*/}" '/^failures:$/ { on = 1 } /^test result: / { on = 0 }
+            on && !lines++ { print "\n== failed in " name } on && lines < 200' "$log"
+    done
 }
 
 # How many passed and failed, in libtest's own words. A run that failed without saying so (a crash, a time limit) is one

@@ -45,6 +45,10 @@ zfs_image_fill() { # VERSION ROOT FOLDER
     local version=$1 root=$2 dir=$3 kernel
     is_root || die "only root can make the image with OpenZFS $version"
     [[ -n ${VELO_TEST_MOUNTING-} ]] || die "making the image with OpenZFS $version needs the right to mount"
+    mkdir -p "$root"
+    # Nobody keeps this folder: in memory nothing of it is waited for.
+    ((0$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo) < 10000000)) ||
+        mount -t tmpfs -o size=6g,mode=755 velo-image "$root"
     zfs_image_root "$version" "$root" >"$root.log" 2>&1 7>&- 9>&- || {
         tail -40 "$root.log" >&2
         return 1
@@ -55,7 +59,9 @@ zfs_image_fill() { # VERSION ROOT FOLDER
         cp "$root/boot/vmlinuz-$kernel" "$dir/vmlinuz" &&
         zfs_image_trim "$root" &&
         mke2fs -q -t ext4 -F -m 0 -O ^has_journal -E assume_storage_prezeroed=1 -L velo-root -d "$root" \
-            "$dir/disk.img" 16G >/dev/null
+            "$dir/disk.img" 16G >/dev/null &&
+        umount "$root" &&
+        { ! mountpoint -q "$root" || umount "$root"; }
 }
 
 # A Debian in a folder, with the module built.

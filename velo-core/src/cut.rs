@@ -318,8 +318,9 @@ impl Tools<'_> {
     }
 }
 
-/// How long the processes of a crashed server are waited for.
-const AT_REST: Duration = Duration::from_secs(5);
+/// How long the processes of a crashed server are waited for: one that is in the middle of `fsync` on a
+/// busy disk ends after it.
+const AT_REST: Duration = Duration::from_secs(15);
 
 /// Why a parent cannot be asked, and what to do about it.
 fn no_session(error: Error, server: Target<'_>) -> Error {

@@ -11,24 +11,20 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::common::whole::{DIFFERENCES, doctor_agrees, main_is_well, names};
-use super::common::{Home, Ran, answers, psql, try_psql, wait_until};
+use super::common::{Home, Ran, answers, try_psql, wait_until};
 use super::library;
-use super::operations::{Moment, OPERATIONS, Operation, has_project, is_there, snapshots};
+use super::operations::{Moment, OPERATIONS, Operation, is_there, snapshots};
 use super::place::{Place, Storage};
 
-/// Records, disk and processes agree, whatever there is.
+/// Records, disk and processes agree, whatever there is. Returns the branches.
 #[track_caller]
-fn agrees(home: &Home, place: &Place, what: &str) {
+fn agrees(home: &Home, place: &Place, what: &str) -> Vec<Value> {
     let list = home.json(&["branch", "list"]);
     let list = list.as_array().unwrap();
     let text = |b: &Value, key: &str| b[key].as_str().unwrap().to_owned();
     for branch in list {
         let state = text(branch, "state");
         assert!(["running", "stopped"].contains(&state.as_str()), "{what}: {branch}");
-        let url = home.ok(&["branch", "url", &text(branch, "name")]);
-        if state == "running" {
-            assert_eq!(try_psql(url.trim(), "SELECT 1").as_deref(), Ok("1"), "{what}");
-        }
     }
     let ids: BTreeSet<String> = list.iter().map(|b| text(b, "id")).collect();
     let run = names(home, "run");
@@ -42,7 +38,16 @@ fn agrees(home: &Home, place: &Place, what: &str) {
     // On ZFS snapshots are no files.
     let orphaned = place.storage != Storage::Zfs && !locks.is_subset(&known);
     assert!(!orphaned, "{what}: orphaned locks {locks:?}");
-    doctor_agrees(home, &DIFFERENCES, what);
+    list.clone()
+}
+
+/// Every branch that runs lets clients in, but for `main`, at which more is looked.
+#[track_caller]
+fn lets_clients_in(home: &Home, branches: &[Value], what: &str) {
+    for branch in branches.iter().filter(|b| b["state"] == "running" && b["name"] != "api/main") {
+        let url = home.ok(&["branch", "url", branch["name"].as_str().unwrap()]);
+        assert_eq!(try_psql(url.trim(), "SELECT 1").as_deref(), Ok("1"), "{what}");
+    }
 }
 
 /// The steps that a command went through.
@@ -111,18 +116,22 @@ impl<'a> Suite<'a> {
     }
 
     /// Back to `main` alone.
-    fn clear(&self) {
-        for branch in self.home.branches() {
-            if branch.starts_with("api/") && branch != "api/main" && is_there(&self.home, &branch) {
-                self.home.ok(&["branch", "delete", &branch, "--force"]);
+    fn clear(&self, what: &str) {
+        let there = self.home.branches();
+        if there.iter().any(|branch| branch.starts_with("other/")) {
+            self.home.ok(&["project", "delete", "other", "--force"]);
+        }
+        for branch in there.iter().filter(|b| b.starts_with("api/") && *b != "api/main") {
+            // It may have gone with its parent.
+            if self.home.run(&["branch", "delete", branch, "--force"]).code != 0 {
+                assert!(!is_there(&self.home, branch), "{what}: {branch} cannot be deleted");
             }
         }
         for snapshot in self.home.json(&["snapshot", "list", "api"]).as_array().unwrap() {
             self.home.ok(&["snapshot", "delete", snapshot["name"].as_str().unwrap()]);
         }
-        if has_project(&self.home) {
-            self.home.ok(&["project", "delete", "other", "--force"]);
-        }
+        let left = agrees(&self.home, self.place, what);
+        assert_eq!(left.len(), 1, "{what}: {left:?}");
     }
 
     /// Tries an operation with a fault at a moment; false if it has fewer moments.
@@ -164,11 +173,12 @@ impl<'a> Suite<'a> {
         if !operation.ends.is_empty() {
             self.home.ok(operation.ends);
         }
-        agrees(&self.home, self.place, &what);
-        main_is_well(&self.main, &what);
+        let branches = agrees(&self.home, self.place, &what);
+        lets_clients_in(&self.home, &branches, &what);
+        doctor_agrees(&self.home, &DIFFERENCES, &what);
         self.beats.set(self.beats.get() + 1);
-        let beats = self.beats.get().to_string();
-        assert_eq!(psql(&self.main, "SELECT n FROM beat"), beats, "{what}: main has lost a write");
+        let beats = main_is_well(&self.main, &what);
+        assert_eq!(beats, self.beats.get(), "{what}: main has lost a write");
         (operation.outcome)(&self.home, ran.code == 0, &what);
         let _ = std::fs::remove_file(&file);
         self.home.run_with(&["status"], |velo| {
@@ -178,8 +188,7 @@ impl<'a> Suite<'a> {
         let hidden = self.place.storage == Storage::Zfs;
         let usual = |step: &str| HOUSEKEEPING.contains(&step) || hidden && LOOKS.contains(&step);
         assert!(more.iter().all(|step| usual(step)), "{what}: there was more to do: {more:?}");
-        self.clear();
-        agrees(&self.home, self.place, &what);
+        self.clear(&what);
         (hit, went)
     }
 
