@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::whole::{names, processes};
-use common::{Home, is_root, psql, wait_until};
+use common::{Home, Ran, is_root, program, psql, wait_until};
 
 /// The files of the state, which belong together.
 const STATE: [&str; 3] = ["state.db", "state.db-wal", "state.db-shm"];
@@ -314,6 +314,69 @@ fn links_that_were_planted_in_the_home() {
     } else {
         std::fs::remove_dir_all(aside).unwrap();
     }
+}
+
+/// Runs `velo` as far as it may go in half a minute.
+fn in_time(home: &Home, args: &[&str]) -> Ran {
+    let mut limited = home.command_of(Path::new("timeout"));
+    let limited = limited.env("VELO_START_TIMEOUT", "5").arg("30").arg(program());
+    let ran: Ran = limited.args(args).output().unwrap().into();
+    assert_ne!(ran.code, 124, "velo {args:?} waits for ever: {ran:?}");
+    ran
+}
+
+/// A pipe that nobody ever writes to.
+fn plant_pipe(at: &Path) {
+    let _ = std::fs::remove_file(at);
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(rustix::fs::CWD, at, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+}
+
+#[test]
+fn what_a_servers_user_leaves_in_its_data_is_not_waited_for() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b", "--stopped"]);
+    let main = home.sql("api/main", "SHOW data_directory");
+    let volumes = home.path().join("volumes");
+    let mut own = names(&home, "volumes").into_iter().map(|name| volumes.join(name));
+    let data = own.find(|path| path.canonicalize().unwrap() != Path::new(&main)).unwrap();
+    let works = |args: &[&str]| assert_eq!(in_time(&home, args).code, 0, "{args:?}");
+
+    // In place of the file that names the server, with the folder locked.
+    plant_pipe(&data.join("postmaster.pid"));
+    let folder = std::fs::File::open(&data).unwrap();
+    folder.lock().unwrap();
+    works(&["branch", "list"]);
+    works(&["doctor", "--json"]);
+    in_time(&home, &["branch", "start", "api/b"]);
+    drop(folder);
+    works(&["branch", "start", "api/b"]);
+    assert_eq!(home.sql("api/b", "SELECT 1"), "1");
+    works(&["branch", "stop", "api/b"]);
+    std::os::unix::fs::symlink("/dev/zero", data.join("postmaster.pid")).unwrap();
+    works(&["branch", "list"]);
+    std::fs::remove_file(data.join("postmaster.pid")).unwrap();
+
+    // In place of what is read before a start, and before a clone.
+    for name in ["postgresql.auto.conf", "global/pg_control"] {
+        let at = data.join(name);
+        let aside = data.join("aside");
+        std::fs::rename(&at, &aside).unwrap();
+        plant_pipe(&at);
+        works(&["branch", "list"]);
+        let ran = in_time(&home, &["branch", "start", "api/b"]);
+        ran.is_error(1, "is not a file");
+        if name == "global/pg_control" {
+            in_time(&home, &["branch", "create", "api/c", "--from", "b"])
+                .is_error(1, "is not a file");
+        }
+        std::fs::rename(&aside, &at).unwrap();
+    }
+    works(&["branch", "start", "api/b"]);
+    assert_eq!(home.sql("api/b", "SELECT 1"), "1");
+    plant_pipe(&data.join("postmaster.pid"));
+    works(&["branch", "delete", "api/b"]);
+    assert_eq!(home.branches(), ["api/main"]);
 }
 
 #[test]

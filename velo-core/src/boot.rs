@@ -11,7 +11,7 @@ use crate::os_user::OsUser;
 use crate::postgres::scram::{self, Password};
 use crate::postgres::session::{Attempt, Door, Session, Target, ident, literal};
 use crate::postgres::{Installation, Libc, control};
-use crate::postgres::{collation, hba, readiness, settings, subscriptions};
+use crate::postgres::{collation, data_file, hba, readiness, settings, subscriptions};
 use crate::record::{BranchRecord, Phase, ProjectRecord};
 use crate::runtime::{
     InstanceRef, InstanceSpec, Lifeline, Runtime, RuntimeCapability, Status, StopMode,
@@ -317,9 +317,17 @@ impl Boot<'_> {
         location: &crate::storage::Location,
     ) -> Result<Option<String>> {
         let data = location.host_path();
-        let suspicious = ["postgresql.conf", "postgresql.auto.conf"].iter().any(|name| {
-            std::fs::read(data.join(name)).is_ok_and(|conf| settings::may_preload_pg_cron(&conf))
-        });
+        let mut suspicious = false;
+        for name in ["postgresql.conf", "postgresql.auto.conf"] {
+            let path = data.join(name);
+            suspicious |= match data_file::read(&path, data_file::SETTINGS) {
+                Ok(conf) => settings::may_preload_pg_cron(&conf),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+                // PostgreSQL follows a link, as its own user.
+                Err(e) if e.raw_os_error() == Some(libc::ELOOP) => true,
+                Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
+            };
+        }
         // `main` is the project's own; it may run its jobs, but not in a rehearsal beside itself.
         let own = self.branch.parent.is_none() && self.doors != Doors::Private;
         if !suspicious || own {

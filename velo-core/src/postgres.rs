@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub mod binaries;
 pub(crate) mod collation;
 pub(crate) mod control;
+pub(crate) mod data_file;
 pub(crate) mod hba;
 pub mod image;
 pub mod install;

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::data_file;
 use crate::postgres::lsn::Lsn;
 
 /// What is read of it.
@@ -50,8 +51,8 @@ pub(crate) fn read(path: &Path) -> Result<ControlFile> {
 pub(crate) fn read_whole(path: &Path) -> Result<(ControlFile, Vec<u8>)> {
     let mut last = None;
     for _ in 0..5 {
-        let bytes =
-            std::fs::read(path).map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+        let bytes = data_file::read(path, data_file::SMALL)
+            .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
         match parse(&bytes) {
             Ok(control) => return Ok((control, bytes)),
             Err(error) => last = Some(error),

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::data_file;
 use crate::postgres::session::{Attempt, Door, Session, Target};
 use crate::runtime::Started;
 
@@ -82,7 +83,7 @@ pub(crate) async fn wait(
 
 /// Whether the server on `data` says that it takes connections.
 fn says_ready(data: &Path) -> bool {
-    std::fs::read_to_string(data.join("postmaster.pid")).is_ok_and(|text| {
+    data_file::postmaster(data).is_some_and(|text| {
         text.lines().nth(7).is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
     })
 }

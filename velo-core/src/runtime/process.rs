@@ -1,8 +1,9 @@
 //! A local process for each server.
 
+use std::fs::TryLockError;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -11,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 use crate::command::Program;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os_user::OsUser;
+use crate::postgres::data_file;
 use crate::runtime::{
     Endpoint, InstanceRef, InstanceSpec, Lifeline, Runtime, RuntimeCapability, Started, Status,
     StopMode, ToolOutput, ToolSpec,
@@ -24,6 +26,8 @@ const FAST: Duration = Duration::from_secs(60);
 /// How long an immediate shutdown may take before the processes are killed. The postmaster itself
 /// kills its children after 5 s.
 const IMMEDIATE: Duration = Duration::from_secs(10);
+/// How long another start may remove what a crash left.
+const FORGETTING: Duration = Duration::from_secs(1);
 /// How long a tool may run.
 const TOOL: Duration = Duration::from_secs(600);
 
@@ -181,7 +185,7 @@ impl Runtime for Process {
 /// process's by now. A postmaster's working folder is its data folder, which is looked at by
 /// identity, not by path.
 fn postmaster(data: &Path) -> Option<Pid> {
-    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let text = data_file::postmaster(data)?;
     let pid = named(&text)?;
     works_in(pid, data).then_some(pid)
 }
@@ -224,7 +228,19 @@ fn forget_crash(spec: &InstanceSpec) -> Result<()> {
     // is there then is of a server that is already in its folder.
     let lock =
         std::fs::File::open(data).map_err(|e| Error::io(format!("open {}", data.display()), e))?;
-    lock.lock().map_err(|e| Error::io(format!("lock {}", data.display()), e))?;
+    let begun = Instant::now();
+    while let Err(e) = lock.try_lock() {
+        match e {
+            TryLockError::WouldBlock if begun.elapsed() < FORGETTING => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // Whoever has it is no start: what the server's user runs may hold it for ever.
+            TryLockError::WouldBlock => return Ok(()),
+            TryLockError::Error(e) => {
+                return Err(Error::io(format!("lock {}", data.display()), e));
+            }
+        }
+    }
     left.retain(|path| path.exists());
     if !processes_in(data).is_empty() {
         return Ok(());

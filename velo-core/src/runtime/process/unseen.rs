@@ -5,11 +5,12 @@
 //! input, which all of its processes have. A lock knows no namespaces.
 
 use std::fs::{File, TryLockError};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::postgres::data_file;
 
 /// It is never replaced as long as a cluster lives.
 const FILE: &str = "PG_VERSION";
@@ -17,10 +18,8 @@ const FILE: &str = "PG_VERSION";
 /// How long others may look at the lock at the same moment.
 const LOOKS: Duration = Duration::from_millis(200);
 
-/// The data is the server's user's: whatever is there instead of a file is not waited for.
 fn open(data: &Path) -> std::io::Result<File> {
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(data.join(FILE))
+    data_file::open(&data.join(FILE))
 }
 
 fn fault(what: &str, data: &Path, e: std::io::Error) -> Error {
