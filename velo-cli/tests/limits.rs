@@ -224,6 +224,36 @@ fn what_lasting_branches_hold_is_not_waited_for() {
 }
 
 #[test]
+fn what_was_stopped_with_all_comes_back_where_there_is_a_slot() {
+    let home = home();
+    let limited = |args: &[&str]| {
+        home.run_with(args, |velo| {
+            velo.env("VELO_MAX_RUNNING", "2");
+        })
+    };
+    let done = |args: &[&str]| {
+        let ran = limited(args);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+    };
+    done(&["branch", "create", "api/a"]);
+    done(&["branch", "create", "api/b"]);
+    done(&["stop", "--all"]);
+    done(&["branch", "create", "api/c"]);
+    let ran = limited(&["start", "--all"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("no slot is free"), "{ran:?}");
+    let list = home.json(&["branch", "list"]);
+    let list = list.as_array().unwrap().iter();
+    let running = || list.clone().filter(|b| b["state"] == "running").count();
+    assert_eq!(running(), 2, "{ran:?}");
+    // The other one waits for its turn, and has it once there is a slot.
+    done(&["branch", "stop", "api/c"]);
+    done(&["start", "--all"]);
+    assert_eq!(home.sql("api/a", "SELECT sum(x) FROM t"), "5050");
+    assert_eq!(home.sql("api/b", "SELECT sum(x) FROM t"), "5050");
+}
+
+#[test]
 fn memory_is_shared_out_as_well() {
     let home = home();
     let within = |megabytes: &str, args: &[&str]| {

@@ -106,18 +106,8 @@ impl Branch {
             // Somebody stopped it meanwhile.
             return Ok(());
         }
-        if record.resumes {
-            // From now on it ought to run, whether it comes up or not.
-            let resumed = home.state().write_durable("record that all ought to run", move |tx| {
-                tx.update(id, |branch: &mut BranchRecord| {
-                    branch.wanted |= std::mem::take(&mut branch.resumes);
-                    Ok(())
-                })
-            });
-            self.remember(resumed.await?);
-        }
         let switch = Switch { home, project: &self.0.project.record, op };
-        self.renewed(switch.on(id).await?, op);
+        self.renewed(switch.resume(id).await?, op);
         Ok(())
     }
 
