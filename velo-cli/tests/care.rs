@@ -145,6 +145,31 @@ fn gc_removes_what_nothing_needs_and_only_that() {
 }
 
 #[test]
+fn a_try_names_what_goes_with_the_last_of_its_dependents() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/a", "--stopped"]);
+    home.ok(&["branch", "create", "api/b", "--stopped", "--from", "a"]);
+    let mut run = home.command();
+    let run = run.args(["run", "api/b", "--", "sh", "-c", "read x"]);
+    let mut run = run.stdin(Stdio::piped()).spawn().unwrap();
+    wait_until("it has a branch", || home.branches().len() == 4);
+    home.ok(&["branch", "ttl", "api/a", "1s"]);
+    outlive(&home, "api/b");
+    run.kill().unwrap();
+    drop(run.stdin.take());
+    run.wait().unwrap();
+    let deeds = |args: &[&str]| {
+        let mut deeds = deeds(&home.json(args)["deeds"]);
+        deeds.retain(|(what, ..)| what == "removed branch");
+        deeds
+    };
+    let would = deeds(&["gc", "--dry-run"]);
+    assert_eq!(would.len(), 3, "{would:?}");
+    assert_eq!(deeds(&["gc"]), would);
+    assert_eq!(home.branches(), ["api/main"]);
+}
+
+#[test]
 fn gc_itself_ends_what_the_dead_left_and_says_so() {
     let Some(base) = prepared("VELO_TEST_BTRFS") else { return };
     let home = Home::under(&base);

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::engine::{self, Call, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
-use crate::reconcile::{self, Round};
+use crate::reconcile::{self, Left, Round};
 use crate::record::ProjectRecord;
 use crate::storage::Object;
 use crate::strays::{self, Stray};
@@ -120,12 +120,19 @@ fn run_folder(home: &Home, id: crate::id::Id) -> Deed {
 /// What would be removed.
 async fn would(home: &Home) -> Result<Vec<Deed>> {
     let mut deeds = Vec::new();
-    for (_, left) in reconcile::of_the_dead(home).await? {
-        for left in left {
-            deeds.push(left.deed().of_bytes(left.measured(home).await));
-        }
+    let dead = reconcile::of_the_dead(home).await?.into_iter().flat_map(|(_, left)| left);
+    let lost = reconcile::lost(home).await?.into_iter().filter(Left::keeps_data);
+    for left in dead.chain(lost) {
+        deeds.push(left.deed().of_bytes(left.measured(home).await));
     }
-    for (project, branch) in home.state().read(branch::due).await? {
+    let mut expired = home.state().read(branch::expired).await?;
+    loop {
+        // What goes takes the last reason from what it was made from.
+        let goes =
+            |name: &String| deeds.iter().any(|deed| deed.deed == "removed" && deed.name == *name);
+        let next = expired.iter().position(|(.., kept_by)| kept_by.iter().all(goes));
+        let Some(next) = next else { break };
+        let (project, branch, _) = expired.remove(next);
         let volume = Object::Volume(branch.volume);
         let bytes = measured_in(home, project.storage, volume).await;
         deeds.push(reconcile::of_expired(&project, &branch).of_bytes(bytes));
