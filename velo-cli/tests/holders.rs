@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{Home, psql, whole};
+use rustix::process::{Pid, Signal};
 
 #[test]
 fn a_throwaway_branch_is_changed_by_its_holder_alone() {
@@ -59,6 +60,34 @@ fn a_start_that_was_killed_is_finished_by_the_next() {
     home.ok(&["branch", "start", "api/b"]);
     let socket = home.ok(&["branch", "url", "--socket", "api/b"]).trim().to_owned();
     assert_eq!(psql(&socket, "SELECT pg_postmaster_start_time()"), started);
+}
+
+#[test]
+fn a_server_that_says_nothing_delays_those_who_ask_for_it() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b"]);
+    let data = home.sql("api/b", "SHOW data_directory");
+    let pid = std::fs::read_to_string(format!("{data}/postmaster.pid")).unwrap();
+    let pid = Pid::from_raw(pid.lines().next().unwrap().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    let steps = home.dir().join("steps");
+    let mut start = home.command_with(&["branch", "start", "api/b"]);
+    let start = start.env("VELO_TEST_STEPS", &steps).stderr(Stdio::null());
+    let mut start = start.stdout(Stdio::null()).spawn().unwrap();
+    let recorded = "after record whether a server ought to run";
+    common::wait_until("it is recorded", || {
+        std::fs::read_to_string(&steps).is_ok_and(|steps| steps.contains(recorded))
+    });
+    start.kill().unwrap();
+    start.wait().unwrap();
+    // Whoever comes next looks whether it answers by now, and no longer.
+    let begun = std::time::Instant::now();
+    home.ok(&["branch", "list"]);
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    home.ok(&["branch", "list"]);
+    whole::doctor_agrees(&home, &whole::DIFFERENCES, "once it answers");
+    assert_eq!(home.sql("api/b", "SELECT 1"), "1");
 }
 
 #[test]

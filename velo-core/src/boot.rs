@@ -241,13 +241,17 @@ impl Boot<'_> {
 
     /// Brings a start to its end that somebody began: checks what was not yet, and lets clients in.
     /// The server goes on.
-    pub(crate) async fn finish(&self, runtime: &dyn Runtime, op: &Op) -> Result<()> {
+    pub(crate) async fn finish(
+        &self,
+        runtime: &dyn Runtime,
+        op: &Op,
+        limit: std::time::Duration,
+    ) -> Result<()> {
         let capability = runtime.capability();
         let postgres = crate::project::installed(self.project, self.home).await?;
         let run_dir = self.run_dir();
         let socket_dir = run_dir.socket();
         let target = self.target(&socket_dir);
-        let limit = self.home.config.start_timeout;
         let work = async {
             // Reading the settings anew, for nothing, would cost the next branch a checkpoint.
             if !self.fresh_clone && Session::is_open(target, &self.branch.password).await {

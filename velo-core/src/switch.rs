@@ -3,6 +3,8 @@
 //! What a branch ought to do is recorded first, under the lease of whoever switches it. Should that
 //! process be killed, whoever finds the record brings the server to what it says.
 
+use std::time::Duration;
+
 use crate::boot::{self, Boot, Doors};
 use crate::create::opened;
 use crate::engine::Op;
@@ -14,6 +16,10 @@ use crate::runtime::{InstanceRef, Status, StopMode};
 use crate::slots::{self, Turn};
 use crate::state::Tx;
 use crate::storage::Object;
+
+/// How long one that runs already, and says nothing, is waited for by who only finds it: each of those
+/// who open a home may be.
+const SILENT: Duration = Duration::from_secs(10);
 
 /// The server of a branch whose lock the caller holds alone.
 #[derive(Clone, Copy)]
@@ -106,7 +112,10 @@ impl Switch<'_> {
     async fn once_as_recorded(self, record: &BranchRecord) -> Result<()> {
         match record.wanted {
             // In a box: the callers' futures would be nested too deep for the compiler.
-            true => Box::pin(self.up(record)).await,
+            true => {
+                let patience = self.home.config.start_timeout.min(SILENT);
+                Box::pin(self.up_within(record, patience)).await
+            }
             false => self.down(record).await,
         }
     }
@@ -118,6 +127,11 @@ impl Switch<'_> {
 
     /// Starts a server on the record's volume, or lets clients into the one that runs.
     pub(crate) async fn up(self, record: &BranchRecord) -> Result<()> {
+        self.up_within(record, self.home.config.start_timeout).await
+    }
+
+    /// The same, where one that runs is waited for no longer than `patience`.
+    async fn up_within(self, record: &BranchRecord, patience: Duration) -> Result<()> {
         let Self { home, project, op } = self;
         let runtime = home.runtime(project.runtime)?;
         // Before the server is looked at: one that an engine starts again and again, because nothing is
@@ -137,7 +151,7 @@ impl Switch<'_> {
         match runtime.status(&instance).await? {
             Status::Running { .. } => {
                 // Whoever started it may have been killed before clients were let in.
-                return boot.finish(&*runtime, op).await;
+                return boot.finish(&*runtime, op, patience).await;
             }
             // After a restart of the machine its data was not mounted yet, perhaps.
             Status::Restarting => {
