@@ -282,6 +282,46 @@ async fn what_is_half_made_or_half_destroyed_goes_too() {
     }
 }
 
+/// What somebody has mounted; unmounted on drop.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[tokio::test]
+async fn what_is_mounted_inside_keeps_its_content() {
+    for (kind, root, storage) in all().await {
+        let (whole, path) = volume(&*storage).await;
+        let precious = root.path().join("precious");
+        fs::create_dir_all(precious.join("folder")).unwrap();
+        fs::write(precious.join("folder/file"), "precious").unwrap();
+        let at = path.join("base/mounted");
+        fs::create_dir_all(&at).unwrap();
+        if rustix::mount::mount_bind(&precious, &at).is_err() {
+            return eprintln!("SKIP: no right to mount");
+        }
+        let gone = root.path().join(format!("volumes/.gone-{}/base/mounted", whole.id()));
+        let mounted = Mounted(gone);
+        let destroyed = storage.destroy_volume(whole.id()).await;
+        let content = fs::read(precious.join("folder/file"));
+        assert_eq!(content.unwrap(), b"precious", "{kind}");
+        match destroyed {
+            // The kernel unmounts what is in a subvolume that goes.
+            Ok(()) => assert_eq!(kind, StorageKind::Btrfs),
+            Err(error) => {
+                assert!(error.hint().unwrap().contains("unmount"), "{kind}: {error}");
+                assert_eq!(storage.list().await.unwrap(), [whole], "{kind}");
+            }
+        }
+        drop(mounted);
+        destroy(&*storage, &[whole]).await;
+        assert_eq!(fs::read(precious.join("folder/file")).unwrap(), b"precious", "{kind}");
+    }
+}
+
 /// A normal user may not delete subvolumes unless the mount says so; and owns no other's files.
 #[tokio::test]
 #[allow(clippy::disallowed_methods)] // the test starts itself as another user

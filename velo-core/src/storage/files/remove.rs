@@ -22,6 +22,7 @@ pub(super) fn remove_tree(at: &OwnedFd, name: &str, shelf: &Path) -> Result<()> 
         let error = Error::io(format_args!("remove {}", shelf.join(name).display()), e);
         match e {
             Errno::NOTEMPTY => error.with_hint("is a server still running on it?"),
+            Errno::BUSY => error.with_hint("is something mounted in it? findmnt says; unmount it"),
             _ => error,
         }
     };
@@ -65,7 +66,8 @@ fn empty(
     Ok(())
 }
 
-/// Opens a folder whose content is to go. Where its mode forbids that, it is changed first.
+/// Opens a folder whose content is to go, and which nothing is mounted on. Where its mode forbids that,
+/// it is changed first.
 fn enter<P: rustix::path::Arg + Copy>(at: BorrowedFd<'_>, name: P) -> rustix::io::Result<OwnedFd> {
     let fd = match open_dir(at, name) {
         Err(Errno::ACCESS) => {
@@ -74,11 +76,27 @@ fn enter<P: rustix::path::Arg + Copy>(at: BorrowedFd<'_>, name: P) -> rustix::io
         }
         other => other?,
     };
+    if is_mounted(&fd)? {
+        return Err(Errno::BUSY);
+    }
     let mode = Mode::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
     if !mode.contains(Mode::RWXU) {
         rustix::fs::fchmod(&fd, Mode::RWXU)?;
     }
     Ok(fd)
+}
+
+/// Whether a folder is what is mounted there: its content is somebody else's. A subvolume is not.
+#[cfg(target_os = "linux")]
+fn is_mounted(fd: &OwnedFd) -> rustix::io::Result<bool> {
+    use rustix::fs::{StatxAttributes, StatxFlags, statx};
+    let found = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_mounted(_: &OwnedFd) -> rustix::io::Result<bool> {
+    Ok(false)
 }
 
 fn unlink(at: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<()> {
