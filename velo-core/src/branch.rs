@@ -15,10 +15,12 @@ use crate::id::{BranchName, Id};
 use crate::lock::{Lock, Mode};
 use crate::postgres::outgoing;
 use crate::project::{self, Project};
-use crate::record::{BranchRecord, Phase};
+use crate::record::{BranchRecord, Phase, ProjectRecord};
 use crate::reset::{self, ResetTarget};
+use crate::slots;
 use crate::snapshot::Snapshot;
 use crate::spec::BranchSpec;
+use crate::state::Tx;
 use crate::storage::{Object, Usage};
 use crate::switch::Switch;
 use crate::timings::Timings;
@@ -368,7 +370,8 @@ impl Branch {
     /// is restarted with full durability.
     ///
     /// # Errors
-    /// If the restart fails.
+    /// [`ErrorKind::Exhausted`] if a lasting branch's server may not be given so much memory; or if the
+    /// restart fails.
     pub async fn keep(&self) -> Result<()> {
         self.keep_call(None).await
     }
@@ -376,7 +379,8 @@ impl Branch {
     /// Makes an ephemeral branch persistent, under the name `name`.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] if the name is taken.
+    /// [`ErrorKind::AlreadyExists`] if the name is taken; [`ErrorKind::Exhausted`] if a lasting branch's
+    /// server may not be given so much memory.
     pub async fn keep_as(&self, name: impl Into<String>) -> Result<()> {
         self.keep_call(Some(name.into())).await
     }
@@ -393,14 +397,15 @@ impl Branch {
             let label = record.label.as_deref().unwrap_or("branch");
             let name = name.unwrap_or_else(|| format!("kept/{label}-{}", &id[id.len() - 8..]));
             let name = BranchName::new(name)?;
-            let (owned, wanted) = (project.clone(), name.clone());
-            home.state().read(move |tx| vacant(tx, &owned, &wanted)).await?;
+            let kept = BranchRecord { ephemeral: false, name: Some(name), ..record.clone() };
+            let (owned, here, after) = (project.clone(), home.clone(), kept.clone());
+            home.state().read(move |tx| may_be_kept(&here, tx, &owned, &after)).await?;
             // A running server's lifeline cannot be changed from outside: it is stopped, cleanly,
             // and started anew without one.
             let through = Op::default();
             let switch = Switch { home: &home, project, op: &through };
             switch.down(&record).await?;
-            let kept = branch.record_as_kept(&home, name, record.volume).await;
+            let kept = branch.record_as_kept(&home, kept).await;
             // An error may come after it was recorded: what is recorded counts, or a branch that is
             // persistent would have a server that ends with this process.
             let now = branch.current(&home).await.unwrap_or(record);
@@ -457,16 +462,16 @@ impl Branch {
     }
 
     /// The commit point of a `keep`: it has a name, and is this process's only until its server runs.
-    async fn record_as_kept(&self, home: &Home, name: BranchName, volume: Id) -> Result<()> {
+    async fn record_as_kept(&self, home: &Home, kept: BranchRecord) -> Result<()> {
         let project = self.0.project.record.clone();
-        home.storage(project.storage)?.sync(Object::Volume(volume)).await?;
-        let id = self.id();
+        home.storage(project.storage)?.sync(Object::Volume(kept.volume)).await?;
+        let here = home.clone();
         home.state()
             .write_durable("record a branch as kept", move |tx| {
-                vacant(tx, &project, &name)?;
-                tx.update(id, |branch: &mut BranchRecord| {
+                may_be_kept(&here, tx, &project, &kept)?;
+                tx.update(kept.id, |branch: &mut BranchRecord| {
                     branch.ephemeral = false;
-                    branch.name = Some(name);
+                    branch.name = kept.name;
                     Ok(())
                 })
             })
@@ -564,6 +569,19 @@ impl Drop for Inner {
             }
         });
     }
+}
+
+/// Whether there is room for an ephemeral branch as this one, which lasts.
+fn may_be_kept(
+    home: &Home,
+    tx: &Tx<'_>,
+    project: &ProjectRecord,
+    kept: &BranchRecord,
+) -> Result<()> {
+    if let Some(name) = &kept.name {
+        vacant(tx, project, name)?;
+    }
+    slots::may_become(home, tx, project, kept)
 }
 
 fn gone(branch: &Branch) -> Error {

@@ -226,6 +226,34 @@ pub(crate) fn memory_of(project: &ProjectRecord, branch: &BranchRecord) -> u64 {
     memory(project, branch.limits, &branch.settings, branch.ephemeral)
 }
 
+/// [`ErrorKind::Exhausted`] if a server that has its slot may not be given as much as it would be as
+/// `after`.
+pub(crate) fn may_become(
+    home: &Home,
+    tx: &Tx<'_>,
+    project: &ProjectRecord,
+    after: &BranchRecord,
+) -> Result<()> {
+    let Some(max) = home.config.max_memory else { return Ok(()) };
+    let given = memory_of(project, after);
+    let (mut others, mut holders) = (Sum::default(), Vec::new());
+    for branch in tx.every::<BranchRecord>()? {
+        let Some(owner) = tx.get::<ProjectRecord>(branch.project)?.filter(|_| branch.wanted) else {
+            continue;
+        };
+        if branch.id != after.id {
+            others = others.and(memory_of(&owner, &branch));
+            holders.push(format!("{}/{}", owner.name, branch.shown()));
+        } else if given <= memory_of(&owner, &branch) {
+            return Ok(());
+        }
+    }
+    if others.and(given).memory <= max {
+        return Ok(());
+    }
+    Err(Asker::new(&home.config, home.leases()).never(others, given, &holders))
+}
+
 fn named(holders: &[String]) -> String {
     let more = holders.len().saturating_sub(NAMED);
     let named = holders.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");

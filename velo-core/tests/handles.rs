@@ -71,6 +71,23 @@ async fn a_name_that_is_taken_keeps_nothing_and_stops_nothing() {
 }
 
 #[tokio::test]
+async fn a_branch_that_would_take_more_memory_than_there_is_is_not_kept() {
+    // For main, with 160 MB, and an ephemeral branch with 48.
+    let home = TestHome::with(None, |builder| builder.max_memory("208M"));
+    let project = home.project("handles").await;
+    let branch = ephemeral(&project).await;
+    let started = sql(&branch, "SELECT pg_postmaster_start_time()").await;
+    let error = branch.keep_as("kept").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("handles/main"), "{error}");
+    assert_eq!(sql(&branch, "SELECT pg_postmaster_start_time()").await, started);
+    assert!(branch.is_ephemeral());
+    project.main().await.unwrap().stop().await.unwrap();
+    branch.keep_as("kept").await.unwrap();
+    assert_eq!(sql(&branch, "SHOW shared_buffers").await, "128MB");
+}
+
+#[tokio::test]
 async fn a_close_that_nobody_waits_for_is_done() {
     let home = TestHome::new(None);
     let project = home.project("handles").await;
