@@ -344,6 +344,19 @@ fn after_a_reboot_all_comes_back_under_the_same_urls() {
 }
 
 #[test]
+fn a_start_that_fails_does_not_forget_that_all_are_to_come_back() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b"]);
+    let port = home.json(&["branch", "get", "api/b"])["port"].as_u64().unwrap();
+    home.ok(&["stop", "--all"]);
+    let held = std::net::TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).unwrap();
+    home.fails(&["branch", "start", "api/b"], 1, "held by another program");
+    drop(held);
+    home.ok(&["start", "--all"]);
+    assert_eq!(home.sql("api/b", "SELECT 1"), "1");
+}
+
+#[test]
 fn doctor_sets_right_what_it_names() {
     let home = Home::with_project();
     for branch in ["api/down", "api/off", "api/deaf", "api/was"] {

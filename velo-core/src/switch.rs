@@ -36,24 +36,13 @@ enum Wish {
     Off,
     /// Off, and on again with all others.
     Pause,
-    /// On again with all others: from then on it ought to run, whether it comes up or not.
-    Resume,
 }
 
 impl Switch<'_> {
     /// Starts it; nothing happens if it runs. Returns the record as it is then. One that was stopped,
     /// and cannot be started, is a stopped one still.
     pub(crate) async fn on(self, id: Id) -> Result<BranchRecord> {
-        self.on_by(id, Wish::On).await
-    }
-
-    /// Starts what was paused.
-    pub(crate) async fn resume(self, id: Id) -> Result<BranchRecord> {
-        self.on_by(id, Wish::Resume).await
-    }
-
-    async fn on_by(self, id: Id, wish: Wish) -> Result<BranchRecord> {
-        let (record, before) = self.want(id, wish).await?;
+        let (record, before) = self.want(id, Wish::On).await?;
         match self.up(&record).await {
             Ok(()) => self.done(id, true).await,
             // One that had crashed ought to run still.
@@ -182,7 +171,7 @@ impl Switch<'_> {
     /// Records whether a server ought to run, before it is started or stopped; one that ought not to
     /// before waits for a slot. Returns the record, and whether it ought to before.
     async fn want(self, id: Id, wish: Wish) -> Result<(BranchRecord, bool)> {
-        let wanted = matches!(wish, Wish::On | Wish::Resume);
+        let wanted = wish == Wish::On;
         let lease = self.home.lease()?;
         slots::taken(self.home, self.op, |asker| {
             let project = self.project.clone();
@@ -209,9 +198,9 @@ impl Switch<'_> {
                         later = Some(memory);
                         return Ok(());
                     }
-                    before = std::mem::replace(&mut branch.wanted, wanted);
-                    before |= wish == Wish::Resume;
-                    branch.resumes = wish == Wish::Pause && (before || branch.resumes);
+                    // What was paused ought to have come back as well.
+                    before = std::mem::replace(&mut branch.wanted, wanted) || branch.resumes;
+                    branch.resumes = wish == Wish::Pause && before;
                     branch.lease = Some(lease);
                     Ok(())
                 })?;

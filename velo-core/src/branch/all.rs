@@ -107,7 +107,7 @@ impl Branch {
             return Ok(());
         }
         let switch = Switch { home, project: &self.0.project.record, op };
-        self.renewed(switch.resume(id).await?, op);
+        self.renewed(switch.on(id).await?, op);
         Ok(())
     }
 
