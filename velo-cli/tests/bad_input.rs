@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Home;
+use common::{Home, Ran, program};
 
 #[test]
 fn bad_names() {
@@ -177,4 +177,23 @@ fn a_port_that_somebody_holds() {
     drop(held);
     home.ok(&["branch", "start", "api/dev"]);
     assert_eq!(home.sql("api/dev", "SELECT 1"), "1");
+}
+
+#[test]
+fn a_process_with_too_few_files_is_told_so() {
+    let home = Home::with_project();
+    let mut told = 0;
+    for files in 10..=40 {
+        let script = format!("ulimit -n {files}; exec \"$0\" branch create api/b --stopped");
+        let mut velo = home.command_of(std::path::Path::new("sh"));
+        let ran: Ran = velo.arg("-c").arg(script).arg(program()).output().unwrap().into();
+        if ran.code == 0 {
+            home.ok(&["branch", "delete", "api/b"]);
+            continue;
+        }
+        told += u32::from(ran.stderr.contains("Too many open files"));
+        assert!(!ran.stderr.contains("every port"), "{files}: {ran:?}");
+    }
+    assert!(told > 0, "there were always enough");
+    assert_eq!(home.branches(), ["api/main"]);
 }

@@ -499,9 +499,19 @@ async fn set_password(
 
 /// Whether a server could listen on `port` now.
 pub(crate) fn port_is_free(port: u16) -> bool {
+    try_port(port).unwrap_or(false)
+}
+
+/// The same; an error where nobody can tell, as without a file to spare.
+pub(crate) fn try_port(port: u16) -> Result<bool> {
+    use std::io::ErrorKind as Io;
     // std sets SO_REUSEADDR, as PostgreSQL does: connections of a server that ended a moment ago
     // do not count.
-    std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+    match std::net::TcpListener::bind(("127.0.0.1", port)) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind(), Io::AddrInUse | Io::PermissionDenied) => Ok(false),
+        Err(e) => Err(Error::io(format!("try port {port}"), e)),
+    }
 }
 
 /// Where Velo connects to a branch's server, whose socket is in `socket_dir`.

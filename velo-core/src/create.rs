@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::boot::{self, Boot, Doors, RunDir, port_is_free};
+use crate::boot::{self, Boot, Doors, RunDir, port_is_free, try_port};
 use crate::config::ROOM;
 use crate::cut::{Cut, From, Tools};
 use crate::engine::Op;
@@ -646,9 +646,11 @@ pub(crate) fn find_snapshot(
 /// A port that no record names and that nobody listens on.
 pub(crate) fn free_port(tx: &Tx<'_>, candidates: impl Iterator<Item = u16>) -> Result<u16> {
     let taken = tx.ports()?;
-    let mut candidates = candidates.filter(|port| !taken.contains(port));
-    candidates.find(|port| port_is_free(*port)).ok_or_else(|| {
-        Error::new(ErrorKind::Exhausted, "every port of the range is taken")
-            .with_hint("delete branches, or set VELO_PORTS to a larger range")
-    })
+    for port in candidates.filter(|port| !taken.contains(port)) {
+        if try_port(port)? {
+            return Ok(port);
+        }
+    }
+    Err(Error::new(ErrorKind::Exhausted, "every port of the range is taken")
+        .with_hint("delete branches, or set VELO_PORTS to a larger range"))
 }
