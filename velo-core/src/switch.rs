@@ -17,9 +17,9 @@ use crate::slots::{self, Turn};
 use crate::state::Tx;
 use crate::storage::Object;
 
-/// How long one that runs already, and says nothing, is waited for by who only finds it: each of those
-/// who open a home may be.
-const SILENT: Duration = Duration::from_secs(10);
+/// What part of the time for a start one that runs already, and says nothing, is waited for by who only
+/// finds it, as each of those who open a home may: of two minutes ten seconds, and more on a slow machine.
+const SILENT: u32 = 12;
 
 /// The server of a branch whose lock the caller holds alone.
 #[derive(Clone, Copy)]
@@ -102,7 +102,7 @@ impl Switch<'_> {
         match record.wanted {
             // In a box: the callers' futures would be nested too deep for the compiler.
             true => {
-                let patience = self.home.config.start_timeout.min(SILENT);
+                let patience = self.home.config.start_timeout / SILENT;
                 Box::pin(self.up_within(record, patience)).await
             }
             false => self.down(record).await,
