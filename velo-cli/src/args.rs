@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Snapshots: named, immutable states of a branch
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Seeds: data that test suites prepared once, for any number of branches
+    #[command(subcommand)]
+    Seed(Seed),
     /// Run a command with a throwaway branch in DATABASE_URL and PG*
     Run(Run),
     /// Show the home, what works in it, and what it holds
@@ -264,6 +267,29 @@ pub(crate) enum Snapshot {
         /// project/branch@name
         #[arg(value_name = "PROJECT/BRANCH@NAME")]
         snapshot: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Seed {
+    /// List seeds
+    List {
+        /// Only this project's
+        project: Option<String>,
+        /// Show how much space each takes
+        #[arg(long)]
+        size: bool,
+    },
+    /// Delete seeds that nobody has asked for in a while; whoever asks again builds anew
+    Prune {
+        /// Only this project's
+        project: Option<String>,
+        /// How long nobody has asked for it
+        #[arg(long, value_name = "TIME", default_value = "7d", value_parser = crate::time::parse)]
+        unused_for: std::time::Duration,
+        /// Every seed that no branch was made from
+        #[arg(long, conflicts_with = "unused_for")]
+        all: bool,
     },
 }
 

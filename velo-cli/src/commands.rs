@@ -6,6 +6,7 @@ mod completions;
 mod doctor;
 mod pg;
 mod project;
+mod seed;
 mod setup;
 mod snapshot;
 mod status;
@@ -21,6 +22,7 @@ pub(crate) fn dispatch(cli: Cli, out: &Out) -> Result<u8> {
         Command::Project(command) => project::run(command, out)?,
         Command::Branch(command) => branch::run(command, out)?,
         Command::Snapshot(command) => snapshot::run(command, out)?,
+        Command::Seed(command) => seed::run(command, out)?,
         Command::Run(command) => return crate::run::run(command, out),
         Command::Status => status::run(out)?,
         Command::Doctor { fix } => return doctor::run(fix, out),

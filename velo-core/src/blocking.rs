@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::id::Id;
 use crate::project::{ProjectBuilder as AsyncBuilder, ProjectInfo};
 use crate::reset::ResetTarget;
+use crate::seed::{self, Claim, SeedInfo, SeedKey};
 use crate::snapshot::SnapshotInfo;
 use crate::spec::BranchSpec;
 use crate::storage::Usage;
@@ -42,6 +43,10 @@ pub struct Branch(crate::Branch);
 /// [`crate::Snapshot`], blocking.
 #[derive(Debug, Clone)]
 pub struct Snapshot(crate::Snapshot);
+
+/// [`crate::Seed`], blocking.
+#[derive(Debug, Clone)]
+pub struct Seed(crate::Seed);
 
 impl Project {
     /// See [`crate::Project::open`].
@@ -135,6 +140,44 @@ impl Project {
     /// As there.
     pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
         self.0.snapshots_call().wait()
+    }
+
+    /// See [`crate::Project::seed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn seed<E>(
+        &self,
+        key: SeedKey,
+        build: impl FnOnce(&Branch) -> Result<(), E>,
+    ) -> Result<Seed>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let seed = match self.0.seed_or_build_call(key).wait()? {
+            Claim::There(seed) => seed,
+            Claim::Build(building) => match build(&Branch(building.branch.clone())) {
+                Ok(()) => building.finish_call().wait()?,
+                Err(error) => return Err(seed::failed(error, building.give_up_call().wait())),
+            },
+        };
+        Ok(Seed(seed))
+    }
+
+    /// See [`crate::Project::seeds`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn seeds(&self) -> Result<Vec<Seed>> {
+        Ok(self.0.seeds_call().wait()?.into_iter().map(Seed).collect())
+    }
+
+    /// See [`crate::Project::prune_seeds`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prune_seeds(&self, unused_for: std::time::Duration) -> Result<Vec<SeedInfo>> {
+        self.0.prune_seeds_call(unused_for).wait()
     }
 
     /// See [`crate::Project::delete`].
@@ -446,6 +489,45 @@ impl Snapshot {
     }
 }
 
+impl Seed {
+    /// See [`crate::Seed::id`].
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.0.id()
+    }
+
+    /// See [`crate::Seed::info`].
+    #[must_use]
+    pub fn info(&self) -> &SeedInfo {
+        self.0.info()
+    }
+
+    /// See [`crate::Seed::branch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn branch(&self) -> Result<Branch> {
+        let spec = BranchSpec::ephemeral().from(&self.0);
+        crate::Branch::create_call(&self.0.project(), spec).wait().map(Branch)
+    }
+
+    /// See [`crate::Seed::usage`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn usage(&self) -> Result<Usage> {
+        self.0.usage_call().wait()
+    }
+
+    /// See [`crate::Seed::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete(&self) -> Result<()> {
+        self.0.delete_call().wait()
+    }
+}
+
 fn each(outcomes: Vec<crate::Outcome>) -> Vec<(Branch, Result<()>)> {
     outcomes.into_iter().map(|outcome| (Branch(outcome.branch), outcome.result)).collect()
 }
@@ -459,6 +541,12 @@ impl From<&Branch> for crate::BranchSource {
 impl From<&Snapshot> for crate::BranchSource {
     fn from(snapshot: &Snapshot) -> Self {
         Self::Snapshot(snapshot.id())
+    }
+}
+
+impl From<&Seed> for crate::BranchSource {
+    fn from(seed: &Seed) -> Self {
+        Self::from(&seed.0)
     }
 }
 

@@ -521,8 +521,17 @@ impl Branch {
         })
     }
 
+    /// Discards it on the engine, as [`close`](Branch::close) does for a caller.
+    pub(crate) async fn close_now(&self, home: &Arc<Home>) -> Result<()> {
+        let project = self.0.project.record.clone();
+        let closed = delete::close_now(home.clone(), project, self.id()).await;
+        // The last handle tries again.
+        self.0.discard.store(closed.is_err(), Ordering::Release);
+        closed
+    }
+
     /// The record as it is now.
-    async fn current(&self, home: &Home) -> Result<BranchRecord> {
+    pub(crate) async fn current(&self, home: &Home) -> Result<BranchRecord> {
         let id = self.id();
         let found = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
         let record = found.filter(|b| b.phase != Phase::Deleting).ok_or_else(|| gone(self))?;

@@ -55,7 +55,7 @@ impl SourceRecord {
     }
 
     /// The branch that the new one hangs from in the tree.
-    fn tree_parent(&self) -> Id {
+    pub(crate) fn tree_parent(&self) -> Id {
         match self {
             Self::Branch(branch) => branch.id,
             Self::Snapshot(snapshot) => snapshot.branch,
@@ -70,14 +70,14 @@ impl SourceRecord {
     }
 
     /// Settings that were given for the server of its branch.
-    fn settings(&self) -> &BTreeMap<String, String> {
+    pub(crate) fn settings(&self) -> &BTreeMap<String, String> {
         match self {
             Self::Branch(branch) => &branch.settings,
             Self::Snapshot(snapshot) => &snapshot.settings,
         }
     }
 
-    fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         match self {
             Self::Branch(branch) => branch.limits,
             Self::Snapshot(snapshot) => snapshot.limits,
@@ -224,6 +224,7 @@ async fn record(
                     settings: branch.settings.clone(),
                     limits: branch.limits,
                     cut: None,
+                    seed: None,
                     created_at: now(),
                 })?;
             }

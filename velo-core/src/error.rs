@@ -32,6 +32,8 @@ pub enum ErrorKind {
     PostgresMissing,
     /// A `postgres` process, a PostgreSQL tool or a query failed.
     Postgres,
+    /// The code that builds a seed failed.
+    Seed,
     /// The operating system refused access.
     PermissionDenied,
     /// The disk, a quota or a range of ports is used up.
@@ -61,6 +63,7 @@ impl ErrorKind {
             Self::Unsupported => "unsupported",
             Self::PostgresMissing => "postgres_missing",
             Self::Postgres => "postgres",
+            Self::Seed => "seed",
             Self::PermissionDenied => "permission_denied",
             Self::Exhausted => "exhausted",
             Self::Timeout => "timeout",

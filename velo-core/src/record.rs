@@ -226,8 +226,20 @@ pub(crate) enum Role {
     Named,
     /// The state that a persistent branch began with.
     Origin,
+    /// Data that was prepared, known by a hash of what it is made from.
+    Seed,
     /// It was deleted, and is kept only because clones need it.
     Hidden,
+}
+
+/// What a seed is known by.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SeedMark {
+    /// A hash, in hexadecimal.
+    pub(crate) key: String,
+    pub(crate) label: Option<String>,
+    /// When somebody last asked for it, in milliseconds since 1970, UTC.
+    pub(crate) used_at: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -251,6 +263,8 @@ pub(crate) struct SnapshotRecord {
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub(crate) limits: Limits,
     pub(crate) cut: Option<Cut>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<SeedMark>,
     pub(crate) created_at: u64,
 }
 
@@ -263,7 +277,8 @@ impl Record for SnapshotRecord {
         self.project.to_string()
     }
     fn name(&self) -> Option<&str> {
-        None
+        // No two of a project have the same key.
+        self.seed.as_ref().map(|seed| seed.key.as_str())
     }
     fn lease(&self) -> Option<Id> {
         self.lease

@@ -117,15 +117,26 @@ impl Snapshot {
         let inner = self.0.clone();
         engine::call(move |op| async move {
             let home = Engine::get()?.home(&inner.project.config).await?;
-            let (project, id) = (&inner.project.record, inner.info.id);
-            let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &op.cancel).await?;
-            let (owned, lease) = (project.clone(), home.lease()?);
+            let project = &inner.project.record;
             let shown = format!("{}/{}@{}", project.name, inner.info.branch, inner.info.name);
-            let claim = move |tx: &Tx<'_>| claim(tx, &owned, id, lease, &shown);
-            home.state().write_durable("mark a snapshot to go", claim).await?;
-            teardown::snapshot(&home, project, id).await
+            delete(&home, project, inner.info.id, &shown, &op).await
         })
     }
+}
+
+/// Deletes a snapshot, which is called `shown`, unless branches were made from it.
+pub(crate) async fn delete(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+    shown: &str,
+    op: &Op,
+) -> Result<()> {
+    let _lock = home.lock(id, Mode::Exclusive, shown, &op.cancel).await?;
+    let (owned, lease, name) = (project.clone(), home.lease()?, shown.to_owned());
+    let claim = move |tx: &Tx<'_>| claim(tx, &owned, id, lease, &name);
+    home.state().write_durable("mark a snapshot to go", claim).await?;
+    teardown::snapshot(home, project, id).await
 }
 
 /// Marks a snapshot as one that goes, unless branches were made from it. In one transaction, so that
@@ -192,6 +203,7 @@ pub(crate) async fn take(
                 settings: branch.settings,
                 limits: branch.limits,
                 cut: None,
+                seed: None,
                 created_at: now(),
             };
             tx.insert(&snapshot)?;

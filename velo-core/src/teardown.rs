@@ -179,6 +179,7 @@ pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Re
                 if hide {
                     snapshot.role = Role::Hidden;
                     snapshot.name = None;
+                    snapshot.seed = None;
                     snapshot.phase = Phase::Ready;
                     snapshot.lease = None;
                 } else {
@@ -299,7 +300,7 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
     for branch in branches {
         errors.note(locked(home, record, branch.id).await);
     }
-    for snapshot in snapshots.iter().filter(|s| s.role == Role::Named) {
+    for snapshot in snapshots.iter().filter(|s| matches!(s.role, Role::Named | Role::Seed)) {
         errors.note(self::snapshot(home, record, snapshot.id).await);
     }
     errors.note(sweep(home, record).await.map(drop));

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use velo_core::blocking::{Branch, Project};
-use velo_core::{BranchSpec, Result};
+use velo_core::{BranchSpec, Result, SeedKey};
 
 use super::common::Home;
 
@@ -13,6 +13,9 @@ pub const KEEP: &str = "keep an ephemeral branch";
 pub const KEPT: &str = "kept";
 /// A project is made unless there is one.
 pub const OPEN_OR_CREATE: &str = "open or create other";
+
+/// Data is prepared once.
+pub const SEED: &str = "seed of api";
 
 const VARIABLE: &str = "VELO_TEST_OPERATION";
 
@@ -31,6 +34,7 @@ fn one_operation() {
     let done = match operation.as_str() {
         KEEP => keep(),
         OPEN_OR_CREATE => Project::builder("other").open_or_create().map(drop),
+        SEED => seed(),
         _ => panic!("there is no operation {operation:?}"),
     };
     if let Err(error) = done {
@@ -38,6 +42,16 @@ fn one_operation() {
         eprintln!("error: {error}\nhint: {}", error.hint().unwrap_or_default());
         std::process::exit(1);
     }
+}
+
+fn seed() -> Result<()> {
+    let project = Project::open("api")?;
+    let key = SeedKey::new().code("faults").text("a seed");
+    project.seed(key, |branch| match super::common::try_psql(&branch.url(), "DELETE FROM t") {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    })?;
+    project.finish_deletions()
 }
 
 fn keep() -> Result<()> {

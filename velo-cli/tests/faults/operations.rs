@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::common::whole::{cut_power, main_is_well, outlive};
 use super::common::{Home, engine, wait_until};
@@ -247,6 +247,18 @@ fn kept(home: &Home, what: &str) {
 
 pub fn snapshots(home: &Home, project: &str) -> usize {
     home.json(&["snapshot", "list", project]).as_array().unwrap().len()
+}
+
+pub fn seeds(home: &Home) -> Value {
+    home.json(&["seed", "list"])
+}
+
+/// It is there and whole, or not there.
+fn seeded(home: &Home, done: bool, what: &str) {
+    let there = seeds(home);
+    let there = there.as_array().unwrap();
+    assert!(there.len() == 1 || !done, "{what}: it was done, and is not there");
+    assert!(there.iter().all(|seed| seed["ready"] == true), "{what}: {there:?}");
 }
 
 fn snapshot_made(home: &Home, done: bool, what: &str) {
@@ -544,6 +556,7 @@ pub const OPERATIONS: &[Operation] = &[
     Operation::new(&[library::KEEP], nothing, kept_or_gone)
         .by_library()
         .between("runtime: stop", "record that a server was switched"),
+    Operation::new(&[library::SEED], nothing, seeded).by_library(),
     Operation::new(&[library::OPEN_OR_CREATE], nothing, project_made)
         .by_library()
         .between("runtime: start", "remove a lock by name"),

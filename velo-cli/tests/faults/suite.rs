@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::common::whole::{DIFFERENCES, doctor_agrees, main_is_well, names};
 use super::common::{Home, Ran, answers, try_psql, wait_until};
 use super::library;
-use super::operations::{Moment, OPERATIONS, Operation, is_there, snapshots};
+use super::operations::{Moment, OPERATIONS, Operation, is_there, seeds, snapshots};
 use super::place::{Place, Storage};
 
 /// Records, disk and processes agree, whatever there is. Returns the branches.
@@ -31,6 +31,7 @@ fn agrees(home: &Home, place: &Place, what: &str) -> Vec<Value> {
     assert!(run.is_subset(&ids), "{what}: {run:?}");
     let projects: BTreeSet<String> = list.iter().map(|b| text(b, "project")).collect();
     let named: usize = projects.iter().map(|project| snapshots(home, project)).sum();
+    let named = named + seeds(home).as_array().unwrap().len();
     place.agrees(home, list, named, what);
     let mut locks = names(home, "locks");
     locks.remove("reconcile");
@@ -130,6 +131,7 @@ impl<'a> Suite<'a> {
         for snapshot in self.home.json(&["snapshot", "list", "api"]).as_array().unwrap() {
             self.home.ok(&["snapshot", "delete", snapshot["name"].as_str().unwrap()]);
         }
+        self.home.ok(&["seed", "prune", "--all"]);
         let left = agrees(&self.home, self.place, what);
         assert_eq!(left.len(), 1, "{what}: {left:?}");
     }

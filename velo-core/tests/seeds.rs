@@ -1,0 +1,292 @@
+//! Data that is prepared once: built by one of all who ask, whole or not there, and never stale.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod common;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::home::{TestHome, eventually};
+use common::{fs_dir, zfs};
+use velo_core::storage::StorageKind;
+use velo_core::{Branch, Config, ErrorKind, Method, Project, Seed, SeedKey};
+
+async fn attempt(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    let rows = client.simple_query(sql).await?;
+    Ok(rows
+        .iter()
+        .filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+        .join(" "))
+}
+
+async fn sql(branch: &Branch, sql: &str) -> String {
+    attempt(&branch.url(), sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
+}
+
+const FILL: &str = "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x";
+
+async fn filled(branch: Branch) -> Result<(), tokio_postgres::Error> {
+    attempt(&branch.url(), FILL).await.map(drop)
+}
+
+fn key(text: &str) -> SeedKey {
+    SeedKey::new().code("tests/seeds.rs").text(text).label(text)
+}
+
+async fn seed(project: &Project, text: &str) -> Seed {
+    project.seed(key(text), filled).await.unwrap()
+}
+
+/// Nothing is there of what was to become a seed: `main` is alone.
+async fn alone(project: &Project, home: &TestHome) {
+    assert_eq!(project.seeds().await.unwrap().len(), 0);
+    let names = || home.left().len();
+    // The volume of `main` and the folder of its server.
+    assert!(eventually(Duration::from_secs(30), || names() == 2), "{:?}", home.left());
+    assert!(eventually(Duration::from_secs(30), || home.servers_of_branches() == 1));
+}
+
+trait Servers {
+    fn servers_of_branches(&self) -> usize;
+}
+
+impl Servers for TestHome {
+    /// How many volumes are worked in.
+    fn servers_of_branches(&self) -> usize {
+        let folder = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
+        self.servers()
+            .into_iter()
+            .filter_map(folder)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len()
+    }
+}
+
+async fn it_is_built_once_and_branches_need_no_recovery(home: &TestHome) {
+    let project = home.project("seeds").await;
+    let built = AtomicUsize::new(0);
+    let ask = || {
+        project.seed(key("one"), async |branch| {
+            built.fetch_add(1, Ordering::Relaxed);
+            filled(branch).await
+        })
+    };
+    // At the same time in one process, and afterwards.
+    let (a, b) = tokio::join!(ask(), ask());
+    let (a, b, c) = (a.unwrap(), b.unwrap(), ask().await.unwrap());
+    assert_eq!(built.into_inner(), 1);
+    assert_eq!((a.id(), b.id()), (c.id(), c.id()));
+    let [first, second] = [a.branch().await.unwrap(), c.branch().await.unwrap()];
+    for branch in [&first, &second] {
+        assert_eq!(branch.info().await.unwrap().cut.unwrap().method, Method::Stopped);
+        assert_eq!(sql(branch, "SELECT count(*) FROM t").await, "1000");
+        sql(branch, "DELETE FROM t").await;
+    }
+    let log = std::fs::read_to_string(first.log_file()).unwrap();
+    assert!(!log.contains("not properly shut down"), "{log}");
+    assert_eq!(sql(&c.branch().await.unwrap(), "SELECT count(*) FROM t").await, "1000");
+    // What is not the same is another seed.
+    let other = seed(&project, "two").await;
+    assert_ne!(other.key(), a.key());
+
+    // One that is used stays.
+    let error = a.delete().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    first.close().await.unwrap();
+    second.close().await.unwrap();
+    project.finish_deletions().await.unwrap();
+    assert!(eventually_free(&project, &a).await);
+    a.delete().await.unwrap();
+    other.delete().await.unwrap();
+    assert_eq!(project.seeds().await.unwrap().len(), 0);
+    // And is built anew when it is asked for again.
+    let again = seed(&project, "one").await;
+    assert_ne!(again.id(), a.id());
+    assert_eq!(sql(&again.branch().await.unwrap(), "SELECT count(*) FROM t").await, "1000");
+}
+
+/// A handle that was dropped discards its branch behind its holder.
+async fn eventually_free(project: &Project, seed: &Seed) -> bool {
+    for _ in 0..1000 {
+        let seeds = project.seeds().await.unwrap();
+        if seeds.iter().find(|s| s.id() == seed.id()).unwrap().info().branches == 0 {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn seeds_on_btrfs() {
+    let Some(base) = fs_dir("VELO_TEST_BTRFS") else { return };
+    let home = TestHome::with(Some(&base), |b| b.storage(StorageKind::Btrfs));
+    it_is_built_once_and_branches_need_no_recovery(&home).await;
+}
+
+#[tokio::test]
+async fn seeds_on_reflink() {
+    let Some(base) = fs_dir("VELO_TEST_XFS") else { return };
+    let home = TestHome::with(Some(&base), |b| b.storage(StorageKind::Reflink));
+    it_is_built_once_and_branches_need_no_recovery(&home).await;
+}
+
+#[tokio::test]
+async fn seeds_on_copy() {
+    let Some(base) = fs_dir("VELO_TEST_EXT4") else { return };
+    let home = TestHome::with(Some(&base), |b| b.storage(StorageKind::Copy));
+    it_is_built_once_and_branches_need_no_recovery(&home).await;
+}
+
+#[tokio::test]
+async fn seeds_on_zfs() {
+    let Some(place) = zfs::place() else { return };
+    let Some(bin) = common::installations().and_then(|mut bins| bins.pop()) else { return };
+    let home = place.home(|b| b.pg_bin(&bin));
+    it_is_built_once_and_branches_need_no_recovery(&home).await;
+}
+
+#[tokio::test]
+async fn a_build_that_fails_leaves_nothing() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let error = project
+        .seed(key("one"), async |branch| attempt(&branch.url(), "SELEC 1").await.map(drop))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Seed);
+    assert!(error.hint().is_some());
+    let cause = std::error::Error::source(&error).unwrap();
+    assert!(cause.is::<tokio_postgres::Error>(), "{cause:?}");
+    alone(&project, &home).await;
+
+    // One that panics, and one that nobody waits for any more.
+    let panics = tokio::spawn({
+        let project = project.clone();
+        async move {
+            let build = async |_| -> Result<(), std::io::Error> { panic!("in the build") };
+            project.seed(key("one"), build).await
+        }
+    });
+    assert!(panics.await.unwrap_err().is_panic());
+    let (sender, begun) = tokio::sync::oneshot::channel();
+    let build = async move |_| -> Result<(), std::io::Error> {
+        sender.send(()).unwrap();
+        std::future::pending().await
+    };
+    tokio::select! {
+        _ = project.seed(key("one"), build) => panic!("it ended"),
+        begun = begun => begun.unwrap(),
+    }
+    // Whoever comes next need not wait for what is cleaned up behind them.
+    let seed = seed(&project, "one").await;
+    assert_eq!(sql(&seed.branch().await.unwrap(), "SELECT count(*) FROM t").await, "1000");
+    assert!(eventually_free(&project, &seed).await);
+    seed.delete().await.unwrap();
+    alone(&project, &home).await;
+}
+
+#[tokio::test]
+async fn a_seed_may_start_from_another() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let base = seed(&project, "base").await;
+    let more = project
+        .seed(key("more").from(&base), async |branch| {
+            attempt(&branch.url(), "DELETE FROM t WHERE x > 10").await.map(drop)
+        })
+        .await
+        .unwrap();
+    assert_eq!(sql(&more.branch().await.unwrap(), "SELECT count(*) FROM t").await, "10");
+    assert_eq!(sql(&base.branch().await.unwrap(), "SELECT count(*) FROM t").await, "1000");
+    // The same on top of another base is another seed.
+    let main = project.seed(key("more"), filled).await.unwrap();
+    assert_ne!(main.key(), more.key());
+}
+
+// ------------------------------------------------------------------------------------ many processes
+
+const HOME: &str = "VELO_TEST_SEED_HOME";
+
+/// What a process writes a line to when it begins to build.
+fn builds(home: &Path) -> PathBuf {
+    home.join("../builds")
+}
+
+/// No test but where another one starts it, as a process that asks for a seed.
+#[tokio::test]
+async fn asks_for_a_seed() {
+    let Ok(home) = std::env::var(HOME) else { return };
+    let config = Config::builder().home(&home).build().unwrap();
+    let project = Project::builder("seeds").config(config).open().await.unwrap();
+    let slow = std::env::var_os("VELO_TEST_SEED_SLOW").is_some();
+    let seed = project
+        .seed(key("one"), async |branch: Branch| {
+            let file =
+                std::fs::File::options().append(true).create(true).open(builds(home.as_ref()));
+            file.unwrap().write_all(b"begun\n").unwrap();
+            if slow {
+                std::future::pending::<()>().await;
+            }
+            filled(branch).await
+        })
+        .await
+        .unwrap();
+    let branch = seed.branch().await.unwrap();
+    assert_eq!(sql(&branch, "SELECT count(*) FROM t").await, "1000");
+    sql(&branch, "DROP TABLE t").await;
+    branch.close().await.unwrap();
+    project.finish_deletions().await.unwrap();
+}
+
+fn process(home: &TestHome, slow: bool) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "asks_for_a_seed", "--nocapture"])
+        .env(HOME, home.config().home())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    if slow {
+        command.env("VELO_TEST_SEED_SLOW", "1");
+    }
+    command.spawn().unwrap()
+}
+
+fn begun(home: &TestHome) -> usize {
+    std::fs::read_to_string(builds(home.config().home())).unwrap_or_default().lines().count()
+}
+
+#[tokio::test]
+async fn of_sixteen_processes_one_builds_and_another_takes_over_from_the_dead() {
+    let Some(base) = fs_dir("VELO_TEST_BTRFS") else { return };
+    let home = TestHome::with(Some(&base), |b| b.storage(StorageKind::Btrfs));
+    let project = home.project("seeds").await;
+    let mut dying = process(&home, true);
+    assert!(eventually(Duration::from_secs(60), || begun(&home) == 1));
+    let others: Vec<Child> = (0..16).map(|_| process(&home, false)).collect();
+    // Not before the others wait for it: each of them holds its lease by then.
+    let leases = || std::fs::read_dir(home.config().home().join("leases")).unwrap().count();
+    let here = leases();
+    let _ = eventually(Duration::from_secs(2), || leases() >= here + 16);
+    assert_eq!(begun(&home), 1);
+    dying.kill().unwrap();
+    dying.wait().unwrap();
+    for other in others {
+        let output = other.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(begun(&home), 2, "built by the one that died, and by one of the others");
+    let seeds = project.seeds().await.unwrap();
+    assert_eq!(seeds.len(), 1);
+    assert!(seeds[0].info().ready);
+}
