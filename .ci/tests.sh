@@ -6,8 +6,9 @@ TEST_FEATURES=(--features "velo-core/docker,velo-core/zfs,velo-core/testing")
 TEST_BUILD=(cargo test --workspace "${TEST_FEATURES[@]}" --no-run --message-format=json-render-diagnostics)
 TEST_FLAGS=(-Zunstable-options --shuffle --show-output --report-time)
 
-# velo-core's once more, with the way to ZFS through its library.
-TEST_BUILD_ZETTA=(cargo test -p velo-core --features "libzetta,docker,testing" --no-run --message-format=json-render-diagnostics)
+# Those of velo-core that go both ways to ZFS, once more: with the one through its library.
+TEST_BUILD_ZETTA=(cargo test -p velo-core --features "libzetta,docker,testing" --lib --test storage --test zfs --no-run
+    --message-format=json-render-diagnostics)
 
 # What is tested of PostgreSQL's data, whoever runs it: in a short run once.
 TEST_OF_DATA='^velo-core-(collations|consistency|isolation|sources)-test$'
