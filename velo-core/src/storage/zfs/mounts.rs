@@ -16,7 +16,10 @@ use crate::storage::zfs::faults::Fault;
 use crate::storage::zfs::{delegate, program};
 
 /// How long the last process of a server, which is on its way out, may keep a volume busy.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(5);
+/// The same where no process is seen that does. A container that an engine makes has every mount in its
+/// namespace until it has a root of its own, which takes as long as the machine is slow.
+const UNSEEN: Duration = Duration::from_secs(30);
 
 /// Held around mounting: twice at one place would be two mounts, one above the other.
 static MOUNTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -187,12 +190,17 @@ pub(super) async fn unmount(dataset: &str, point: &Path) -> Result<Result<(), Fa
             Err(Errno::INVAL | Errno::NOENT) => Fault::Busy,
             Err(e) => Fault::Other(format!("unmount {}: {e}", point.display())),
         };
-        if fault != Fault::Busy || begun.elapsed() > BUSY {
+        if fault != Fault::Busy || !may_end(begun, point) {
             return Ok(Err(fault));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(Ok(()))
+}
+
+/// Whether what has kept `folder` busy since `begun` may yet end by itself.
+pub(super) fn may_end(begun: Instant, folder: &Path) -> bool {
+    begun.elapsed() < BUSY || (begun.elapsed() < UNSEEN && holders(folder).is_empty())
 }
 
 async fn by_sudo(verb: &str, dataset: &str) -> Result<(), Fault> {

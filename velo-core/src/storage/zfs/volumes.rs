@@ -1,5 +1,7 @@
 //! Volumes: a clone and the snapshot it is made of, and the end of both.
 
+use std::path::Path;
+
 use super::faults::Fault;
 use super::names::Found;
 use super::properties::{self, Numbers};
@@ -128,7 +130,7 @@ impl Zfs {
                         fault => self.explain(fault, &doing, &dataset, &folder).await,
                     });
                 }
-                match self.destroy_soon(&dataset).await {
+                match self.destroy_soon(&dataset, &folder).await {
                     Ok(()) | Err(Fault::Missing) => {}
                     Err(fault) => {
                         let error = self.explain(fault, &doing, &dataset, &folder).await;
@@ -149,11 +151,11 @@ impl Zfs {
     }
 
     /// A container that starts at this moment has all mounts in its namespace for a while.
-    async fn destroy_soon(&self, dataset: &str) -> Result<(), Fault> {
+    async fn destroy_soon(&self, dataset: &str, folder: &Path) -> Result<(), Fault> {
         let begun = std::time::Instant::now();
         loop {
             match self.way.destroy(dataset).await {
-                Err(Fault::Busy) if begun.elapsed() < mounts::BUSY => {
+                Err(Fault::Busy) if mounts::may_end(begun, folder) => {
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 }
                 other => return other,
