@@ -41,7 +41,7 @@ fn suite(variable: &str, storage: Storage, stride: usize) -> Option<BTreeSet<Str
 /// The same with a full disk, which two would share.
 fn full(variable: &str, storage: Storage) {
     let Some(base) = prepared(variable) else { return };
-    suite::suite(&Place::new(storage, base), FULL, if is_root() { 19 } else { 61 }, 1);
+    suite::suite(&Place::new(storage, base), FULL, if is_root() { 47 } else { 97 }, 1);
 }
 
 const FAULTS: &[&str] = &["kill", "error"];
@@ -55,7 +55,7 @@ fn is_long() -> bool {
 fn a_fault_at_every_step_on_btrfs() {
     // Root's run tries them all; what another user's differs in is met in a sample.
     if !is_root() {
-        suite("VELO_TEST_BTRFS", Storage::Btrfs, 19);
+        suite("VELO_TEST_BTRFS", Storage::Btrfs, 31);
         return;
     }
     let Some(seen) = suite("VELO_TEST_BTRFS", Storage::Btrfs, 1) else { return };
@@ -72,12 +72,12 @@ fn a_fault_at_every_step_on_btrfs() {
 
 #[test]
 fn a_fault_at_every_step_on_xfs() {
-    suite("VELO_TEST_XFS", Storage::Reflink, if is_root() { 11 } else { 61 });
+    suite("VELO_TEST_XFS", Storage::Reflink, if is_root() { 29 } else { 97 });
 }
 
 #[test]
 fn a_fault_at_every_step_on_ext4() {
-    let seen = suite("VELO_TEST_EXT4", Storage::Copy, if is_root() { 17 } else { 61 });
+    let seen = suite("VELO_TEST_EXT4", Storage::Copy, if is_root() { 43 } else { 97 });
     meets_its_own("a_fault_at_every_step_on_ext4", seen);
 }
 

@@ -30,7 +30,8 @@ pub struct Operation {
     pub beside: Option<(Moment, Beside)>,
     /// Whether it ends with an error where nothing else goes wrong.
     pub is_refused: bool,
-    /// The first and the last step of the part that is tried, where the rest is another operation's.
+    /// The first and the last step of the part that is tried, where the rest is another operation's. In
+    /// long runs all of it is.
     pub part: Option<(&'static str, &'static str)>,
     fits: fn(&Place) -> bool,
 }
@@ -498,10 +499,12 @@ fn has_folders_and_processes(place: &Place) -> bool {
 
 pub const OPERATIONS: &[Operation] = &[
     Operation::new(&["branch", "create", "api/b"], nothing, made),
-    Operation::new(&["branch", "create", "api/b", "--from", "main@s"], snapshot, made),
+    Operation::new(&["branch", "create", "api/b", "--from", "main@s"], snapshot, made)
+        .between("record a branch", "storage: clone a volume"),
     Operation::new(&["run", "api", "--", "true"], nothing, alone),
     Operation::new(&["branch", "reset", "api/b"], changed_branch, old_or_new),
     Operation::new(&["branch", "reset", "api/b", "--to-origin"], changed_branch, old_or_new)
+        .between("record a reset", "storage: clone a volume")
         .only(keeps_origins),
     Operation::new(&["branch", "stop", "api/b"], changed_branch, stopped),
     Operation::new(&["branch", "start", "api/b"], stopped_branch, started),
@@ -511,7 +514,8 @@ pub const OPERATIONS: &[Operation] = &[
     Operation::new(&["snapshot", "create", "api/main@s"], nothing, snapshot_made),
     Operation::new(&["snapshot", "delete", "api/main@s"], snapshot, snapshot_gone),
     Operation::new(&["project", "create", "other"], nothing, project_made),
-    Operation::new(&["project", "create", "other", "--database", "app"], nothing, project_made),
+    Operation::new(&["project", "create", "other", "--database", "app"], nothing, project_made)
+        .between("runtime: start", "commit a project"),
     Operation::new(&["project", "delete", "other", "--force"], project, project_gone),
     Operation::new(&["status"], dead, cleaned),
     Operation::new(&["status"], dead_reset, cleaned)
@@ -556,7 +560,12 @@ pub const OPERATIONS: &[Operation] = &[
     Operation::new(&[library::KEEP], nothing, kept_or_gone)
         .by_library()
         .between("runtime: stop", "record that a server was switched"),
-    Operation::new(&[library::SEED], nothing, seeded).by_library(),
+    Operation::new(&[library::SEED], nothing, seeded)
+        .by_library()
+        .between("record a seed", "record a branch"),
+    Operation::new(&[library::SEED], nothing, seeded)
+        .by_library()
+        .between("record what a seed is taken from", "remove a lock"),
     Operation::new(&[library::OPEN_OR_CREATE], nothing, project_made)
         .by_library()
         .between("runtime: start", "remove a lock by name"),

@@ -177,7 +177,10 @@ impl<'a> Suite<'a> {
         }
         let branches = agrees(&self.home, self.place, &what);
         lets_clients_in(&self.home, &branches, &what);
-        doctor_agrees(&self.home, &DIFFERENCES, &what);
+        // The dearest of the looks: in short runs half of the time.
+        if is_long() || chosen(&what, 2) == 0 {
+            doctor_agrees(&self.home, &DIFFERENCES, &what);
+        }
         self.beats.set(self.beats.get() + 1);
         let beats = main_is_well(&self.main, &what);
         assert_eq!(beats, self.beats.get(), "{what}: main has lost a write");
@@ -239,7 +242,7 @@ impl<'a> Suite<'a> {
     fn run(&self, operation: &Operation) -> (usize, BTreeSet<String>) {
         let (mut tried, mut seen) = (0, BTreeSet::new());
         let (mut begin, mut end) = (1, NEVER);
-        if let Some((first, last)) = operation.part {
+        if let (Some((first, last)), false) = (operation.part, is_long()) {
             let (_, steps) = self.attempt(operation, self.faults[0], NEVER);
             begin = 1 + steps.iter().position(|step| step == first).unwrap();
             end = 1 + steps.iter().rposition(|step| step == last).unwrap();
