@@ -147,5 +147,5 @@ const ELSEWHERE: [(&str, &str); 4] = [
     ("remove an unrecorded container", "a_fault_at_every_step_docker_on_btrfs"),
 ];
 
-/// Steps that depend on how much the parent has just written.
-const SOMETIMES: [&str; 2] = ["flush its WAL", "write a checkpoint"];
+/// Steps that depend on how much the parent has just written, and on whether ten minutes are over.
+const SOMETIMES: [&str; 3] = ["flush its WAL", "write a checkpoint", "note that a seed is used"];
