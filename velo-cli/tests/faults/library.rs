@@ -24,6 +24,8 @@ pub fn command(home: &Home, operation: &str) -> Command {
     let program = std::env::current_exe().unwrap();
     let mut command = home.command_of(&program);
     command.args(["--exact", "library::one_operation", "--nocapture"]).env(VARIABLE, operation);
+    // Where its client is, which may not be on PATH.
+    command.envs(std::env::vars_os().filter(|(key, _)| key == "VELO_TEST_PG"));
     command
 }
 
