@@ -71,6 +71,14 @@ pub(crate) fn open_projects(config: &Config) -> Result<Vec<Project>> {
     Ok(projects)
 }
 
+/// The project of this name, or every one of the home.
+pub(crate) fn one_or_all(name: Option<&str>) -> Result<Vec<Project>> {
+    match name {
+        Some(name) => Ok(vec![open_project(name)?]),
+        None => open_projects(&Config::load()?),
+    }
+}
+
 fn sample(text: &str) -> &str {
     if velo_core::ProjectName::new(text).is_ok() { text } else { "api" }
 }

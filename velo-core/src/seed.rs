@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::boot;
 use crate::branch::Branch;
-use crate::create::{self, NewClone, SourceRecord, alive, clone_source, resolve};
+use crate::create::{self, alive, resolve};
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
@@ -26,6 +26,7 @@ use crate::postgres::Installation;
 use crate::project::{self, Project};
 use crate::record::{BranchRecord, Origin, Phase, Role, SeedMark, SnapshotRecord, now};
 use crate::runtime::StopMode;
+use crate::snapshot;
 use crate::spec::{BranchSource, BranchSpec};
 use crate::state::Tx;
 use crate::storage::{Object, Usage};
@@ -267,7 +268,7 @@ impl Seed {
         engine::call(move |op| async move {
             let home = Engine::get()?.home(&inner.project.config).await?;
             let shown = format!("the seed {}", inner.info.shown());
-            crate::snapshot::delete(&home, &inner.project.record, inner.info.id, &shown, &op).await
+            snapshot::delete(&home, &inner.project.record, inner.info.id, &shown, &op).await
         })
     }
 }
@@ -589,32 +590,12 @@ async fn take(home: &Home, place: &Place, branch: &Branch, op: &Op) -> Result<Sn
     let built = branch.current(home).await?;
     let stop = boot::stop(home, project, built.id, built.volume, StopMode::Fast);
     op.steps.run("stop", stop).await?;
-    let source = SourceRecord::Branch(built.clone());
-    home.state()
-        .write("record what a seed is taken from", move |tx| {
-            tx.update(id, |snapshot: &mut SnapshotRecord| {
-                snapshot.source = Some(Object::Volume(built.volume));
-                Ok(())
-            })
+    let volume = built.volume;
+    let record = home.state().write("record what a seed is taken from", move |tx| {
+        tx.update(id, |snapshot: &mut SnapshotRecord| {
+            snapshot.source = Some(Object::Volume(volume));
+            Ok(())
         })
-        .await?;
-    let built = branch.current(home).await?;
-    let target = NewClone::of(project, &built, Object::Snapshot(id), "seed");
-    let cut = clone_source(home, project, &source, &target, op).await?;
-    op.steps.run("sync", home.storage(project.storage)?.sync(Object::Snapshot(id))).await?;
-    op.cancel.check()?;
-    home.state()
-        .write_durable("commit a seed", move |tx| {
-            tx.update(id, |snapshot: &mut SnapshotRecord| {
-                if snapshot.phase != Phase::Creating {
-                    let what = "the seed was deleted while it was built";
-                    return Err(Error::new(ErrorKind::NotFound, what));
-                }
-                snapshot.phase = Phase::Ready;
-                snapshot.lease = None;
-                snapshot.cut = Some(cut);
-                Ok(())
-            })
-        })
-        .await
+    });
+    snapshot::fill(home, project, &built, &record.await?, op).await
 }

@@ -223,7 +223,8 @@ pub(crate) async fn take(
     }
 }
 
-async fn fill(
+/// Takes the data of a snapshot or a seed, whose record exists, and commits it.
+pub(crate) async fn fill(
     home: &Home,
     project: &ProjectRecord,
     branch: &BranchRecord,
@@ -232,7 +233,11 @@ async fn fill(
 ) -> Result<SnapshotRecord> {
     let source = SourceRecord::Branch(branch.clone());
     let object = Object::Snapshot(snapshot.id);
-    let target = NewClone::of(project, branch, object, "snapshot");
+    let (role, gone) = match snapshot.role {
+        Role::Seed => ("seed", "the seed was deleted while it was built"),
+        _ => ("snapshot", "the snapshot was deleted while it was taken"),
+    };
+    let target = NewClone::of(project, branch, object, role);
     let cut = clone_source(home, project, &source, &target, op).await?;
     op.steps.run("sync", home.storage(project.storage)?.sync(object)).await?;
     op.cancel.check()?;
@@ -241,8 +246,7 @@ async fn fill(
         .write_durable("commit a snapshot", move |tx| {
             tx.update(id, |snapshot: &mut SnapshotRecord| {
                 if snapshot.phase != Phase::Creating {
-                    let what = "the snapshot was deleted while it was taken";
-                    return Err(Error::new(ErrorKind::NotFound, what));
+                    return Err(Error::new(ErrorKind::NotFound, gone));
                 }
                 snapshot.phase = Phase::Ready;
                 snapshot.lease = None;

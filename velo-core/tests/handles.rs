@@ -7,28 +7,11 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use common::client::{attempt, sql};
 use common::fs_dir;
 use common::home::{TestHome, eventually};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, ErrorKind, Project, ResetTarget, State};
-
-async fn attempt(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
-    tokio::spawn(connection);
-    let rows = client.simple_query(sql).await?;
-    Ok(rows
-        .iter()
-        .filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        })
-        .collect::<Vec<_>>()
-        .join(" "))
-}
-
-async fn sql(branch: &Branch, sql: &str) -> String {
-    attempt(&branch.url(), sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
-}
 
 async fn ephemeral(project: &Project) -> Branch {
     Branch::create(project, BranchSpec::ephemeral().label("x")).await.unwrap()

@@ -10,28 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use common::client::{attempt, sql};
 use common::home::{TestHome, eventually};
 use common::{fs_dir, zfs};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, Config, ErrorKind, Method, Project, Seed, SeedKey};
-
-async fn attempt(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
-    tokio::spawn(connection);
-    let rows = client.simple_query(sql).await?;
-    Ok(rows
-        .iter()
-        .filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        })
-        .collect::<Vec<_>>()
-        .join(" "))
-}
-
-async fn sql(branch: &Branch, sql: &str) -> String {
-    attempt(&branch.url(), sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
-}
 
 const FILL: &str = "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x";
 

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use velo_core::blocking;
 use velo_core::storage::Usage;
-use velo_core::{BranchInfo, BranchSpec, Config, ResetTarget, Result, State};
+use velo_core::{BranchInfo, BranchSpec, ResetTarget, Result, State};
 
 use crate::args::{Branch, BranchCreate};
 use crate::output::{self, Colour, Out};
 use crate::progress::Spinner;
-use crate::target::{Target, open_project, open_projects};
+use crate::target::{Target, one_or_all, open_project};
 use crate::{time, tree};
 
 pub(crate) fn run(command: Branch, out: &Out) -> Result<()> {
@@ -170,10 +170,7 @@ fn warn_outgoing(outgoing: Option<&[String]>, out: &Out) {
 }
 
 fn list(project: Option<String>, size: bool, out: &Out) -> Result<()> {
-    let projects = match project {
-        Some(name) => vec![open_project(&name)?],
-        None => open_projects(&Config::load()?)?,
-    };
+    let projects = one_or_all(project.as_deref())?;
     let mut all = Vec::new();
     for project in &projects {
         for info in project.branches()? {

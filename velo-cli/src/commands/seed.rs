@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use velo_core::blocking::Project;
-use velo_core::{Config, Result, SeedInfo};
+use velo_core::{Result, SeedInfo};
 
 use crate::args::Seed;
 use crate::output::{self, Out};
 use crate::progress::Spinner;
-use crate::target::{open_project, open_projects};
+use crate::target::one_or_all;
 
 pub(crate) fn run(command: Seed, out: &Out) -> Result<()> {
     match command {
@@ -17,13 +16,6 @@ pub(crate) fn run(command: Seed, out: &Out) -> Result<()> {
         Seed::Prune { project, unused_for, all } => {
             prune(project.as_deref(), if all { Duration::ZERO } else { unused_for }, out)
         }
-    }
-}
-
-fn projects(name: Option<&str>) -> Result<Vec<Project>> {
-    match name {
-        Some(name) => Ok(vec![open_project(name)?]),
-        None => open_projects(&Config::load()?),
     }
 }
 
@@ -48,7 +40,7 @@ fn shape(info: &SeedInfo) -> Value {
 
 fn list(project: Option<&str>, size: bool, out: &Out) -> Result<()> {
     let mut seeds = Vec::new();
-    for project in projects(project)? {
+    for project in one_or_all(project)? {
         seeds.extend(project.seeds()?);
     }
     let usages: Vec<_> = {
@@ -104,7 +96,7 @@ fn prune(project: Option<&str>, unused_for: Duration, out: &Out) -> Result<()> {
     let mut gone = Vec::new();
     {
         let _spinner = Spinner::new("deleting seeds");
-        for project in projects(project)? {
+        for project in one_or_all(project)? {
             gone.extend(project.prune_seeds(unused_for)?);
         }
     }

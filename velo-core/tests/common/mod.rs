@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+pub mod client;
 pub mod home;
 pub mod zfs;
 
