@@ -10,8 +10,11 @@ TEST_FLAGS=(-Zunstable-options --shuffle --show-output --report-time)
 TEST_BUILD_ZETTA=(cargo test -p velo-core --features "libzetta,docker,testing" --lib --test storage --test zfs --no-run
     --message-format=json-render-diagnostics)
 
-# What is tested of PostgreSQL's data, whoever runs it: in a short run once.
-TEST_OF_DATA='^velo-core-(collations|consistency|isolation|sources)-test$'
+# What is the same whoever runs it, of PostgreSQL's data, of records and of processes: in a short run once.
+TEST_FOR_ALL='^(velo-core-(clients|collations|consistency|executors|isolation|sources)|velo-cli-(bad_input|crowd|limits|model|opens))-test$'
+
+# What of containers differs between the engines, and between who asks them.
+TEST_OF_ENGINES=(docker_runs_a_projects docker_containers_end docker_tools_end docker_lets_nobody docker_holds_servers)
 
 # The test executables in what cargo said, one a line: target, package folder, file.
 tests_built() { # JSON

@@ -41,7 +41,7 @@ fn suite(variable: &str, storage: Storage, stride: usize) -> Option<BTreeSet<Str
 /// The same with a full disk, which two would share.
 fn full(variable: &str, storage: Storage) {
     let Some(base) = prepared(variable) else { return };
-    suite::suite(&Place::new(storage, base), FULL, if is_root() { 47 } else { 97 }, 1);
+    suite::suite(&Place::new(storage, base), FULL, if is_root() { 83 } else { 197 }, 1);
 }
 
 const FAULTS: &[&str] = &["kill", "error"];
@@ -88,7 +88,7 @@ fn a_disk_that_is_full_at_a_step_on_btrfs() {
     let place = Place::new(Storage::Btrfs, base);
     match is_long() {
         true => suite::suite(&place, FULL, 1, 1),
-        false => suite::sample(&place, FULL, Duration::from_secs(if is_root() { 40 } else { 10 })),
+        false => suite::sample(&place, FULL, Duration::from_secs(if is_root() { 25 } else { 10 })),
     };
 }
 
@@ -115,7 +115,7 @@ fn a_fault_at_every_step_docker_on_btrfs() {
     let place = Place::new(Storage::Btrfs, base).with_containers(engine, image);
     let seen = match is_long() {
         true => suite::suite(&place, FAULTS, 1, 2),
-        false => suite::sample(&place, FAULTS, Duration::from_secs(40)),
+        false => suite::sample(&place, FAULTS, Duration::from_secs(30)),
     };
     meets_its_own("a_fault_at_every_step_docker_on_btrfs", seen);
 }

@@ -357,6 +357,17 @@ fn what_a_servers_user_leaves_in_its_data_is_not_waited_for() {
     works(&["branch", "list"]);
     std::fs::remove_file(data.join("postmaster.pid")).unwrap();
 
+    // A process that is no server, and stands in its folder.
+    let mut bystander = Command::new("sleep").arg("300").current_dir(&data).spawn().unwrap();
+    std::fs::write(data.join("postmaster.pid"), format!("{}\n", bystander.id())).unwrap();
+    let list = home.json(&["branch", "list"]);
+    assert!(list.as_array().unwrap().iter().any(|branch| branch["state"] == "stopped"), "{list}");
+    works(&["branch", "start", "api/b"]);
+    works(&["branch", "stop", "api/b"]);
+    assert!(bystander.try_wait().unwrap().is_none(), "it was taken for the server");
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+
     // In place of what is read before a start, and before a clone.
     for name in ["postgresql.auto.conf", "global/pg_control"] {
         let at = data.join(name);
@@ -376,6 +387,29 @@ fn what_a_servers_user_leaves_in_its_data_is_not_waited_for() {
     assert_eq!(home.sql("api/b", "SELECT 1"), "1");
     plant_pipe(&data.join("postmaster.pid"));
     works(&["branch", "delete", "api/b"]);
+    assert_eq!(home.branches(), ["api/main"]);
+}
+
+/// A folder where a socket would be, and a pipe in place of the records.
+#[test]
+fn what_is_no_socket_and_no_state() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b", "--stopped"]);
+    let branch = home.json(&["branch", "get", "api/b"]);
+    let socket = format!("run/{}/s/.s.PGSQL.{}", branch["id"].as_str().unwrap(), branch["port"]);
+    std::fs::create_dir_all(home.path().join(socket)).unwrap();
+    for args in [&["doctor", "--fix"][..], &["branch", "list"]] {
+        assert_eq!(in_time(&home, args).code, 0, "{args:?}");
+    }
+    home.ok(&["branch", "delete", "api/b"]);
+
+    let state = home.path().join("state.db");
+    let aside = home.path().join("aside");
+    std::fs::rename(&state, &aside).unwrap();
+    plant_pipe(&state);
+    in_time(&home, &["branch", "list"]).is_error(1, "state.db is no file");
+    std::fs::remove_file(&state).unwrap();
+    std::fs::rename(&aside, &state).unwrap();
     assert_eq!(home.branches(), ["api/main"]);
 }
 

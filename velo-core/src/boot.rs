@@ -106,7 +106,9 @@ impl RunDir {
     /// Every socket in the folder, and its lock file.
     pub(crate) fn sockets(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.socket()).into_iter().flatten().flatten();
-        let sockets = entries.map(|entry| entry.path()).filter(|path| {
+        // A folder of such a name is no server's, and cannot be removed as one's socket.
+        let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
+        let sockets = files.map(|entry| entry.path()).filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let port = name.strip_prefix(".s.PGSQL.").map(|rest| rest.trim_end_matches(".lock"));
             port.is_some_and(|port| port.parse::<u16>().is_ok())

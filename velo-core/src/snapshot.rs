@@ -177,7 +177,8 @@ pub(crate) async fn take(
     let snapshot = home
         .state()
         .write("record a snapshot", move |tx| {
-            let branch = tx.get::<BranchRecord>(id)?.ok_or_else(|| {
+            let found = tx.get::<BranchRecord>(id)?.filter(|b| b.phase != Phase::Deleting);
+            let branch = found.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("the branch {shown} is gone"))
                     .with_hint("somebody deleted it meanwhile: velo branch list")
             })?;

@@ -99,7 +99,7 @@ impl State {
     /// that was emptied, or parted from its WAL, is no new one.
     pub(crate) fn open(path: &Path, has_data: bool) -> Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
-        std::fs::OpenOptions::new()
+        let file = std::fs::OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -124,6 +124,11 @@ impl State {
                     _ => error.with_hint(hint),
                 }
             })?;
+        if !file.metadata().is_ok_and(|file| file.is_file()) {
+            return Err(Error::new(ErrorKind::Corrupt, format!("{} is no file", path.display()))
+                .with_hint("move it away, or set VELO_HOME to another folder"));
+        }
+        drop(file);
         keep_index_in_place(path);
         let mut db = Connection::open(path).map_err(sql("open it"))?;
         db.busy_timeout(BUSY).map_err(sql("set it up"))?;

@@ -23,7 +23,7 @@ fn rounds(kind: StorageKind) -> usize {
     match kind {
         _ if is_long() => 50,
         StorageKind::Zfs => 2,
-        _ => 5,
+        _ => 3,
     }
 }
 

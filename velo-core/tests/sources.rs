@@ -13,15 +13,8 @@ use common::home::{TestHome, eventually};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, ErrorKind, Method, Project, ResetTarget};
 
-/// The PostgreSQLs to test with: `VELO_TEST_PG="15=/…/bin 18=/…/bin"`.
 fn installations() -> Vec<PathBuf> {
-    let Ok(text) = std::env::var("VELO_TEST_PG") else {
-        let required = std::env::var_os("VELO_TEST_REQUIRE").is_some_and(|v| v == "1");
-        assert!(!required, "VELO_TEST_PG is not set, and VELO_TEST_REQUIRE=1");
-        common::skip("VELO_TEST_PG is not set");
-        return Vec::new();
-    };
-    text.split_whitespace().map(|pair| pair.split_once('=').unwrap().1.into()).collect()
+    common::installations().unwrap_or_default()
 }
 
 /// The first column of what the statements give, on a connection of their own.
@@ -458,9 +451,14 @@ async fn whole_pages_to_and_fro(project: &Project, kind: StorageKind) {
     check(quick, false).await;
 }
 
-async fn on_each(var: &str, kind: StorageKind, work: impl AsyncFn(&Project, StorageKind)) {
+async fn on_each(
+    var: &str,
+    kind: StorageKind,
+    name: &str,
+    work: impl AsyncFn(&Project, StorageKind),
+) {
     let Some(base) = fs_dir(var) else { return };
-    for bin in installations() {
+    for bin in common::todays(installations(), &format!("{name} on {kind}")) {
         let home = TestHome::with(Some(&base), |b| b.pg_bin(&bin).storage(kind));
         let project = home.project("sources").await;
         work(&project, kind).await;
@@ -496,17 +494,17 @@ macro_rules! tests {
 
             #[tokio::test]
             async fn btrfs() {
-                on_each("VELO_TEST_BTRFS", StorageKind::Btrfs, super::$name).await;
+                on_each("VELO_TEST_BTRFS", StorageKind::Btrfs, stringify!($name), super::$name).await;
             }
 
             #[tokio::test]
             async fn reflink() {
-                on_each("VELO_TEST_XFS", StorageKind::Reflink, super::$name).await;
+                on_each("VELO_TEST_XFS", StorageKind::Reflink, stringify!($name), super::$name).await;
             }
 
             #[tokio::test]
             async fn copy() {
-                on_each("VELO_TEST_EXT4", StorageKind::Copy, super::$name).await;
+                on_each("VELO_TEST_EXT4", StorageKind::Copy, stringify!($name), super::$name).await;
             }
         }
     )* };

@@ -97,7 +97,8 @@ struct Suite<'a> {
     main: String,
     /// Every so many moments one is tried, beginning with a random one.
     stride: usize,
-    kill_every: usize,
+    /// Whether a fault is tried on one side of what lies between two steps, and not on both.
+    one_side: bool,
     beats: std::cell::Cell<usize>,
 }
 
@@ -112,8 +113,7 @@ impl<'a> Suite<'a> {
         );
         let main = home.ok(&["branch", "url", "api/main"]).trim().to_owned();
         let notes = tempfile::tempdir().unwrap();
-        let kill_every = if is_long() { 1 } else { 2 };
-        Self { home, place, notes, faults, main, stride, kill_every, beats: 0.into() }
+        Self { home, place, notes, faults, main, stride, one_side: !is_long(), beats: 0.into() }
     }
 
     /// Back to `main` alone.
@@ -177,8 +177,8 @@ impl<'a> Suite<'a> {
         }
         let branches = agrees(&self.home, self.place, &what);
         lets_clients_in(&self.home, &branches, &what);
-        // The dearest of the looks: in short runs half of the time.
-        if is_long() || chosen(&what, 2) == 0 {
+        // The dearest of the looks: in short runs every third time.
+        if is_long() || chosen(&what, 3) == 0 {
             doctor_agrees(&self.home, &DIFFERENCES, &what);
         }
         self.beats.set(self.beats.get() + 1);
@@ -250,8 +250,9 @@ impl<'a> Suite<'a> {
         }
         for fault in self.faults {
             // Between the end of a step and the beginning of the next nothing happens that outlives a
-            // process: to be killed in either is the same.
-            let stride = if *fault == "kill" { self.stride * self.kill_every } else { self.stride };
+            // process: a short run tries one of both, and which one differs from run to run.
+            let halves = self.one_side && *fault != "full";
+            let stride = if halves { self.stride * 2 } else { self.stride };
             let mut moment = begin + chosen(&format!("{} {fault}", operation.shown()), stride);
             while moment <= end {
                 let (hit, steps) = self.attempt(operation, fault, moment);

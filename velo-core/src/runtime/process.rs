@@ -187,7 +187,7 @@ impl Runtime for Process {
 fn postmaster(data: &Path) -> Option<Pid> {
     let text = data_file::postmaster(data)?;
     let pid = named(&text)?;
-    works_in(pid, data).then_some(pid)
+    is_of(pid, data).then_some(pid)
 }
 
 /// The process that a `postmaster.pid` names. A server in single-user mode, like that which `initdb`
@@ -195,21 +195,6 @@ fn postmaster(data: &Path) -> Option<Pid> {
 pub(crate) fn named(text: &str) -> Option<Pid> {
     let number = text.lines().next()?.trim().parse::<i32>().ok()?;
     Pid::from_raw(number.checked_abs()?)
-}
-
-#[cfg(target_os = "linux")]
-fn works_in(pid: Pid, data: &Path) -> bool {
-    let cwd = format!("/proc/{}/cwd", pid.as_raw_nonzero());
-    match (std::fs::metadata(cwd), std::fs::metadata(data)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    }
-}
-
-/// Untested: without /proc a live process with the number is taken for the server.
-#[cfg(not(target_os = "linux"))]
-fn works_in(pid: Pid, _data: &Path) -> bool {
-    rustix::process::test_kill_process(pid).is_ok()
 }
 
 /// Removes the lock files that a server which crashed left: where another process has its number by
@@ -327,10 +312,27 @@ pub(super) fn processes_in(data: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// Whether `pid` is a process of a server on `data`, and not, say, a shell in that folder.
+/// Whether `pid` is a process of a server on `data`, and not, say, a shell in that folder, whose number
+/// the server's user may have written into `postmaster.pid`.
+#[cfg(target_os = "linux")]
 fn is_of(pid: Pid, data: &Path) -> bool {
-    let name = std::fs::read(format!("/proc/{}/comm", pid.as_raw_nonzero()));
-    name.is_ok_and(|name| name == b"postgres\n") && works_in(pid, data)
+    let process = format!("/proc/{}", pid.as_raw_nonzero());
+    let name = std::fs::read(format!("{process}/comm"));
+    let works = std::fs::metadata(format!("{process}/cwd"));
+    match (std::fs::metadata(data), works) {
+        (Ok(data), Ok(works)) => {
+            // Some distributions wrap it: `.postgres-wrapped`.
+            name.is_ok_and(|name| name.windows(8).any(|part| part == b"postgres"))
+                && (works.dev(), works.ino()) == (data.dev(), data.ino())
+        }
+        _ => false,
+    }
+}
+
+/// Untested: without /proc a live process with the number is taken for the server.
+#[cfg(not(target_os = "linux"))]
+fn is_of(pid: Pid, _data: &Path) -> bool {
+    rustix::process::test_kill_process(pid).is_ok()
 }
 
 #[cfg(test)]

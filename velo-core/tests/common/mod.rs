@@ -1,6 +1,6 @@
 //! What the integration tests share.
 #![allow(dead_code, unreachable_pub)] // no test uses all of it
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::path::PathBuf;
 
@@ -41,6 +41,20 @@ pub fn scaled(limit: std::time::Duration) -> std::time::Duration {
 pub fn newest(mut bins: Vec<PathBuf>) -> Vec<PathBuf> {
     if std::env::var_os("VELO_TEST_LONG").is_none() && bins.len() > 1 {
         bins.drain(..bins.len() - 1);
+    }
+    bins
+}
+
+/// One of them, another from day to day, for what is tested in many forms; all with `VELO_TEST_LONG`.
+pub fn todays(mut bins: Vec<PathBuf>, form: &str) -> Vec<PathBuf> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    if std::env::var_os("VELO_TEST_LONG").is_none() && bins.len() > 1 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let mut hasher = DefaultHasher::new();
+        form.hash(&mut hasher);
+        let turn = (hasher.finish() % 1000 + now.as_secs() / 86_400) as usize % bins.len();
+        bins = vec![bins.swap_remove(turn)];
+        println!("{form}: {}", bins[0].display());
     }
     bins
 }
