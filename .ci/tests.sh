@@ -53,13 +53,18 @@ tests_skipped_by_both() { # LOG LOG
     comm -12 <(tests_skipped "$1") <(tests_skipped "$2")
 }
 
-# What failed, once more: in the middle of a long log it is lost. Libtest ends with what the failed tests printed.
+# What failed, once more and in few lines: in the middle of a long log it is lost. Libtest ends with what the failed tests
+# printed, of which this leaves the way to where they failed out.
 tests_failed() { # LOG...
     local log
     for log; do
         [[ -f $log ]] || continue
         awk -v name="${log##*/}" '/^failures:$/ { on = 1 } /^test result: / { on = 0 }
-            on && !lines++ { print "\n== failed in " name } on && lines < 200' "$log"
+            /^stack backtrace:$/ { way = 1 } /^note: |^$|^----/ { way = 0 }
+            on && !way && NF && !/^note: / && lines++ < 60 {
+                if (lines == 1) print "\n== failed in " name
+                print substr($0, 1, 800)
+            }' "$log"
     done
 }
 

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -87,6 +88,35 @@ fn a_server_that_says_nothing_delays_those_who_ask_for_it() {
     rustix::process::kill_process(pid, Signal::CONT).unwrap();
     home.ok(&["branch", "list"]);
     whole::doctor_agrees(&home, &whole::DIFFERENCES, "once it answers");
+    assert_eq!(home.sql("api/b", "SELECT 1"), "1");
+}
+
+#[test]
+fn a_server_that_was_ending_when_its_restart_was_killed_is_started_again() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b"]);
+    let id = home.json(&["branch", "get", "api/b"])["id"].as_str().unwrap().to_owned();
+    let log = home.path().join("run").join(id).join("postgres.log");
+    let data = home.sql("api/b", "SHOW data_directory");
+    let checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+    let pid = Pid::from_raw(home.sql("api/b", checkpointer).parse().unwrap()).unwrap();
+    let says = |file: &Path, text: &str| {
+        std::fs::read_to_string(file).is_ok_and(|content| content.contains(text))
+    };
+
+    // Its end takes its time, as on a busy disk.
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    let mut restart = home.command_with(&["branch", "restart", "api/b"]).spawn().unwrap();
+    let pid_file = Path::new(&data).join("postmaster.pid");
+    common::wait_until("it ends", || says(&pid_file, "stopping"));
+    restart.kill().unwrap();
+    restart.wait().unwrap();
+    let mut next = home.command_with(&["branch", "list"]).spawn().unwrap();
+    common::wait_until("the next one asks it", || says(&log, "is shutting down"));
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    assert!(next.wait().unwrap().success());
+    let state = home.json(&["branch", "get", "api/b"])["state"].clone();
+    assert_eq!(state, "running", "{}", std::fs::read_to_string(log).unwrap());
     assert_eq!(home.sql("api/b", "SELECT 1"), "1");
 }
 

@@ -254,12 +254,14 @@ impl Boot<'_> {
         let run_dir = self.run_dir();
         let socket_dir = run_dir.socket();
         let target = self.target(&socket_dir);
+        let instance = instance(self.home, self.project, self.branch.id, self.volume)?;
+        let connected = || self.connected(target, runtime, &instance);
         let work = async {
             // Reading the settings anew, for nothing, would cost the next branch a checkpoint.
             if !self.fresh_clone && Session::is_open(target, &self.branch.password).await {
                 return Ok(());
             }
-            let session = self.connected(target).await?;
+            let session = connected().await?;
             if self.fresh_clone {
                 self.settle(&session, target, postgres.libc()).await?;
             }
@@ -273,7 +275,7 @@ impl Boot<'_> {
             // setting is wrong it keeps the old ones, and reads the rules all the same.
             let begun = std::time::Instant::now();
             loop {
-                let session = self.connected(target).await?;
+                let session = connected().await?;
                 let late = begun.elapsed() > RELOAD;
                 if session.value("look at its settings", loaded).await? != before
                     || (late && Session::is_open(target, &self.branch.password).await)
@@ -290,13 +292,24 @@ impl Boot<'_> {
         }
     }
 
-    /// A session as soon as the server takes any: it may be recovering.
-    async fn connected(&self, target: Target<'_>) -> Result<Session> {
+    /// A session as soon as the server takes any: it may be recovering. One that was ending never does.
+    async fn connected(
+        &self,
+        target: Target<'_>,
+        runtime: &dyn Runtime,
+        instance: &InstanceRef,
+    ) -> Result<Session> {
         loop {
             match Session::attempt(target, Door::Socket).await {
                 Attempt::Connected(session) => return Ok(session),
                 Attempt::Failed(error) => return Err(error),
-                Attempt::NotYet(_) => {
+                Attempt::NotYet(error) => {
+                    if runtime.status(instance).await? == Status::Stopped {
+                        let shown = self.branch.shown();
+                        let ended =
+                            format!("the server of {shown} ended before it took connections");
+                        return Err(Error::new(ErrorKind::Postgres, ended).with_source(error));
+                    }
                     tokio::time::sleep(std::time::Duration::from_millis(20)).await
                 }
             }

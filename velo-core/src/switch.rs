@@ -137,20 +137,24 @@ impl Switch<'_> {
             doors: Doors::OpenWhenReady,
             fresh_clone: !record.settled,
         };
-        match runtime.status(&instance).await? {
-            Status::Running { .. } => {
-                // Whoever started it may have been killed before clients were let in.
-                return boot.finish(&*runtime, op, patience).await;
-            }
+        let status = match runtime.status(&instance).await? {
+            // Whoever started it may have been killed before clients were let in.
+            Status::Running { .. } => match boot.finish(&*runtime, op, patience).await {
+                Ok(()) => return Ok(()),
+                Err(error) => match runtime.status(&instance).await? {
+                    Status::Running { .. } => return Err(error),
+                    // It was ending: whoever stopped it was killed.
+                    ended => ended,
+                },
+            },
+            ended => ended,
+        };
+        if status == Status::Restarting {
             // After a restart of the machine its data was not mounted yet, perhaps.
-            Status::Restarting => {
-                boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
-            }
+            boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
+        } else if runtime.orphans(&instance).await? {
             // What is left of a server that was killed would keep the next one from starting.
-            Status::Stopped if runtime.orphans(&instance).await? => {
-                boot::stop(home, project, record.id, record.volume, StopMode::Immediate).await?;
-            }
-            Status::Stopped => {}
+            boot::stop(home, project, record.id, record.volume, StopMode::Immediate).await?;
         }
         match boot.run(&*runtime, op).await {
             Ok(()) => Ok(()),

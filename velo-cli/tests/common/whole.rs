@@ -73,7 +73,9 @@ pub fn nothing_else(home: &Home, branches: &[&str], what: &str) {
     let there: BTreeSet<String> = list.iter().map(|b| text(b, "name")).collect();
     let wanted: BTreeSet<String> = branches.iter().map(|&b| b.to_owned()).collect();
     assert_eq!(there, wanted, "{what}");
-    assert!(list.iter().all(|b| b["state"] == "running"), "{what}: {list:?}");
+    if !list.iter().all(|b| b["state"] == "running") {
+        panic!("{what}: {list:?}\n{}", home.run(&["doctor"]).stdout);
+    }
 
     let volumes = names(home, "volumes");
     assert_eq!(volumes.len(), list.len(), "{what}: {volumes:?}");

@@ -18,6 +18,9 @@ const FILE: &str = "PG_VERSION";
 /// How long others may look at the lock at the same moment.
 const LOOKS: Duration = Duration::from_millis(200);
 
+/// How long the lock of a process that ends may be there when the process is seen no more.
+const ENDING: Duration = Duration::from_millis(50);
+
 fn open(data: &Path) -> std::io::Result<File> {
     data_file::open(&data.join(FILE))
 }
@@ -51,10 +54,15 @@ pub(super) fn holds(data: &Path) -> Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(fault("open", data, e)),
     };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(!has_visible_holder(&file)),
-        Err(TryLockError::Error(e)) => Err(fault("lock", data, e)),
+    let begun = Instant::now();
+    loop {
+        match file.try_lock_shared() {
+            Ok(()) => return Ok(false),
+            Err(TryLockError::WouldBlock) if has_visible_holder(&file) => return Ok(false),
+            Err(TryLockError::WouldBlock) if begun.elapsed() > ENDING => return Ok(true),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+            Err(TryLockError::Error(e)) => return Err(fault("lock", data, e)),
+        }
     }
 }
 
