@@ -19,6 +19,7 @@ use crate::branch::{BranchInfo, Connection};
 use crate::config::Config;
 use crate::error::Result;
 use crate::id::Id;
+use crate::pool::PoolInfo;
 use crate::project::{ProjectBuilder as AsyncBuilder, ProjectInfo};
 use crate::reset::ResetTarget;
 use crate::seed::{self, Claim, SeedInfo, SeedKey};
@@ -47,6 +48,10 @@ pub struct Snapshot(crate::Snapshot);
 /// [`crate::Seed`], blocking.
 #[derive(Debug, Clone)]
 pub struct Seed(crate::Seed);
+
+/// [`crate::Pool`], blocking.
+#[derive(Debug, Clone)]
+pub struct Pool(crate::Pool);
 
 impl Project {
     /// See [`crate::Project::open`].
@@ -511,6 +516,14 @@ impl Seed {
         crate::Branch::create_call(&self.0.project(), spec).wait().map(Branch)
     }
 
+    /// See [`crate::Seed::pool`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pool(&self) -> Result<Pool> {
+        self.0.pool().map(Pool)
+    }
+
     /// See [`crate::Seed::usage`].
     ///
     /// # Errors
@@ -525,6 +538,30 @@ impl Seed {
     /// As there.
     pub fn delete(&self) -> Result<()> {
         self.0.delete_call().wait()
+    }
+}
+
+impl Pool {
+    /// See [`crate::Pool::acquire`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn acquire(&self) -> Result<Branch> {
+        self.0.acquire_call().wait().map(Branch)
+    }
+
+    /// See [`crate::Pool::keep_ready`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_ready(&self, least: usize, most: usize) -> Result<()> {
+        self.0.keep_ready(least, most)
+    }
+
+    /// See [`crate::Pool::info`].
+    #[must_use]
+    pub fn info(&self) -> PoolInfo {
+        self.0.info()
     }
 }
 

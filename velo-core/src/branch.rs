@@ -129,7 +129,8 @@ impl Branch {
         }))
     }
 
-    fn record(&self) -> BranchRecord {
+    /// The record as it was when it was last looked at.
+    pub(crate) fn record(&self) -> BranchRecord {
         self.0.record.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 

@@ -20,6 +20,7 @@ use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
+use crate::pool::Pools;
 use crate::timings::Steps;
 
 /// What every operation carries with it.
@@ -34,6 +35,8 @@ pub(crate) struct Engine {
     handle: tokio::runtime::Handle,
     /// The homes that this process uses, each opened once.
     homes: Mutex<HashMap<PathBuf, Arc<OnceCell<Arc<Home>>>>>,
+    /// What it keeps ready.
+    pub(crate) pools: Pools,
     /// The thread runs until this is dropped.
     _alive: oneshot::Sender<()>,
 }
@@ -91,7 +94,9 @@ impl Engine {
             .recv()
             .map_err(|e| Error::new(ErrorKind::Internal, "Velo's thread ended").with_source(e))?
             .map_err(|e| Error::io("start Velo's runtime", e))?;
-        Ok(Self { pid: std::process::id(), handle, homes: Mutex::default(), _alive: alive })
+        let pid = std::process::id();
+        let (homes, pools) = (Mutex::default(), Mutex::default());
+        Ok(Self { pid, handle, homes, pools, _alive: alive })
     }
 
     /// The home of `config`, opened at the first use of this process. Call it on the engine.

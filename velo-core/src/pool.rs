@@ -1,0 +1,334 @@
+//! [`Pool`]: branches of a seed that are started ahead of time.
+//!
+//! Whoever asks gets one that is ready, and the next is started behind his back. What comes back is
+//! discarded: a branch that somebody had is never somebody else's.
+//!
+//! How many are kept ready is learned: each request that finds none doubles it, and a while without any
+//! request halves it, down to none. A pool that nobody asks costs nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::boot;
+use crate::branch::Branch;
+use crate::create;
+use crate::engine::{self, Call, Engine, Op};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::runtime::Status;
+use crate::seed::Seed;
+use crate::slots;
+use crate::spec::BranchSpec;
+use crate::timings::Timings;
+
+mod size;
+
+use size::Size;
+
+/// How long nobody asks before fewer are kept ready.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The pools of a process: by home and seed.
+pub(crate) type Pools = Mutex<HashMap<(PathBuf, Id), Weak<Inner>>>;
+
+/// Branches of a seed that are started ahead of time. See [`Seed::pool`].
+///
+/// A handle is cheap to clone; with the last one go the branches that nobody has taken.
+#[derive(Debug, Clone)]
+pub struct Pool(Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    seed: Seed,
+    shelf: Mutex<Shelf>,
+    /// After a `fork` a handle is the parent's.
+    pid: u32,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    ready: VecDeque<Branch>,
+    /// How many are being started.
+    starting: usize,
+    /// Who found none, the first first.
+    waiting: VecDeque<oneshot::Sender<Result<Branch>>>,
+    size: Size,
+    /// Whether somebody looks if it is asked at all.
+    watched: bool,
+}
+
+/// What is known of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolInfo {
+    /// How many branches wait to be taken.
+    pub ready: usize,
+    /// How many are being started.
+    pub starting: usize,
+    /// How many are kept ready, as demand is now.
+    pub wanted: usize,
+    /// The most that are kept ready.
+    pub limit: usize,
+}
+
+impl Seed {
+    /// This process's pool of ephemeral branches of it, the same one for whoever asks.
+    ///
+    /// It keeps at most so many ready as this machine has cores, twice, as a quarter of its memory that
+    /// is available holds, and as half of the home's limits allow; [`Pool::keep_ready`] changes that.
+    ///
+    /// ```no_run
+    /// # async fn example(seed: velo_core::Seed) -> velo_core::Result<()> {
+    /// let pool = seed.pool()?;
+    /// let branch = pool.acquire().await?; // ready, if somebody has asked before
+    /// println!("{}", branch.url());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If Velo's thread cannot be started.
+    pub fn pool(&self) -> Result<Pool> {
+        let project = self.project();
+        let key = (project.0.config.home.clone(), self.id());
+        let mut pools = Engine::get()?.pools.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(inner) = pools.get(&key).and_then(Weak::upgrade) {
+            return Ok(Pool(inner));
+        }
+        pools.retain(|_, pool| pool.strong_count() > 0);
+        let shelf = Shelf {
+            ready: VecDeque::new(),
+            starting: 0,
+            waiting: VecDeque::new(),
+            size: Size::new(most(&project)),
+            watched: false,
+        };
+        let inner = Inner { seed: self.clone(), shelf: Mutex::new(shelf), pid: std::process::id() };
+        let inner = Arc::new(inner);
+        pools.insert(key, Arc::downgrade(&inner));
+        Ok(Pool(inner))
+    }
+}
+
+/// The most branches that a project's pool keeps ready, unless told.
+fn most(project: &crate::Project) -> usize {
+    let (record, config) = (&project.0.record, &project.0.config);
+    let memory = slots::memory(record, record.limits, &Default::default(), true).max(1);
+    let fits = |bytes: u64| usize::try_from(bytes / memory).unwrap_or(usize::MAX);
+    let mut most = cores() * 2;
+    most = most.min(available_memory().map_or(most, |bytes| fits(bytes / 4)));
+    most = most.min(config.max_memory.map_or(most, |bytes| fits(bytes / 2)));
+    most = most.min(config.max_running.map_or(most, |servers| servers as usize / 2));
+    most.max(1)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// What the machine could give to new processes, in bytes, where it says so.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+    Some(kilobytes << 10)
+}
+
+impl Pool {
+    /// A branch that is ready, and nobody else's; where none is, one that is started now. It is
+    /// ephemeral: it goes with its last handle, or with this process.
+    ///
+    /// # Errors
+    /// As [`Branch::create`].
+    pub async fn acquire(&self) -> Result<Branch> {
+        self.acquire_call().await
+    }
+
+    pub(crate) fn acquire_call(&self) -> Call<Branch> {
+        let pool = self.clone();
+        engine::call(move |op| async move {
+            let inner = pool.of_this_process()?.0;
+            loop {
+                let branch = match inner.take() {
+                    Taken::Ready(branch) => branch,
+                    Taken::Later(later) => {
+                        return op.cancel.guard(later).await?.unwrap_or_else(|_| {
+                            Err(Error::new(ErrorKind::Internal, "a pool forgot who waits"))
+                        });
+                    }
+                };
+                if inner.lives(&branch).await {
+                    return Ok(branch);
+                }
+                tracing::warn!(?branch, "a branch that was ready has died, or was deleted");
+            }
+        })
+    }
+
+    /// Has so many branches ready at most, and `least` of them from now on, whoever asks or not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if `least` is more than `most`.
+    pub fn keep_ready(&self, least: usize, most: usize) -> Result<()> {
+        if least > most {
+            let what = format!("a pool cannot keep {least} branches ready, and at most {most}");
+            return Err(Error::new(ErrorKind::InvalidInput, what)
+                .with_hint("give the smaller number first"));
+        }
+        let inner = self.of_this_process()?.0;
+        let surplus = {
+            let mut shelf = inner.shelf();
+            shelf.size.limit(least, most);
+            inner.refill(&mut shelf);
+            shelf.surplus()
+        };
+        drop(surplus);
+        Ok(())
+    }
+
+    /// What is known of it now.
+    #[must_use]
+    pub fn info(&self) -> PoolInfo {
+        let shelf = self.0.shelf();
+        PoolInfo {
+            ready: shelf.ready.len(),
+            starting: shelf.starting,
+            wanted: shelf.size.wanted(),
+            limit: shelf.size.most(),
+        }
+    }
+
+    /// After a `fork` the child's own, for what is ready in the parent's is the parent's.
+    fn of_this_process(&self) -> Result<Self> {
+        if self.0.pid == std::process::id() { Ok(self.clone()) } else { self.0.seed.pool() }
+    }
+}
+
+/// What somebody gets who asks.
+enum Taken {
+    Ready(Branch),
+    Later(oneshot::Receiver<Result<Branch>>),
+}
+
+impl Inner {
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn take(self: &Arc<Self>) -> Taken {
+        let mut shelf = self.shelf();
+        let taken = match shelf.ready.pop_front() {
+            Some(branch) => {
+                shelf.size.met();
+                Taken::Ready(branch)
+            }
+            None => {
+                shelf.size.missed();
+                let (sender, receiver) = oneshot::channel();
+                shelf.waiting.push_back(sender);
+                Taken::Later(receiver)
+            }
+        };
+        self.refill(&mut shelf);
+        self.watch(&mut shelf);
+        taken
+    }
+
+    /// Starts as many as are missing, no more at a time than the machine has cores.
+    fn refill(self: &Arc<Self>, shelf: &mut Shelf) {
+        // Who no longer waits gets none.
+        shelf.waiting.retain(|waiting| !waiting.is_closed());
+        let wanted = shelf.size.wanted() + shelf.waiting.len();
+        while shelf.ready.len() + shelf.starting < wanted && shelf.starting < cores() {
+            shelf.starting += 1;
+            let inner = self.clone();
+            engine::spawn(async move {
+                let made = inner.start().await;
+                inner.put(made);
+            });
+        }
+    }
+
+    async fn start(&self) -> Result<Branch> {
+        let project = self.seed.project().0;
+        let home = Engine::get()?.home(&project.config).await?;
+        let spec = BranchSpec::ephemeral().label("pool").from(&self.seed);
+        let record = create::create(&home, &project.record, &spec, &Op::default()).await?;
+        Ok(Branch::of(&project, record, Timings::default(), true))
+    }
+
+    /// What was started goes to who waits longest, else on the shelf.
+    fn put(self: &Arc<Self>, made: Result<Branch>) {
+        let surplus = {
+            let mut shelf = self.shelf();
+            shelf.starting -= 1;
+            let failed = made.is_err();
+            let mut made = Some(made);
+            while let Some(result) = made.take() {
+                match shelf.waiting.pop_front() {
+                    // Gives it back where nobody waits any more.
+                    Some(waiting) => made = waiting.send(result).err(),
+                    None => match result {
+                        Ok(branch) => shelf.ready.push_back(branch),
+                        Err(error) => {
+                            tracing::warn!(%error, "a pool cannot start a branch ahead of time");
+                        }
+                    },
+                }
+            }
+            if failed {
+                // Whoever asks next tries again, and is told.
+                shelf.size.failed();
+            }
+            self.refill(&mut shelf);
+            shelf.surplus()
+        };
+        drop(surplus);
+    }
+
+    /// Whether a branch that was put aside is as it was.
+    async fn lives(&self, branch: &Branch) -> bool {
+        let project = self.seed.project().0;
+        let look = async {
+            let home = Engine::get()?.home(&project.config).await?;
+            boot::status(&home, &project.record, &branch.record()).await
+        };
+        matches!(look.await, Ok(Status::Running { .. }))
+    }
+
+    /// Lets go of what nobody asks for, as long as there is anything.
+    fn watch(self: &Arc<Self>, shelf: &mut Shelf) {
+        if std::mem::replace(&mut shelf.watched, true) {
+            return;
+        }
+        let inner = Arc::downgrade(self);
+        engine::spawn(async move {
+            loop {
+                tokio::time::sleep(IDLE).await;
+                let Some(inner) = inner.upgrade() else { return };
+                let (surplus, ends) = {
+                    let mut shelf = inner.shelf();
+                    let idle = shelf.waiting.is_empty() && shelf.size.rest();
+                    shelf.watched = !idle;
+                    (shelf.surplus(), idle)
+                };
+                drop(surplus);
+                if ends {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+impl Shelf {
+    /// Those that are more than are wanted, to be dropped when nobody holds the lock.
+    #[must_use]
+    fn surplus(&mut self) -> Vec<Branch> {
+        let keep = self.size.wanted().min(self.ready.len());
+        self.ready.drain(keep..).collect()
+    }
+}

@@ -1,0 +1,182 @@
+//! Branches that are ready before somebody asks: each one somebody's alone, no more of them than are
+//! asked for, and none that is dead.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::client::{attempt, sql};
+use common::home::{TestHome, eventually};
+use rustix::process::{Pid, Signal};
+use velo_core::{Branch, Config, ErrorKind, Pool, Project, Seed, SeedKey};
+
+const LONG: Duration = Duration::from_secs(60);
+
+async fn seed(project: &Project) -> Seed {
+    let key = SeedKey::new().code("tests/pool.rs").label("pool");
+    let build = async |branch: Branch| {
+        let fill = "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x";
+        attempt(&branch.url(), fill).await.map(drop)
+    };
+    project.seed(key, build).await.unwrap()
+}
+
+fn are_ready(pool: &Pool, count: usize) -> bool {
+    let full = |pool: &Pool| pool.info().ready == count && pool.info().starting == 0;
+    eventually(LONG, || full(pool))
+}
+
+#[tokio::test]
+async fn what_is_acquired_is_nobody_elses_and_another_is_made_ready() {
+    let home = TestHome::new(None);
+    let project = home.project("pool").await;
+    let seed = seed(&project).await;
+    let pool = seed.pool().unwrap();
+    assert_eq!((pool.info().ready, pool.info().wanted), (0, 0), "nobody has asked yet");
+    pool.keep_ready(2, 3).unwrap();
+    assert!(are_ready(&pool, 2), "{:?}", pool.info());
+
+    // From any handle, and from the calls that block.
+    let same = project.seeds().await.unwrap().remove(0).pool().unwrap();
+    assert_eq!(same.info().ready, 2);
+    let first = same.acquire().await.unwrap();
+    sql(&first, "DELETE FROM t").await;
+    let taken = first.id();
+    first.close().await.unwrap();
+    assert!(are_ready(&pool, 2), "{:?}", pool.info());
+    let second = pool.acquire().await.unwrap();
+    assert_eq!(sql(&second, "SELECT count(*) FROM t").await, "1000");
+    assert_ne!(second.id(), taken);
+
+    // More at once than there are.
+    let many = (0..9).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.acquire().await.unwrap() })
+    });
+    let mut branches = vec![second];
+    for branch in many.collect::<Vec<_>>() {
+        branches.push(branch.await.unwrap());
+    }
+    let urls: BTreeSet<String> = branches.iter().map(Branch::url).collect();
+    assert_eq!(urls.len(), 10);
+    for branch in &branches {
+        sql(branch, "DELETE FROM t WHERE x > 1").await;
+        assert_eq!(sql(branch, "SELECT count(*) FROM t").await, "1");
+    }
+    assert!(are_ready(&pool, 3), "{:?}", pool.info());
+
+    // With the last handle go those that nobody has taken, and only those.
+    drop((pool, same));
+    let servers = || project_servers(&home);
+    assert!(eventually(LONG, || servers() == 11), "main and ten: {}", servers());
+    assert_eq!(sql(&branches[0], "SELECT count(*) FROM t").await, "1");
+}
+
+/// How many servers work in the home.
+fn project_servers(home: &TestHome) -> usize {
+    let folder = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
+    home.servers().into_iter().filter_map(folder).collect::<BTreeSet<_>>().len()
+}
+
+#[tokio::test]
+async fn one_that_nobody_asks_keeps_none() {
+    let home = TestHome::new(None);
+    let project = home.project("pool").await;
+    let pool = seed(&project).await.pool().unwrap();
+    let first = pool.acquire().await.unwrap();
+    assert!(are_ready(&pool, 1), "{:?}", pool.info());
+    drop(first);
+    assert!(eventually(LONG, || pool.info().ready == 0 && project_servers(&home) == 1));
+    // And is there again when it is asked.
+    let again = pool.acquire().await.unwrap();
+    assert_eq!(sql(&again, "SELECT count(*) FROM t").await, "1000");
+}
+
+#[tokio::test]
+async fn one_that_died_while_it_waited_is_given_to_nobody() {
+    let home = TestHome::new(None);
+    let project = home.project("pool").await;
+    let pool = seed(&project).await.pool().unwrap();
+    pool.keep_ready(2, 2).unwrap();
+    assert!(are_ready(&pool, 2), "{:?}", pool.info());
+    let ready: Vec<_> = project.branches().await.unwrap();
+    let mut ready = ready.iter().filter(|branch| branch.ephemeral);
+    let (killed, deleted) = (ready.next().unwrap(), ready.next().unwrap());
+    let pid = Pid::from_raw(killed.pid.unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    project.branch(deleted.id.to_string()).await.unwrap().delete(false).await.unwrap();
+    for _ in 0..2 {
+        let branch = pool.acquire().await.unwrap();
+        assert!(![killed.id, deleted.id].contains(&branch.id()));
+        assert_eq!(sql(&branch, "SELECT count(*) FROM t").await, "1000");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_is_told_why_there_is_none() {
+    let home = TestHome::new(None);
+    let project = home.project("pool").await;
+    let seed = seed(&project).await;
+    let pool = seed.pool().unwrap();
+    assert_eq!(pool.keep_ready(3, 2).unwrap_err().kind(), ErrorKind::InvalidInput);
+    seed.delete().await.unwrap();
+    let asks = (0..5).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.acquire().await.unwrap_err() })
+    });
+    for ask in asks.collect::<Vec<_>>() {
+        let error = ask.await.unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    assert_eq!(pool.info().wanted, 0, "none is tried ahead of time");
+    // Who gives up in between takes nothing from the others.
+    let seed = self::seed(&project).await;
+    let pool = seed.pool().unwrap();
+    let (impatient, patient) = (pool.acquire(), pool.acquire());
+    let impatient = tokio::time::timeout(Duration::from_millis(1), impatient);
+    let (impatient, patient) = tokio::join!(impatient, patient);
+    assert!(impatient.is_err());
+    assert_eq!(sql(&patient.unwrap(), "SELECT count(*) FROM t").await, "1000");
+}
+
+// ----------------------------------------------------------------------------------- another process
+
+const HOME: &str = "VELO_TEST_POOL_HOME";
+
+/// No test but where another one starts it, as a process with a pool.
+#[tokio::test]
+async fn has_a_pool() {
+    let Ok(home) = std::env::var(HOME) else { return };
+    let config = Config::builder().home(&home).build().unwrap();
+    let project = Project::builder("pool").config(config).open().await.unwrap();
+    let pool = seed(&project).await.pool().unwrap();
+    pool.keep_ready(2, 2).unwrap();
+    let _branch = pool.acquire().await.unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn it_ends_with_a_killed_process() {
+    let home = TestHome::new(None);
+    let project = home.project("pool").await;
+    let seed = seed(&project).await;
+    let mut process = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "has_a_pool", "--nocapture"])
+        .env(HOME, home.config().home())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(eventually(LONG, || project_servers(&home) == 4), "main, two, and the one it took");
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(eventually(Duration::from_secs(10), || project_servers(&home) == 1));
+    // What it had on disk goes with whoever cleans up: `main`'s volume, its folder and the seed stay.
+    velo_core::gc::collect(home.config(), velo_core::gc::GcSpec::default()).await.unwrap();
+    assert_eq!(home.left().len(), 3, "{:?}", home.left());
+    assert_eq!(sql(&seed.branch().await.unwrap(), "SELECT count(*) FROM t").await, "1000");
+}
