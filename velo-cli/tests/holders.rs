@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Home, psql, whole};
+use common::{Home, program, psql, whole};
 use rustix::process::{Pid, Signal};
 
 #[test]
 fn a_throwaway_branch_is_changed_by_its_holder_alone() {
     let home = Home::with_project();
-    let velo = common::program();
+    let velo = program();
     // The name of the branch that `velo run` made, then what another process may do to it.
     let script = format!(
         "name=$({velo} branch list | grep -o '~[^ ]*'); \
@@ -118,6 +118,43 @@ fn a_server_that_was_ending_when_its_restart_was_killed_is_started_again() {
     let state = home.json(&["branch", "get", "api/b"])["state"].clone();
     assert_eq!(state, "running", "{}", std::fs::read_to_string(log).unwrap());
     assert_eq!(home.sql("api/b", "SELECT 1"), "1");
+}
+
+/// People remove it by hand; a server notices after a minute.
+#[test]
+fn a_server_whose_pid_file_was_removed_is_one_still() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b"]);
+    home.sql("api/b", "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x");
+    let data = home.sql("api/b", "SHOW data_directory");
+    let started = home.sql("api/b", "SELECT pg_postmaster_start_time()");
+    std::fs::remove_file(Path::new(&data).join("postmaster.pid")).unwrap();
+    assert_eq!(home.json(&["branch", "get", "api/b"])["state"], "running");
+    // Not as one that is stopped, whose files are taken as they are.
+    let made = home.json(&["branch", "create", "api/of-b", "--from", "b"]);
+    assert_ne!(made["cut"]["method"], "stopped");
+    assert_eq!(home.sql("api/of-b", "SELECT count(*) FROM t"), "1000");
+    home.ok(&["branch", "start", "api/b"]);
+    assert_eq!(home.sql("api/b", "SELECT pg_postmaster_start_time()"), started);
+    home.ok(&["branch", "stop", "api/b"]);
+    let control = home.json(&["branch", "create", "api/last", "--from", "b"]);
+    assert_eq!(control["cut"]["method"], "stopped", "it was stopped cleanly");
+}
+
+/// A script's lock or pipe ends with the script.
+#[test]
+fn a_server_holds_no_file_of_whoever_started_it() {
+    let home = Home::with_project();
+    home.ok(&["branch", "create", "api/b", "--stopped"]);
+    let lock = home.dir().join("lock");
+    let script = format!("exec {} branch start api/b 9>'{}'", program().display(), lock.display());
+    let mut shell = home.command_of(Path::new("sh"));
+    assert!(shell.args(["-c", &script]).stdout(Stdio::null()).status().unwrap().success());
+    let pid = home.json(&["branch", "get", "api/b"])["pid"].as_u64().unwrap();
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let held: Vec<_> =
+        files.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
+    assert!(held.len() > 3 && !held.contains(&lock), "{held:?}");
 }
 
 #[test]

@@ -221,35 +221,63 @@ impl Program {
                 // As root std drops the supplementary groups with the uid.
                 command.uid(user.uid).gid(user.gid);
             }
-            if self.detached || self.dies_with_us {
-                let (detached, dies_with_us) = (self.detached, self.dies_with_us);
-                let parent = rustix::process::getpid();
-                // SAFETY: between fork and exec only async-signal-safe calls are made (setsid,
-                // prctl, getppid), and nothing is allocated.
-                unsafe {
-                    command.pre_exec(move || {
-                        if detached {
-                            rustix::process::setsid()?;
+            let (detached, dies_with_us) = (self.detached, self.dies_with_us);
+            let parent = rustix::process::getpid();
+            // SAFETY: between fork and exec only async-signal-safe calls are made (close_range, fcntl,
+            // setsid, prctl, getppid), and nothing is allocated.
+            unsafe {
+                command.pre_exec(move || {
+                    keep_files_to_ourselves();
+                    if detached {
+                        rustix::process::setsid()?;
+                    }
+                    #[cfg(target_os = "linux")]
+                    if dies_with_us {
+                        // After the change of uid, which would clear it. SIGQUIT is
+                        // PostgreSQL's immediate shutdown, which frees shared memory.
+                        rustix::process::set_parent_process_death_signal(Some(
+                            rustix::process::Signal::QUIT,
+                        ))?;
+                        // The parent may have ended before the call above.
+                        if rustix::process::getppid() != Some(parent) {
+                            return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
                         }
-                        #[cfg(target_os = "linux")]
-                        if dies_with_us {
-                            // After the change of uid, which would clear it. SIGQUIT is
-                            // PostgreSQL's immediate shutdown, which frees shared memory.
-                            rustix::process::set_parent_process_death_signal(Some(
-                                rustix::process::Signal::QUIT,
-                            ))?;
-                            // The parent may have ended before the call above.
-                            if rustix::process::getppid() != Some(parent) {
-                                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
-                            }
-                        }
-                        #[cfg(not(target_os = "linux"))]
-                        let _ = (dies_with_us, parent);
-                        Ok(())
-                    });
-                }
+                    }
+                    #[cfg(not(target_os = "linux"))]
+                    let _ = (dies_with_us, parent);
+                    Ok(())
+                });
             }
         }
         Ok(command)
+    }
+}
+
+/// Whatever this process has open, its callers' files too, ends here: a server would hold a lock or a
+/// pipe that a script gave to `velo` for as long as it lives. Safe between fork and exec.
+#[cfg(unix)]
+fn keep_files_to_ourselves() {
+    const FIRST: libc::c_int = 3;
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: a plain system call, which changes flags of descriptors alone.
+        let done = unsafe {
+            let cloexec = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+            libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, cloexec)
+        };
+        if done == 0 {
+            return;
+        }
+    }
+    // Before Linux 5.11: those that there are, as far as anybody has.
+    const MOST: libc::c_int = 4096;
+    for fd in FIRST..MOST {
+        // SAFETY: plain system calls; on a number that is not open they fail and change nothing.
+        unsafe {
+            let flags = libc::fcntl(fd, libc::F_GETFD);
+            if flags >= 0 {
+                libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC);
+            }
+        }
     }
 }

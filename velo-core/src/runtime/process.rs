@@ -106,12 +106,12 @@ impl Runtime for Process {
         };
         let fd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
             Ok(fd) => fd,
-            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(rustix::io::Errno::SRCH) => return end_orphans(data).await,
             Err(e) => return Err(failed("watch", e)),
         };
         // Between reading the pid and opening it another process may have taken the number.
         if postmaster(data) != Some(pid) {
-            return Ok(());
+            return end_orphans(data).await;
         }
         // SAFETY: the descriptor is owned by the AsyncFd, and so stays open and the same.
         let fd = unsafe { AsyncFd::register(fd) }.map_err(|e| Error::io("watch a process", e))?;
@@ -122,7 +122,7 @@ impl Runtime for Process {
         for (signal, limit) in attempts {
             match rustix::process::pidfd_send_signal(fd.get_ref(), signal) {
                 Ok(()) => {}
-                Err(rustix::io::Errno::SRCH) => return Ok(()),
+                Err(rustix::io::Errno::SRCH) => return end_orphans(data).await,
                 Err(e) => return Err(failed("stop", e)),
             }
             if tokio::time::timeout(limit, fd.readable()).await.is_ok() {
@@ -183,11 +183,25 @@ impl Runtime for Process {
 ///
 /// `postmaster.pid` alone says nothing: it is left by a crash, and its number may be another
 /// process's by now. A postmaster's working folder is its data folder, which is looked at by
-/// identity, not by path.
+/// identity, not by path. Nor does it say anything where it is missing: somebody may have removed it
+/// under a server.
 fn postmaster(data: &Path) -> Option<Pid> {
-    let text = data_file::postmaster(data)?;
-    let pid = named(&text)?;
-    is_of(pid, data).then_some(pid)
+    match data_file::postmaster(data) {
+        Some(text) => named(&text).filter(|pid| is_of(*pid, data)),
+        None if unseen::is_free(data) => None,
+        None => {
+            let processes = processes_in(data);
+            // Alone it is just starting, and nothing is lost with it.
+            let up = processes.len() > 1;
+            processes.into_iter().find(|pid| up && is_first(*pid))
+        }
+    }
+}
+
+/// Whether a process of PostgreSQL is no other one's child, by what it calls itself.
+fn is_first(pid: Pid) -> bool {
+    let title = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+    title.is_ok_and(|title| !title.is_empty() && !title.starts_with(b"postgres: "))
 }
 
 /// The process that a `postmaster.pid` names. A server in single-user mode, like that which `initdb`
@@ -258,10 +272,11 @@ fn refuse_unseen(data: &Path, hint: &str) -> Result<()> {
 }
 
 /// Whether children of a postmaster that was killed are there. One that computes does not notice,
-/// works on, and keeps the next server from starting. Only such an end leaves `postmaster.pid`.
+/// works on, and keeps the next server from starting.
 fn has_orphans(data: &Path) -> bool {
-    postmaster(data).is_none()
-        && data.join("postmaster.pid").exists()
+    // The quick looks first: after any other end neither the file nor the lock is left.
+    (data.join("postmaster.pid").exists() || !unseen::is_free(data))
+        && postmaster(data).is_none()
         && !processes_in(data).is_empty()
 }
 

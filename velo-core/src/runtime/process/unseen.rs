@@ -46,6 +46,11 @@ pub(super) fn mark(data: &Path) -> Result<File> {
     }
 }
 
+/// Whether certainly no server holds `data`: the quick look.
+pub(super) fn is_free(data: &Path) -> bool {
+    open(data).is_ok_and(|file| file.try_lock_shared().is_ok())
+}
+
 /// Whether a server that is not among the processes here holds `data`.
 pub(super) fn holds(data: &Path) -> Result<bool> {
     let file = match open(data) {
