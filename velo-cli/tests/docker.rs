@@ -62,6 +62,29 @@ fn docker_that_is_not_there_is_said() {
     assert_eq!(home.json(&["project", "list"]), serde_json::json!([]));
 }
 
+/// One project whose engine does not answer hides none of the others.
+#[test]
+fn docker_that_is_down_hides_no_other_project() {
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    home.ok(&["project", "create", "boxed", "--image", &image]);
+    home.ok(&["project", "create", "api", "--runtime", "process"]);
+    let down = |args: &[&str]| {
+        home.run_with(args, |command| {
+            command.env("DOCKER_HOST", "unix:///nowhere/docker.sock");
+        })
+    };
+    let list = down(&["branch", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
+    let states: Vec<_> = list.as_array().unwrap().iter().map(|b| &b["state"]).collect();
+    assert_eq!(states, ["unknown", "running"], "{list}");
+    let status = down(&["status"]);
+    assert_eq!(status.code, 0, "{status:?}");
+    let gc = down(&["gc"]);
+    assert!(gc.code == 1 && gc.stdout.contains("every one"), "{gc:?}");
+    assert_eq!(home.sql("boxed/main", "SELECT 1"), "1");
+}
+
 /// Only containers are held to limits.
 #[test]
 fn limits_need_docker() {

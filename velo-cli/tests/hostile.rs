@@ -413,6 +413,34 @@ fn what_is_no_socket_and_no_state() {
     assert_eq!(home.branches(), ["api/main"]);
 }
 
+/// A snapshot of btrfs holds nothing of the subvolumes inside, and so no volume of a home.
+#[test]
+fn a_home_in_a_snapshot_of_the_folder_around_it() {
+    let Some(base) = common::prepared("VELO_TEST_BTRFS").filter(|_| is_root()) else { return };
+    let around = common::folder(&base);
+    let (whole, copy) = (around.path().join("whole"), around.path().join("copy"));
+    let btrfs = |args: &[&Path]| {
+        let ran = Command::new("btrfs").arg("subvolume").args(args).output().unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+    };
+    btrfs(&[Path::new("create"), &whole]);
+    let home = Home::in_folder(&whole.join("h"));
+    home.ok(&["project", "create", "api", "--storage", "btrfs"]);
+    home.ok(&["branch", "create", "api/b", "--stopped"]);
+    btrfs(&[Path::new("snapshot"), &whole, &copy]);
+    {
+        let home = Home::in_folder(&copy.join("h"));
+        let doctor = home.run(&["doctor", "--json"]).stdout;
+        assert!(doctor.contains("recorded, and not there"), "{doctor}");
+        home.fails(&["branch", "start", "api/b"], 1, "the data of the branch api/b is gone");
+        home.ok(&["branch", "delete", "api/b"]);
+        home.ok(&["project", "delete", "api", "--force"]);
+    }
+    assert_eq!(home.sql("api/main", "SELECT 1"), "1", "the original lives");
+    home.ok(&["project", "delete", "api", "--force"]);
+    btrfs(&[Path::new("delete"), &copy, &whole]);
+}
+
 #[test]
 fn folders_of_another_user_in_roots_home() {
     if !is_root() {

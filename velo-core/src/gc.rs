@@ -87,7 +87,15 @@ pub(crate) fn collect_call(config: &Config, spec: GcSpec) -> Call<Collected> {
             let _one = reconcile::alone(&home, &op.cancel).await?;
             collected.deeds = recorded(&home).await?;
         }
-        let strays = unrecorded(&home, spec).await?;
+        let mut strays = unrecorded(&home, spec).await?;
+        match containers(&home, spec.unrecorded && !spec.dry_run).await {
+            Ok(found) => strays.extend(found),
+            // What was done elsewhere is told all the same.
+            Err(error) => {
+                let every = Deed::removed("container", "every one", "no record names it");
+                collected.deeds.push(every.came_to(&Err(error)));
+            }
+        }
         match spec.unrecorded {
             true => collected.deeds.extend(strays),
             false => collected.unrecorded = strays,
@@ -162,7 +170,6 @@ async fn unrecorded(home: &Home, spec: GcSpec) -> Result<Vec<Deed>> {
         let deed = Deed::removed(kind, stray.name(), "no record names it").of_bytes(bytes);
         deeds.push(deed.came_to(&remove_stray(home, &stray, removes).await));
     }
-    deeds.extend(containers(home, removes).await?);
     deeds.extend(lost(home, removes).await?);
     Ok(deeds)
 }

@@ -27,6 +27,8 @@ pub enum State {
     Resetting,
     /// It is being deleted.
     Deleting,
+    /// Nobody can tell, as where the engine of its container does not answer.
+    Unknown,
 }
 
 impl State {
@@ -39,6 +41,7 @@ impl State {
             Self::Stopped => "stopped",
             Self::Resetting => "resetting",
             Self::Deleting => "deleting",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -106,17 +109,21 @@ pub(crate) async fn infos(
             true => lifetime::kept_by(project, &record, &all, &snapshots),
             false => Vec::new(),
         };
-        let (running, pid) = match boot::status(home, project, &record).await? {
-            Status::Running { pid } => (true, pid),
-            Status::Restarting => (true, None),
-            _ => (false, None),
+        let (served, pid) = match boot::status(home, project, &record).await {
+            Ok(Status::Running { pid }) => (State::Running, pid),
+            Ok(Status::Restarting) => (State::Running, None),
+            Ok(Status::Stopped) => (State::Stopped, None),
+            // It must keep no other from being told of.
+            Err(error) => {
+                tracing::warn!(%error, branch = %record.shown(), "cannot tell whether it runs");
+                (State::Unknown, None)
+            }
         };
         let state = match record.phase {
             Phase::Creating => State::Creating,
             Phase::Deleting => State::Deleting,
             Phase::Resetting => State::Resetting,
-            Phase::Ready if running => State::Running,
-            Phase::Ready => State::Stopped,
+            Phase::Ready => served,
         };
         let from_snapshot = match record.made_from {
             Origin::Snapshot(id) => Some(

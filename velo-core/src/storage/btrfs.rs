@@ -56,7 +56,10 @@ impl Btrfs {
                     ),
                 )
                 .with_source(std::io::Error::from(e))
-                .with_hint("it was made by another storage; use that one for this project"),
+                .with_hint(
+                    "it was made by another storage, or copied file by file: make a subvolume of its name \
+                     (btrfs subvolume create), and copy what it holds into that (cp -a --reflink)",
+                ),
                 e => Error::io(format_args!("snapshot {}", source.path.display()), e),
             })?;
             let clone = files.open(target)?;
@@ -70,7 +73,12 @@ impl Btrfs {
         let files = self.0.clone();
         blocking(move || {
             if let Ok(shelf) = open_dir(rustix::fs::CWD, files.shelf(object)) {
-                match destroy(&shelf, &object.id().to_string()) {
+                let name = object.id().to_string();
+                if is_placeholder(&files, object) {
+                    return rustix::fs::unlinkat(&shelf, &name, AtFlags::REMOVEDIR)
+                        .map_err(|e| Error::io(format_args!("remove {object}"), e));
+                }
+                match destroy(&shelf, &name) {
                     Ok(()) | Err(Errno::NOENT) => {}
                     // A normal user without `user_subvol_rm_allowed`, or a subvolume inside: an
                     // emptied subvolume can be removed like a folder.
@@ -102,6 +110,12 @@ impl Storage for Btrfs {
     }
 
     async fn open(&self, object: Object) -> Result<Location> {
+        if is_placeholder(&self.0, object) {
+            let path = self.0.path(object);
+            let what =
+                format!("{} is what a snapshot of btrfs leaves of a subvolume", path.display());
+            return Err(Error::new(ErrorKind::NotFound, what));
+        }
         self.0.open_location(object).await
     }
 
@@ -143,7 +157,9 @@ impl Storage for Btrfs {
     }
 
     async fn list(&self) -> Result<Vec<Object>> {
-        self.0.list().await
+        let mut found = self.0.list().await?;
+        found.retain(|object| !is_placeholder(&self.0, *object));
+        Ok(found)
     }
 
     async fn usage(&self, object: Object) -> Result<Usage> {
@@ -188,6 +204,11 @@ struct Inside<'a> {
 
 /// The inode of the empty folder that stands in a snapshot for a subvolume of its source.
 const PLACEHOLDER: u64 = 2;
+
+/// Whether a snapshot was made of the folder around it, and this is the snapshot.
+fn is_placeholder(files: &Files, object: Object) -> bool {
+    rustix::fs::lstat(files.path(object)).is_ok_and(|stat| stat.st_ino == PLACEHOLDER)
+}
 
 impl<'a> Inside<'a> {
     fn new(source: &'a Folder) -> Result<Self> {
