@@ -1,0 +1,223 @@
+//! What a branch that is ready costs whoever asks: `cargo bench -p velo-benches --bench ready`.
+//!
+//! Measured in one run, for each size of a seed:
+//! - *handover*: `Pool::acquire` until it returns, ten times a second;
+//! - *saturated*: the same without a pause, so that each one has to be started first;
+//! - *cold*: `Seed::branch`, where nothing is ready;
+//! - the first answer of a branch that was handed over, and in turn with it that of a server that is warm,
+//!   each over a new connection.
+//!
+//! ```text
+//! cargo bench -p velo-benches --bench ready -- [--short] [--sizes 40MB,1GB] [--samples N] [--json FILE] [--write]
+//! ```
+//! In the folder that `VELO_TEST_BTRFS` names; PostgreSQL is the newest of `VELO_TEST_PG`, else the one that
+//! Velo finds. `--write` renews `benches/results/ready.md`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use velo_benches::figures::{Times, label, ms, size};
+use velo_benches::{Result, Table, client, machine, postgres, publish};
+use velo_core::storage::StorageKind;
+use velo_core::{Branch, Config, Project, Seed, SeedKey};
+
+/// Between two requests.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the command line says.
+struct Args {
+    sizes: Vec<u64>,
+    samples: usize,
+    json: Option<PathBuf>,
+    write: bool,
+}
+
+impl Args {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut sizes, mut samples) = (None, None);
+        let (mut json, mut write, mut short) = (None, false, false);
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
+            match arg.as_str() {
+                "--bench" => {} // cargo's
+                "--short" => short = true,
+                "--write" => write = true,
+                "--sizes" => sizes = Some(value()?.split(',').map(size).collect::<Result<_>>()?),
+                "--samples" => samples = Some(value()?.parse()?),
+                "--json" => json = Some(value()?.into()),
+                other => return Err(format!("unknown argument {other}").into()),
+            }
+        }
+        let all = if short { "40MB" } else { "40MB,1GB" };
+        let sizes = sizes.map_or_else(|| all.split(',').map(size).collect(), Ok)?;
+        let samples = samples.unwrap_or(if short { 20 } else { 200 }).max(2);
+        Ok(Self { sizes, samples, json, write })
+    }
+}
+
+/// What was measured of a seed.
+struct Measured {
+    size: u64,
+    handover: Times,
+    saturated: Times,
+    cold: Times,
+    first: Times,
+    warm: Times,
+}
+
+fn main() -> std::process::ExitCode {
+    velo_benches::ended(run())
+}
+
+fn run() -> Result<()> {
+    let args = Args::parse(std::env::args().skip(1))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Some(folder) = std::env::var_os("VELO_TEST_BTRFS").map(PathBuf::from) else {
+        println!("skipped: VELO_TEST_BTRFS names no folder");
+        return Ok(());
+    };
+    let mut all = Vec::new();
+    for size in args.sizes {
+        all.push(runtime.block_on(measure(&folder, size, args.samples))?);
+    }
+    publish("ready", &render(&all, &folder), &data(&all), args.json.as_deref(), args.write)
+}
+
+async fn measure(folder: &Path, size: u64, samples: usize) -> Result<Measured> {
+    let home = folder.join(format!("velo-ready-{}", std::process::id()));
+    let mut config = Config::builder().home(&home).storage(StorageKind::Btrfs);
+    if let Some(bin) = postgres() {
+        config = config.pg_bin(bin);
+    }
+    let project = Project::builder("api").config(config.build()?).create().await?;
+    let measured = sample(&project, size, samples).await;
+    // Whatever came of it, nothing stays.
+    let deleted = project.delete(true).await;
+    let measured = measured?;
+    deleted?;
+    std::fs::remove_dir_all(&home)?;
+    Ok(measured)
+}
+
+/// A seed of about this size, with the data that every cluster has.
+async fn seed(project: &Project, size: u64) -> Result<Seed> {
+    let rows = size.saturating_sub(40 << 20) / 1024;
+    let key = SeedKey::new().code(include_str!("main.rs")).text(label(size)).label("ready");
+    let seed = project.seed(key, async |branch| {
+        let session = client::connect(&branch.connection()).await?;
+        let fill = format!(
+            "CREATE TABLE filler AS SELECT x, repeat(md5(x::text), 30) FROM generate_series(1, {rows}) x"
+        );
+        session.batch_execute(&fill).await
+    });
+    Ok(seed.await?)
+}
+
+async fn sample(project: &Project, size: u64, samples: usize) -> Result<Measured> {
+    let seed = seed(project, size).await?;
+    let mut measured = Measured {
+        size,
+        handover: Times::default(),
+        saturated: Times::default(),
+        cold: Times::default(),
+        first: Times::default(),
+        warm: Times::default(),
+    };
+    for _ in 0..samples.div_ceil(4) {
+        let begun = Instant::now();
+        let branch = seed.branch().await?;
+        measured.cold.add(begun.elapsed());
+        branch.close().await?;
+    }
+    let pool = seed.pool()?;
+    let warm = seed.branch().await?;
+    client::first_answer(&warm.connection()).await?;
+    pool.keep_ready(4, 8)?;
+    while pool.info().ready < 4 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut next = Instant::now();
+    for _ in 0..samples {
+        next += PAUSE;
+        tokio::time::sleep_until(next.into()).await;
+        let begun = Instant::now();
+        let branch = pool.acquire().await?;
+        measured.handover.add(begun.elapsed());
+        measured.first.add(answered(&branch).await?);
+        measured.warm.add(answered(&warm).await?);
+        tokio::spawn(branch.close());
+    }
+    for _ in 0..samples.div_ceil(2) {
+        let begun = Instant::now();
+        let branch = pool.acquire().await?;
+        measured.saturated.add(begun.elapsed());
+        tokio::spawn(branch.close());
+    }
+    Ok(measured)
+}
+
+/// How long the first answer over a new connection takes.
+async fn answered(branch: &Branch) -> Result<Duration> {
+    let begun = Instant::now();
+    client::first_answer(&branch.connection()).await?;
+    Ok(begun.elapsed())
+}
+
+fn render(all: &[Measured], folder: &Path) -> String {
+    let mut table = Table::new(&[
+        "seed",
+        "samples",
+        "handover",
+        "p99",
+        "saturated",
+        "p99",
+        "cold",
+        "first answer",
+        "warm",
+        "ratio",
+    ]);
+    for one in all {
+        table.row(vec![
+            label(one.size),
+            one.handover.0.len().to_string(),
+            format!("{:.2}", one.handover.median()),
+            format!("{:.2}", one.handover.at(0.99)),
+            ms(one.saturated.median()),
+            ms(one.saturated.at(0.99)),
+            ms(one.cold.median()),
+            ms(one.first.median()),
+            ms(one.warm.median()),
+            format!("{:.2}", one.first.median() / one.warm.median()),
+        ]);
+    }
+    format!(
+        "# What a branch that is ready costs whoever asks\n\n\
+         Written by `cargo bench -p velo-benches --bench ready -- --write`.\n\n\
+         - Date: {}\n- Machine: {}; load {}, niceness {}\n- File system: {}\n\n\
+         Handover: `Pool::acquire`, ten times a second, from one process; saturated: the same without a pause; \
+         cold:\n`Seed::branch`. First answer: a new connection and `SELECT 1`, of a branch that was just handed \
+         over, and in\nturn with it of a server that has answered before; the ratio is that of the two. \
+         Milliseconds, medians.\n\n{}",
+        machine::today(),
+        machine::describe(),
+        machine::load(),
+        machine::niceness(),
+        machine::file_system(folder),
+        table.render()
+    )
+}
+
+fn data(all: &[Measured]) -> Value {
+    let rows = all.iter().map(|one| {
+        json!({
+            "seed": label(one.size),
+            "handover": one.handover.json(),
+            "saturated": one.saturated.json(),
+            "cold": one.cold.json(),
+            "first_answer": one.first.json(),
+            "warm_answer": one.warm.json(),
+        })
+    });
+    json!({"date": machine::today(), "machine": machine::describe(), "rows": rows.collect::<Vec<_>>()})
+}
