@@ -83,6 +83,11 @@ fn docker_that_is_down_hides_no_other_project() {
     let gc = down(&["gc"]);
     assert!(gc.code == 1 && gc.stdout.contains("every one"), "{gc:?}");
     assert_eq!(home.sql("boxed/main", "SELECT 1"), "1");
+    // What was asked for is done as soon as it can be, and who asked knows.
+    let gone = down(&["project", "delete", "boxed", "--force"]);
+    let told = gone.stderr.contains("the next command goes on with it");
+    assert!(gone.code == 1 && told, "{gone:?}");
+    assert_eq!(home.branches(), ["api/main"]);
 }
 
 /// Only containers are held to limits.

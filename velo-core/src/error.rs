@@ -160,6 +160,15 @@ impl Error {
         self
     }
 
+    /// Says that what failed is recorded, and not over.
+    pub(crate) fn with_the_rest_later(mut self) -> Self {
+        const LATER: &str = "it is marked to go, and the next command goes on with it";
+        let hint = self.0.hint.take();
+        self.0.hint =
+            Some(hint.map_or_else(|| LATER.to_owned(), |hint| format!("{hint}; {LATER}")));
+        self
+    }
+
     /// Attaches the error that caused this one.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {

@@ -309,7 +309,8 @@ impl Project {
             let claim = move |tx: &Tx<'_>| claim(tx, &record, force, lease);
             home.state().write_durable("mark a project to go", claim).await?;
             home.finish_deletions().await;
-            teardown::project(&home, &project.record).await
+            let gone = teardown::project(&home, &project.record).await;
+            gone.map_err(Error::with_the_rest_later)
         })
     }
 }

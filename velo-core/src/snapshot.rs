@@ -136,7 +136,7 @@ pub(crate) async fn delete(
     let (owned, lease, name) = (project.clone(), home.lease()?, shown.to_owned());
     let claim = move |tx: &Tx<'_>| claim(tx, &owned, id, lease, &name);
     home.state().write_durable("mark a snapshot to go", claim).await?;
-    teardown::snapshot(home, project, id).await
+    teardown::snapshot(home, project, id).await.map_err(Error::with_the_rest_later)
 }
 
 /// Marks a snapshot as one that goes, unless branches were made from it. In one transaction, so that

@@ -103,11 +103,11 @@ pub(super) async fn delete(
     // Children first; and from here on it goes through, wanted or not.
     let through = Op::default();
     for id in branches.into_iter().rev() {
-        teardown::locked(home, project, id).await?;
+        teardown::locked(home, project, id).await.map_err(Error::with_the_rest_later)?;
     }
     for id in snapshots {
         let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &through.cancel).await?;
-        teardown::snapshot(home, project, id).await?;
+        teardown::snapshot(home, project, id).await.map_err(Error::with_the_rest_later)?;
     }
     op.cancel.check()
 }
