@@ -108,9 +108,15 @@ impl ProjectBuilder {
 
     pub(crate) fn open_or_create_call(self) -> Call<Project> {
         engine::call(move |op| async move {
+            match self.clone().open_here().await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                other => return other,
+            }
             let config = self.settings()?;
             let home = Engine::get()?.home(&config).await?;
             let name = ProjectName::new(self.name.clone())?;
+            // Before the lock: one that a dead process leaves is found by its lease.
+            home.lease()?;
             let path = home.lock_path(&format!("{NAMED}{name}"));
             let _lock = loop {
                 let lock = Lock::take(
@@ -126,6 +132,7 @@ impl ProjectBuilder {
                     break lock;
                 }
             };
+            // Whoever held it may have made it.
             let project = match self.clone().open_here().await {
                 Err(error) if error.kind() == ErrorKind::NotFound => self.create_here(&op).await,
                 other => other,
