@@ -239,7 +239,7 @@ impl<'a> Suite<'a> {
 
     /// All of an operation, or of the part of it that counts: how many faults were tried, and the steps
     /// that it has.
-    fn run(&self, operation: &Operation) -> (usize, BTreeSet<String>) {
+    fn run(&self, operation: &Operation, sparser: usize) -> (usize, BTreeSet<String>) {
         let (mut tried, mut seen) = (0, BTreeSet::new());
         let (mut begin, mut end) = (1, NEVER);
         if let (Some((first, last)), false) = (operation.part, is_long()) {
@@ -252,7 +252,7 @@ impl<'a> Suite<'a> {
             // Between the end of a step and the beginning of the next nothing happens that outlives a
             // process: a short run tries one of both, and which one differs from run to run.
             let halves = self.one_side && *fault != "full";
-            let stride = if halves { self.stride * 2 } else { self.stride };
+            let stride = if halves { self.stride * 2 } else { self.stride } * sparser;
             let mut moment = begin + chosen(&format!("{} {fault}", operation.shown()), stride);
             while moment <= end {
                 let (hit, steps) = self.attempt(operation, fault, moment);
@@ -337,6 +337,10 @@ fn operations(place: &Place, faults: &[&str]) -> Vec<&'static Operation> {
     OPERATIONS.iter().filter(chosen).collect()
 }
 
+/// How long one of them goes on in a short run, on a machine that is too slow for all of it: each operation
+/// is tried then with fewer faults.
+const ENOUGH: Duration = Duration::from_secs(480);
+
 /// Runs every operation, on so many homes at a time. Returns the steps that they have.
 pub fn suite(
     place: &Place,
@@ -346,7 +350,10 @@ pub fn suite(
 ) -> Option<BTreeSet<String>> {
     let stride = if is_long() { 1 } else { stride };
     println!("{}: VELO_TEST_SEED={}", place.name(), seed());
-    let operations = Mutex::new(operations(place, faults));
+    let mut operations = operations(place, faults);
+    // Not always the same ones are the last.
+    operations.sort_by_key(|operation| chosen(&operation.shown(), usize::MAX));
+    let (begun, operations) = (Instant::now(), Mutex::new(operations));
     let (all, tried) = (Mutex::new(BTreeSet::new()), Mutex::new(0));
     std::thread::scope(|scope| {
         for _ in 0..homes {
@@ -354,8 +361,10 @@ pub fn suite(
                 let suite = Suite::new(place, faults, stride);
                 loop {
                     let Some(operation) = operations.lock().unwrap().pop() else { break };
-                    let (faults, steps) = suite.run(operation);
-                    println!("{}: {}: {faults} faults", place.name(), operation.shown());
+                    let late = !is_long() && begun.elapsed() > ENOUGH;
+                    let (faults, steps) = suite.run(operation, if late { LATE } else { 1 });
+                    let few = if late { ", a sample: it is late" } else { "" };
+                    println!("{}: {}: {faults} faults{few}", place.name(), operation.shown());
                     all.lock().unwrap().extend(steps);
                     *tried.lock().unwrap() += faults;
                 }
@@ -411,6 +420,9 @@ pub fn sample(
 
 /// About as many as most operations have.
 const MOMENTS: usize = 40;
+
+/// How many times fewer faults are tried of an operation when it is late.
+const LATE: usize = 16;
 
 /// More than any has.
 const NEVER: usize = 1_000_000;

@@ -251,11 +251,15 @@ async fn without_sudo() {
 #[tokio::test]
 #[ignore = "started by zfs_as_a_normal_user"]
 async fn with_all() {
-    // The project below takes the other way, where this build has it.
-    let config = inner().zfs_by_program();
-    let storage = build(StorageKind::Zfs, config).await.unwrap_or_else(|e| panic!("{e:?}"));
-    velo_core::testing::storage_suite(storage.clone()).await.unwrap_or_else(|e| panic!("{e:?}"));
-    assert_eq!(storage.list().await.unwrap(), []);
+    // An emulated machine takes minutes for it; the project below does what matters most of it.
+    if std::env::var_os("VELO_TEST_LONG").is_some() {
+        // The project takes the other way, where this build has it.
+        let config = inner().zfs_by_program();
+        let storage = build(StorageKind::Zfs, config).await.unwrap_or_else(|e| panic!("{e:?}"));
+        let suite = velo_core::testing::storage_suite(storage.clone());
+        suite.await.unwrap_or_else(|e| panic!("{e:?}"));
+        assert_eq!(storage.list().await.unwrap(), []);
+    }
     // What the rule is not for is refused.
     let zfs = ["/usr/sbin/zfs", "mount"];
     for target in ["tank", "-a", &format!("tank/velo-test/v-{}", Id::generate())] {
