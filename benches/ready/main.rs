@@ -133,8 +133,8 @@ async fn sample(project: &Project, size: u64, samples: usize) -> Result<Measured
     let pool = seed.pool()?;
     let warm = seed.branch().await?;
     client::first_answer(&warm.connection()).await?;
-    pool.keep_ready(4, 8)?;
-    while pool.info().ready < 4 {
+    pool.keep_ready(4, 8).await?;
+    while pool.info().await?.ready < 4 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut next = Instant::now();

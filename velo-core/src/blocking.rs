@@ -555,13 +555,15 @@ impl Pool {
     /// # Errors
     /// As there.
     pub fn keep_ready(&self, least: usize, most: usize) -> Result<()> {
-        self.0.keep_ready(least, most)
+        self.0.keep_ready_call(least, most).wait()
     }
 
     /// See [`crate::Pool::info`].
-    #[must_use]
-    pub fn info(&self) -> PoolInfo {
-        self.0.info()
+    ///
+    /// # Errors
+    /// As there.
+    pub fn info(&self) -> Result<PoolInfo> {
+        self.0.info_call().wait()
     }
 }
 

@@ -12,6 +12,8 @@ use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id};
+#[cfg(target_os = "linux")]
+use crate::keeper::Held;
 use crate::lock::{Lock, Mode};
 use crate::postgres::outgoing;
 use crate::project::{self, Project};
@@ -63,6 +65,9 @@ struct Inner {
     timings: Mutex<Timings>,
     /// Whether the drop of this discards the branch.
     discard: AtomicBool,
+    /// The connection that holds it, where it is a keeper's: see [`crate::keeper`].
+    #[cfg(target_os = "linux")]
+    held: Option<Arc<Held>>,
     /// The process that made the handle. A forked child's copy discards nothing.
     pid: u32,
 }
@@ -125,6 +130,25 @@ impl Branch {
             record: Mutex::new(record),
             timings: Mutex::new(timings),
             discard: AtomicBool::new(discard),
+            #[cfg(target_os = "linux")]
+            held: None,
+            pid: std::process::id(),
+        }))
+    }
+
+    /// One that the keeper of this process's run discards when the last handle is gone.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn held_by_keeper(
+        project: &Arc<project::Inner>,
+        record: BranchRecord,
+        held: Arc<Held>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            project: project.clone(),
+            timings: Mutex::new(record.timings.clone()),
+            record: Mutex::new(record),
+            discard: AtomicBool::new(false),
+            held: Some(held),
             pid: std::process::id(),
         }))
     }
@@ -387,6 +411,13 @@ impl Branch {
     }
 
     pub(crate) fn keep_call(&self, name: Option<String>) -> Call<()> {
+        #[cfg(target_os = "linux")]
+        if let Some(held) = self.0.held.clone() {
+            return self.call(move |branch, _, _| async move {
+                branch.remember(held.keep(name).await?);
+                Ok(())
+            });
+        }
         self.change(|branch, home, _, _lock| async move {
             let record = branch.current(&home).await?;
             if !record.ephemeral {
@@ -433,6 +464,12 @@ impl Branch {
         let discard =
             self.0.discard.swap(false, Ordering::AcqRel) && self.0.pid == std::process::id();
         self.call(move |branch, home, _| async move {
+            #[cfg(target_os = "linux")]
+            if let Some(held) =
+                branch.0.held.as_ref().filter(|_| branch.0.pid == std::process::id())
+            {
+                return held.close().await;
+            }
             if !discard {
                 return Ok(());
             }

@@ -46,6 +46,7 @@ pub(crate) struct Program {
     current_dir: PathBuf,
     detached: bool,
     dies_with_us: bool,
+    called: Option<&'static str>,
 }
 
 /// What a program that ended has printed.
@@ -71,6 +72,7 @@ impl Program {
             current_dir: "/".into(),
             detached: false,
             dies_with_us: false,
+            called: None,
         }
     }
 
@@ -87,6 +89,18 @@ impl Program {
     /// Runs it as `user`; `None` is this process's own user.
     pub(crate) fn user(mut self, user: Option<&OsUser>) -> Self {
         self.user = user.cloned();
+        self
+    }
+
+    /// One more variable.
+    pub(crate) fn env(mut self, key: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// What it is shown as among the processes.
+    pub(crate) fn called(mut self, name: &'static str) -> Self {
+        self.called = Some(name);
         self
     }
 
@@ -217,6 +231,9 @@ impl Program {
         }
         #[cfg(unix)]
         {
+            if let Some(name) = self.called {
+                command.arg0(name);
+            }
             if let Some(user) = &self.user {
                 // As root std drops the supplementary groups with the uid.
                 command.uid(user.uid).gid(user.gid);

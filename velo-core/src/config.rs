@@ -52,7 +52,7 @@ pub(crate) use values::{millicpus, size};
 /// assert_eq!(config.home(), std::path::Path::new("/srv/velo"));
 /// # Ok::<(), velo_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Config {
     pub(crate) home: PathBuf,
     pub(crate) cache: PathBuf,

@@ -47,6 +47,8 @@ mod error;
 pub mod gc;
 mod home;
 mod id;
+#[cfg(target_os = "linux")]
+mod keeper;
 mod lease;
 mod lock;
 mod lookup;
@@ -57,6 +59,8 @@ mod project;
 mod reconcile;
 mod record;
 mod reset;
+#[cfg(target_os = "linux")]
+mod run;
 pub mod runtime;
 mod seed;
 pub mod setup;

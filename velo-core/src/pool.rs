@@ -3,6 +3,9 @@
 //! Whoever asks gets one that is ready, and the next is started behind his back. What comes back is
 //! discarded: a branch that somebody had is never somebody else's.
 //!
+//! The processes of a run share the pools of their keeper ([`crate::keeper`]); any other process has its
+//! own.
+//!
 //! How many are kept ready is learned: each request that finds none doubles it, and a while without any
 //! request halves it, down to none. A pool that nobody asks costs nothing.
 
@@ -19,6 +22,8 @@ use crate::create;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
+#[cfg(target_os = "linux")]
+use crate::keeper::Meeting;
 use crate::runtime::Status;
 use crate::seed::Seed;
 use crate::slots;
@@ -39,7 +44,16 @@ pub(crate) type Pools = Mutex<HashMap<(PathBuf, Id), Weak<Inner>>>;
 ///
 /// A handle is cheap to clone; with the last one go the branches that nobody has taken.
 #[derive(Debug, Clone)]
-pub struct Pool(Arc<Inner>);
+pub struct Pool(Whose);
+
+#[derive(Debug, Clone)]
+enum Whose {
+    /// This process's.
+    Own(Arc<Inner>),
+    /// Of all processes of this one's run.
+    #[cfg(target_os = "linux")]
+    OfRun(Seed, Arc<Meeting>),
+}
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -59,10 +73,12 @@ struct Shelf {
     size: Size,
     /// Whether somebody looks if it is asked at all.
     watched: bool,
+    /// Whether somebody ends it, who takes what is ready.
+    ends: bool,
 }
 
 /// What is known of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct PoolInfo {
     /// How many branches wait to be taken.
@@ -76,7 +92,10 @@ pub struct PoolInfo {
 }
 
 impl Seed {
-    /// This process's pool of ephemeral branches of it, the same one for whoever asks.
+    /// The pool of ephemeral branches of it, the same one for whoever asks in this process; and in all
+    /// processes of this one's run, where a runner says that there is one: nextest, pytest-xdist, or whatever
+    /// sets `VELO_RUN` to a name for what it starts (and `VELO_RUN_ROOT` to the number of the process that the
+    /// run ends with, where that is not their parent).
     ///
     /// It keeps at most so many ready as this machine has cores, twice, as a quarter of its memory that
     /// is available holds, and as half of the home's limits allow; [`Pool::keep_ready`] changes that.
@@ -93,10 +112,16 @@ impl Seed {
     /// If Velo's thread cannot be started.
     pub fn pool(&self) -> Result<Pool> {
         let project = self.project();
+        #[cfg(target_os = "linux")]
+        if !crate::keeper::is_keeper()
+            && let Some(meeting) = Meeting::of_this_process(&project.0.config)?
+        {
+            return Ok(Pool(Whose::OfRun(self.clone(), Arc::new(meeting))));
+        }
         let key = (project.0.config.home.clone(), self.id());
         let mut pools = Engine::get()?.pools.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(inner) = pools.get(&key).and_then(Weak::upgrade) {
-            return Ok(Pool(inner));
+            return Ok(Pool(Whose::Own(inner)));
         }
         pools.retain(|_, pool| pool.strong_count() > 0);
         let shelf = Shelf {
@@ -105,11 +130,12 @@ impl Seed {
             waiting: VecDeque::new(),
             size: Size::new(most(&project)),
             watched: false,
+            ends: false,
         };
         let inner = Inner { seed: self.clone(), shelf: Mutex::new(shelf), pid: std::process::id() };
         let inner = Arc::new(inner);
         pools.insert(key, Arc::downgrade(&inner));
-        Ok(Pool(inner))
+        Ok(Pool(Whose::Own(inner)))
     }
 }
 
@@ -148,9 +174,13 @@ impl Pool {
     }
 
     pub(crate) fn acquire_call(&self) -> Call<Branch> {
-        let pool = self.clone();
+        let whose = self.0.clone();
         engine::call(move |op| async move {
-            let inner = pool.of_this_process()?.0;
+            let inner = match whose {
+                Whose::Own(inner) => inner.of_this_process()?,
+                #[cfg(target_os = "linux")]
+                Whose::OfRun(seed, meeting) => return meeting.acquire(&seed, &op.cancel).await,
+            };
             loop {
                 let branch = match inner.take() {
                     Taken::Ready(branch) => branch,
@@ -172,38 +202,78 @@ impl Pool {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if `least` is more than `most`.
-    pub fn keep_ready(&self, least: usize, most: usize) -> Result<()> {
-        if least > most {
-            let what = format!("a pool cannot keep {least} branches ready, and at most {most}");
-            return Err(Error::new(ErrorKind::InvalidInput, what)
-                .with_hint("give the smaller number first"));
-        }
-        let inner = self.of_this_process()?.0;
-        let surplus = {
-            let mut shelf = inner.shelf();
-            shelf.size.limit(least, most);
-            inner.refill(&mut shelf);
-            shelf.surplus()
-        };
-        drop(surplus);
-        Ok(())
+    pub async fn keep_ready(&self, least: usize, most: usize) -> Result<()> {
+        self.keep_ready_call(least, most).await
+    }
+
+    pub(crate) fn keep_ready_call(&self, least: usize, most: usize) -> Call<()> {
+        let whose = self.0.clone();
+        engine::call(move |_| async move {
+            if least > most {
+                let what = format!("a pool cannot keep {least} branches ready, and at most {most}");
+                return Err(Error::new(ErrorKind::InvalidInput, what)
+                    .with_hint("give the smaller number first"));
+            }
+            let inner = match whose {
+                Whose::Own(inner) => inner.of_this_process()?,
+                #[cfg(target_os = "linux")]
+                Whose::OfRun(seed, meeting) => return meeting.keep_ready(&seed, least, most).await,
+            };
+            let surplus = {
+                let mut shelf = inner.shelf();
+                shelf.size.limit(least, most);
+                inner.refill(&mut shelf);
+                shelf.surplus()
+            };
+            drop(surplus);
+            Ok(())
+        })
     }
 
     /// What is known of it now.
-    #[must_use]
-    pub fn info(&self) -> PoolInfo {
-        let shelf = self.0.shelf();
-        PoolInfo {
-            ready: shelf.ready.len(),
-            starting: shelf.starting,
-            wanted: shelf.size.wanted(),
-            limit: shelf.size.most(),
-        }
+    ///
+    /// # Errors
+    /// If the keeper of a run cannot be asked.
+    pub async fn info(&self) -> Result<PoolInfo> {
+        self.info_call().await
     }
 
-    /// After a `fork` the child's own, for what is ready in the parent's is the parent's.
-    fn of_this_process(&self) -> Result<Self> {
-        if self.0.pid == std::process::id() { Ok(self.clone()) } else { self.0.seed.pool() }
+    pub(crate) fn info_call(&self) -> Call<PoolInfo> {
+        let whose = self.0.clone();
+        engine::call(move |_| async move {
+            match whose {
+                Whose::Own(inner) => Ok(inner.of_this_process()?.shelf().info()),
+                #[cfg(target_os = "linux")]
+                Whose::OfRun(seed, meeting) => meeting.info(&seed).await,
+            }
+        })
+    }
+
+    /// Has it keep nothing any more, and waits until all that it had is gone.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn end(&self) {
+        let Whose::Own(inner) = &self.0 else { return };
+        loop {
+            let (ready, starting) = {
+                let mut shelf = inner.shelf();
+                shelf.size.limit(0, 0);
+                shelf.ends = true;
+                (std::mem::take(&mut shelf.ready), shelf.starting)
+            };
+            let mut closed = tokio::task::JoinSet::new();
+            for branch in ready {
+                closed.spawn(branch.close_call());
+            }
+            while let Some(closed) = closed.join_next().await {
+                if let Ok(Err(error)) = closed {
+                    tracing::warn!(%error, "a branch stays; it goes when somebody opens the home");
+                }
+            }
+            if starting == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -214,6 +284,20 @@ enum Taken {
 }
 
 impl Inner {
+    /// After a `fork` the child's own, for what is ready in the parent's is the parent's.
+    fn of_this_process(self: Arc<Self>) -> Result<Arc<Self>> {
+        if self.pid == std::process::id() {
+            return Ok(self);
+        }
+        match self.seed.pool()?.0 {
+            Whose::Own(inner) => Ok(inner),
+            #[cfg(target_os = "linux")]
+            Whose::OfRun(..) => {
+                Err(Error::new(ErrorKind::Conflict, "a pool from before this process was of a run"))
+            }
+        }
+    }
+
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -325,9 +409,21 @@ impl Inner {
 }
 
 impl Shelf {
+    fn info(&self) -> PoolInfo {
+        PoolInfo {
+            ready: self.ready.len(),
+            starting: self.starting,
+            wanted: self.size.wanted(),
+            limit: self.size.most(),
+        }
+    }
+
     /// Those that are more than are wanted, to be dropped when nobody holds the lock.
     #[must_use]
     fn surplus(&mut self) -> Vec<Branch> {
+        if self.ends {
+            return Vec::new();
+        }
         let keep = self.size.wanted().min(self.ready.len());
         self.ready.drain(keep..).collect()
     }

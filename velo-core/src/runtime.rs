@@ -19,7 +19,7 @@ use crate::storage::Location;
 #[cfg(all(feature = "docker", unix))]
 pub(crate) mod docker;
 #[cfg(unix)]
-mod log;
+pub(crate) mod log;
 #[cfg(all(feature = "process", unix))]
 pub(crate) mod process;
 

@@ -25,9 +25,18 @@ async fn seed(project: &Project) -> Seed {
     project.seed(key, build).await.unwrap()
 }
 
-fn are_ready(pool: &Pool, count: usize) -> bool {
-    let full = |pool: &Pool| pool.info().ready == count && pool.info().starting == 0;
-    eventually(LONG, || full(pool))
+async fn are_ready(pool: &Pool, count: usize) -> bool {
+    let begun = std::time::Instant::now();
+    loop {
+        let info = pool.info().await.unwrap();
+        if info.ready == count && info.starting == 0 {
+            return true;
+        }
+        if begun.elapsed() > LONG {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
@@ -36,18 +45,19 @@ async fn what_is_acquired_is_nobody_elses_and_another_is_made_ready() {
     let project = home.project("pool").await;
     let seed = seed(&project).await;
     let pool = seed.pool().unwrap();
-    assert_eq!((pool.info().ready, pool.info().wanted), (0, 0), "nobody has asked yet");
-    pool.keep_ready(2, 3).unwrap();
-    assert!(are_ready(&pool, 2), "{:?}", pool.info());
+    let info = pool.info().await.unwrap();
+    assert_eq!((info.ready, info.wanted), (0, 0), "nobody has asked yet");
+    pool.keep_ready(2, 3).await.unwrap();
+    assert!(are_ready(&pool, 2).await, "{:?}", pool.info().await);
 
     // From any handle, and from the calls that block.
     let same = project.seeds().await.unwrap().remove(0).pool().unwrap();
-    assert_eq!(same.info().ready, 2);
+    assert_eq!(same.info().await.unwrap().ready, 2);
     let first = same.acquire().await.unwrap();
     sql(&first, "DELETE FROM t").await;
     let taken = first.id();
     first.close().await.unwrap();
-    assert!(are_ready(&pool, 2), "{:?}", pool.info());
+    assert!(are_ready(&pool, 2).await, "{:?}", pool.info().await);
     let second = pool.acquire().await.unwrap();
     assert_eq!(sql(&second, "SELECT count(*) FROM t").await, "1000");
     assert_ne!(second.id(), taken);
@@ -67,7 +77,7 @@ async fn what_is_acquired_is_nobody_elses_and_another_is_made_ready() {
         sql(branch, "DELETE FROM t WHERE x > 1").await;
         assert_eq!(sql(branch, "SELECT count(*) FROM t").await, "1");
     }
-    assert!(are_ready(&pool, 3), "{:?}", pool.info());
+    assert!(are_ready(&pool, 3).await, "{:?}", pool.info().await);
 
     // With the last handle go those that nobody has taken, and only those.
     drop((pool, same));
@@ -88,9 +98,9 @@ async fn one_that_nobody_asks_keeps_none() {
     let project = home.project("pool").await;
     let pool = seed(&project).await.pool().unwrap();
     let first = pool.acquire().await.unwrap();
-    assert!(are_ready(&pool, 1), "{:?}", pool.info());
+    assert!(are_ready(&pool, 1).await, "{:?}", pool.info().await);
     drop(first);
-    assert!(eventually(LONG, || pool.info().ready == 0 && project_servers(&home) == 1));
+    assert!(are_ready(&pool, 0).await && eventually(LONG, || project_servers(&home) == 1));
     // And is there again when it is asked.
     let again = pool.acquire().await.unwrap();
     assert_eq!(sql(&again, "SELECT count(*) FROM t").await, "1000");
@@ -101,8 +111,8 @@ async fn one_that_died_while_it_waited_is_given_to_nobody() {
     let home = TestHome::new(None);
     let project = home.project("pool").await;
     let pool = seed(&project).await.pool().unwrap();
-    pool.keep_ready(2, 2).unwrap();
-    assert!(are_ready(&pool, 2), "{:?}", pool.info());
+    pool.keep_ready(2, 2).await.unwrap();
+    assert!(are_ready(&pool, 2).await, "{:?}", pool.info().await);
     let ready: Vec<_> = project.branches().await.unwrap();
     let mut ready = ready.iter().filter(|branch| branch.ephemeral);
     let (killed, deleted) = (ready.next().unwrap(), ready.next().unwrap());
@@ -122,7 +132,7 @@ async fn who_asks_is_told_why_there_is_none() {
     let project = home.project("pool").await;
     let seed = seed(&project).await;
     let pool = seed.pool().unwrap();
-    assert_eq!(pool.keep_ready(3, 2).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(pool.keep_ready(3, 2).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     seed.delete().await.unwrap();
     let asks = (0..5).map(|_| {
         let pool = pool.clone();
@@ -132,7 +142,7 @@ async fn who_asks_is_told_why_there_is_none() {
         let error = ask.await.unwrap();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     }
-    assert_eq!(pool.info().wanted, 0, "none is tried ahead of time");
+    assert_eq!(pool.info().await.unwrap().wanted, 0, "none is tried ahead of time");
     // Who gives up in between takes nothing from the others.
     let seed = self::seed(&project).await;
     let pool = seed.pool().unwrap();
@@ -154,7 +164,7 @@ async fn has_a_pool() {
     let config = Config::builder().home(&home).build().unwrap();
     let project = Project::builder("pool").config(config).open().await.unwrap();
     let pool = seed(&project).await.pool().unwrap();
-    pool.keep_ready(2, 2).unwrap();
+    pool.keep_ready(2, 2).await.unwrap();
     let _branch = pool.acquire().await.unwrap();
     std::future::pending::<()>().await;
 }

@@ -123,6 +123,8 @@ pub(super) fn resolve(
                 env.slot_timeout = Some(parsed(&key, &value, "a number of seconds")?);
             }
             "VELO_KEEP_FREE" => env.keep_free = Some(parsed(&key, &value, "a size like 10G")?),
+            // Of a run, and no settings: see `run.rs` and `keeper/program.rs`.
+            "VELO_RUN" | "VELO_RUN_ROOT" | "VELO_KEEPER" => {}
             key if key.starts_with("VELO_TEST_") => {}
             key => {
                 return Err(Error::new(

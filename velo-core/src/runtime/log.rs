@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 const TAIL: u64 = 64 * 1024;
 
 /// Opens it to append to, making it if it is missing.
-pub(super) fn open(log: &Path) -> Result<File> {
+pub(crate) fn open(log: &Path) -> Result<File> {
     std::fs::OpenOptions::new()
         .append(true)
         .create(true)

@@ -1,0 +1,166 @@
+//! A process of a run: it finds the run's keeper, or starts it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+
+use super::protocol::{Answer, Ask, Line, gone};
+use super::{Task, program};
+use crate::branch::Branch;
+use crate::cancel::Cancel;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::{Lock, Mode};
+use crate::pool::PoolInfo;
+use crate::run::Run;
+use crate::seed::Seed;
+
+/// How long a keeper may take to come up.
+const START: Duration = Duration::from_secs(30);
+
+/// Where the processes of a run meet, by the settings that they have.
+#[derive(Debug, Clone)]
+pub(crate) struct Meeting {
+    task: Task,
+    folder: PathBuf,
+}
+
+/// The connection that holds a branch. Dropped, it gives the branch back.
+#[derive(Debug)]
+pub(crate) struct Held {
+    line: Mutex<Line>,
+    /// A copy that a forked child has gives nothing back.
+    pid: u32,
+}
+
+impl Meeting {
+    /// Where this process finds the others of its run, if it is of one.
+    pub(crate) fn of_this_process(config: &Config) -> Result<Option<Self>> {
+        let Some(run) = Run::of_this_process() else { return Ok(None) };
+        let settings =
+            serde_json::to_string(&(&run, config, env!("CARGO_PKG_VERSION"))).map_err(|e| {
+                Error::new(ErrorKind::Internal, "settings cannot be written").with_source(e)
+            })?;
+        let hash = Sha256::digest(settings);
+        let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let folder = config.home().join("keepers").join(name);
+        let socket = folder.join("s");
+        Ok(Some(Self { task: Task { run, config: config.clone(), socket }, folder }))
+    }
+
+    /// A connection to the keeper, which is started where there is none.
+    async fn line(&self, cancel: &Cancel) -> Result<Line> {
+        if let Some(line) = self.connected().await? {
+            return Ok(line);
+        }
+        crate::disk::make_private(&self.folder)?;
+        // One of all starts it; the others find it when they have the lock.
+        let path = self.folder.join("lock");
+        let what = "the keeper of this run";
+        let _starting = Lock::take(&path, Mode::Exclusive, START * 2, what, cancel).await?;
+        if let Some(line) = self.connected().await? {
+            return Ok(line);
+        }
+        crate::disk::remove("remove a socket of a dead keeper", &self.task.socket)?;
+        let mut child = program::start(&self.task, &self.folder.join("log"))?;
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < START {
+            if let Some(line) = self.connected().await? {
+                return Ok(line);
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(self.failed(format!("it ended ({status})")));
+            }
+            cancel.guard(tokio::time::sleep(Duration::from_millis(2))).await?;
+        }
+        Err(self.failed(format!("it takes no connection within {} s", START.as_secs())))
+    }
+
+    fn failed(&self, why: String) -> Error {
+        Error::new(ErrorKind::Internal, format!("the keeper of this run does not start: {why}"))
+            .with_hint(format!("its log says more: {}", self.folder.join("log").display()))
+    }
+
+    async fn connected(&self) -> Result<Option<Line>> {
+        use std::io::ErrorKind as Io;
+        match UnixStream::connect(&self.task.socket).await {
+            Ok(stream) => Ok(Some(Line::new(stream))),
+            Err(e) if matches!(e.kind(), Io::NotFound | Io::ConnectionRefused) => Ok(None),
+            Err(e) => Err(Error::io(format!("connect to {}", self.task.socket.display()), e)),
+        }
+    }
+
+    /// A branch of the run's pool.
+    pub(crate) async fn acquire(&self, seed: &Seed, cancel: &Cancel) -> Result<Branch> {
+        let project = seed.project().0;
+        let ask = Ask::Acquire { project: project.record.name.to_string(), seed: seed.id() };
+        // One that ended just now, with nobody to ask it, is followed by another.
+        for _ in 0..2 {
+            let mut line = self.line(cancel).await?;
+            match cancel.guard(line.ask(&ask)).await? {
+                Ok(Answer::Branch(record)) => {
+                    let held = Held { line: Mutex::new(line), pid: std::process::id() };
+                    return Ok(Branch::held_by_keeper(&project, *record, Arc::new(held)));
+                }
+                Err(error) if error.kind() == ErrorKind::Conflict => continue,
+                Err(error) => return Err(error),
+                Ok(_) => return Err(out_of_turn()),
+            }
+        }
+        Err(gone())
+    }
+
+    pub(crate) async fn keep_ready(&self, seed: &Seed, least: usize, most: usize) -> Result<()> {
+        let (project, seed) = (seed.project().0.record.name.to_string(), seed.id());
+        let ask = Ask::KeepReady { project, seed, least, most };
+        self.line(&Cancel::default()).await?.ask(&ask).await.map(drop)
+    }
+
+    pub(crate) async fn info(&self, seed: &Seed) -> Result<PoolInfo> {
+        let (project, seed) = (seed.project().0.record.name.to_string(), seed.id());
+        match self.line(&Cancel::default()).await?.ask(&Ask::Info { project, seed }).await? {
+            Answer::Info(info) => Ok(info),
+            _ => Err(out_of_turn()),
+        }
+    }
+}
+
+// A panic in the middle of a conversation leaves a line that answers out of turn, and says so.
+impl std::panic::UnwindSafe for Held {}
+impl std::panic::RefUnwindSafe for Held {}
+
+impl Held {
+    /// Gives the branch back, and waits until its server is gone.
+    pub(crate) async fn close(&self) -> Result<()> {
+        self.line.lock().await.ask(&Ask::Close).await.map(drop)
+    }
+
+    /// The branch as it is when it stays.
+    pub(crate) async fn keep(&self, name: Option<String>) -> Result<crate::record::BranchRecord> {
+        match self.line.lock().await.ask(&Ask::Keep { name }).await? {
+            Answer::Branch(record) => Ok(*record),
+            _ => Err(out_of_turn()),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            self.line.get_mut().hang_up();
+        }
+    }
+}
+
+fn out_of_turn() -> Error {
+    Error::new(ErrorKind::Internal, "the keeper of this run answers something else")
+}
+
+/// Whether a folder of a keeper is nobody's any more.
+pub(crate) fn is_left(folder: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(folder.join("s")).is_err()
+}

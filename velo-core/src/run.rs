@@ -1,0 +1,74 @@
+//! A run: the processes that test together, and end together.
+//!
+//! A runner that starts a process for each test, or several workers, says so in the environment of what it
+//! starts. All of these draw on one pool, which their keeper holds ([`crate::keeper`]); it ends with the
+//! process at the root of the run, which is the runner.
+
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+/// What a runner calls its run, in the environment of its tests: nextest, pytest-xdist.
+const OF_RUNNERS: [&str; 2] = ["NEXTEST_RUN_ID", "PYTEST_XDIST_TESTRUNUID"];
+
+/// The same for any other: a name, and the process that the run ends with, else the one that started this.
+const NAME: &str = "VELO_RUN";
+const ROOT: &str = "VELO_RUN_ROOT";
+
+/// A run that this process is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) name: String,
+    /// The process that it ends with.
+    pub(crate) root: i32,
+    /// When that was started, as the kernel counts: its number may be another one's later.
+    pub(crate) started: u64,
+}
+
+impl Run {
+    /// The run that this process is of, where a runner says that there is one and its root lives.
+    pub(crate) fn of_this_process() -> Option<Self> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let parent = || rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+        let (name, root) = match variable(NAME) {
+            Some(name) => {
+                let told = variable(ROOT).and_then(|root| root.parse().ok());
+                (name, told.or_else(parent)?)
+            }
+            None => (OF_RUNNERS.iter().find_map(|name| variable(name))?, parent()?),
+        };
+        Some(Self { name, root, started: started(root)? })
+    }
+
+    /// The process at its root, if it lives.
+    pub(crate) fn root(&self) -> Option<Pid> {
+        let pid = Pid::from_raw(self.root)?;
+        (started(self.root)? == self.started).then_some(pid)
+    }
+}
+
+/// When a process was started, in ticks since the machine was.
+fn started(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    started_in(&text)
+}
+
+/// The name of the program, in parentheses, may hold anything.
+fn started_in(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_the_next_of_its_number() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
+        assert_eq!(started_in(stat), Some(4711));
+        assert_eq!(started_in("7 (a"), None);
+        let own = std::process::id().cast_signed();
+        let run = Run { name: "run".into(), root: own, started: started(own).unwrap() };
+        assert!(run.root().is_some());
+        assert!(Run { started: run.started + 1, ..run }.root().is_none());
+    }
+}

@@ -1,0 +1,286 @@
+//! The processes of a run draw on one pool, which their keeper holds: no test sees another's data, and
+//! nothing is left, whoever is killed.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+#![allow(clippy::print_stdout)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use common::client::{attempt, sql};
+use common::home::{TestHome, eventually};
+use rustix::process::{Pid, Signal};
+use velo_core::{Branch, Config, Project, Seed, SeedKey};
+
+const LONG: Duration = Duration::from_secs(60);
+
+async fn seed(project: &Project) -> Seed {
+    let key = SeedKey::new().code("tests/run.rs").label("run");
+    let build = async |branch: Branch| {
+        let fill = "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x";
+        attempt(&branch.url(), fill).await.map(drop)
+    };
+    project.seed(key, build).await.unwrap()
+}
+
+// -------------------------------------------------------------------------------------------- a worker
+
+const HOME: &str = "VELO_TEST_RUN_HOME";
+
+/// No test but where another one starts it, as a process of a run: it does what it is told, line by line,
+/// and says what came of it.
+#[tokio::test]
+async fn works() {
+    let Ok(home) = std::env::var(HOME) else { return };
+    let config = Config::builder().home(&home).build().unwrap();
+    let project = Project::builder("run").config(config).open().await.unwrap();
+    let pool = seed(&project).await.pool().unwrap();
+    let mut branches: Vec<Branch> = Vec::new();
+    for line in std::io::stdin().lines() {
+        let said = match line.unwrap().as_str() {
+            "acquire" => match pool.acquire().await {
+                Ok(branch) => {
+                    let count = sql(&branch, "SELECT count(*) FROM t").await;
+                    assert_eq!(count, "1000", "somebody else's");
+                    sql(&branch, "DELETE FROM t").await;
+                    branches.push(branch);
+                    branches.last().unwrap().url()
+                }
+                Err(error) => format!("error: {error}"),
+            },
+            "close" => {
+                branches.pop().unwrap().close().await.unwrap();
+                "closed".to_owned()
+            }
+            "drop" => {
+                branches.pop();
+                "dropped".to_owned()
+            }
+            "keep" => {
+                branches.last().unwrap().keep_as("kept").await.unwrap();
+                "kept".to_owned()
+            }
+            other => panic!("{other}"),
+        };
+        println!("said {said}");
+    }
+}
+
+struct Worker {
+    child: Child,
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    fn tell(&mut self, what: &str) {
+        writeln!(self.to.as_mut().unwrap(), "{what}").unwrap();
+    }
+
+    #[track_caller]
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        while self.from.read_line(&mut line).unwrap() > 0 {
+            if let Some((_, said)) = line.split_once("said ") {
+                return said.trim().to_owned();
+            }
+            line.clear();
+        }
+        panic!("it has ended: {:?}", self.child.wait());
+    }
+
+    #[track_caller]
+    fn does(&mut self, what: &str) -> String {
+        self.tell(what);
+        self.hear()
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends well.
+    fn end(mut self) {
+        drop(self.to.take());
+        let mut rest = String::new();
+        self.from.read_to_string(&mut rest).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{rest}");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- a run
+
+/// A run, whose root is a process that does nothing.
+struct Run {
+    home: TestHome,
+    root: Child,
+}
+
+impl Run {
+    async fn new() -> (Self, Project) {
+        let home = TestHome::new(None);
+        let project = home.project("run").await;
+        seed(&project).await;
+        let root = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        (Self { home, root }, project)
+    }
+
+    fn worker(&self) -> Worker {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "works", "--nocapture"])
+            .env(HOME, self.home.config().home())
+            .env("VELO_RUN", "a test")
+            .env("VELO_RUN_ROOT", self.root.id().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (to, from) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        Worker { child, to, from }
+    }
+
+    /// The keepers of the home, by what they are started for.
+    fn keepers(&self) -> Vec<i32> {
+        let home = self.home.config().home().to_str().unwrap().to_owned();
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let is_keeper = |pid: &i32| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let mut variables = environ.split(|b| *b == 0).map(String::from_utf8_lossy);
+            variables.any(|v| v.starts_with("VELO_KEEPER=") && v.contains(&home))
+        };
+        pids.filter(is_keeper).collect()
+    }
+
+    fn servers(&self) -> usize {
+        let folder = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
+        self.home.servers().into_iter().filter_map(folder).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Ends it as a kill of its root does; nothing but `main` and the seed is left.
+    #[track_caller]
+    fn is_killed(&mut self) {
+        self.root.kill().unwrap();
+        self.root.wait().unwrap();
+        self.is_over();
+    }
+
+    #[track_caller]
+    fn is_over(&self) {
+        let over =
+            || self.keepers().is_empty() && self.servers() == 1 && self.home.left().len() == 3;
+        assert!(
+            eventually(LONG, over),
+            "keepers {:?}, servers {}, {:?}",
+            self.keepers(),
+            self.servers(),
+            self.home.left()
+        );
+        let keepers = self.home.config().home().join("keepers");
+        let left: Vec<_> = std::fs::read_dir(keepers).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.root.kill();
+        let _ = self.root.wait();
+        let _ = eventually(LONG, || self.keepers().is_empty());
+    }
+}
+
+fn kill(pid: i32) {
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn eight_processes_have_one_pool_and_nothing_of_each_other() {
+    let (mut run, _project) = Run::new().await;
+    let mut workers: Vec<Worker> = (0..8).map(|_| run.worker()).collect();
+    let mut urls = BTreeSet::new();
+    for round in 0..3 {
+        workers.iter_mut().for_each(|worker| worker.tell("acquire"));
+        for worker in &mut workers {
+            let url = worker.hear();
+            assert!(url.starts_with("postgres"), "{url}");
+            urls.insert(url);
+        }
+        let what = ["close", "drop", "drop"][round];
+        workers.iter_mut().for_each(|worker| assert!(worker.does(what).ends_with("ed")));
+    }
+    assert_eq!(run.keepers().len(), 1);
+    assert!(urls.len() >= 8, "{urls:?}");
+    workers.into_iter().for_each(Worker::end);
+    run.is_killed();
+}
+
+#[tokio::test]
+async fn what_a_killed_process_had_goes_and_the_others_go_on() {
+    let (mut run, _project) = Run::new().await;
+    let (mut one, mut other) = (run.worker(), run.worker());
+    let url = one.does("acquire");
+    let others = other.does("acquire");
+    assert_ne!(url, others);
+    one.kill();
+    let mut gone = false;
+    for _ in 0..600 {
+        gone = attempt(&url, "SELECT 1").await.is_err();
+        if gone {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(gone, "it lives on");
+    assert_eq!(attempt(&others, "SELECT count(*) FROM t").await.unwrap(), "0");
+    assert_eq!(other.does("close"), "closed");
+    // The run is over while somebody still has a branch.
+    other.does("acquire");
+    run.is_killed();
+    other.kill();
+}
+
+#[tokio::test]
+async fn a_killed_keeper_takes_its_servers_along_and_another_comes() {
+    let (mut run, project) = Run::new().await;
+    let mut worker = run.worker();
+    let url = worker.does("acquire");
+    let [keeper] = run.keepers()[..] else { panic!("{:?}", run.keepers()) };
+    kill(keeper);
+    assert!(eventually(Duration::from_secs(10), || run.servers() == 1), "{}", run.servers());
+    assert!(attempt(&url, "SELECT 1").await.is_err());
+    let next = worker.does("acquire");
+    assert!(next.starts_with("postgres"), "{next}");
+    assert_ne!(run.keepers(), [keeper]);
+    // Both at the same time.
+    let keepers = run.keepers();
+    run.root.kill().unwrap();
+    keepers.into_iter().for_each(kill);
+    run.root.wait().unwrap();
+    assert!(eventually(Duration::from_secs(10), || run.servers() == 1), "{}", run.servers());
+    worker.kill();
+    // What they had on disk goes with whoever cleans up.
+    velo_core::gc::collect(run.home.config(), velo_core::gc::GcSpec::default()).await.unwrap();
+    assert_eq!(run.home.left().len(), 3, "{:?}", run.home.left());
+    assert_eq!(project.branches().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_kept_outlives_the_run() {
+    let (mut run, project) = Run::new().await;
+    let mut worker = run.worker();
+    let url = worker.does("acquire");
+    assert_eq!(worker.does("keep"), "kept");
+    worker.end();
+    run.root.kill().unwrap();
+    run.root.wait().unwrap();
+    assert!(eventually(LONG, || run.keepers().is_empty()));
+    assert_eq!(attempt(&url, "SELECT count(*) FROM t").await.unwrap(), "0");
+    project.branch("kept").await.unwrap().delete(false).await.unwrap();
+    run.is_over();
+}
