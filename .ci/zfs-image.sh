@@ -47,7 +47,7 @@ zfs_image_fill() { # VERSION ROOT FOLDER
     [[ -n ${VELO_TEST_MOUNTING-} ]] || die "making the image with OpenZFS $version needs the right to mount"
     mkdir -p "$root"
     # Nobody keeps this folder: in memory nothing of it is waited for.
-    ((0$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo) < 10000000)) ||
+    ((10#0$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo) < 10000000)) ||
         mount -t tmpfs -o size=6g,mode=755 velo-image "$root"
     zfs_image_root "$version" "$root" >"$root.log" 2>&1 7>&- 9>&- || {
         tail -40 "$root.log" >&2

@@ -2,6 +2,7 @@
 //!
 //! Measured in one run, for each size of a seed:
 //! - *handover*: `Pool::acquire` until it returns, ten times a second;
+//! - *of a run*: the same in two processes of a run, each five times a second, from the pool of their keeper;
 //! - *saturated*: the same without a pause, so that each one has to be started first;
 //! - *cold*: `Seed::branch`, where nothing is ready;
 //! - the first answer of a branch that was handed over, and in turn with it that of a server that is warm,
@@ -12,6 +13,8 @@
 //! ```
 //! In the folder that `VELO_TEST_BTRFS` names; PostgreSQL is the newest of `VELO_TEST_PG`, else the one that
 //! Velo finds. `--write` renews `benches/results/ready.md`.
+
+mod shared;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -60,6 +63,8 @@ impl Args {
 struct Measured {
     size: u64,
     handover: Times,
+    /// The handover in processes of a run.
+    of_run: Times,
     saturated: Times,
     cold: Times,
     first: Times,
@@ -67,7 +72,10 @@ struct Measured {
 }
 
 fn main() -> std::process::ExitCode {
-    velo_benches::ended(run())
+    match std::env::var_os(shared::HOME) {
+        Some(home) => velo_benches::ended(shared::asks(Path::new(&home))),
+        None => velo_benches::ended(run()),
+    }
 }
 
 fn run() -> Result<()> {
@@ -91,7 +99,7 @@ async fn measure(folder: &Path, size: u64, samples: usize) -> Result<Measured> {
         config = config.pg_bin(bin);
     }
     let project = Project::builder("api").config(config.build()?).create().await?;
-    let measured = sample(&project, size, samples).await;
+    let measured = sample(&project, &home, size, samples).await;
     // Whatever came of it, nothing stays.
     let deleted = project.delete(true).await;
     let measured = measured?;
@@ -114,11 +122,12 @@ async fn seed(project: &Project, size: u64) -> Result<Seed> {
     Ok(seed.await?)
 }
 
-async fn sample(project: &Project, size: u64, samples: usize) -> Result<Measured> {
+async fn sample(project: &Project, home: &Path, size: u64, samples: usize) -> Result<Measured> {
     let seed = seed(project, size).await?;
     let mut measured = Measured {
         size,
         handover: Times::default(),
+        of_run: Times::default(),
         saturated: Times::default(),
         cold: Times::default(),
         first: Times::default(),
@@ -154,6 +163,8 @@ async fn sample(project: &Project, size: u64, samples: usize) -> Result<Measured
         measured.saturated.add(begun.elapsed());
         tokio::spawn(branch.close());
     }
+    drop((pool, warm));
+    measured.of_run = shared::measure(home, samples)?;
     Ok(measured)
 }
 
@@ -170,6 +181,8 @@ fn render(all: &[Measured], folder: &Path) -> String {
         "samples",
         "handover",
         "p99",
+        "of a run",
+        "p99",
         "saturated",
         "p99",
         "cold",
@@ -183,6 +196,8 @@ fn render(all: &[Measured], folder: &Path) -> String {
             one.handover.0.len().to_string(),
             format!("{:.2}", one.handover.median()),
             format!("{:.2}", one.handover.at(0.99)),
+            format!("{:.2}", one.of_run.median()),
+            format!("{:.2}", one.of_run.at(0.99)),
             ms(one.saturated.median()),
             ms(one.saturated.at(0.99)),
             ms(one.cold.median()),
@@ -195,10 +210,10 @@ fn render(all: &[Measured], folder: &Path) -> String {
         "# What a branch that is ready costs whoever asks\n\n\
          Written by `cargo bench -p velo-benches --bench ready -- --write`.\n\n\
          - Date: {}\n- Machine: {}; load {}, niceness {}\n- File system: {}\n\n\
-         Handover: `Pool::acquire`, ten times a second, from one process; saturated: the same without a pause; \
-         cold:\n`Seed::branch`. First answer: a new connection and `SELECT 1`, of a branch that was just handed \
-         over, and in\nturn with it of a server that has answered before; the ratio is that of the two. \
-         Milliseconds, medians.\n\n{}",
+         Handover: `Pool::acquire`, ten times a second, from one process; of a run: the same from two that \
+         share a pool;\nsaturated: from one without a pause; cold: `Seed::branch`. First answer: a new connection \
+         and `SELECT 1`, of a\nbranch that was just handed over, and in turn with it of a server that has answered \
+         before; the ratio is that of\nthe two. Milliseconds, medians.\n\n{}",
         machine::today(),
         machine::describe(),
         machine::load(),
@@ -213,6 +228,7 @@ fn data(all: &[Measured]) -> Value {
         json!({
             "seed": label(one.size),
             "handover": one.handover.json(),
+            "handover_of_run": one.of_run.json(),
             "saturated": one.saturated.json(),
             "cold": one.cold.json(),
             "first_answer": one.first.json(),
