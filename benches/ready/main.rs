@@ -93,7 +93,7 @@ fn run() -> Result<()> {
 }
 
 async fn measure(folder: &Path, size: u64, samples: usize) -> Result<Measured> {
-    let home = folder.join(format!("velo-ready-{}", std::process::id()));
+    let home = folder.join(format!("velo-ready-{}-{}", std::process::id(), size >> 20));
     let mut config = Config::builder().home(&home).storage(StorageKind::Btrfs);
     if let Some(bin) = postgres() {
         config = config.pg_bin(bin);
