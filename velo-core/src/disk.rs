@@ -60,14 +60,6 @@ pub(crate) fn make_folder(
     })
 }
 
-/// Makes a folder that is this user's alone, and the one that it is in; both may be there.
-pub(crate) fn make_private(path: &Path) -> Result<()> {
-    for folder in path.parent().into_iter().chain([path]) {
-        make_folder("make the folder of a keeper", folder, 0o700, None)?;
-    }
-    Ok(())
-}
-
 /// Writes a file anew, whole or not at all, readable for `owner` alone.
 pub(crate) fn write(step: &str, path: &Path, content: &str, owner: Option<&OsUser>) -> Result<()> {
     let mut new = path.as_os_str().to_owned();

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::protocol::{Answer, Ask, Line, gone};
+use super::protocol::{Answer, Ask, Line};
 use super::{Task, program};
 use crate::branch::Branch;
 use crate::cancel::Cancel;
@@ -57,7 +57,9 @@ impl Meeting {
         if let Some(line) = self.connected().await? {
             return Ok(line);
         }
-        crate::disk::make_private(&self.folder)?;
+        for folder in self.folder.parent().into_iter().chain([&*self.folder]) {
+            crate::disk::make_folder("make the folder of a keeper", folder, 0o700, None)?;
+        }
         // One of all starts it; the others find it when they have the lock.
         let path = self.folder.join("lock");
         let what = "the keeper of this run";
@@ -96,22 +98,24 @@ impl Meeting {
 
     /// A branch of the run's pool.
     pub(crate) async fn acquire(&self, seed: &Seed, cancel: &Cancel) -> Result<Branch> {
+        match self.acquire_once(seed, cancel).await {
+            // It ended just now, perhaps, with nobody to ask it: then another one follows.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                self.acquire_once(seed, cancel).await
+            }
+            other => other,
+        }
+    }
+
+    async fn acquire_once(&self, seed: &Seed, cancel: &Cancel) -> Result<Branch> {
         let project = seed.project().0;
         let ask = Ask::Acquire { project: project.record.name.to_string(), seed: seed.id() };
-        // One that ended just now, with nobody to ask it, is followed by another.
-        for _ in 0..2 {
-            let mut line = self.line(cancel).await?;
-            match cancel.guard(line.ask(&ask)).await? {
-                Ok(Answer::Branch(record)) => {
-                    let held = Held { line: Mutex::new(line), pid: std::process::id() };
-                    return Ok(Branch::held_by_keeper(&project, *record, Arc::new(held)));
-                }
-                Err(error) if error.kind() == ErrorKind::Conflict => continue,
-                Err(error) => return Err(error),
-                Ok(_) => return Err(out_of_turn()),
-            }
-        }
-        Err(gone())
+        let mut line = self.line(cancel).await?;
+        let Answer::Branch(record) = cancel.guard(line.ask(&ask)).await?? else {
+            return Err(out_of_turn());
+        };
+        let held = Held { line: Mutex::new(line), pid: std::process::id() };
+        Ok(Branch::held_by_keeper(&project, *record, Arc::new(held)))
     }
 
     pub(crate) async fn keep_ready(&self, seed: &Seed, least: usize, most: usize) -> Result<()> {

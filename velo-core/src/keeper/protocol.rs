@@ -103,7 +103,7 @@ impl Line {
     }
 }
 
-pub(super) fn gone() -> Error {
+fn gone() -> Error {
     Error::new(ErrorKind::Conflict, "the keeper of this run is gone, and its branches with it")
         .with_hint("ask again: another one is started")
 }
