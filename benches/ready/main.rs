@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use velo_benches::figures::{Times, label, ms, size};
 use velo_benches::{Result, Table, client, machine, postgres, publish};
 use velo_core::storage::StorageKind;
-use velo_core::{Branch, Config, Project, Seed, SeedKey};
+use velo_core::{Branch, Config, Pool, Project, Seed, SeedKey};
 
 /// Between two requests.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -139,13 +139,9 @@ async fn sample(project: &Project, home: &Path, size: u64, samples: usize) -> Re
         measured.cold.add(begun.elapsed());
         branch.close().await?;
     }
-    let pool = seed.pool()?;
+    let pool = filled(&seed).await?;
     let warm = seed.branch().await?;
     client::first_answer(&warm.connection()).await?;
-    pool.keep_ready(4, 8).await?;
-    while pool.info().await?.ready < 4 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
     let mut next = Instant::now();
     for _ in 0..samples {
         next += PAUSE;
@@ -166,6 +162,16 @@ async fn sample(project: &Project, home: &Path, size: u64, samples: usize) -> Re
     drop((pool, warm));
     measured.of_run = shared::measure(home, samples)?;
     Ok(measured)
+}
+
+/// Its pool, when four branches are ready.
+async fn filled(seed: &Seed) -> Result<Pool> {
+    let pool = seed.pool()?;
+    pool.keep_ready(4, 8).await?;
+    while pool.info().await?.ready < 4 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(pool)
 }
 
 /// How long the first answer over a new connection takes.

@@ -66,11 +66,7 @@ pub fn asks(home: &Path) -> Result<()> {
         let config = Config::builder().home(home).build()?;
         let project = Project::builder("api").config(config).open().await?;
         let seed = project.seeds().await?.pop().ok_or("there is no seed")?;
-        let pool = seed.pool()?;
-        pool.keep_ready(4, 8).await?;
-        while pool.info().await?.ready < 4 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let pool = super::filled(&seed).await?;
         let mut next = Instant::now();
         for _ in 0..samples {
             next += super::PAUSE * PROCESSES as u32;

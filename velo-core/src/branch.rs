@@ -72,6 +72,25 @@ struct Inner {
     pid: u32,
 }
 
+impl Inner {
+    fn new(
+        project: &Arc<project::Inner>,
+        record: BranchRecord,
+        timings: Timings,
+        discard: bool,
+    ) -> Self {
+        Self {
+            project: project.clone(),
+            record: Mutex::new(record),
+            timings: Mutex::new(timings),
+            discard: AtomicBool::new(discard),
+            #[cfg(target_os = "linux")]
+            held: None,
+            pid: std::process::id(),
+        }
+    }
+}
+
 /// What its server is switched to.
 #[derive(Debug, Clone, Copy)]
 enum To {
@@ -125,15 +144,7 @@ impl Branch {
         timings: Timings,
         discard: bool,
     ) -> Self {
-        Self(Arc::new(Inner {
-            project: project.clone(),
-            record: Mutex::new(record),
-            timings: Mutex::new(timings),
-            discard: AtomicBool::new(discard),
-            #[cfg(target_os = "linux")]
-            held: None,
-            pid: std::process::id(),
-        }))
+        Self(Arc::new(Inner::new(project, record, timings, discard)))
     }
 
     /// One that the keeper of this process's run discards when the last handle is gone.
@@ -143,14 +154,10 @@ impl Branch {
         record: BranchRecord,
         held: Arc<Held>,
     ) -> Self {
-        Self(Arc::new(Inner {
-            project: project.clone(),
-            timings: Mutex::new(record.timings.clone()),
-            record: Mutex::new(record),
-            discard: AtomicBool::new(false),
-            held: Some(held),
-            pid: std::process::id(),
-        }))
+        let timings = record.timings.clone();
+        let mut inner = Inner::new(project, record, timings, false);
+        inner.held = Some(held);
+        Self(Arc::new(inner))
     }
 
     /// The record as it was when it was last looked at.

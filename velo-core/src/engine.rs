@@ -141,6 +141,11 @@ impl Engine {
     }
 }
 
+/// How many servers may be started at the same time, so that none of them waits for the others.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
 /// An operation that runs on the engine.
 ///
 /// As a future it waits for the result under any executor; dropped before that, it asks the

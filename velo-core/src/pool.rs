@@ -144,15 +144,11 @@ fn most(project: &crate::Project) -> usize {
     let (record, config) = (&project.0.record, &project.0.config);
     let memory = slots::memory(record, record.limits, &Default::default(), true).max(1);
     let fits = |bytes: u64| usize::try_from(bytes / memory).unwrap_or(usize::MAX);
-    let mut most = cores() * 2;
+    let mut most = engine::cores() * 2;
     most = most.min(available_memory().map_or(most, |bytes| fits(bytes / 4)));
     most = most.min(config.max_memory.map_or(most, |bytes| fits(bytes / 2)));
     most = most.min(config.max_running.map_or(most, |servers| servers as usize / 2));
     most.max(1)
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 /// What the machine could give to new processes, in bytes, where it says so.
@@ -326,7 +322,7 @@ impl Inner {
         // Who no longer waits gets none.
         shelf.waiting.retain(|waiting| !waiting.is_closed());
         let wanted = shelf.size.wanted() + shelf.waiting.len();
-        while shelf.ready.len() + shelf.starting < wanted && shelf.starting < cores() {
+        while shelf.ready.len() + shelf.starting < wanted && shelf.starting < engine::cores() {
             shelf.starting += 1;
             let inner = self.clone();
             engine::spawn(async move {

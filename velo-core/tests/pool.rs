@@ -81,15 +81,9 @@ async fn what_is_acquired_is_nobody_elses_and_another_is_made_ready() {
 
     // With the last handle go those that nobody has taken, and only those.
     drop((pool, same));
-    let servers = || project_servers(&home);
+    let servers = || home.servers_of_branches();
     assert!(eventually(LONG, || servers() == 11), "main and ten: {}", servers());
     assert_eq!(sql(&branches[0], "SELECT count(*) FROM t").await, "1");
-}
-
-/// How many servers work in the home.
-fn project_servers(home: &TestHome) -> usize {
-    let folder = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
-    home.servers().into_iter().filter_map(folder).collect::<BTreeSet<_>>().len()
 }
 
 #[tokio::test]
@@ -100,7 +94,7 @@ async fn one_that_nobody_asks_keeps_none() {
     let first = pool.acquire().await.unwrap();
     assert!(are_ready(&pool, 1).await, "{:?}", pool.info().await);
     drop(first);
-    assert!(are_ready(&pool, 0).await && eventually(LONG, || project_servers(&home) == 1));
+    assert!(are_ready(&pool, 0).await && eventually(LONG, || home.servers_of_branches() == 1));
     // And is there again when it is asked.
     let again = pool.acquire().await.unwrap();
     assert_eq!(sql(&again, "SELECT count(*) FROM t").await, "1000");
@@ -181,10 +175,10 @@ async fn it_ends_with_a_killed_process() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    assert!(eventually(LONG, || project_servers(&home) == 4), "main, two, and the one it took");
+    assert!(eventually(LONG, || home.servers_of_branches() == 4), "main, two, and the one it took");
     process.kill().unwrap();
     process.wait().unwrap();
-    assert!(eventually(Duration::from_secs(10), || project_servers(&home) == 1));
+    assert!(eventually(Duration::from_secs(10), || home.servers_of_branches() == 1));
     // What it had on disk goes with whoever cleans up: `main`'s volume, its folder and the seed stay.
     velo_core::gc::collect(home.config(), velo_core::gc::GcSpec::default()).await.unwrap();
     assert_eq!(home.left().len(), 3, "{:?}", home.left());

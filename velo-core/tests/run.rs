@@ -157,11 +157,6 @@ impl Run {
         pids.filter(is_keeper).collect()
     }
 
-    fn servers(&self) -> usize {
-        let folder = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
-        self.home.servers().into_iter().filter_map(folder).collect::<BTreeSet<_>>().len()
-    }
-
     /// Ends it as a kill of its root does; nothing but `main` and the seed is left.
     #[track_caller]
     fn is_killed(&mut self) {
@@ -172,13 +167,16 @@ impl Run {
 
     #[track_caller]
     fn is_over(&self) {
-        let over =
-            || self.keepers().is_empty() && self.servers() == 1 && self.home.left().len() == 3;
+        let over = || {
+            self.keepers().is_empty()
+                && self.home.servers_of_branches() == 1
+                && self.home.left().len() == 3
+        };
         assert!(
             eventually(LONG, over),
             "keepers {:?}, servers {}, {:?}",
             self.keepers(),
-            self.servers(),
+            self.home.servers_of_branches(),
             self.home.left()
         );
         let keepers = self.home.config().home().join("keepers");
@@ -252,7 +250,11 @@ async fn a_killed_keeper_takes_its_servers_along_and_another_comes() {
     let url = worker.does("acquire");
     let [keeper] = run.keepers()[..] else { panic!("{:?}", run.keepers()) };
     kill(keeper);
-    assert!(eventually(Duration::from_secs(10), || run.servers() == 1), "{}", run.servers());
+    assert!(
+        eventually(Duration::from_secs(10), || run.home.servers_of_branches() == 1),
+        "{}",
+        run.home.servers_of_branches()
+    );
     assert!(attempt(&url, "SELECT 1").await.is_err());
     let next = worker.does("acquire");
     assert!(next.starts_with("postgres"), "{next}");
@@ -262,7 +264,11 @@ async fn a_killed_keeper_takes_its_servers_along_and_another_comes() {
     run.root.kill().unwrap();
     keepers.into_iter().for_each(kill);
     run.root.wait().unwrap();
-    assert!(eventually(Duration::from_secs(10), || run.servers() == 1), "{}", run.servers());
+    assert!(
+        eventually(Duration::from_secs(10), || run.home.servers_of_branches() == 1),
+        "{}",
+        run.home.servers_of_branches()
+    );
     worker.kill();
     // What they had on disk goes with whoever cleans up.
     velo_core::gc::collect(run.home.config(), velo_core::gc::GcSpec::default()).await.unwrap();

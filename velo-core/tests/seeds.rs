@@ -39,22 +39,6 @@ async fn alone(project: &Project, home: &TestHome) {
     assert!(eventually(Duration::from_secs(30), || home.servers_of_branches() == 1));
 }
 
-trait Servers {
-    fn servers_of_branches(&self) -> usize;
-}
-
-impl Servers for TestHome {
-    /// How many volumes are worked in.
-    fn servers_of_branches(&self) -> usize {
-        let folder = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
-        self.servers()
-            .into_iter()
-            .filter_map(folder)
-            .collect::<std::collections::BTreeSet<_>>()
-            .len()
-    }
-}
-
 async fn it_is_built_once_and_branches_need_no_recovery(home: &TestHome) {
     let project = home.project("seeds").await;
     let built = AtomicUsize::new(0);

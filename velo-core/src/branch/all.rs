@@ -218,7 +218,7 @@ pub(crate) async fn each<T, F: Future<Output = T>>(
     op: &Op,
     mut work: impl FnMut(Branch, Arc<Home>, Op) -> F,
 ) -> Vec<T> {
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let cores = engine::cores();
     let one = |branch| {
         // Its steps are its own; whoever gives up gives up all of them.
         work(branch, home.clone(), Op { cancel: op.cancel.clone(), ..Op::default() })

@@ -61,6 +61,14 @@ impl TestHome {
             .collect()
     }
 
+    /// How many volumes are worked in.
+    pub fn servers_of_branches(&self) -> usize {
+        let folder = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
+        let folders: std::collections::BTreeSet<_> =
+            self.servers().into_iter().filter_map(folder).collect();
+        folders.len()
+    }
+
     /// The processes that work in the home.
     pub fn servers(&self) -> Vec<u32> {
         servers_in(self.config.home())
