@@ -90,10 +90,12 @@ pub(crate) async fn containers(engine: &Docker, home: &Path) -> Vec<ContainerSum
         let options =
             query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         match engine.list_containers(Some(options)).await {
-            // Podman lists a container that just ended in a state that the library does not know.
-            Err(bollard::errors::Error::JsonDataError { .. })
-                if std::time::Instant::now() < deadline =>
-            {
+            // Podman lists a container that just ended in a state that the library does not know, or
+            // fails where one ends while it looks.
+            Err(
+                bollard::errors::Error::JsonDataError { .. }
+                | bollard::errors::Error::DockerResponseServerError { status_code: 500, .. },
+            ) if std::time::Instant::now() < deadline => {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
             found => return found.unwrap(),

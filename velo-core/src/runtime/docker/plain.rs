@@ -15,6 +15,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// How often it is asked again what it cannot tell while a container ends.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// What an engine answers.
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -57,9 +61,19 @@ pub(super) struct Config {
 
 /// The containers that run, or all.
 pub(super) async fn list(socket: &Path, all: bool) -> Result<Vec<Summary>> {
-    let found =
-        ask(socket, format!("/containers/json?all={}", u8::from(all)), "list the containers");
-    Ok(found.await?.unwrap_or_default())
+    let (path, what) = (format!("/containers/json?all={}", u8::from(all)), "list the containers");
+    for _ in 0..TRIES {
+        if let Some(found) = ask(socket, path.clone(), what).await? {
+            return Ok(found);
+        }
+        // Podman lists nothing where one of them goes at this moment. That is no empty list.
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        "the engine cannot list the containers: they come and go",
+    )
+    .with_hint("try again when fewer of them do"))
 }
 
 /// One container; `None` if there is none of that name.
@@ -86,8 +100,17 @@ where
 {
     let (socket, what) = (socket.to_path_buf(), what.to_owned());
     crate::engine::blocking(move || {
-        let answer =
-            get(&socket, &path).map_err(|e| Error::io(format!("the engine cannot {what}"), e))?;
+        let once =
+            || get(&socket, &path).map_err(|e| Error::io(format!("the engine cannot {what}"), e));
+        let mut answer = once()?;
+        // Podman's words where a process ended while it looked. The next look finds it ended.
+        for _ in 1..TRIES {
+            if answer.status != 500 || !answer.body.contains("no such process") {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            answer = once()?;
+        }
         match answer.status {
             200 => serde_json::from_str(&answer.body).map(Some).map_err(|e| {
                 Error::new(ErrorKind::Io, format!("the engine cannot {what}: {e}")).with_source(e)
@@ -117,4 +140,47 @@ pub(super) fn get(socket: &Path, path: &str) -> std::io::Result<Answer> {
     let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| std::io::Error::other(format!("it answers {first:?}")))?;
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// What Podman was seen to answer while a container ended, which no test can bring about at will.
+    async fn listed(answers: &'static [&'static str]) -> Result<usize> {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    asked.push(byte[0]);
+                }
+                stream.write_all(format!("HTTP/1.0 {answer}").as_bytes()).unwrap();
+            }
+        });
+        list(&socket, true).await.map(|found| found.len())
+    }
+
+    #[tokio::test]
+    async fn a_container_that_ends_meanwhile_is_no_empty_list() {
+        let found = listed(&[
+            "500 E\r\n\r\n{\"message\":\"no such container\"}",
+            "500 E\r\n\r\n{\"message\":\"read /proc/7/cgroup: no such process\"}",
+            "200 OK\r\n\r\n[{\"Id\":\"a\"}]",
+        ]);
+        assert_eq!(found.await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_an_engine_refuses_is_told() {
+        let error = listed(&["500 E\r\n\r\n{\"message\":\"no\"}"]).await.unwrap_err();
+        assert!(error.to_string().contains("cannot list the containers"), "{error}");
+    }
 }
