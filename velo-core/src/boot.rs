@@ -544,6 +544,37 @@ pub(crate) fn target<'a>(
     }
 }
 
+/// What a session needs for its first query, and a server reads from its files once: the catalogs that are looked
+/// into while a query is read and planned, each by its index. It says nothing of the user's own tables, for
+/// their statistics are to be as the seed's.
+const WARM: &str = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                    WHERE c.relname = 'pg_class' AND n.oid IS DISTINCT FROM to_regnamespace('public')";
+
+/// How long that may take: nobody waits for it, and without it the branch is as good.
+const WARMING: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Has a session on a server that is up, so that the first client's finds everything in memory. The one that
+/// waited for the server does not do: it is the first of all, reads the catalogs' tables where later ones
+/// read their indexes, and plans nothing.
+pub(crate) async fn warm(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+) -> Result<()> {
+    let socket_dir = RunDir::of(home, branch.id).socket();
+    let work = async {
+        let door = Door::Tcp(&branch.password);
+        match Session::attempt(target(&socket_dir, project, branch), door).await {
+            Attempt::Connected(session) => session.rows("warm a server", WARM).await.map(drop),
+            Attempt::NotYet(error) | Attempt::Failed(error) => Err(error),
+        }
+    };
+    match tokio::time::timeout(WARMING, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::new(ErrorKind::Timeout, "a server is not warmed in time")),
+    }
+}
+
 /// The server of a branch on one of its volumes, wherever that is.
 pub(crate) fn instance(
     home: &Home,

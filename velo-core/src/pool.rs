@@ -6,6 +6,9 @@
 //! The processes of a run share the pools of their keeper ([`crate::keeper`]); any other process has its
 //! own.
 //!
+//! One that is put aside has a session of Velo's first, so that its first client finds in memory what every
+//! session needs. Who finds none that is ready does not wait for that.
+//!
 //! How many are kept ready is learned: each request that finds none doubles it, and a while without any
 //! request halves it, down to none. A pool that nobody asks costs nothing.
 
@@ -24,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 #[cfg(target_os = "linux")]
 use crate::keeper::Meeting;
+use crate::record::BranchRecord;
 use crate::runtime::Status;
 use crate::seed::Seed;
 use crate::slots;
@@ -66,6 +70,8 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 struct Shelf {
     ready: VecDeque<Branch>,
+    /// Those that are started and not warm yet.
+    cold: VecDeque<Branch>,
     /// How many are being started.
     starting: usize,
     /// Who found none, the first first.
@@ -126,6 +132,7 @@ impl Seed {
         pools.retain(|_, pool| pool.strong_count() > 0);
         let shelf = Shelf {
             ready: VecDeque::new(),
+            cold: VecDeque::new(),
             starting: 0,
             waiting: VecDeque::new(),
             size: Size::new(most(&project)),
@@ -254,7 +261,8 @@ impl Pool {
                 let mut shelf = inner.shelf();
                 shelf.size.limit(0, 0);
                 shelf.ends = true;
-                (std::mem::take(&mut shelf.ready), shelf.starting)
+                let cold = std::mem::take(&mut shelf.cold);
+                (std::mem::take(&mut shelf.ready).into_iter().chain(cold), shelf.starting)
             };
             let mut closed = tokio::task::JoinSet::new();
             for branch in ready {
@@ -300,7 +308,8 @@ impl Inner {
 
     fn take(self: &Arc<Self>) -> Taken {
         let mut shelf = self.shelf();
-        let taken = match shelf.ready.pop_front() {
+        let found = shelf.ready.pop_front().or_else(|| shelf.cold.pop_front());
+        let taken = match found {
             Some(branch) => {
                 shelf.size.met();
                 Taken::Ready(branch)
@@ -322,12 +331,15 @@ impl Inner {
         // Who no longer waits gets none.
         shelf.waiting.retain(|waiting| !waiting.is_closed());
         let wanted = shelf.size.wanted() + shelf.waiting.len();
-        while shelf.ready.len() + shelf.starting < wanted && shelf.starting < engine::cores() {
+        while shelf.ready.len() + shelf.coming() < wanted && shelf.coming() < engine::cores() {
             shelf.starting += 1;
             let inner = self.clone();
             engine::spawn(async move {
                 let made = inner.start().await;
-                inner.put(made);
+                if let Some(cold) = inner.put(made) {
+                    inner.warm(&cold).await;
+                    inner.warmed(cold.id);
+                }
             });
         }
     }
@@ -340,8 +352,9 @@ impl Inner {
         Ok(Branch::of(&project, record, Timings::default(), true))
     }
 
-    /// What was started goes to who waits longest, else on the shelf.
-    fn put(self: &Arc<Self>, made: Result<Branch>) {
+    /// What was started goes to who waits longest, else on the shelf: then it is to be warmed.
+    fn put(self: &Arc<Self>, made: Result<Branch>) -> Option<BranchRecord> {
+        let mut cold = None;
         let surplus = {
             let mut shelf = self.shelf();
             shelf.starting -= 1;
@@ -352,7 +365,10 @@ impl Inner {
                     // Gives it back where nobody waits any more.
                     Some(waiting) => made = waiting.send(result).err(),
                     None => match result {
-                        Ok(branch) => shelf.ready.push_back(branch),
+                        Ok(branch) => {
+                            cold = Some(branch.record());
+                            shelf.cold.push_back(branch);
+                        }
                         Err(error) => {
                             tracing::warn!(%error, "a pool cannot start a branch ahead of time");
                         }
@@ -362,6 +378,34 @@ impl Inner {
             if failed {
                 // Whoever asks next tries again, and is told.
                 shelf.size.failed();
+            }
+            self.refill(&mut shelf);
+            shelf.surplus()
+        };
+        drop(surplus);
+        cold
+    }
+
+    /// Warms one that is on the shelf. It holds no handle: whoever takes the branch meanwhile has the last.
+    async fn warm(&self, record: &BranchRecord) {
+        let project = self.seed.project().0;
+        let warm = async {
+            let home = Engine::get()?.home(&project.config).await?;
+            boot::warm(&home, &project.record, record).await
+        };
+        // Whoever takes it looks whether it lives.
+        if let Err(error) = warm.await {
+            tracing::debug!(%error, branch = %record.id, "a branch that is ready is not warm");
+        }
+    }
+
+    /// What was on the shelf to be warmed is ready, unless somebody has it by now.
+    fn warmed(self: &Arc<Self>, id: Id) {
+        let surplus = {
+            let mut shelf = self.shelf();
+            let found = shelf.cold.iter().position(|branch| branch.id() == id);
+            if let Some(branch) = found.and_then(|at| shelf.cold.remove(at)) {
+                shelf.ready.push_back(branch);
             }
             self.refill(&mut shelf);
             shelf.surplus()
@@ -405,10 +449,15 @@ impl Inner {
 }
 
 impl Shelf {
+    /// How many are on their way to be ready.
+    fn coming(&self) -> usize {
+        self.starting + self.cold.len()
+    }
+
     fn info(&self) -> PoolInfo {
         PoolInfo {
             ready: self.ready.len(),
-            starting: self.starting,
+            starting: self.coming(),
             wanted: self.size.wanted(),
             limit: self.size.most(),
         }

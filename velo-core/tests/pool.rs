@@ -87,6 +87,47 @@ async fn what_is_acquired_is_nobody_elses_and_another_is_made_ready() {
 }
 
 #[tokio::test]
+async fn what_is_ready_is_warm_and_of_that_nothing_is_seen() {
+    let home = TestHome::new(None);
+    let project = home.project("pool").await;
+    let seed = seed(&project).await;
+    let pool = seed.pool().unwrap();
+    pool.keep_ready(1, 1).await.unwrap();
+    assert!(are_ready(&pool, 1).await, "{:?}", pool.info().await);
+    let (ready, cold) = (pool.acquire().await.unwrap(), seed.branch().await.unwrap());
+    // No session of Velo's is left; one that has said good-bye may take a moment.
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
+                  AND pid <> pg_backend_pid()";
+    let mut alone = false;
+    for _ in 0..500 {
+        alone = sql(&ready, others).await == "0";
+        if alone {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(alone, "a session of Velo's stays");
+    // What it takes to read a query and to plan it is in memory.
+    let explain = "EXPLAIN (ANALYZE, BUFFERS) SELECT count(*) FROM pg_class WHERE relname = 't'";
+    let plans = async |branch| {
+        let text = sql(branch, explain).await;
+        let (_, planning) = text.split_once("Planning:").unwrap_or_else(|| panic!("{text}"));
+        planning.to_owned()
+    };
+    let planned = plans(&ready).await;
+    assert!(!planned.contains(" read="), "{planned}");
+    // Else that would say nothing.
+    let planned = plans(&cold).await;
+    assert!(planned.contains(" read="), "{planned}");
+    for what in [
+        "SELECT pg_current_xact_id()",
+        "SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_stat_user_tables",
+    ] {
+        assert_eq!(sql(&ready, what).await, sql(&cold, what).await, "{what}");
+    }
+}
+
+#[tokio::test]
 async fn one_that_nobody_asks_keeps_none() {
     let home = TestHome::new(None);
     let project = home.project("pool").await;
