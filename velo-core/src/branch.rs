@@ -91,9 +91,16 @@ impl Inner {
     }
 }
 
+/// What is done to a branch that only its holder may do where it is ephemeral.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Change {
+    Reset(ResetTarget),
+    Switch(To),
+}
+
 /// What its server is switched to.
-#[derive(Debug, Clone, Copy)]
-enum To {
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub(crate) enum To {
     On,
     Off,
     OffAndOn,
@@ -326,7 +333,7 @@ impl Branch {
     }
 
     pub(crate) fn start_call(&self) -> Call<()> {
-        self.switch(To::On)
+        self.change_call(Change::Switch(To::On), Cancel::default())
     }
 
     /// Stops its server, cleanly; nothing happens if it does not run. An ephemeral branch cannot
@@ -339,7 +346,7 @@ impl Branch {
     }
 
     pub(crate) fn stop_call(&self) -> Call<()> {
-        self.switch(To::Off)
+        self.change_call(Change::Switch(To::Off), Cancel::default())
     }
 
     /// Stops its server cleanly and starts it again.
@@ -351,7 +358,7 @@ impl Branch {
     }
 
     pub(crate) fn restart_call(&self) -> Call<()> {
-        self.switch(To::OffAndOn)
+        self.change_call(Change::Switch(To::OffAndOn), Cancel::default())
     }
 
     /// Renews its data: the parent's current state, or the snapshot it was made from. URL, name
@@ -373,11 +380,31 @@ impl Branch {
     }
 
     pub(crate) fn reset_call(&self, target: ResetTarget) -> Call<()> {
-        self.call(|branch, home, op| async move {
-            let project = &branch.0.project.record;
-            let record = branch.current(&home).await?;
-            let source = reset::source(&home, project, &record, target).await?;
-            let record = reset::reset(&home, project, &record, &source, &op).await?;
+        self.change_call(Change::Reset(target), Cancel::default())
+    }
+
+    /// Changes it, or has the keeper do it that holds it.
+    pub(crate) fn change_call(&self, change: Change, cancel: Cancel) -> Call<()> {
+        let branch = self.clone();
+        engine::call_unless(cancel, move |op| async move {
+            let home = Engine::get()?.home(&branch.0.project.config).await?;
+            #[cfg(target_os = "linux")]
+            if let Some(held) = &branch.0.held
+                && held.holds(&branch.current(&home).await?)
+            {
+                let (record, timings) = held.change(change, &op.cancel).await?;
+                branch.became(record, timings);
+                return Ok(());
+            }
+            let record = match change {
+                Change::Reset(target) => {
+                    let project = &branch.0.project.record;
+                    let record = branch.current(&home).await?;
+                    let source = reset::source(&home, project, &record, target).await?;
+                    reset::reset(&home, project, &record, &source, &op).await?
+                }
+                Change::Switch(to) => branch.switched(&home, to, &op).await?,
+            };
             branch.renewed(record, &op);
             Ok(())
         })
@@ -553,17 +580,15 @@ impl Branch {
         })
     }
 
-    fn switch(&self, to: To) -> Call<()> {
-        self.change(move |branch, home, op, _lock| async move {
-            let switch = Switch { home: &home, project: &branch.0.project.record, op: &op };
-            let record = match to {
-                To::On => switch.on(branch.id()).await?,
-                To::Off => switch.off(branch.id()).await?,
-                To::OffAndOn => switch.off_and_on(branch.id()).await?,
-            };
-            branch.renewed(record, &op);
-            Ok(())
-        })
+    async fn switched(&self, home: &Home, to: To, op: &Op) -> Result<BranchRecord> {
+        let shown = format!("the branch {}", self.full_name());
+        let _lock = home.lock(self.id(), Mode::Exclusive, &shown, &op.cancel).await?;
+        let switch = Switch { home, project: &self.0.project.record, op };
+        match to {
+            To::On => switch.on(self.id()).await,
+            To::Off => switch.off(self.id()).await,
+            To::OffAndOn => switch.off_and_on(self.id()).await,
+        }
     }
 
     /// Discards it on the engine, as [`close`](Branch::close) does for a caller.
@@ -589,8 +614,12 @@ impl Branch {
     }
 
     fn renewed(&self, record: BranchRecord, op: &Op) {
+        self.became(record, op.steps.timings());
+    }
+
+    fn became(&self, record: BranchRecord, timings: Timings) {
         self.remember(record);
-        *self.0.timings.lock().unwrap_or_else(|e| e.into_inner()) = op.steps.timings();
+        *self.0.timings.lock().unwrap_or_else(|e| e.into_inner()) = timings;
     }
 }
 

@@ -131,7 +131,12 @@ impl Keeper {
         self.pools.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    async fn answer(&self, ask: Ask, held: &mut Option<Branch>) -> Result<Answer> {
+    async fn answer(
+        &self,
+        ask: Ask,
+        held: &mut Option<Branch>,
+        given_up: &Cancel,
+    ) -> Result<Answer> {
         Ok(match ask {
             Ask::Acquire { project, seed } => {
                 if held.is_some() {
@@ -162,6 +167,17 @@ impl Keeper {
                 *held = None;
                 Answer::Branch(Box::new(record))
             }
+            Ask::Change(change) => {
+                let branch = held.as_ref().ok_or_else(|| {
+                    Error::new(ErrorKind::Internal, "a connection without a branch changes none")
+                })?;
+                branch.change_call(change, given_up.clone()).await?;
+                Answer::Changed(Box::new((branch.record(), branch.timings())))
+            }
+            // Heard where it can come, by whoever waits for the answer.
+            Ask::GiveUp => {
+                return Err(Error::new(ErrorKind::Internal, "nothing was asked to be given up"));
+            }
         })
     }
 
@@ -184,19 +200,32 @@ impl Keeper {
 /// One connection, from its first word to its end.
 async fn visit(stream: UnixStream, keeper: Arc<Keeper>) {
     let (mut line, mut held) = (Line::new(stream), None);
-    loop {
+    'visit: loop {
         let ask = tokio::select! {
             biased;
             () = keeper.over.canceled() => break,
             ask = line.next::<Ask>() => ask,
         };
-        let Ok(Some(ask)) = ask else { break };
-        let answer = tokio::select! {
-            biased;
-            answer = keeper.answer(ask, &mut held) => answer,
-            () = keeper.over.canceled() => break,
-            // Who no longer waits needs none.
-            () = line.ended() => break,
+        let answer = match ask {
+            // It came too late.
+            Ok(Some(Ask::GiveUp)) => continue,
+            Ok(Some(ask)) => {
+                let given_up = Cancel::new();
+                let mut answer = std::pin::pin!(keeper.answer(ask, &mut held, &given_up));
+                loop {
+                    tokio::select! {
+                        biased;
+                        answer = &mut answer => break answer,
+                        () = keeper.over.canceled() => break 'visit,
+                        () = line.spoken() => match line.next::<Ask>().await {
+                            Ok(Some(Ask::GiveUp)) => given_up.cancel(),
+                            // Who no longer waits needs none, and what else is said now is out of turn.
+                            _ => break 'visit,
+                        },
+                    }
+                }
+            }
+            _ => break,
         };
         let answer = answer.unwrap_or_else(|error| Answer::of_error(&error));
         if line.send(&answer).await.is_err() {

@@ -23,7 +23,7 @@ use crate::switch::Switch;
 use crate::teardown;
 
 /// What [`Branch::reset_to`](crate::Branch::reset_to) resets to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum ResetTarget {
     /// The parent's current state, or the snapshot it was made from.

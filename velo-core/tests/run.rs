@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::client::{attempt, sql};
 use common::home::{TestHome, eventually};
 use rustix::process::{Pid, Signal};
-use velo_core::{Branch, Config, Project, Seed, SeedKey};
+use velo_core::{Branch, Config, Project, ResetTarget, Seed, SeedKey, State};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -64,10 +64,49 @@ async fn works() {
                 branches.last().unwrap().keep_as("kept").await.unwrap();
                 "kept".to_owned()
             }
+            "reset" => said(branches.last().unwrap().reset().await.map(|()| "reset")),
+            // Until the keeper goes.
+            "reset for ever" => loop {
+                if let Err(error) = branches.last().unwrap().reset().await {
+                    break error.to_string();
+                }
+            },
+            "reset a little" => {
+                for limit in [0, 1, 2, 5, 10, 15, 20, 25, 30, 40, 60, 100] {
+                    let limit = Duration::from_millis(limit);
+                    let _ = tokio::time::timeout(limit, branches.last().unwrap().reset()).await;
+                }
+                "reset a little".to_owned()
+            }
+            "reset to @little" => {
+                let target = ResetTarget::Snapshot("little".into());
+                said(branches.last().unwrap().reset_to(target).await.map(|()| "reset"))
+            }
+            "reset to @nothing" => {
+                let target = ResetTarget::Snapshot("nothing".into());
+                said(branches.last().unwrap().reset_to(target).await.map(|()| "reset"))
+            }
+            "restart" => said(branches.last().unwrap().restart().await.map(|()| "restarted")),
+            "start" => said(branches.last().unwrap().start().await.map(|()| "started")),
+            "stop" => said(branches.last().unwrap().stop().await.map(|()| "stopped")),
+            "snapshot" => {
+                said(branches.last().unwrap().snapshot("little").await.map(|s| s.name().to_owned()))
+            }
+            "outgoing" => {
+                said(branches.last().unwrap().outgoing().await.map(|all| format!("{all:?}")))
+            }
+            "steps" => {
+                let timings = branches.last().unwrap().timings();
+                timings.steps.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ")
+            }
             other => panic!("{other}"),
         };
         println!("said {said}");
     }
+}
+
+fn said(result: velo_core::Result<impl Into<String>>) -> String {
+    result.map_or_else(|error| format!("{}: {error}", error.kind()), Into::into)
 }
 
 struct Worker {
@@ -289,4 +328,94 @@ async fn what_is_kept_outlives_the_run() {
     assert_eq!(attempt(&url, "SELECT count(*) FROM t").await.unwrap(), "0");
     project.branch("kept").await.unwrap().delete(false).await.unwrap();
     run.is_over();
+}
+
+#[tokio::test]
+async fn who_has_a_branch_can_change_it() {
+    let (mut run, project) = Run::new().await;
+    let mut worker = run.worker();
+    let url = worker.does("acquire");
+    let asked = async |query: &str| attempt(&url, query).await.unwrap();
+    let count = "SELECT count(*) FROM t";
+    // The seed's state again, where it was.
+    assert_eq!(asked(count).await, "0");
+    assert_eq!(worker.does("reset"), "reset");
+    assert_eq!(asked(count).await, "1000");
+    assert!(worker.does("steps").contains("stop"), "{}", worker.does("steps"));
+    assert_eq!(asked("DELETE FROM t WHERE x > 3; SELECT count(*) FROM t").await, "3");
+    // Its own states too, which go with it.
+    assert_eq!(worker.does("snapshot"), "little");
+    asked("DROP TABLE t").await;
+    assert_eq!(worker.does("reset to @little"), "reset");
+    assert_eq!(asked(count).await, "3");
+    let missing = worker.does("reset to @nothing");
+    assert!(missing.starts_with("not_found: "), "{missing}");
+    assert_eq!(asked(count).await, "3");
+    // Another server on the same data.
+    let begun = asked("SELECT pg_postmaster_start_time()").await;
+    assert_eq!(worker.does("restart"), "restarted");
+    assert_ne!(asked("SELECT pg_postmaster_start_time()").await, begun);
+    assert_eq!(asked(count).await, "3");
+    assert_eq!(worker.does("start"), "started");
+    let refused = worker.does("stop");
+    assert!(refused.starts_with("conflict: ") && refused.contains("ephemeral"), "{refused}");
+    assert_eq!(asked(count).await, "3");
+    assert_eq!(worker.does("outgoing"), "[]");
+    // Nobody else's to change.
+    let all = project.branches().await.unwrap();
+    let own = all.iter().find(|branch| url.contains(&format!(":{}/", branch.port))).unwrap();
+    let others = project.branch(own.id.to_string()).await.unwrap();
+    assert_eq!(others.reset().await.unwrap_err().kind(), velo_core::ErrorKind::Conflict);
+    assert_eq!(others.restart().await.unwrap_err().kind(), velo_core::ErrorKind::Conflict);
+    assert_eq!(worker.does("close"), "closed");
+    // What was kept is the worker's as it is anybody's.
+    let kept = worker.does("acquire");
+    assert_eq!(worker.does("keep"), "kept");
+    assert_eq!(worker.does("reset"), "reset");
+    assert_eq!(attempt(&kept, count).await.unwrap(), "1000");
+    worker.end();
+    project.branch("kept").await.unwrap().delete(false).await.unwrap();
+    run.is_killed();
+}
+
+#[tokio::test]
+async fn who_gives_up_in_a_reset_can_go_on() {
+    let (mut run, _project) = Run::new().await;
+    let mut worker = run.worker();
+    let url = worker.does("acquire");
+    assert_eq!(worker.does("reset a little"), "reset a little");
+    assert_eq!(worker.does("reset"), "reset");
+    assert_eq!(attempt(&url, "SELECT count(*) FROM t").await.unwrap(), "1000");
+    // And be heard at once, whatever was given up.
+    assert_eq!(worker.does("reset a little"), "reset a little");
+    assert_eq!(worker.does("close"), "closed");
+    worker.end();
+    run.is_killed();
+}
+
+#[tokio::test]
+async fn who_is_killed_in_a_reset_leaves_nothing() {
+    let (mut run, project) = Run::new().await;
+    let mut other = run.worker();
+    let others = other.does("acquire");
+    for _ in 0..3 {
+        let mut one = run.worker();
+        one.does("acquire");
+        one.tell("reset for ever");
+        let begun = std::time::Instant::now();
+        while !project.branches().await.unwrap().iter().any(|b| b.state == State::Resetting) {
+            assert!(begun.elapsed() < LONG, "none is ever reset");
+        }
+        one.kill();
+    }
+    assert_eq!(attempt(&others, "SELECT count(*) FROM t").await.unwrap(), "0");
+    assert_eq!(run.keepers().len(), 1);
+    // The run is over in the middle of one.
+    other.tell("reset for ever");
+    let begun = std::time::Instant::now();
+    while !project.branches().await.unwrap().iter().any(|b| b.state == State::Resetting) {
+        assert!(begun.elapsed() < LONG, "it is never reset");
+    }
+    run.is_killed();
+    other.kill();
 }

@@ -10,14 +10,16 @@ use tokio::sync::Mutex;
 
 use super::protocol::{Answer, Ask, Line};
 use super::{Task, program};
-use crate::branch::Branch;
+use crate::branch::{Branch, Change};
 use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Lock, Mode};
 use crate::pool::PoolInfo;
+use crate::record::BranchRecord;
 use crate::run::Run;
 use crate::seed::Seed;
+use crate::timings::Timings;
 
 /// How long a keeper may take to come up.
 const START: Duration = Duration::from_secs(30);
@@ -147,6 +149,26 @@ impl Held {
     pub(crate) async fn keep(&self, name: Option<String>) -> Result<crate::record::BranchRecord> {
         match self.line.lock().await.ask(&Ask::Keep { name }).await? {
             Answer::Branch(record) => Ok(*record),
+            _ => Err(out_of_turn()),
+        }
+    }
+}
+
+impl Held {
+    /// Whether it is this connection that the branch depends on, and this process's own.
+    pub(crate) fn holds(&self, record: &BranchRecord) -> bool {
+        record.ephemeral && self.pid == std::process::id()
+    }
+
+    /// Has the keeper change the branch. What it becomes, and how long the steps took.
+    pub(crate) async fn change(
+        &self,
+        change: Change,
+        cancel: &Cancel,
+    ) -> Result<(BranchRecord, Timings)> {
+        let mut line = cancel.guard(self.line.lock()).await?;
+        match line.ask_unless(&Ask::Change(change), cancel).await? {
+            Answer::Changed(changed) => Ok(*changed),
             _ => Err(out_of_turn()),
         }
     }

@@ -1,4 +1,5 @@
-//! What a process of a run and its keeper say to each other: a line of JSON each way, in turn.
+//! What a process of a run and its keeper say to each other: a line of JSON each way, in turn. Only
+//! [`Ask::GiveUp`] comes out of turn.
 //!
 //! A connection holds at most one branch. Whatever ends the connection, the process's death too, gives the
 //! branch back.
@@ -7,10 +8,13 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use crate::branch::Change;
+use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::pool::PoolInfo;
 use crate::record::BranchRecord;
+use crate::timings::Timings;
 
 /// What somebody asks of a keeper.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,15 +29,26 @@ pub(super) enum Ask {
     Close,
     /// The branch stays, under this name if there is one.
     Keep { name: Option<String> },
+    /// The branch is renewed, or its server is switched.
+    Change(Change),
+    /// Nobody wants what was asked last any more. It has no answer of its own: what was asked has, be it
+    /// that it was undone. It may come too late.
+    GiveUp,
 }
 
 /// What the keeper says to it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Branch(Box<BranchRecord>),
+    /// How it is now, and what the steps to that took.
+    Changed(Box<(BranchRecord, Timings)>),
     Info(PoolInfo),
     Done,
-    Failed { kind: ErrorKind, message: String, hint: Option<String> },
+    Failed {
+        kind: ErrorKind,
+        message: String,
+        hint: Option<String>,
+    },
 }
 
 impl Answer {
@@ -78,6 +93,20 @@ impl Line {
     /// Asks, and waits for the answer.
     pub(super) async fn ask(&mut self, ask: &Ask) -> Result<Answer> {
         self.send(ask).await?;
+        self.answer().await
+    }
+
+    /// The same for what may be given up: the answer is waited for nevertheless, or the next one would be
+    /// taken for it.
+    pub(super) async fn ask_unless(&mut self, ask: &Ask, cancel: &Cancel) -> Result<Answer> {
+        self.send(ask).await?;
+        if cancel.guard(self.spoken()).await.is_err() {
+            self.send(&Ask::GiveUp).await?;
+        }
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Result<Answer> {
         match self.next().await? {
             Some(Answer::Failed { kind, message, hint }) => {
                 let error = Error::new(kind, message);
@@ -91,8 +120,8 @@ impl Line {
         }
     }
 
-    /// Waits until the other end is gone. What it says meanwhile is out of turn, and ends it as well.
-    pub(super) async fn ended(&mut self) {
+    /// Waits until the other end says something, or is gone.
+    pub(super) async fn spoken(&mut self) {
         let _ = self.0.fill_buf().await;
     }
 
