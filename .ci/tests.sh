@@ -2,7 +2,7 @@
 # The workspace's tests as executables: for .ci/test, which runs them on this machine, and .ci/zfs-vm, which does in a guest.
 
 # Not `libzetta`: such a program does not start on a machine without ZFS.
-TEST_FEATURES=(--features "velo-core/docker,velo-core/zfs,velo-core/testing")
+TEST_FEATURES=(--features "velo-core/docker,velo-core/zfs,velo-core/sqlx-0_8,velo-core/testing")
 TEST_BUILD=(cargo test --workspace "${TEST_FEATURES[@]}" --no-run --message-format=json-render-diagnostics)
 TEST_FLAGS=(-Zunstable-options --shuffle --show-output --report-time)
 

@@ -147,12 +147,14 @@ const ELSEWHERE: [(&str, &str); 4] = [
     ("remove an unrecorded container", "a_fault_at_every_step_docker_on_btrfs"),
 ];
 
-/// Steps that depend on how much the parent has just written, and on whether ten minutes are over; and
-/// those of a run's keeper, which velo-core's `tests/run.rs` kills.
-const SOMETIMES: [&str; 7] = [
+/// Steps that depend on how much the parent has just written, and on whether ten minutes are over; those
+/// of a pool, which go on behind its back; and those of a run's keeper, which velo-core's `tests/run.rs`
+/// kills.
+const SOMETIMES: [&str; 8] = [
     "flush its WAL",
     "write a checkpoint",
     "note that a seed is used",
+    "record a label",
     "make the folder of a keeper",
     "remove a socket of a dead keeper",
     "remove the socket of a keeper",

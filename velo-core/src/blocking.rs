@@ -169,6 +169,14 @@ impl Project {
         Ok(Seed(seed))
     }
 
+    /// See [`crate::Project::seed_sql`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn seed_sql(&self, pattern: impl AsRef<str>) -> Result<Seed> {
+        self.0.seed_sql_call(pattern.as_ref().to_owned()).wait().map(Seed)
+    }
+
     /// See [`crate::Project::seeds`].
     ///
     /// # Errors
@@ -261,6 +269,12 @@ impl ProjectBuilder {
     /// As there.
     pub fn open_or_create(self) -> Result<Project> {
         self.0.open_or_create_call().wait().map(Project)
+    }
+}
+
+impl From<crate::Branch> for Branch {
+    fn from(branch: crate::Branch) -> Self {
+        Self(branch)
     }
 }
 
@@ -430,7 +444,7 @@ impl Branch {
     /// # Errors
     /// As there.
     pub fn keep(&self) -> Result<()> {
-        self.0.keep_call(None).wait()
+        self.0.keep_call(None, None).wait()
     }
 
     /// See [`crate::Branch::keep_as`].
@@ -438,7 +452,15 @@ impl Branch {
     /// # Errors
     /// As there.
     pub fn keep_as(&self, name: impl Into<String>) -> Result<()> {
-        self.0.keep_call(Some(name.into())).wait()
+        self.0.keep_call(Some(name.into()), None).wait()
+    }
+
+    /// See [`crate::Branch::keep_for`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_for(&self, time: std::time::Duration) -> Result<()> {
+        self.0.keep_call(None, Some(time)).wait()
     }
 
     /// See [`crate::Branch::close`].
@@ -547,7 +569,15 @@ impl Pool {
     /// # Errors
     /// As there.
     pub fn acquire(&self) -> Result<Branch> {
-        self.0.acquire_call().wait().map(Branch)
+        self.0.acquire_call(None).wait().map(Branch)
+    }
+
+    /// See [`crate::Pool::acquire_as`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn acquire_as(&self, label: impl AsRef<str>) -> Result<Branch> {
+        self.0.acquire_call(Some(label.as_ref().to_owned())).wait().map(Branch)
     }
 
     /// See [`crate::Pool::keep_ready`].

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::boot::{self, RunDir};
 use crate::cancel::Cancel;
@@ -432,7 +433,7 @@ impl Branch {
     /// [`ErrorKind::Exhausted`] if a lasting branch's server may not be given so much memory; or if the
     /// restart fails.
     pub async fn keep(&self) -> Result<()> {
-        self.keep_call(None).await
+        self.keep_call(None, None).await
     }
 
     /// Makes an ephemeral branch persistent, under the name `name`.
@@ -441,18 +442,32 @@ impl Branch {
     /// [`ErrorKind::AlreadyExists`] if the name is taken; [`ErrorKind::Exhausted`] if a lasting branch's
     /// server may not be given so much memory.
     pub async fn keep_as(&self, name: impl Into<String>) -> Result<()> {
-        self.keep_call(Some(name.into())).await
+        self.keep_call(Some(name.into()), None).await
     }
 
-    pub(crate) fn keep_call(&self, name: Option<String>) -> Call<()> {
+    /// As [`keep`](Branch::keep), and it goes when `time` is over, counted from now: see
+    /// [`BranchSpec::ttl`].
+    ///
+    /// # Errors
+    /// As there, and [`ErrorKind::InvalidInput`] for a time of nothing.
+    pub async fn keep_for(&self, time: Duration) -> Result<()> {
+        self.keep_call(None, Some(time)).await
+    }
+
+    pub(crate) fn keep_call(&self, name: Option<String>, ttl: Option<Duration>) -> Call<()> {
         #[cfg(target_os = "linux")]
         if let Some(held) = self.0.held.clone() {
             return self.call(move |branch, _, _| async move {
-                branch.remember(held.keep(name).await?);
+                branch.remember(held.keep(name, ttl).await?);
                 Ok(())
             });
         }
-        self.change(|branch, home, _, _lock| async move {
+        self.change(move |branch, home, _, _lock| async move {
+            if let Some(time) = ttl {
+                check_ttl(false, time)?;
+            }
+            // As it was labelled when it was handed over, which may not be written yet.
+            let label = branch.record().label;
             let record = branch.current(&home).await?;
             if !record.ephemeral {
                 return Ok(());
@@ -460,7 +475,7 @@ impl Branch {
             record.must_be_own(home.lease()?)?;
             let project = &branch.0.project.record;
             let id = record.id.to_string().to_lowercase();
-            let label = record.label.as_deref().unwrap_or("branch");
+            let label = label.as_deref().unwrap_or("branch");
             let name = name.unwrap_or_else(|| format!("kept/{label}-{}", &id[id.len() - 8..]));
             let name = BranchName::new(name)?;
             let kept = BranchRecord { ephemeral: false, name: Some(name), ..record.clone() };
@@ -471,7 +486,7 @@ impl Branch {
             let through = Op::default();
             let switch = Switch { home: &home, project, op: &through };
             switch.down(&record).await?;
-            let kept = branch.record_as_kept(&home, kept).await;
+            let kept = branch.record_as_kept(&home, kept, ttl).await;
             // An error may come after it was recorded: what is recorded counts, or a branch that is
             // persistent would have a server that ends with this process.
             let now = branch.current(&home).await.unwrap_or(record);
@@ -534,7 +549,12 @@ impl Branch {
     }
 
     /// The commit point of a `keep`: it has a name, and is this process's only until its server runs.
-    async fn record_as_kept(&self, home: &Home, kept: BranchRecord) -> Result<()> {
+    async fn record_as_kept(
+        &self,
+        home: &Home,
+        kept: BranchRecord,
+        ttl: Option<Duration>,
+    ) -> Result<()> {
         let project = self.0.project.record.clone();
         home.storage(project.storage)?.sync(Object::Volume(kept.volume)).await?;
         let here = home.clone();
@@ -544,6 +564,7 @@ impl Branch {
                 tx.update(kept.id, |branch: &mut BranchRecord| {
                     branch.ephemeral = false;
                     branch.name = kept.name;
+                    branch.expires = ttl.map(from_now);
                     Ok(())
                 })
             })
@@ -607,6 +628,30 @@ impl Branch {
         let record = found.filter(|b| b.phase != Phase::Deleting).ok_or_else(|| gone(self))?;
         self.remember(record.clone());
         Ok(record)
+    }
+
+    /// Calls it something else, as long as it is nobody's. That is recorded behind the caller's back,
+    /// since only lists tell it.
+    pub(crate) fn relabel(&self, label: String) {
+        let mut record = self.record();
+        record.label = Some(label.clone());
+        let (id, config) = (record.id, self.0.project.config.clone());
+        self.remember(record);
+        engine::spawn(async move {
+            let work = async {
+                let home = Engine::get()?.home(&config).await?;
+                let write = move |tx: &Tx<'_>| {
+                    tx.update(id, |branch: &mut BranchRecord| {
+                        branch.label = Some(label);
+                        Ok(())
+                    })
+                };
+                home.state().write("record a label", write).await
+            };
+            if let Err(error) = work.await {
+                tracing::debug!(%error, "a branch is not called after who has it");
+            }
+        });
     }
 
     fn remember(&self, record: BranchRecord) {

@@ -138,11 +138,11 @@ impl Keeper {
         given_up: &Cancel,
     ) -> Result<Answer> {
         Ok(match ask {
-            Ask::Acquire { project, seed } => {
+            Ask::Acquire { project, seed, label } => {
                 if held.is_some() {
                     return Err(Error::new(ErrorKind::Internal, "a connection holds one branch"));
                 }
-                let branch = self.pool(&project, seed).await?.acquire_call().await?;
+                let branch = self.pool(&project, seed).await?.acquire_call(label).await?;
                 Answer::Branch(Box::new(held.insert(branch).record()))
             }
             Ask::KeepReady { project, seed, least, most } => {
@@ -158,11 +158,11 @@ impl Keeper {
                 }
                 Answer::Done
             }
-            Ask::Keep { name } => {
+            Ask::Keep { name, ttl } => {
                 let branch = held.as_ref().ok_or_else(|| {
                     Error::new(ErrorKind::Internal, "a connection without a branch keeps none")
                 })?;
-                branch.keep_call(name).await?;
+                branch.keep_call(name, ttl).await?;
                 let record = branch.record();
                 *held = None;
                 Answer::Branch(Box::new(record))

@@ -28,8 +28,12 @@
 //! | `btrfs`, `reflink`, `copy` | storages | yes |
 //! | `zfs` | the storage on OpenZFS, through its program; needs no library | no |
 //! | `libzetta` | the same with the calls that every branch makes through libzfs_core: builds only where its headers are, and a program with it starts only where the library is | no |
+//! | `macros` | the attribute [`test`](macro@test) | yes |
+//! | `sqlx-0_8` | [`FromBranch`] for sqlx 0.8's `PgPool` and `PgConnection` | no |
 //! | `testing` | suites for backends of your own | no |
 
+#[cfg(feature = "macros")]
+mod attribute;
 pub mod blocking;
 mod boot;
 mod branch;
@@ -44,6 +48,7 @@ pub mod doctor;
 mod effect;
 mod engine;
 mod error;
+mod from_branch;
 pub mod gc;
 mod home;
 mod id;
@@ -72,15 +77,20 @@ pub mod storage;
 mod strays;
 mod switch;
 mod teardown;
+#[cfg(feature = "macros")]
+mod test_case;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timings;
 
+#[cfg(feature = "macros")]
+pub use attribute::test;
 pub use branch::{Branch, BranchInfo, Connection, Outcome, State};
 pub use care::Deed;
 pub use config::{Config, ConfigBuilder};
 pub use cut::{Cut, Method};
 pub use error::{Error, ErrorKind, Result};
+pub use from_branch::FromBranch;
 pub use id::{BranchName, Id, ProjectName, SnapshotName};
 pub use pool::{Pool, PoolInfo};
 pub use project::{Project, ProjectBuilder, ProjectInfo};
@@ -89,3 +99,10 @@ pub use seed::{Seed, SeedInfo, SeedKey};
 pub use snapshot::{Snapshot, SnapshotInfo};
 pub use spec::{BranchSource, BranchSpec};
 pub use timings::Timings;
+
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub mod __test {
+    //! What `#[velo_core::test]` needs, for no one else.
+    pub use crate::test_case::{Build, Case, run, run_blocking, taken};
+}

@@ -173,31 +173,46 @@ impl Pool {
     /// # Errors
     /// As [`Branch::create`].
     pub async fn acquire(&self) -> Result<Branch> {
-        self.acquire_call().await
+        self.acquire_call(None).await
     }
 
-    pub(crate) fn acquire_call(&self) -> Call<Branch> {
+    /// The same, called after who wants it: lists show `project/~label.id`.
+    ///
+    /// # Errors
+    /// As [`Branch::create`].
+    pub async fn acquire_as(&self, label: impl AsRef<str>) -> Result<Branch> {
+        self.acquire_call(Some(label.as_ref().to_owned())).await
+    }
+
+    pub(crate) fn acquire_call(&self, label: Option<String>) -> Call<Branch> {
         let whose = self.0.clone();
         engine::call(move |op| async move {
             let inner = match whose {
                 Whose::Own(inner) => inner.of_this_process()?,
                 #[cfg(target_os = "linux")]
-                Whose::OfRun(seed, meeting) => return meeting.acquire(&seed, &op.cancel).await,
+                Whose::OfRun(seed, meeting) => {
+                    return meeting.acquire(&seed, label, &op.cancel).await;
+                }
             };
-            loop {
+            let branch = loop {
                 let branch = match inner.take() {
                     Taken::Ready(branch) => branch,
                     Taken::Later(later) => {
-                        return op.cancel.guard(later).await?.unwrap_or_else(|_| {
+                        break op.cancel.guard(later).await?.unwrap_or_else(|_| {
                             Err(Error::new(ErrorKind::Internal, "a pool forgot who waits"))
-                        });
+                        })?;
                     }
                 };
                 if inner.lives(&branch).await {
-                    return Ok(branch);
+                    break branch;
                 }
                 tracing::warn!(?branch, "a branch that was ready has died, or was deleted");
+            };
+            let label = label.map(|label| crate::id::label(&label));
+            if let Some(label) = label.filter(|label| !label.is_empty()) {
+                branch.relabel(label);
             }
+            Ok(branch)
         })
     }
 

@@ -28,7 +28,6 @@ impl Run {
     /// The run that this process is of, where a runner says that there is one and its root lives.
     pub(crate) fn of_this_process() -> Option<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let parent = || rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
         let (name, root) = match variable(NAME) {
             Some(name) => {
                 let told = variable(ROOT).and_then(|root| root.parse().ok());
@@ -46,15 +45,30 @@ impl Run {
     }
 }
 
-/// When a process was started, in ticks since the machine was.
-fn started(pid: i32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    started_in(&text)
+/// The process that started this one. Whoever inherits it when that has ended is another session's, and
+/// no runner.
+fn parent() -> Option<i32> {
+    let parent = rustix::process::getppid()?.as_raw_nonzero().get();
+    (session(parent)? == session(std::process::id().cast_signed())?).then_some(parent)
 }
 
-/// The name of the program, in parentheses, may hold anything.
-fn started_in(stat: &str) -> Option<u64> {
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+/// The session of a process; 0 if its leader is out of sight.
+fn session(pid: i32) -> Option<u64> {
+    number(&stat(pid)?, 6)
+}
+
+/// When a process was started, in ticks since the machine was.
+fn started(pid: i32) -> Option<u64> {
+    number(&stat(pid)?, 22)
+}
+
+fn stat(pid: i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()
+}
+
+/// A field, as proc(5) counts them. The second one, the program's name in parentheses, may hold anything.
+fn number(stat: &str, field: usize) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(field.checked_sub(3)?)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -63,9 +77,9 @@ mod tests {
 
     #[test]
     fn a_process_is_told_from_the_next_of_its_number() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
-        assert_eq!(started_in(stat), Some(4711));
-        assert_eq!(started_in("7 (a"), None);
+        let stat = "7 (a) b) S 1 7 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
+        assert_eq!((number(stat, 22), number(stat, 6)), (Some(4711), Some(9)));
+        assert_eq!(number("7 (a", 22), None);
         let own = std::process::id().cast_signed();
         let run = Run { name: "run".into(), root: own, started: started(own).unwrap() };
         assert!(run.root().is_some());

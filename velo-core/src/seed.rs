@@ -34,6 +34,7 @@ use crate::teardown;
 use crate::timings::Timings;
 
 mod key;
+mod sql;
 
 pub use key::SeedKey;
 

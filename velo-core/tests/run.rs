@@ -122,14 +122,14 @@ impl Worker {
 
     #[track_caller]
     fn hear(&mut self) -> String {
-        let mut line = String::new();
-        while self.from.read_line(&mut line).unwrap() > 0 {
+        let mut all = String::new();
+        while self.from.read_line(&mut all).unwrap() > 0 {
+            let line = all.lines().next_back().unwrap();
             if let Some((_, said)) = line.split_once("said ") {
-                return said.trim().to_owned();
+                return said.to_owned();
             }
-            line.clear();
         }
-        panic!("it has ended: {:?}", self.child.wait());
+        panic!("it has ended: {:?}\n{all}", self.child.wait());
     }
 
     #[track_caller]
@@ -153,6 +153,28 @@ impl Worker {
 }
 
 // ---------------------------------------------------------------------------------------------- a run
+
+/// A worker that nobody started who lives: whoever takes it over is not the root of a run.
+fn orphan(home: &TestHome) -> Worker {
+    let own = std::env::current_exe().unwrap();
+    // It begins when the shell has ended.
+    let begin = "{ read -r go; exec \"$0\" --exact works --nocapture; } <&3 3<&- &";
+    let mut shell = Command::new("setsid")
+        .args(["sh", "-c", &format!("exec 3<&0; {begin}")])
+        .arg(own)
+        .env(HOME, home.config().home())
+        .env("VELO_RUN", "a test")
+        .env_remove("VELO_RUN_ROOT")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (to, from) = (shell.stdin.take(), BufReader::new(shell.stdout.take().unwrap()));
+    assert!(shell.wait().unwrap().success());
+    let mut worker = Worker { child: shell, to, from };
+    worker.tell("go");
+    worker
+}
 
 /// A run, whose root is a process that does nothing.
 struct Run {
@@ -418,4 +440,17 @@ async fn who_is_killed_in_a_reset_leaves_nothing() {
     }
     run.is_killed();
     other.kill();
+}
+
+#[tokio::test]
+async fn an_orphan_is_of_no_run() {
+    let (run, project) = Run::new().await;
+    let mut worker = orphan(&run.home);
+    assert!(worker.does("acquire").starts_with("postgresql://"));
+    assert_eq!(run.keepers(), [] as [i32; 0]);
+    assert_eq!(worker.does("close"), "closed");
+    // It ends, and what it had ready ends with it.
+    worker.end();
+    assert!(eventually(LONG, || run.home.servers_of_branches() <= 1));
+    project.finish_deletions().await.unwrap();
 }

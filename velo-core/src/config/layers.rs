@@ -123,8 +123,8 @@ pub(super) fn resolve(
                 env.slot_timeout = Some(parsed(&key, &value, "a number of seconds")?);
             }
             "VELO_KEEP_FREE" => env.keep_free = Some(parsed(&key, &value, "a size like 10G")?),
-            // Of a run, and no settings: see `run.rs` and `keeper/program.rs`.
-            "VELO_RUN" | "VELO_RUN_ROOT" | "VELO_KEEPER" => {}
+            // Of a run or a test, and no settings: see `run.rs`, `keeper/program.rs` and `test_case.rs`.
+            "VELO_RUN" | "VELO_RUN_ROOT" | "VELO_KEEPER" | "VELO_KEEP_FAILED" => {}
             key if key.starts_with("VELO_TEST_") => {}
             key => {
                 return Err(Error::new(

@@ -99,21 +99,27 @@ impl Meeting {
     }
 
     /// A branch of the run's pool.
-    pub(crate) async fn acquire(&self, seed: &Seed, cancel: &Cancel) -> Result<Branch> {
-        match self.acquire_once(seed, cancel).await {
+    pub(crate) async fn acquire(
+        &self,
+        seed: &Seed,
+        label: Option<String>,
+        cancel: &Cancel,
+    ) -> Result<Branch> {
+        let project = seed.project().0.record.name.to_string();
+        let ask = Ask::Acquire { project, seed: seed.id(), label };
+        match self.acquire_once(seed, &ask, cancel).await {
             // It ended just now, perhaps, with nobody to ask it: then another one follows.
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                self.acquire_once(seed, cancel).await
+                self.acquire_once(seed, &ask, cancel).await
             }
             other => other,
         }
     }
 
-    async fn acquire_once(&self, seed: &Seed, cancel: &Cancel) -> Result<Branch> {
+    async fn acquire_once(&self, seed: &Seed, ask: &Ask, cancel: &Cancel) -> Result<Branch> {
         let project = seed.project().0;
-        let ask = Ask::Acquire { project: project.record.name.to_string(), seed: seed.id() };
         let mut line = self.line(cancel).await?;
-        let Answer::Branch(record) = cancel.guard(line.ask(&ask)).await?? else {
+        let Answer::Branch(record) = cancel.guard(line.ask(ask)).await?? else {
             return Err(out_of_turn());
         };
         let held = Held { line: Mutex::new(line), pid: std::process::id() };
@@ -146,8 +152,12 @@ impl Held {
     }
 
     /// The branch as it is when it stays.
-    pub(crate) async fn keep(&self, name: Option<String>) -> Result<crate::record::BranchRecord> {
-        match self.line.lock().await.ask(&Ask::Keep { name }).await? {
+    pub(crate) async fn keep(
+        &self,
+        name: Option<String>,
+        ttl: Option<Duration>,
+    ) -> Result<crate::record::BranchRecord> {
+        match self.line.lock().await.ask(&Ask::Keep { name, ttl }).await? {
             Answer::Branch(record) => Ok(*record),
             _ => Err(out_of_turn()),
         }

@@ -4,6 +4,8 @@
 //! A connection holds at most one branch. Whatever ends the connection, the process's death too, gives the
 //! branch back.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -19,16 +21,16 @@ use crate::timings::Timings;
 /// What somebody asks of a keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ask {
-    /// A branch of this seed, for the connection to hold.
-    Acquire { project: String, seed: Id },
+    /// A branch of this seed, for the connection to hold, and what to call it.
+    Acquire { project: String, seed: Id, label: Option<String> },
     /// What the pool of this seed keeps ready.
     KeepReady { project: String, seed: Id, least: usize, most: usize },
     /// What is known of the pool of this seed.
     Info { project: String, seed: Id },
     /// The branch goes; answered when its server is gone.
     Close,
-    /// The branch stays, under this name if there is one.
-    Keep { name: Option<String> },
+    /// The branch stays, under this name if there is one, and until this time is over.
+    Keep { name: Option<String>, ttl: Option<Duration> },
     /// The branch is renewed, or its server is switched.
     Change(Change),
     /// Nobody wants what was asked last any more. It has no answer of its own: what was asked has, be it

@@ -121,7 +121,7 @@ impl SeedKey {
 }
 
 /// Every file that matches, with its place beneath where the pattern begins to vary; sorted.
-fn matching(pattern: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
+pub(super) fn matching(pattern: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
     let path = Path::new(pattern);
     if path.is_file() {
         let name = path.file_name().map_or_else(|| path.to_owned(), PathBuf::from);

@@ -1,0 +1,1 @@
+CREATE INDEX open_orders ON orders (customer) WHERE NOT paid;

@@ -1,0 +1,194 @@
+//! Seeds of SQL files: migrations, schemas, fixtures.
+
+use std::cmp::Ordering;
+use std::path::Path;
+
+use tokio_postgres::NoTls;
+use tokio_postgres::error::ErrorPosition;
+
+use super::key::matching;
+use super::{Claim, Seed, SeedKey, claim, failed};
+use crate::branch::Branch;
+use crate::engine::{self, Call, Engine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::project::Project;
+
+/// What is hashed in the place of the code that runs the files: any program makes the same of them.
+const CODE: &str = "velo: SQL files in order, 1";
+
+impl Project {
+    /// The seed that SQL files make of an empty branch: those that match `pattern` ([`SeedKey::files`]),
+    /// a folder of migrations for example. They are run in the order of their names, in which numbers
+    /// count as such (`2_b.sql` before `10_a.sql`); what undoes a migration (`down.sql`, `….down.sql`)
+    /// is left out.
+    ///
+    /// Each file is sent as a whole, so that it is one transaction unless it says otherwise. What only `psql`
+    /// understands (`\connect`, `COPY … FROM stdin`) is an error.
+    ///
+    /// ```no_run
+    /// # async fn example(project: velo_core::Project) -> velo_core::Result<()> {
+    /// let seed = project.seed_sql("migrations/").await?;
+    /// let branch = seed.pool()?.acquire().await?;
+    /// # let _ = branch;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Project::seed`]; [`ErrorKind::Seed`] tells which file PostgreSQL refuses, and why.
+    pub async fn seed_sql(&self, pattern: impl AsRef<str>) -> Result<Seed> {
+        self.seed_sql_call(pattern.as_ref().to_owned()).await
+    }
+
+    pub(crate) fn seed_sql_call(&self, pattern: String) -> Call<Seed> {
+        let project = self.0.clone();
+        engine::call(move |op| async move {
+            let key = SeedKey::new().files(&pattern)?.code(CODE).label(label_of(&pattern));
+            let home = Engine::get()?.home(&project.config).await?;
+            let building = match claim(&home, &project, key, &op).await? {
+                Claim::There(seed) => return Ok(seed),
+                Claim::Build(building) => building,
+            };
+            let run = async { op.cancel.guard(run_files(&pattern, &building.branch)).await? };
+            match run.await {
+                Ok(()) => building.finish_call().await,
+                Err(error) => Err(failed(error, building.give_up_call().await)),
+            }
+        })
+    }
+}
+
+/// The last part of a pattern that names something.
+fn label_of(pattern: &str) -> &str {
+    let named = |part: &&str| !part.is_empty() && !part.contains(['*', '?', '[']) && *part != ".";
+    pattern.rsplit('/').find(named).unwrap_or("sql")
+}
+
+async fn run_files(pattern: &str, branch: &Branch) -> Result<()> {
+    let files = in_order(matching(pattern)?.into_iter().map(|(_, path)| path));
+    if files.is_empty() {
+        return Err(Error::new(ErrorKind::NotFound, format!("no SQL file is in {pattern}"))
+            .with_hint("a seed of SQL files takes those that end in .sql"));
+    }
+    let cannot = |e: tokio_postgres::Error| {
+        let what = format!("the branch that a seed is built in takes no connection: {e}");
+        Error::new(ErrorKind::Postgres, what).with_source(e)
+    };
+    let (client, connection) =
+        tokio_postgres::connect(&branch.socket_url(), NoTls).await.map_err(cannot)?;
+    let run = async {
+        for file in &files {
+            let sql = std::fs::read_to_string(file)
+                .map_err(|e| Error::io(format!("read {}", file.display()), e))?;
+            client.batch_execute(&sql).await.map_err(|e| refused(file, &sql, e))?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        biased;
+        done = run => done,
+        // An end that no file was told of.
+        ended = connection => Err(match ended {
+            Err(e) => cannot(e),
+            Ok(()) => Error::new(ErrorKind::Postgres, "the server ended while a seed was built"),
+        }),
+    }
+}
+
+/// What PostgreSQL has against a file, and in which line.
+fn refused(file: &Path, sql: &str, e: tokio_postgres::Error) -> Error {
+    let told = e.as_db_error();
+    let position = told.and_then(|told| match told.position() {
+        Some(ErrorPosition::Original(position)) => usize::try_from(*position).ok(),
+        _ => None,
+    });
+    // It counts characters, from 1.
+    let line = position.map(|position| {
+        let before = sql.chars().take(position.saturating_sub(1));
+        before.filter(|c| *c == '\n').count() + 1
+    });
+    let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
+    let why = told.map_or_else(|| e.to_string(), |told| told.message().to_owned());
+    Error::new(ErrorKind::Postgres, format!("{}{place}: {why}", file.display())).with_source(e)
+}
+
+fn in_order<P: AsRef<Path>>(files: impl Iterator<Item = P>) -> Vec<P> {
+    let forward = |path: &P| {
+        let name = path.as_ref().file_name().map(|n| n.to_string_lossy().to_lowercase());
+        name.is_some_and(|n| n.ends_with(".sql") && n != "down.sql" && !n.ends_with(".down.sql"))
+    };
+    let mut files: Vec<P> = files.filter(forward).collect();
+    files.sort_by(|a, b| natural(&a.as_ref().to_string_lossy(), &b.as_ref().to_string_lossy()));
+    files
+}
+
+/// Compares names as people do: a run of digits is a number.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut left, mut right) = (pieces(a), pieces(b));
+    loop {
+        let order = match (left.next(), right.next()) {
+            (None, None) => return a.cmp(b),
+            (one, other) => one.cmp(&other),
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+}
+
+/// The text in pieces that are compared one by one: digits, without leading zeros, by their length first.
+fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (piece, after) = rest.split_at(if digits > 0 { digits } else { first.len_utf8() });
+        rest = after;
+        let number = piece.trim_start_matches('0');
+        Some(if digits > 0 { (number.len(), number) } else { (usize::MAX, piece) })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_run_in_the_order_that_people_gave_them() {
+        let names = [
+            "m/10_c.sql",
+            "m/2_b.sql",
+            "m/0001_a.sql",
+            "m/2_b.down.sql",
+            "m/20240101120000_z.up.sql",
+            "m/20240101120000_z.down.sql",
+            "m/README.md",
+            "m/V30__d.SQL",
+            "m/V4__d.sql",
+        ];
+        assert_eq!(
+            in_order(names.into_iter()),
+            [
+                "m/0001_a.sql",
+                "m/2_b.sql",
+                "m/10_c.sql",
+                "m/20240101120000_z.up.sql",
+                "m/V4__d.sql",
+                "m/V30__d.SQL",
+            ]
+        );
+        assert_eq!(in_order(["m/1/down.sql", "m/1/up.sql"].into_iter()), ["m/1/up.sql"]);
+        assert_eq!(natural("a01", "a1"), "a01".cmp("a1"), "never the same unless they are");
+    }
+
+    #[test]
+    fn a_seed_is_called_after_its_files() {
+        for (pattern, label) in [
+            ("migrations/", "migrations"),
+            ("db/schema.sql", "schema.sql"),
+            ("db/migrations/**/*.sql", "migrations"),
+            ("*.sql", "sql"),
+        ] {
+            assert_eq!(label_of(pattern), label);
+        }
+    }
+}

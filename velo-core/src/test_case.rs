@@ -1,0 +1,287 @@
+//! What `#[velo_core::test]` becomes.
+
+// Not for anybody but the attribute.
+#![allow(missing_docs)]
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+use crate::branch::Branch;
+use crate::error::{ErrorKind, Result};
+use crate::from_branch::FromBranch;
+use crate::pool::Pool;
+use crate::project::Project;
+use crate::seed::SeedKey;
+use crate::spec::BranchSpec;
+
+/// How long a failed test's branch stays, and what says otherwise.
+const KEEP: Duration = Duration::from_secs(60 * 60);
+const KEEP_VARIABLE: &str = "VELO_KEEP_FAILED";
+
+/// How many of them a project keeps at once: each has a server.
+const KEPT: usize = 10;
+
+/// What the attribute says of a test.
+#[derive(Debug)]
+pub struct Case {
+    pub path: &'static str,
+    pub package: &'static str,
+    /// The package's, as it was compiled.
+    pub folder: &'static str,
+    pub project: Option<&'static str>,
+    pub seed: Option<&'static str>,
+    pub build: Option<Build>,
+    pub should_panic: bool,
+}
+
+type Fault = Box<dyn StdError + Send + Sync>;
+type Built = Pin<Box<dyn Future<Output = Result<(), Fault>>>>;
+
+/// A function that prepares a seed.
+pub struct Build {
+    name: &'static str,
+    call: Box<dyn FnOnce(Branch) -> Built>,
+}
+
+impl std::fmt::Debug for Build {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Build {
+    pub fn new<F, E>(name: &'static str, build: impl FnOnce(Branch) -> F + 'static) -> Self
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+        E: Into<Fault>,
+    {
+        let call = move |branch| -> Built {
+            Box::pin(async move { build(branch).await.map_err(Into::into) })
+        };
+        Self { name, call: Box::new(call) }
+    }
+}
+
+/// What a test can return.
+pub trait Verdict {
+    fn is_failure(&self) -> bool;
+}
+
+impl Verdict for () {
+    fn is_failure(&self) -> bool {
+        false
+    }
+}
+
+impl<T, E> Verdict for Result<T, E> {
+    fn is_failure(&self) -> bool {
+        self.is_err()
+    }
+}
+
+/// Runs an async test.
+pub fn run<T: Verdict>(case: Case, body: impl AsyncFnOnce(Branch) -> T) -> T {
+    let runtime = runtime();
+    let (branch, keeps) = runtime.block_on(prepared(case));
+    judged(&branch, &keeps, || runtime.block_on(body(branch.clone())))
+}
+
+/// Runs one that is not: it may start a runtime of its own.
+pub fn run_blocking<T: Verdict>(case: Case, body: impl FnOnce(Branch) -> T) -> T {
+    let (branch, keeps) = runtime().block_on(prepared(case));
+    judged(&branch, &keeps, || body(branch.clone()))
+}
+
+/// What a test takes of its branch.
+pub async fn taken<T: FromBranch>(branch: &Branch) -> T {
+    match T::from_branch(branch).await {
+        Ok(taken) => taken,
+        Err(error) => fail(&format!("{} cannot be had: {error}", std::any::type_name::<T>())),
+    }
+}
+
+/// How a failure of Velo's ends a test, which has no other way to say it.
+#[allow(clippy::panic)]
+fn fail(what: &str) -> ! {
+    panic!("{what}")
+}
+
+fn runtime() -> Runtime {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => fail(&format!("a test has no runtime: {error}")),
+    }
+}
+
+/// How long a test's branch is to stay should it fail; not at all if none. A variable that is wrong is told
+/// at once, not when it is needed.
+fn keeps(case: &Case) -> Option<Duration> {
+    if case.should_panic {
+        return None;
+    }
+    match std::env::var(KEEP_VARIABLE) {
+        Ok(text) => time(&text).unwrap_or_else(|| {
+            fail(&format!("{KEEP_VARIABLE}={text:?} is no time: write one like 30m or 2h, or none"))
+        }),
+        Err(_) => Some(KEEP),
+    }
+}
+
+/// A number of minutes, hours or days; or none, which is no time.
+fn time(text: &str) -> Option<Option<Duration>> {
+    let text = text.trim();
+    if text == "none" || text == "0" {
+        return Some(None);
+    }
+    let (unit, at) = text.char_indices().next_back().map(|(at, unit)| (unit, at))?;
+    let minutes = match unit {
+        'm' => 1,
+        'h' => 60,
+        'd' => 24 * 60,
+        _ => return None,
+    };
+    let number = text[..at].parse::<u64>().ok()?;
+    let seconds = number.checked_mul(minutes * 60)?;
+    Some(Some(Duration::from_secs(seconds)).filter(|time| !time.is_zero()))
+}
+
+/// The branch of a test, and how long it stays should that fail.
+async fn prepared(case: Case) -> (Branch, Option<Duration>) {
+    let keeps = keeps(&case);
+    let path = case.path;
+    match branch(case).await {
+        Ok(branch) => (branch, keeps),
+        Err(error) => {
+            let hint = error.hint().map(|hint| format!("\n  {hint}")).unwrap_or_default();
+            let context: String =
+                error.context().map(|(key, value)| format!("\n  {key}: {value}")).collect();
+            fail(&format!("the test {path} has no branch: {error}{hint}{context}"))
+        }
+    }
+}
+
+async fn branch(case: Case) -> Result<Branch> {
+    let label = case.path.replace("::", ".");
+    let name = case.project.unwrap_or(case.package);
+    if case.seed.is_none() && case.build.is_none() {
+        let project = opened(name).await?;
+        return Branch::create(&project, BranchSpec::ephemeral().label(label)).await;
+    }
+    // The pools of this process: without a handle they would end with each test.
+    type Key = (&'static str, Option<&'static str>, Option<&'static str>);
+    static POOLS: LazyLock<Mutex<HashMap<Key, Arc<OnceCell<Pool>>>>> =
+        LazyLock::new(Mutex::default);
+    let key = (name, case.seed, case.build.as_ref().map(|build| build.name));
+    let pool = {
+        let mut pools = POOLS.lock().unwrap_or_else(|e| e.into_inner());
+        pools.entry(key).or_default().clone()
+    };
+    pool.get_or_try_init(|| pool_of(case, name)).await?.acquire_as(label).await
+}
+
+/// The project of that name. One that only tests have made needs no server of its own.
+async fn opened(name: &str) -> Result<Project> {
+    match Project::builder(name).open().await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let project = Project::builder(name).open_or_create().await?;
+            project.main().await?.stop().await?;
+            Ok(project)
+        }
+        other => other,
+    }
+}
+
+async fn pool_of(case: Case, project: &str) -> Result<Pool> {
+    let project = opened(project).await?;
+    // Tests run in the folder of their package, but for those who moved away.
+    let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| case.folder.to_owned());
+    let files =
+        case.seed.map(|files| Path::new(&folder).join(files).to_string_lossy().into_owned());
+    let Some(build) = case.build else {
+        return project.seed_sql(files.unwrap_or_default()).await?.pool();
+    };
+    let mut key = SeedKey::new().text(build.name).label(build.name);
+    if let Some(files) = files {
+        key = key.files(files)?;
+    }
+    project.seed(key, async |branch| (build.call)(branch).await).await?.pool()
+}
+
+/// Runs the test, and keeps its branch if it fails.
+fn judged<T: Verdict>(branch: &Branch, keeps: &Option<Duration>, test: impl FnOnce() -> T) -> T {
+    let result = catch_unwind(AssertUnwindSafe(test));
+    let failed = result.as_ref().map_or(true, Verdict::is_failure);
+    if let Some(time) = keeps.filter(|_| failed) {
+        kept(branch, time);
+    }
+    result.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Has a failed test's branch stay, and tells how to look at it, where the test's own output goes.
+#[allow(clippy::print_stderr)]
+fn kept(branch: &Branch, time: Duration) {
+    let minutes = time.as_secs() / 60;
+    match runtime().block_on(keep(branch, time)) {
+        Ok(true) => {
+            let name = branch.full_name();
+            eprintln!("\nits database stays for {minutes} minutes: {}", branch.url());
+            eprintln!("  psql '{}'", branch.url());
+            eprintln!("  velo branch delete {name}");
+        }
+        Ok(false) => {
+            let project = branch.project();
+            eprintln!("\nits database does not stay: {KEPT} others do already");
+            eprintln!("  velo branch list {}", project.name());
+        }
+        Err(error) => eprintln!("\nits database does not stay: {error}"),
+    }
+}
+
+/// Whether it stays. One of the same test's from before goes for it.
+async fn keep(branch: &Branch, time: Duration) -> Result<bool> {
+    let project = branch.project();
+    let label = branch.record().label.unwrap_or_default();
+    let mut others = 0;
+    for other in project.branches().await? {
+        let Some(name) = other.name.as_deref().and_then(|name| name.strip_prefix("kept/")) else {
+            continue;
+        };
+        match name.rsplit_once('-') {
+            Some((of, _)) if of == label && other.expires_at.is_some() => {
+                project.branch(format!("kept/{name}")).await?.delete(true).await?;
+            }
+            _ => others += 1,
+        }
+    }
+    if others < KEPT {
+        branch.keep_for(time).await?;
+    }
+    Ok(others < KEPT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        let minutes = |minutes: u64| Some(Some(Duration::from_secs(minutes * 60)));
+        assert_eq!(time("30m"), minutes(30));
+        assert_eq!(time(" 2h "), minutes(120));
+        assert_eq!(time("1d"), minutes(24 * 60));
+        for none in ["none", "0", "0m"] {
+            assert_eq!(time(none), Some(None), "{none}");
+        }
+        for wrong in ["", "m", "2", "2x", "-1m", "2é", "99999999999999999999h"] {
+            assert_eq!(time(wrong), None, "{wrong}");
+        }
+    }
+}

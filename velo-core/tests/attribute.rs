@@ -1,0 +1,246 @@
+//! `#[velo_core::test]`: what a test is given, what stays of one that fails, and that nothing does of others.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+#![allow(clippy::print_stdout)]
+
+mod common;
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use common::client::sql;
+use common::home::{TestHome, eventually};
+use velo_core::Project;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Tests that are run in a home of another test's, by this program once more; by nobody else.
+mod given {
+    use tokio_postgres::Client;
+    use velo_core::{Branch, FromBranch, blocking};
+
+    use crate::common::client::{attempt, sql};
+
+    /// What `tests/migrations` makes is there, and nothing of another test's.
+    async fn is_untouched(branch: &Branch) {
+        let found = sql(branch, "SELECT string_agg(id || name, ' ' ORDER BY id) FROM people").await;
+        assert_eq!(found, "1Ann 2Ben");
+        sql(branch, "DELETE FROM people").await;
+    }
+
+    #[velo_core::test(seed = "tests/migrations/")]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    async fn a_branch(branch: Branch) {
+        assert!(branch.full_name().contains("given.a_branch"), "{}", branch.full_name());
+        is_untouched(&branch).await;
+    }
+
+    #[velo_core::test(seed = "tests/migrations/")]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    async fn another(branch: Branch, client: Client) -> Result<(), tokio_postgres::Error> {
+        client.batch_execute("UPDATE people SET name = name").await?;
+        is_untouched(&branch).await;
+        Ok(())
+    }
+
+    #[velo_core::test(seed = "tests/migrations/")]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    fn one_that_is_not_async(branch: blocking::Branch, same: Branch) {
+        assert_eq!(branch.url(), same.url());
+        // It may start a runtime of its own.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(is_untouched(&same));
+    }
+
+    #[cfg(feature = "sqlx-0_8")]
+    #[velo_core::test(seed = "tests/migrations/")]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    async fn one_of_sqlx(pool: sqlx::PgPool, mut alone: sqlx::PgConnection) {
+        let count = |found: (i64,)| found.0;
+        let query = "SELECT count(*) FROM people";
+        assert_eq!(count(sqlx::query_as(query).fetch_one(&pool).await.unwrap()), 2);
+        sqlx::query("DELETE FROM people").execute(&mut alone).await.unwrap();
+        assert_eq!(count(sqlx::query_as(query).fetch_one(&pool).await.unwrap()), 0);
+    }
+
+    struct Url(String);
+
+    impl FromBranch for Url {
+        type Error = velo_core::Error;
+
+        async fn from_branch(branch: &Branch) -> Result<Self, Self::Error> {
+            Ok(Self(branch.url()))
+        }
+    }
+
+    #[velo_core::test(seed = "tests/migrations/")]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    #[should_panic(expected = "as it should")]
+    async fn one_that_should_panic(url: Url) {
+        assert!(url.0.starts_with("postgresql://"), "{}", url.0);
+        panic!("as it should");
+    }
+
+    async fn build(branch: Branch) -> Result<(), tokio_postgres::Error> {
+        // The runtime of a test that waits for it does other things meanwhile.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        attempt(&branch.url(), "CREATE TABLE built AS SELECT 7 AS n").await.map(drop)
+    }
+
+    #[velo_core::test(seed = "tests/migrations/", build = build)]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    async fn one_that_is_built(branch: Branch) {
+        assert_eq!(sql(&branch, "SELECT n FROM built").await, "7");
+        sql(&branch, "DROP TABLE built").await;
+    }
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    fn one_that_is_built_of_nothing(branch: blocking::Branch) {
+        assert!(branch.info().unwrap().ephemeral);
+    }
+
+    #[velo_core::test(project = "another")]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    async fn one_of_main(branch: Branch) {
+        assert!(branch.full_name().starts_with("another/~"), "{}", branch.full_name());
+        assert_eq!(sql(&branch, "SELECT 1").await, "1");
+    }
+}
+
+mod failing {
+    use velo_core::Branch;
+
+    use crate::common::client::sql;
+
+    #[velo_core::test(seed = "tests/migrations/")]
+    #[ignore = "for `a_failed_tests_branch_stays_for_its_time`"]
+    async fn panics(branch: Branch) {
+        sql(&branch, "UPDATE people SET name = 'Cid'").await;
+        panic!("on purpose");
+    }
+
+    #[velo_core::test(seed = "tests/migrations/")]
+    #[ignore = "for `a_failed_tests_branch_stays_for_its_time`"]
+    fn errs(branch: Branch) -> Result<(), String> {
+        Err(format!("on purpose, {}", branch.id()))
+    }
+
+    #[velo_core::test(seed = "tests/none/")]
+    #[ignore = "for `what_is_wrong_is_told`"]
+    async fn of_nothing(_branch: Branch) {}
+
+    #[velo_core::test(seed = "tests/attribute.rs")]
+    #[ignore = "for `what_is_wrong_is_told`"]
+    async fn of_no_sql(_branch: Branch) {}
+}
+
+/// Runs those of the tests above that match, and says all that they said.
+fn run(home: &TestHome, tests: &str, set: &[(&str, &str)]) -> (Output, String) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--test-threads", "4", tests])
+        .env("VELO_HOME", home.config().home())
+        .env_remove("NEXTEST_RUN_ID")
+        .env_remove("VELO_KEEP_FAILED")
+        .envs(set.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{said}\n{told}");
+    (output, said + &told)
+}
+
+async fn project(home: &TestHome) -> Project {
+    Project::builder("velo-core").config(home.config().clone()).open().await.unwrap()
+}
+
+#[tokio::test]
+async fn several_tests_share_a_seed_and_no_data() {
+    let home = TestHome::new(None);
+    let (output, said) = run(&home, "given::", &[]);
+    assert!(output.status.success());
+    let tests = if cfg!(feature = "sqlx-0_8") { 8 } else { 7 };
+    assert!(said.contains(&format!("{tests} passed; 0 failed")));
+
+    assert!(eventually(LONG, || home.servers().is_empty()));
+    let project = project(&home).await;
+    assert!(project.branches().await.unwrap().iter().all(|b| b.name.as_deref() == Some("main")));
+    let seeds = project.seeds().await.unwrap();
+    let labels: Vec<_> = seeds.iter().map(|seed| seed.info().label.clone().unwrap()).collect();
+    assert_eq!(labels.iter().filter(|label| *label == "migrations").count(), 1, "{labels:?}");
+    assert_eq!(labels.iter().filter(|label| *label == "build").count(), 2, "{labels:?}");
+}
+
+#[tokio::test]
+async fn a_failed_tests_branch_stays_for_its_time() {
+    let home = TestHome::new(None);
+    let mut urls = Vec::new();
+    // The second run's are in the place of the first one's; of the third none stays.
+    for (set, stay) in [
+        (vec![], 2),
+        (vec![("VELO_KEEP_FAILED", "2h")], 2),
+        (vec![("VELO_KEEP_FAILED", "none")], 2),
+    ] {
+        let (output, said) = run(&home, "failing::panics", &set);
+        assert!(!output.status.success());
+        assert!(said.contains("on purpose"));
+        let (output, more) = run(&home, "failing::errs", &set);
+        assert!(!output.status.success());
+        let said = said + &more;
+        let kept = project(&home).await.branches().await.unwrap();
+        let kept: Vec<_> = kept.into_iter().filter(|b| b.name.as_deref() != Some("main")).collect();
+        assert_eq!(kept.len(), stay, "{kept:?}");
+        let told: Vec<_> = said.lines().filter_map(|l| l.trim().strip_prefix("psql '")).collect();
+        let told: Vec<_> = told.into_iter().map(|l| l.trim_end_matches('\'').to_owned()).collect();
+        match set.first() {
+            Some((_, "none")) => assert!(told.is_empty(), "{told:?}"),
+            _ => urls = told,
+        }
+        for branch in &kept {
+            assert!(branch.name.as_deref().unwrap().starts_with("kept/attribute.failing."));
+            assert!(branch.expires_at.is_some() && !branch.ephemeral, "{branch:?}");
+        }
+    }
+    assert_eq!(urls.len(), 2, "{urls:?}");
+    let names = common::client::attempt(&urls[0], "SELECT DISTINCT name FROM people").await;
+    assert_eq!(names.unwrap(), "Cid");
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_run_keeps_what_fails_too() {
+    let home = TestHome::new(None);
+    let own = std::process::id().to_string();
+    let set = [("VELO_RUN", "attribute"), ("VELO_RUN_ROOT", own.as_str())];
+    assert!(run(&home, "given::a", &set).0.status.success());
+    assert!(!run(&home, "failing::panics", &set).0.status.success());
+    let project = project(&home).await;
+    let kept = |name: &str| name.starts_with("kept/attribute.failing.panics-");
+    let branches = project.branches().await.unwrap();
+    let kept: Vec<_> =
+        branches.iter().filter_map(|b| b.name.as_deref()).filter(|name| kept(name)).collect();
+    let [name] = kept[..] else { panic!("{branches:?}") };
+    let branch = project.branch(name).await.unwrap();
+    assert_eq!(sql(&branch, "SELECT count(*) FROM people WHERE name = 'Cid'").await, "2");
+    assert!(branch.info().await.unwrap().expires_at.is_some());
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told() {
+    let home = TestHome::new(None);
+    for (test, set, why) in [
+        ("failing::of_nothing", None, "no file matches"),
+        ("failing::of_no_sql", None, "no SQL file is in"),
+        (
+            "given::a_branch",
+            Some(("VELO_KEEP_FAILED", "soon")),
+            "write one like 30m or 2h, or none",
+        ),
+        ("given::a_branch", Some(("VELO_PG_BIN", "/nowhere")), "/nowhere"),
+    ] {
+        let (output, said) = run(&home, test, set.as_slice());
+        assert!(!output.status.success());
+        assert!(said.contains(why), "{test}");
+    }
+    assert!(eventually(LONG, || home.servers().is_empty()));
+}

@@ -1,0 +1,1 @@
+INSERT INTO people SELECT max(id) + 1, 'Ben' FROM people;
