@@ -71,6 +71,7 @@ impl Build {
 }
 
 /// What a test can return.
+#[diagnostic::on_unimplemented(message = "a test returns `()` or a `Result`, and not `{Self}`")]
 pub trait Verdict {
     fn is_failure(&self) -> bool;
 }
