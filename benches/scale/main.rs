@@ -1,0 +1,93 @@
+//! What a branch costs when many live already: `cargo bench -p velo-benches --bench scale`.
+//!
+//! Ephemeral branches of one seed are made until so many are alive. At both ends, with few and with all of
+//! them alive, are measured, each on branches that go again at once:
+//! - *create*: `Seed::branch`, and its steps;
+//! - *info*: `Branch::info` of it; *list*: `Project::branches`, for each branch in the list;
+//! - *close*: `Branch::close`; *gone*: the same until its files are gone too;
+//! - *delete*: `Branch::delete` of a lasting branch whose server does not run.
+//!
+//! Few is measured before and after, because a machine may change meanwhile. On the way up, with so many
+//! idle branches alive, their memory is counted (PSS), and at the beginning the extents that a branch has
+//! of its own.
+//!
+//! ```text
+//! cargo bench -p velo-benches --bench scale -- [--short] [--branches N] [--samples N] [--json FILE] [--write]
+//! ```
+//! In the folders that `VELO_TEST_BTRFS` and `VELO_TEST_XFS` name; PostgreSQL is the newest of `VELO_TEST_PG`,
+//! else the one that Velo finds. `--write` renews `benches/results/scale.md`.
+
+mod measure;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use velo_benches::{Result, publish};
+use velo_core::storage::StorageKind;
+
+/// How many idle branches' memory is counted.
+const IDLE: usize = 100;
+
+/// What the command line says.
+pub(crate) struct Args {
+    branches: usize,
+    samples: usize,
+    json: Option<PathBuf>,
+    write: bool,
+}
+
+impl Args {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut branches, mut samples) = (None, None);
+        let (mut json, mut write, mut short) = (None, false, false);
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
+            match arg.as_str() {
+                "--bench" => {} // cargo's
+                "--short" => short = true,
+                "--write" => write = true,
+                "--branches" => branches = Some(value()?.parse()?),
+                "--samples" => samples = Some(value()?.parse()?),
+                "--json" => json = Some(value()?.into()),
+                other => return Err(format!("unknown argument {other}").into()),
+            }
+        }
+        let branches = branches.unwrap_or(if short { 60 } else { 500 }).max(2);
+        let samples = samples.unwrap_or(if short { 6 } else { 40 }).max(2);
+        Ok(Self { branches, samples, json, write })
+    }
+
+    fn branches(&self) -> usize {
+        self.branches
+    }
+
+    /// How many are alive when memory is counted.
+    fn idle(&self) -> usize {
+        self.branches.min(IDLE)
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    velo_benches::ended(run())
+}
+
+fn run() -> Result<()> {
+    let args = Args::parse(std::env::args().skip(1))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut all = Vec::new();
+    for (storage, var) in
+        [(StorageKind::Btrfs, "VELO_TEST_BTRFS"), (StorageKind::Reflink, "VELO_TEST_XFS")]
+    {
+        match std::env::var_os(var) {
+            Some(folder) => {
+                all.push(runtime.block_on(measure::all(storage, Path::new(&folder), &args))?);
+            }
+            None => println!("skipped: {storage}: {var} names no folder"),
+        }
+    }
+    if all.is_empty() {
+        return Ok(());
+    }
+    let text = report::render(&all, &args);
+    publish("scale", &text, &report::data(&all), args.json.as_deref(), args.write)
+}
