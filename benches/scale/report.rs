@@ -52,8 +52,9 @@ pub(crate) fn render(all: &[Measured], args: &Args) -> String {
 const CAUSES: &str = "";
 
 fn ends(all: &[Measured]) -> Table {
-    let mut table =
-        Table::new(&["storage", "alive", "create", "p95", "info", "list", "close", "gone", "delete"]);
+    let mut table = Table::new(&[
+        "storage", "alive", "create", "p95", "info", "list", "close", "gone", "delete",
+    ]);
     for one in all {
         for end in [&one.few, &one.many] {
             table.row(vec![

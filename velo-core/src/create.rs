@@ -638,10 +638,8 @@ pub(crate) fn find_snapshot(
     branch: &BranchRecord,
     name: &str,
 ) -> Result<Option<SnapshotRecord>> {
-    Ok(tx
-        .list::<SnapshotRecord>(&branch.project.to_string())?
-        .into_iter()
-        .find(|s| s.branch == branch.id && s.name.as_ref().is_some_and(|n| n.as_str() == name)))
+    let mut all = tx.of::<SnapshotRecord>(branch.id)?.into_iter();
+    Ok(all.find(|s| s.name.as_ref().is_some_and(|n| n.as_str() == name)))
 }
 
 /// A port that no record names and that nobody listens on.

@@ -55,7 +55,9 @@ impl BranchRef {
             Self::Name(name) => tx.named(&scope, name.as_str()),
             Self::Id(id) => Ok(tx.get::<BranchRecord>(*id)?.filter(|b| b.project == project.id)),
             Self::Shown(text) => {
-                let branches = tx.list::<BranchRecord>(&scope)?;
+                // Behind the last point of it, if it has one, is the end of its id.
+                let end = text.trim_start_matches('~').rsplit('.').next().unwrap_or_default();
+                let branches = tx.ending::<BranchRecord>(&scope, &end.to_uppercase())?;
                 Ok(branches.into_iter().find(|b| b.name.is_none() && b.shown() == *text))
             }
         }

@@ -188,6 +188,9 @@ impl Record for BranchRecord {
         // A protected one has all the time, so nobody needs to look at it.
         self.expires.filter(|_| !self.protected)
     }
+    fn owner(&self) -> Option<Id> {
+        self.parent
+    }
 }
 
 /// A volume of a branch. A branch has one but while it is reset, or when another one is kept for
@@ -215,6 +218,12 @@ impl Record for VolumeRecord {
     }
     fn lease(&self) -> Option<Id> {
         None
+    }
+    fn owner(&self) -> Option<Id> {
+        self.branch
+    }
+    fn source(&self) -> Option<Id> {
+        self.source.map(Object::id)
     }
 }
 
@@ -282,6 +291,12 @@ impl Record for SnapshotRecord {
     }
     fn lease(&self) -> Option<Id> {
         self.lease
+    }
+    fn owner(&self) -> Option<Id> {
+        Some(self.branch)
+    }
+    fn source(&self) -> Option<Id> {
+        self.source.map(Object::id)
     }
 }
 

@@ -285,12 +285,8 @@ async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<(
             let Some(branch) = tx.get::<BranchRecord>(id)? else {
                 return Ok(None);
             };
-            let volumes = tx.list::<VolumeRecord>(&branch.project.to_string())?;
-            let others: Vec<Id> = volumes
-                .into_iter()
-                .filter(|v| v.branch == Some(id) && v.id != branch.volume)
-                .map(|v| v.id)
-                .collect();
+            let volumes = tx.of::<VolumeRecord>(id)?.into_iter().map(|volume| volume.id);
+            let others: Vec<Id> = volumes.filter(|volume| *volume != branch.volume).collect();
             Ok(Some((branch, others)))
         })
         .await?;

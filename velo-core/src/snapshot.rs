@@ -260,16 +260,17 @@ pub(crate) async fn fill(
 
 /// Every named snapshot of a project.
 pub(crate) async fn infos(home: &Home, project: &ProjectRecord) -> Result<Vec<SnapshotInfo>> {
-    let scope = project.id.to_string();
-    let (snapshots, branches) = home
-        .state()
-        .read(move |tx| Ok((tx.list::<SnapshotRecord>(&scope)?, tx.list::<BranchRecord>(&scope)?)))
-        .await?;
-    Ok(snapshots
-        .iter()
-        .filter(|s| s.role == Role::Named && s.phase == Phase::Ready)
-        .map(|s| info(project, s, branches.iter().find(|b| b.id == s.branch)))
-        .collect())
+    let owned = project.clone();
+    home.state()
+        .read(move |tx| {
+            let mut snapshots = tx.list::<SnapshotRecord>(&owned.id.to_string())?;
+            snapshots.retain(|s| s.role == Role::Named && s.phase == Phase::Ready);
+            let told = |s: &SnapshotRecord| {
+                Ok(info(&owned, s, tx.get::<BranchRecord>(s.branch)?.as_ref()))
+            };
+            snapshots.iter().map(told).collect()
+        })
+        .await
 }
 
 fn info(

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 
 /// What leads from each format of the file to the next, beginning with an empty file.
-const FORMATS: [&str; 2] = [
+const FORMATS: [&str; 3] = [
     "CREATE TABLE record (
        kind TEXT NOT NULL, id TEXT NOT NULL, scope TEXT NOT NULL, name TEXT,
        lease TEXT, port INTEGER, body TEXT NOT NULL,
@@ -28,6 +28,14 @@ const FORMATS: [&str; 2] = [
      CREATE UNIQUE INDEX record_port ON record (port) WHERE port IS NOT NULL;",
     "ALTER TABLE record ADD COLUMN expires INTEGER;
      CREATE INDEX record_expires ON record (kind, expires) WHERE expires IS NOT NULL;",
+    "ALTER TABLE record ADD COLUMN owner TEXT;
+     ALTER TABLE record ADD COLUMN source TEXT;
+     UPDATE record SET owner = json_extract(body, '$.parent') WHERE kind = 'branch';
+     UPDATE record SET owner = json_extract(body, '$.branch'),
+       source = coalesce(json_extract(body, '$.source.volume'), json_extract(body, '$.source.snapshot'))
+       WHERE kind IN ('volume', 'snapshot');
+     CREATE INDEX record_owner ON record (owner, kind) WHERE owner IS NOT NULL;
+     CREATE INDEX record_source ON record (source) WHERE source IS NOT NULL;",
 ];
 /// The format of the file. An older one is brought to it; a newer one is refused, untouched.
 const VERSION: i32 = FORMATS.len() as i32;
@@ -50,6 +58,14 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + 'static {
     }
     /// When its time is up, in milliseconds since 1970.
     fn expires(&self) -> Option<u64> {
+        None
+    }
+    /// What it hangs from: a branch.
+    fn owner(&self) -> Option<Id> {
+        None
+    }
+    /// What its data was cloned from.
+    fn source(&self) -> Option<Id> {
         None
     }
 }
@@ -362,6 +378,31 @@ impl Tx<'_> {
         )
     }
 
+    /// Every record of the kind that hangs from `owner`, oldest first.
+    pub(crate) fn of<R: Record>(&self, owner: Id) -> Result<Vec<R>> {
+        self.all(
+            "SELECT body FROM record WHERE kind = ?1 AND owner = ?2 ORDER BY id",
+            params![R::KIND, owner.to_string()],
+        )
+    }
+
+    /// Every record of the kind in `scope` whose id ends so, oldest first.
+    pub(crate) fn ending<R: Record>(&self, scope: &str, end: &str) -> Result<Vec<R>> {
+        self.all(
+            "SELECT body FROM record WHERE kind = ?1 AND scope = ?2 AND substr(id, -length(?3)) = ?3
+             ORDER BY id",
+            params![R::KIND, scope, end],
+        )
+    }
+
+    /// Whether any record's data was cloned from `source`.
+    pub(crate) fn has_clones(&self, source: Id) -> Result<bool> {
+        self.0
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM record WHERE source = ?1)")
+            .and_then(|mut s| s.query_row([source.to_string()], |row| row.get(0)))
+            .map_err(sql("read"))
+    }
+
     /// Every record of the kind that lives under this lease.
     pub(crate) fn under<R: Record>(&self, lease: Id) -> Result<Vec<R>> {
         self.all(
@@ -402,8 +443,8 @@ impl Tx<'_> {
     pub(crate) fn insert<R: Record>(&self, record: &R) -> Result<()> {
         self.0
             .prepare_cached(
-                "INSERT INTO record (kind, id, scope, name, lease, port, expires, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO record (kind, id, scope, name, lease, port, expires, body, owner, source)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )
             .and_then(|mut s| {
                 s.execute(params![
@@ -415,6 +456,8 @@ impl Tx<'_> {
                     record.port(),
                     record.expires().map(time),
                     encode(record).map_err(to_sql)?,
+                    record.owner().map(|id| id.to_string()),
+                    record.source().map(|id| id.to_string()),
                 ])
             })
             .map_err(sql("write"))?;
@@ -437,7 +480,7 @@ impl Tx<'_> {
         self.0
             .prepare_cached(
                 "UPDATE record SET scope = ?3, name = ?4, lease = ?5, port = ?6, expires = ?7,
-                   body = ?8 WHERE kind = ?1 AND id = ?2",
+                   body = ?8, owner = ?9, source = ?10 WHERE kind = ?1 AND id = ?2",
             )
             .and_then(|mut s| {
                 s.execute(params![
@@ -449,6 +492,8 @@ impl Tx<'_> {
                     record.port(),
                     record.expires().map(time),
                     encode(&record).map_err(to_sql)?,
+                    record.owner().map(|id| id.to_string()),
+                    record.source().map(|id| id.to_string()),
                 ])
             })
             .map_err(sql("write"))?;
@@ -477,6 +522,7 @@ fn time(millis: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::VolumeRecord;
 
     /// A file as the first format had it, with a record in it.
     fn of_the_first_format(path: &Path) {
@@ -486,7 +532,12 @@ mod tests {
         db.execute_batch(
             "INSERT INTO record VALUES ('volume', '01M85Q712A381HG2QDVG2FJSJY', 'x', NULL, NULL,
                NULL, '{\"id\":\"01M85Q712A381HG2QDVG2FJSJY\",
-                       \"project\":\"01M85Q712A381HG2QDVG2FJSJZ\",\"branch\":null,\"source\":null}')",
+                       \"project\":\"01M85Q712A381HG2QDVG2FJSJZ\",\"branch\":null,\"source\":null}'),
+               ('volume', '01M85Q712A381HG2QDVG2FJSK0', 'x', NULL, NULL, NULL,
+                '{\"id\":\"01M85Q712A381HG2QDVG2FJSK0\",
+                  \"project\":\"01M85Q712A381HG2QDVG2FJSJZ\",
+                  \"branch\":\"01M85Q712A381HG2QDVG2FJSK1\",
+                  \"source\":{\"snapshot\":\"01M85Q712A381HG2QDVG2FJSK2\"}}')",
         )
         .unwrap();
         db.pragma_update(None, "application_id", APPLICATION).unwrap();
@@ -511,17 +562,31 @@ mod tests {
         let state = State::open(&path, false).unwrap();
         let db = state.db.lock().unwrap();
         let tx = Tx(db.unchecked_transaction().unwrap());
-        assert_eq!(tx.every::<crate::record::VolumeRecord>().unwrap().len(), 1);
+        let id = |text: &str| text.parse::<Id>().unwrap();
+        let volumes = tx.every::<VolumeRecord>().unwrap();
+        assert_eq!(volumes.len(), 2);
+        let of_branch = tx.of::<VolumeRecord>(id("01M85Q712A381HG2QDVG2FJSK1")).unwrap();
+        assert_eq!(of_branch.iter().map(|v| v.id).collect::<Vec<_>>(), [volumes[1].id]);
+        assert!(tx.has_clones(id("01M85Q712A381HG2QDVG2FJSK2")).unwrap());
+        assert!(!tx.has_clones(volumes[0].id).unwrap());
         assert_eq!(tx.expired::<crate::record::BranchRecord>(u64::MAX).unwrap().len(), 0);
-        let plan: String =
-            tx.0.query_row(
-                "EXPLAIN QUERY PLAN SELECT body FROM record WHERE kind = 'branch' AND expires <= 5
-                 ORDER BY id DESC",
-                [],
-                |row| row.get(3),
-            )
-            .unwrap();
-        assert!(plan.contains("record_expires"), "every open looks at every record: {plan}");
+    }
+
+    #[test]
+    fn what_one_branch_needs_is_found_without_a_look_at_all_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&dir.path().join("state.db"), false).unwrap();
+        let db = state.db.lock().unwrap();
+        for (query, index) in [
+            ("kind = 'branch' AND expires <= 5 ORDER BY id DESC", "record_expires"),
+            ("kind = 'volume' AND owner = 'x' ORDER BY id", "record_owner"),
+            ("kind = 'branch' AND lease = 'x' ORDER BY id", "record_lease"),
+            ("source = 'x'", "record_source"),
+        ] {
+            let explain = format!("EXPLAIN QUERY PLAN SELECT body FROM record WHERE {query}");
+            let plan: String = db.query_row(&explain, [], |row| row.get(3)).unwrap();
+            assert!(plan.contains(index), "every record is looked at: {plan}");
+        }
     }
 
     #[test]

@@ -50,12 +50,7 @@ pub(crate) async fn end(
                 branch.lease = Some(lease);
                 Ok(())
             })?;
-            let scope = branch.project.to_string();
-            let volumes: Vec<_> = tx
-                .list::<VolumeRecord>(&scope)?
-                .into_iter()
-                .filter(|v| v.branch == Some(id))
-                .collect();
+            let volumes = tx.of::<VolumeRecord>(id)?;
             Ok(Some((branch, volumes)))
         })
         .await?;
@@ -84,7 +79,7 @@ pub(crate) async fn is_discarded(home: &Home, id: Id) -> Result<bool> {
 /// Undoes a branch, whatever of it exists. Missing is fine. The caller holds its lock.
 pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     // A server that still runs must keep its files, or nobody could name it any more.
-    let Some((branch, volumes)) = end(home, project, id).await? else {
+    let Some((_, volumes)) = end(home, project, id).await? else {
         return Ok(());
     };
     let mut errors = Errors::default();
@@ -92,22 +87,16 @@ pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Resu
         errors.note(self::volume(home, project, volume.id).await);
         errors.note(RunDir::of(home, volume.id).remove());
     }
-    for id in snapshots_of(home, &branch).await? {
-        errors.note(snapshot(home, project, id).await);
+    // Its origin, and those that were taken of it, which nobody could name any more.
+    let snapshots = home.state().read(move |tx| tx.of::<SnapshotRecord>(id)).await?;
+    for taken in snapshots {
+        errors.note(snapshot(home, project, taken.id).await);
     }
     errors.note(RunDir::of(home, id).remove());
     errors.result()?;
     let forget = move |tx: &Tx<'_>| tx.remove::<BranchRecord>(id);
     home.state().write("forget a branch", forget).await?;
     home.remove_lock(id)
-}
-
-/// The snapshots that go with a branch: its origin, and those that were taken of it, which nobody
-/// could name any more.
-async fn snapshots_of(home: &Home, branch: &BranchRecord) -> Result<Vec<Id>> {
-    let (scope, id) = (branch.project.to_string(), branch.id);
-    let all = home.state().read(move |tx| tx.list::<SnapshotRecord>(&scope)).await?;
-    Ok(all.iter().filter(|snapshot| snapshot.branch == id).map(|snapshot| snapshot.id).collect())
 }
 
 /// Destroys a volume and its record; while clones or snapshots need it, it is only hidden.
@@ -121,7 +110,7 @@ pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Resu
                 return Ok(false);
             };
             give_up_slot(tx, record.branch)?;
-            let hide = needed && has_clones(tx, &record.project, Object::Volume(id))?;
+            let hide = needed && tx.has_clones(id)?;
             if hide {
                 tx.update(id, |volume: &mut VolumeRecord| {
                     volume.branch = None;
@@ -171,10 +160,10 @@ pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Re
     let goes = home
         .state()
         .write("hide a snapshot or let it go", move |tx| {
-            let Some(record) = tx.get::<SnapshotRecord>(id)? else {
+            if tx.get::<SnapshotRecord>(id)?.is_none() {
                 return Ok(false);
-            };
-            let hide = needed && has_clones(tx, &record.project, Object::Snapshot(id))?;
+            }
+            let hide = needed && tx.has_clones(id)?;
             tx.update(id, |snapshot: &mut SnapshotRecord| {
                 if hide {
                     snapshot.role = Role::Hidden;
@@ -254,7 +243,7 @@ pub(crate) async fn sweep(home: &Home, project: &ProjectRecord) -> Result<Vec<Ob
 pub(crate) fn needless(tx: &Tx<'_>, project: Id, needed: bool) -> Result<Vec<Object>> {
     let mut found = Vec::new();
     for object in hidden(tx, &project.to_string())? {
-        if !needed || !has_clones(tx, &project, object)? {
+        if !needed || !tx.has_clones(object.id())? {
             found.push(object);
         }
     }
@@ -307,10 +296,4 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
     errors.result()?;
     let forget = move |tx: &Tx<'_>| tx.remove::<ProjectRecord>(id);
     home.state().write_durable("forget a project", forget).await
-}
-
-fn has_clones(tx: &Tx<'_>, project: &Id, object: Object) -> Result<bool> {
-    let scope = project.to_string();
-    Ok(tx.list::<VolumeRecord>(&scope)?.iter().any(|v| v.source == Some(object))
-        || tx.list::<SnapshotRecord>(&scope)?.iter().any(|s| s.source == Some(object)))
 }

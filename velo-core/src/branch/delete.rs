@@ -11,6 +11,7 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::lock::Mode;
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord};
+use crate::state::Tx;
 use crate::teardown;
 
 /// How long the caller of a close waits for its files.
@@ -67,22 +68,13 @@ pub(super) async fn delete(
 ) -> Result<()> {
     let lease = home.lease()?;
     let owned = project.clone();
-    let (snapshots, branches) = home
+    let (branches, snapshots) = home
         .state()
         .write_durable("mark branches to go", move |tx| {
-            let scope = owned.id.to_string();
-            let branches = tx.list::<BranchRecord>(&scope)?;
-            let Some(branch) = branches.iter().find(|b| b.id == id) else {
+            let Some(branch) = tx.get::<BranchRecord>(id)? else {
                 return Ok((Vec::new(), Vec::new()));
             };
-            let named: Vec<SnapshotRecord> = tx
-                .list::<SnapshotRecord>(&scope)?
-                .into_iter()
-                .filter(|s| s.role == Role::Named)
-                .collect();
-            let subtree = subtree(&owned, branch, &branches, &named, force)?;
-            let snapshots: Vec<Id> =
-                named.iter().filter(|s| subtree.contains(&s.branch)).map(|s| s.id).collect();
+            let (subtree, snapshots) = subtree(tx, &owned, branch, force)?;
             for snapshot in &snapshots {
                 tx.update(*snapshot, |snapshot: &mut SnapshotRecord| {
                     snapshot.phase = Phase::Deleting;
@@ -97,7 +89,7 @@ pub(super) async fn delete(
                     Ok(())
                 })?;
             }
-            Ok((snapshots, subtree))
+            Ok((subtree, snapshots))
         })
         .await?;
     // Children first; and from here on it goes through, wanted or not.
@@ -112,14 +104,14 @@ pub(super) async fn delete(
     op.cancel.check()
 }
 
-/// A branch and all that hangs from it, parents before children; without `force` it must be alone.
+/// A branch and all that hangs from it, parents before children, and their snapshots; without `force` it
+/// must be alone.
 fn subtree(
+    tx: &Tx<'_>,
     project: &ProjectRecord,
-    branch: &BranchRecord,
-    branches: &[BranchRecord],
-    named: &[SnapshotRecord],
+    branch: BranchRecord,
     force: bool,
-) -> Result<Vec<Id>> {
+) -> Result<(Vec<Id>, Vec<Id>)> {
     if branch.parent.is_none() {
         return Err(Error::new(
             ErrorKind::Conflict,
@@ -128,26 +120,29 @@ fn subtree(
         .with_hint(format!("delete the whole project: velo project delete {}", project.name)));
     }
     // Each level behind the one above it. Ids would tell the order, were clocks never set back.
-    let mut subtree = vec![branch.id];
+    let (id, shown) = (branch.id, branch.shown());
+    let (mut subtree, mut named) = (vec![branch], Vec::new());
     let mut done = 0;
-    while let Some(parent) = subtree.get(done).copied() {
-        let children = branches.iter().filter(|b| b.parent == Some(parent)).map(|b| b.id);
-        subtree.extend(children);
+    while let Some(parent) = subtree.get(done).map(|branch| branch.id) {
+        subtree.extend(tx.of::<BranchRecord>(parent)?);
+        let snapshots = tx.of::<SnapshotRecord>(parent)?.into_iter();
+        named.extend(snapshots.filter(|snapshot| snapshot.role == Role::Named));
         done += 1;
     }
-    refuse_protected(project, branches.iter().filter(|b| subtree.contains(&b.id)), "deleted")?;
-    let children = branches.iter().filter(|b| subtree[1..].contains(&b.id) && !b.is_closed());
-    let snapshots = named.iter().filter(|s| s.branch == branch.id);
+    refuse_protected(project, &subtree, "deleted")?;
+    let children = subtree.iter().skip(1).filter(|b| !b.is_closed());
+    let snapshots = named.iter().filter(|s| s.branch == id);
     let dependents: Vec<String> = children
         .map(|b| format!("{}/{}", project.name, b.shown()))
         .chain(snapshots.filter_map(|s| Some(format!("the snapshot @{}", s.name.as_ref()?))))
         .collect();
     if force || dependents.is_empty() {
-        return Ok(subtree);
+        let branches = subtree.iter().map(|branch| branch.id).collect();
+        return Ok((branches, named.iter().map(|snapshot| snapshot.id).collect()));
     }
     Err(Error::new(
         ErrorKind::Conflict,
-        format!("{}/{} has dependents: {}", project.name, branch.shown(), dependents.join(", ")),
+        format!("{}/{shown} has dependents: {}", project.name, dependents.join(", ")),
     )
     .with_hint("delete them first, or use force (--force) to delete the subtree"))
 }

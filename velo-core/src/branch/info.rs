@@ -1,5 +1,7 @@
 //! What is known of branches.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::lifetime;
@@ -10,6 +12,7 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, SnapshotRecord};
 use crate::runtime::{RuntimeKind, Status};
+use crate::state::Tx;
 use crate::storage::StorageKind;
 
 /// What a branch does.
@@ -88,6 +91,50 @@ pub struct BranchInfo {
     pub protected: bool,
 }
 
+/// A branch, and what the records beside it say of it.
+struct Around {
+    record: BranchRecord,
+    parent_shown: Option<String>,
+    from_snapshot: Option<String>,
+    kept_by: Vec<String>,
+}
+
+/// Reads what is around these branches of a project: of each thing that is named, the one record.
+fn around(tx: &Tx<'_>, project: &ProjectRecord, records: Vec<BranchRecord>) -> Result<Vec<Around>> {
+    let now = crate::record::now();
+    let mut parents: HashMap<Id, Option<String>> =
+        records.iter().map(|branch| (branch.id, Some(branch.shown()))).collect();
+    let mut snapshots: HashMap<Id, String> = HashMap::new();
+    let mut all = Vec::with_capacity(records.len());
+    for record in records {
+        let parent_shown = match record.parent.map(|parent| (parent, parents.get(&parent))) {
+            None => None,
+            Some((_, Some(known))) => known.clone(),
+            Some((parent, None)) => {
+                let shown = tx.get::<BranchRecord>(parent)?.map(|branch| branch.shown());
+                parents.insert(parent, shown.clone());
+                shown
+            }
+        };
+        let from_snapshot = match record.made_from {
+            Origin::Snapshot(id) => Some(match snapshots.get(&id) {
+                Some(known) => known.clone(),
+                None => {
+                    let name = tx.get::<SnapshotRecord>(id)?.and_then(|snapshot| snapshot.name);
+                    let shown = name.map_or_else(|| id.to_string(), String::from);
+                    snapshots.insert(id, shown.clone());
+                    shown
+                }
+            }),
+            _ => None,
+        };
+        let over = !record.protected && record.expires.is_some_and(|time| time <= now);
+        let kept_by = if over { lifetime::kept_by(tx, project, &record)? } else { Vec::new() };
+        all.push(Around { record, parent_shown, from_snapshot, kept_by });
+    }
+    Ok(all)
+}
+
 /// What is known of these branches of a project.
 pub(crate) async fn infos(
     home: &Home,
@@ -95,20 +142,9 @@ pub(crate) async fn infos(
     records: Vec<BranchRecord>,
 ) -> Result<Vec<BranchInfo>> {
     let mut infos = Vec::with_capacity(records.len());
-    let scope = project.id.to_string();
-    let (all, snapshots) = home
-        .state()
-        .read(move |tx| Ok((tx.list::<BranchRecord>(&scope)?, tx.list::<SnapshotRecord>(&scope)?)))
-        .await?;
-    let shown: std::collections::HashMap<Id, String> =
-        all.iter().map(|b| (b.id, b.shown())).collect();
-    let now = crate::record::now();
-    for record in records {
-        let over = !record.protected && record.expires.is_some_and(|time| time <= now);
-        let kept_by = match over {
-            true => lifetime::kept_by(project, &record, &all, &snapshots),
-            false => Vec::new(),
-        };
+    let owned = project.clone();
+    let records = home.state().read(move |tx| around(tx, &owned, records)).await?;
+    for Around { record, parent_shown, from_snapshot, kept_by } in records {
         let (served, pid) = match boot::status(home, project, &record).await {
             Ok(Status::Running { pid }) => (State::Running, pid),
             Ok(Status::Restarting) => (State::Running, None),
@@ -125,23 +161,13 @@ pub(crate) async fn infos(
             Phase::Resetting => State::Resetting,
             Phase::Ready => served,
         };
-        let from_snapshot = match record.made_from {
-            Origin::Snapshot(id) => Some(
-                snapshots
-                    .iter()
-                    .find(|s| s.id == id)
-                    .and_then(|s| Some(s.name.as_ref()?.to_string()))
-                    .unwrap_or_else(|| id.to_string()),
-            ),
-            _ => None,
-        };
         infos.push(BranchInfo {
             id: record.id,
             project: project.name.to_string(),
             shown: record.shown(),
             name: record.name.map(String::from),
             parent: record.parent,
-            parent_shown: record.parent.and_then(|parent| shown.get(&parent).cloned()),
+            parent_shown,
             from_snapshot,
             ephemeral: record.ephemeral,
             state,

@@ -133,18 +133,18 @@ pub(crate) fn refuse_protected<'a>(
 
 /// What keeps a branch although its time is up: branches that were made from it, and its snapshots.
 pub(super) fn kept_by(
+    tx: &Tx<'_>,
     project: &ProjectRecord,
     branch: &BranchRecord,
-    branches: &[BranchRecord],
-    snapshots: &[SnapshotRecord],
-) -> Vec<String> {
-    let children = branches.iter().filter(|b| b.parent == Some(branch.id) && !b.is_closed());
-    let named = snapshots.iter().filter(|s| s.branch == branch.id && s.role == Role::Named);
+) -> Result<Vec<String>> {
+    let (children, snapshots) = (tx.of(branch.id)?, tx.of::<SnapshotRecord>(branch.id)?);
+    let children = children.iter().filter(|child: &&BranchRecord| !child.is_closed());
+    let named = snapshots.iter().filter(|s| s.role == Role::Named);
     let shown = format!("{}/{}", project.name, branch.shown());
-    children
+    Ok(children
         .map(|child| format!("{}/{}", project.name, child.shown()))
         .chain(named.filter_map(|s| Some(format!("{shown}@{}", s.name.as_ref()?))))
-        .collect()
+        .collect())
 }
 
 /// The branches whose time is up, the youngest first, each with what keeps it.
@@ -153,9 +153,7 @@ pub(crate) fn expired(tx: &Tx<'_>) -> Result<Vec<(ProjectRecord, BranchRecord, V
     for branch in tx.expired::<BranchRecord>(now())? {
         let Some(project) = tx.get::<ProjectRecord>(branch.project)? else { continue };
         if project.phase == Phase::Ready && branch.phase == Phase::Ready && !branch.ephemeral {
-            let scope = branch.project.to_string();
-            let (branches, snapshots) = (tx.list(&scope)?, tx.list(&scope)?);
-            let kept_by = kept_by(&project, &branch, &branches, &snapshots);
+            let kept_by = kept_by(tx, &project, &branch)?;
             found.push((project, branch, kept_by));
         }
     }

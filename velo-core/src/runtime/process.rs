@@ -96,6 +96,10 @@ impl Runtime for Process {
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
         let data = instance.location.host_path();
         let Some(pid) = postmaster(data) else {
+            // The quick look: as long as anything of a server is there, it holds the lock.
+            if !data.join("postmaster.pid").exists() && unseen::is_free(data) {
+                return Ok(());
+            }
             // One that was started a moment ago has not written its number yet, and children of one
             // that was killed outlive it.
             kill_all(data).await?;
@@ -318,7 +322,8 @@ async fn kill_all(data: &Path) -> Result<()> {
 
 /// Every process of a server on `data`: the postmaster and its children.
 pub(super) fn processes_in(data: &Path) -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
+    // Nobody works in a folder that is not there.
+    let (true, Ok(entries)) = (data.exists(), std::fs::read_dir("/proc")) else {
         return Vec::new();
     };
     entries
