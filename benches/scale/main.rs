@@ -17,10 +17,12 @@
 //! In the folders that `VELO_TEST_BTRFS` and `VELO_TEST_XFS` name; PostgreSQL is the newest of `VELO_TEST_PG`,
 //! else the one that Velo finds. `--write` renews `benches/results/scale.md`.
 
+mod keys;
 mod measure;
 mod report;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use velo_benches::{Result, publish};
 use velo_core::storage::StorageKind;
@@ -32,6 +34,7 @@ const IDLE: usize = 100;
 pub(crate) struct Args {
     branches: usize,
     samples: usize,
+    short: bool,
     json: Option<PathBuf>,
     write: bool,
 }
@@ -54,11 +57,17 @@ impl Args {
         }
         let branches = branches.unwrap_or(if short { 60 } else { 500 }).max(2);
         let samples = samples.unwrap_or(if short { 6 } else { 40 }).max(2);
-        Ok(Self { branches, samples, json, write })
+        Ok(Self { branches, samples, short, json, write })
     }
 
     fn branches(&self) -> usize {
         self.branches
+    }
+
+    /// How long all are left alone before anything is measured beside them. What belongs to a server that was
+    /// just started wakes up several times a second, until it has had nothing to do for ten seconds.
+    fn rest(&self) -> Duration {
+        Duration::from_secs(if self.short { 1 } else { 15 })
     }
 
     /// How many are alive when memory is counted.

@@ -9,7 +9,7 @@ use velo_benches::{Result, client, machine, postgres, server};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Config, Project, Seed, SeedKey};
 
-use crate::Args;
+use crate::{Args, keys};
 
 /// How long branches are left alone before their memory is counted.
 const REST: Duration = Duration::from_secs(2);
@@ -38,6 +38,10 @@ pub(crate) struct End {
     pub(crate) alive: usize,
     pub(crate) create: Times,
     pub(crate) steps: Vec<(String, Times)>,
+    /// The processor time of its postmaster, which is there when the branch is.
+    pub(crate) cpu: Times,
+    /// What PostgreSQL's search for a key takes, within its start.
+    pub(crate) keys: Times,
     pub(crate) info: Times,
     /// For each branch in the list.
     pub(crate) list: Times,
@@ -106,6 +110,7 @@ async fn sample(
     }
     eprintln!("{storage}: with {} alive", alive.len());
     measured.many.alive = alive.len();
+    tokio::time::sleep(args.rest()).await;
     end(project, &seed, args.samples, &mut measured.many).await?;
     for branch in alive {
         branch.close().await?;
@@ -133,8 +138,11 @@ async fn end(project: &Project, seed: &Seed, samples: usize, end: &mut End) -> R
             }
         }
         let begun = Instant::now();
-        branch.info().await?;
+        let info = branch.info().await?;
         end.info.add(begun.elapsed());
+        let pid = info.pid.ok_or("a branch that was just made does not run")?;
+        end.cpu.add(server::processor_time(pid)?);
+        end.keys.add(keys::search(&server::data_of(pid)?)?);
         if i < LISTS {
             let begun = Instant::now();
             let listed = project.branches().await?.len();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::Result;
 
@@ -23,6 +24,16 @@ pub fn memory(pid: u32) -> Result<BTreeMap<String, u64>> {
 /// If it does not run, or is another user's.
 pub fn data_of(pid: u32) -> Result<PathBuf> {
     Ok(std::fs::read_link(Path::new("/proc").join(pid.to_string()).join("cwd"))?)
+}
+
+/// The processor time that the process `pid` has had.
+///
+/// # Errors
+/// If it does not run.
+pub fn processor_time(pid: u32) -> Result<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let nanoseconds = text.split_whitespace().next().ok_or("an empty schedstat")?;
+    Ok(Duration::from_nanos(nanoseconds.parse()?))
 }
 
 fn children(pid: u32) -> Result<Vec<u32>> {

@@ -80,6 +80,7 @@ const EPHEMERAL: &[(&str, &str, u32, &str)] = &[
     ("wal_init_zero", "off", 14, "a new segment takes no space before it is written"),
     ("wal_recycle", "off", 14, "the same"),
     ("shared_buffers", "16MB", 14, "idle branches are many; the kernel caches their files"),
+    ("wal_buffers", "64kB", 14, "all of it is written to at the start, and without fsync a write costs little"),
     ("huge_pages", "off", 14, "they could not be shared out among many"),
     ("io_method", "sync", 18, "no worker processes: less memory, and a faster start"),
     ("io_max_concurrency", "1", 18, "with io_method=sync nothing uses more, and each takes shared memory"),

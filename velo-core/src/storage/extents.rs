@@ -51,6 +51,8 @@ const FIEMAP: Opcode = opcode::read_write::<Header>(b'f', 11);
 const SYNC: u32 = 1;
 const LAST: u32 = 1;
 const SHARED: u32 = 0x2000;
+/// Its bytes lie among those of the folders, of which nobody tells whether they are shared.
+const INLINE: u32 = 0x200;
 
 /// The bytes of `file` that it shares with no other.
 fn exclusive(file: BorrowedFd<'_>) -> rustix::io::Result<u64> {
@@ -72,7 +74,8 @@ fn exclusive(file: BorrowedFd<'_>) -> rustix::io::Result<u64> {
         // bytes are valid values of its integers.
         unsafe { ioctl(file, Updater::<FIEMAP, Page>::new(&mut page))? };
         let mapped = page.extents.get(..page.header.mapped as usize).unwrap_or(&page.extents);
-        sum += mapped.iter().filter(|e| e.flags & SHARED == 0).map(|e| e.length).sum::<u64>();
+        let own = mapped.iter().filter(|e| e.flags & (SHARED | INLINE) == 0);
+        sum += own.map(|e| e.length).sum::<u64>();
         match mapped.last() {
             Some(last) if last.flags & LAST == 0 => start = last.logical + last.length,
             _ => return Ok(sum),
