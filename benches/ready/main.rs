@@ -6,7 +6,8 @@
 //! - *saturated*: the same without a pause, so that each one has to be started first;
 //! - *cold*: `Seed::branch`, where nothing is ready;
 //! - the first answer of a branch that was handed over, and in turn with it that of a server that is warm,
-//!   each over a new connection.
+//!   each over a new connection, and by turns the one or the other first: what comes first meets the start of
+//!   the branch that replaces the one that was handed over.
 //!
 //! ```text
 //! cargo bench -p velo-benches --bench ready -- [--short] [--sizes 40MB,1GB] [--samples N] [--json FILE] [--write]
@@ -143,14 +144,19 @@ async fn sample(project: &Project, home: &Path, size: u64, samples: usize) -> Re
     let warm = seed.branch().await?;
     client::first_answer(&warm.connection()).await?;
     let mut next = Instant::now();
-    for _ in 0..samples {
+    for sample in 0..samples {
         next += PAUSE;
         tokio::time::sleep_until(next.into()).await;
         let begun = Instant::now();
         let branch = pool.acquire().await?;
         measured.handover.add(begun.elapsed());
-        measured.first.add(answered(&branch).await?);
-        measured.warm.add(answered(&warm).await?);
+        if sample % 2 == 0 {
+            measured.first.add(answered(&branch).await?);
+            measured.warm.add(answered(&warm).await?);
+        } else {
+            measured.warm.add(answered(&warm).await?);
+            measured.first.add(answered(&branch).await?);
+        }
         tokio::spawn(branch.close());
     }
     for _ in 0..samples.div_ceil(2) {
@@ -219,7 +225,8 @@ fn render(all: &[Measured], folder: &Path) -> String {
          Handover: `Pool::acquire`, ten times a second, from one process; of a run: the same from two that \
          share a pool;\nsaturated: from one without a pause; cold: `Seed::branch`. First answer: a new connection \
          and `SELECT 1`, of a\nbranch that was just handed over, and in turn with it of a server that has answered \
-         before; the ratio is that of\nthe two. Milliseconds, medians.\n\n{}",
+         before, by turns the one or\nthe other at once, while a replacement is started; the ratio is that of the \
+         two. Milliseconds, medians.\n\n{}",
         machine::today(),
         machine::describe(),
         machine::load(),
