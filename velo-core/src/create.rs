@@ -456,7 +456,7 @@ async fn repoint(
     teardown::release(home, project, before).await
 }
 
-/// Step 6. Returns the port, which is another one where somebody had taken the first.
+/// Step 6. The port that it has then.
 async fn start_fresh(
     home: &Home,
     project: &ProjectRecord,
@@ -464,20 +464,28 @@ async fn start_fresh(
     source: &SourceRecord,
     op: &Op,
 ) -> Result<u16> {
+    let known = source.password() == &branch.password;
+    let doors = if known { Doors::Open } else { Doors::OpenWhenReady };
+    Ok(first_start(home, project, branch, doors, true, op).await?.port)
+}
+
+/// Starts the server of a branch that is being made; on another port where somebody took the one that was
+/// free when it was recorded. The branch as it is then.
+pub(crate) async fn first_start(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    doors: Doors,
+    fresh_clone: bool,
+    op: &Op,
+) -> Result<BranchRecord> {
     let runtime = home.runtime(project.runtime)?;
     let mut branch = branch.clone();
     for attempt in 1.. {
-        let known = source.password() == &branch.password;
-        let boot = Boot {
-            home,
-            project,
-            branch: &branch,
-            volume: branch.volume,
-            doors: if known { Doors::Open } else { Doors::OpenWhenReady },
-            fresh_clone: true,
-        };
+        let volume = branch.volume;
+        let boot = Boot { home, project, branch: &branch, volume, doors, fresh_clone };
         match boot.run(&*runtime, op).await {
-            Ok(()) => return Ok(branch.port),
+            Ok(()) => return Ok(branch),
             Err(error)
                 if attempt < PORT_TRIES
                     && error.kind() == ErrorKind::Conflict

@@ -97,7 +97,6 @@ const SOON: Duration = Duration::from_secs(1);
 async fn a_panic_discards_the_branch_at_once() {
     let home = TestHome::new(None);
     let project = home.project("handles").await;
-    let servers = home.servers().len();
     let branch = ephemeral(&project).await;
     let panics = std::thread::spawn(move || {
         let _held = branch;
@@ -105,7 +104,7 @@ async fn a_panic_discards_the_branch_at_once() {
     });
     assert!(panics.join().is_err());
     // Soon, and not when the process ends or another one opens the home.
-    assert!(eventually(SOON, || home.servers().len() == servers), "{:?}", home.servers());
+    assert!(eventually(SOON, || home.servers_of_branches() == 1), "{:?}", home.servers());
     project.finish_deletions().await.unwrap();
     assert!(wait_for(|| async { home.left().len() == 2 }).await, "{:?}", home.left());
 }
@@ -183,6 +182,35 @@ async fn a_reset_whose_port_is_taken_leaves_a_branch_that_can_be_started() {
     branch.start().await.unwrap();
     assert_eq!(attempt(&url, "SELECT 1").await.unwrap(), "1");
     branch.reset().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_project_whose_port_is_taken_while_it_is_made_gets_another() {
+    let (first, taken) = loop {
+        let one = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let first = one.local_addr().unwrap().port();
+        // The next one must be free as well, and is the one that is recorded.
+        if first < u16::MAX && std::net::TcpListener::bind(("127.0.0.1", first + 1)).is_ok() {
+            break (first, one);
+        }
+    };
+    let home = TestHome::with(None, |builder| builder.ports(first..=first + 1));
+    let volumes = home.config().home().join("volumes");
+    let thief = std::thread::spawn(move || {
+        let begun = Instant::now();
+        while std::fs::read_dir(&volumes).map_or(0, Iterator::count) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is made");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let other = std::net::TcpListener::bind(("127.0.0.1", first + 1)).unwrap();
+        drop(taken);
+        other
+    });
+    let project = home.project("handles").await;
+    let _held = thief.join().unwrap();
+    let main = project.main().await.unwrap();
+    assert_eq!(main.connection().port, first);
+    assert_eq!(attempt(&main.url(), "SELECT 1").await.unwrap(), "1");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::client::{attempt, sql};
 use common::home::{TestHome, eventually};
-use common::{fs_dir, zfs};
+use common::{fs_dir, installations, zfs};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, Config, ErrorKind, Method, Project, Seed, SeedKey};
 
@@ -198,6 +198,9 @@ async fn a_seed_may_start_from_another() {
 // ------------------------------------------------------------------------------------ many processes
 
 const HOME: &str = "VELO_TEST_SEED_HOME";
+const PROJECT: &str = "VELO_TEST_SEED_PROJECT";
+/// A folder of SQL files, where the seed is made of files.
+const CHECKOUT: &str = "VELO_TEST_SEED_CHECKOUT";
 
 /// What a process writes a line to when it begins to build.
 fn builds(home: &Path) -> PathBuf {
@@ -209,10 +212,18 @@ fn builds(home: &Path) -> PathBuf {
 async fn asks_for_a_seed() {
     let Ok(home) = std::env::var(HOME) else { return };
     let config = Config::builder().home(&home).build().unwrap();
-    let project = Project::builder("seeds").config(config).open().await.unwrap();
+    let name = std::env::var(PROJECT).unwrap_or("seeds".to_owned());
+    let project = Project::builder(name).config(config).open().await.unwrap();
+    let key = match std::env::var(CHECKOUT) {
+        Ok(checkout) => {
+            let key = SeedKey::new().code("tests/seeds.rs").label("files");
+            key.files(format!("{checkout}/*.sql")).unwrap()
+        }
+        Err(_) => key("one"),
+    };
     let slow = std::env::var_os("VELO_TEST_SEED_SLOW").is_some();
     let seed = project
-        .seed(key("one"), async |branch: Branch| {
+        .seed(key, async |branch: Branch| {
             let file =
                 std::fs::File::options().append(true).create(true).open(builds(home.as_ref()));
             file.unwrap().write_all(b"begun\n").unwrap();
@@ -270,4 +281,62 @@ async fn of_sixteen_processes_one_builds_and_another_takes_over_from_the_dead() 
     let seeds = project.seeds().await.unwrap();
     assert_eq!(seeds.len(), 1);
     assert!(seeds[0].info().ready);
+}
+
+/// A checkout with one migration.
+fn checkout(home: &TestHome, name: &str, sql: &str) -> PathBuf {
+    let folder = home.config().home().join("..").join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("1.sql"), sql).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn of_two_checkouts_and_two_postgresqls_each_pair_of_data_is_built_once() {
+    let Some(bins) = installations() else { return };
+    let (Some(old), Some(new)) = (bins.first(), bins.last()) else { return };
+    let Some(base) = fs_dir("VELO_TEST_BTRFS") else { return };
+    let home = TestHome::with(Some(&base), |b| b.storage(StorageKind::Btrfs));
+    let mut projects = Vec::new();
+    for (name, bin) in [("old", old), ("new", new)] {
+        let config = home.config().home();
+        let config = Config::builder().home(config).storage(StorageKind::Btrfs).pg_bin(bin);
+        let config = config.build().unwrap();
+        projects.push(Project::builder(name).config(config).create().await.unwrap());
+    }
+    let checkouts = ["one", "two"].map(|name| checkout(&home, name, FILL));
+    let ask = |processes: usize| {
+        let asking: Vec<Child> = (0..processes)
+            .map(|n| {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                command
+                    .args(["--exact", "asks_for_a_seed", "--nocapture"])
+                    .env(HOME, home.config().home())
+                    .env(PROJECT, ["old", "new"][n % 2])
+                    .env(CHECKOUT, &checkouts[n / 2 % 2])
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::piped());
+                command.spawn().unwrap()
+            })
+            .collect();
+        for process in asking {
+            let output = process.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    };
+    ask(16);
+    assert_eq!(begun(&home), 2, "the same files, with two PostgreSQLs");
+    checkout(&home, "two", &FILL.replace("1, 1000", "2, 1001"));
+    ask(8);
+    assert_eq!(
+        begun(&home),
+        4,
+        "what one of them has now is something else, and what the other has is there"
+    );
+    for project in projects {
+        let seeds = project.seeds().await.unwrap();
+        assert_eq!(seeds.len(), 2);
+        assert!(seeds.iter().all(|seed| seed.info().ready));
+        assert_ne!(seeds[0].key(), seeds[1].key());
+    }
 }

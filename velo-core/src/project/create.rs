@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::{Inner, Project, ProjectBuilder, fits};
-use crate::boot::{self, Boot, Doors, RunDir};
-use crate::create::{can_limit, free_port, vacant};
+use crate::boot::{self, Doors, RunDir};
+use crate::create::{can_limit, first_start, free_port, vacant};
 use crate::cut::{Cut, Method};
 use crate::engine::{Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
@@ -172,19 +172,12 @@ impl ProjectBuilder {
         let control =
             control::read(&storage.location(volume).host_path().join("global/pg_control"))?;
         // initdb was told not to sync: all of it is synced at once, while the server starts.
-        let boot = Boot {
-            home,
-            project,
-            branch: main,
-            volume: main.volume,
-            doors: Doors::Open,
-            fresh_clone: false,
-        };
-        let (came_up, synced) =
-            tokio::join!(boot.run(runtime, op), op.steps.run("sync", storage.sync(volume)));
+        let (came_up, synced) = tokio::join!(
+            first_start(home, project, main, Doors::Open, false, op),
+            op.steps.run("sync", storage.sync(volume))
+        );
         synced?;
-        came_up?;
-        self.make_database(home, project, main).await?;
+        self.make_database(home, project, &came_up?).await?;
         Ok(Cut {
             method: Method::Stopped,
             lsn: control.checkpoint,
