@@ -38,8 +38,12 @@ pub(crate) struct End {
     pub(crate) alive: usize,
     pub(crate) create: Times,
     pub(crate) steps: Vec<(String, Times)>,
-    /// The processor time of its postmaster, which is there when the branch is.
-    pub(crate) cpu: Times,
+    /// Processor time: this process's for a creation, for a closing and for a deletion, and that of the
+    /// postmaster until the branch is there.
+    pub(crate) cpu_create: Times,
+    pub(crate) cpu_close: Times,
+    pub(crate) cpu_delete: Times,
+    pub(crate) cpu_postmaster: Times,
     /// What PostgreSQL's search for a key takes, within its start.
     pub(crate) keys: Times,
     pub(crate) info: Times,
@@ -123,10 +127,12 @@ async fn sample(
 
 /// Measures everything at one end, so often.
 async fn end(project: &Project, seed: &Seed, samples: usize, end: &mut End) -> Result<()> {
+    let own = std::process::id();
     for i in 0..samples {
-        let begun = Instant::now();
+        let (begun, cpu) = (Instant::now(), server::processor_time(own)?);
         let branch = seed.branch().await?;
         end.create.add(begun.elapsed());
+        end.cpu_create.add(server::processor_time(own)?.saturating_sub(cpu));
         for (name, took) in branch.timings().steps {
             match end.steps.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, times)) => times.add(took),
@@ -141,23 +147,25 @@ async fn end(project: &Project, seed: &Seed, samples: usize, end: &mut End) -> R
         let info = branch.info().await?;
         end.info.add(begun.elapsed());
         let pid = info.pid.ok_or("a branch that was just made does not run")?;
-        end.cpu.add(server::processor_time(pid)?);
+        end.cpu_postmaster.add(server::processor_time(pid)?);
         end.keys.add(keys::search(&server::data_of(pid)?)?);
         if i < LISTS {
             let begun = Instant::now();
             let listed = project.branches().await?.len();
             end.list.add(begun.elapsed() / u32::try_from(listed)?);
         }
-        let begun = Instant::now();
+        let (begun, cpu) = (Instant::now(), server::processor_time(own)?);
         branch.close().await?;
         end.close.add(begun.elapsed());
         project.finish_deletions().await?;
         end.gone.add(begun.elapsed());
+        end.cpu_close.add(server::processor_time(own)?.saturating_sub(cpu));
         let spec = BranchSpec::named("lasting").from(seed).stopped();
         let branch = Branch::create(project, spec).await?;
-        let begun = Instant::now();
+        let (begun, cpu) = (Instant::now(), server::processor_time(own)?);
         branch.delete(false).await?;
         end.delete.add(begun.elapsed());
+        end.cpu_delete.add(server::processor_time(own)?.saturating_sub(cpu));
     }
     Ok(())
 }

@@ -31,9 +31,13 @@ pub(crate) fn render(all: &[Measured], args: &Args) -> String {
          files are gone too. Delete:\n`Branch::delete` of a lasting branch whose server does not run. Medians in \
          milliseconds; few was measured\nbefore and after, many once all had rested for {} s.\n\n{}\n\
          ## Steps of a creation\n\n\
-         Medians in milliseconds. Ready is PostgreSQL's own: from the start of its program until it answers. CPU: the \
-         processor time\nof the postmaster in it, which says more where the machine is busy. Keys: a part of that, \
-         done again by the\nbenchmark: the search for a key that no other server's shared memory has.\n\n{}\n\
+         Medians in milliseconds. Ready is PostgreSQL's own: from the start of its program until it answers. Keys is a \
+         part\nof it, done again by the benchmark: the search for a key that no other server's shared memory \
+         has.\n\n{}\n\
+         ## Processor time\n\n\
+         Of Velo's process, with what the kernel does for it, for a creation, a closing until all is gone and a \
+         deletion; of\nthe postmaster until it answers. It says more than the time that passes where others use the \
+         machine. Medians in\nmilliseconds.\n\n{}\n\
          ## Memory and space\n\n\
          PSS of all processes of each of {} idle branches, which have answered a query; extents of its own of \
          each of\n{} branches.\n\n{}\n## Targets\n\n{}{CAUSES}",
@@ -44,6 +48,7 @@ pub(crate) fn render(all: &[Measured], args: &Args) -> String {
         args.rest().as_secs(),
         ends(all).render(),
         steps(all).render(),
+        processor(all).render(),
         all.first().map_or(0, |one| one.memory.len()),
         all.first().map_or(0, |one| one.created.len()),
         sizes(all).render(),
@@ -56,17 +61,18 @@ const CAUSES: &str = "
 What is behind those that are missed:
 
 - A creation on btrfs: PostgreSQL begins its search for a key of shared memory at the inode of PGDATA, which
-  is the same for every subvolume, and looks into the segment of each server that it meets (keys, above). In
-  an IPC namespace of its own a server starts as fast beside 500 others as beside none. The rest is btrfs's:
-  each clone that changes a block of metadata adds a reference to every extent that the block names, and the
-  next snapshot waits until all of them are written (`btrfs_run_delayed_refs` in a profile of it).
-- A closing or a deletion: Velo does as much with 500 alive as with one; the machine and its file system do more.
+  is the same for every subvolume, and looks into the segment of each server that it meets (keys, above). With
+  an IPC namespace of its own a server beside 500 others needed no more processor time than beside none. And
+  each clone that changes a block of metadata adds a reference to every extent that the block names, which the
+  next snapshot waits for (`btrfs_run_delayed_refs` in a profile).
+- All else that takes longer: 500 servers at rest still wake up, each some times in ten seconds and once a
+  minute for a worker of autovacuum, and whoever works beside them waits for a processor more often.
 - Extents when created: PostgreSQL removes its caches of the catalog (`pg_internal.init`) at every start, and
   the first session, Velo's look whether it answers, writes them anew: 164 kB for the database and 28 kB for
   all. Whoever comes next is answered sooner for it.
-- Memory below 8 MB: nearly half of what a server takes are its tables of locks, whose size follows from
-  `max_connections`, `max_locks_per_transaction` and `max_pred_locks_per_transaction`. SQL would see less of
-  them.
+- Memory below 8 MB: a third of what a server takes are its tables of locks, whose size follows from
+  `max_connections`, `max_locks_per_transaction` and `max_pred_locks_per_transaction`. With smaller ones SQL
+  would meet errors that it does not meet in the parent.
 ";
 
 fn ends(all: &[Measured]) -> Table {
@@ -121,7 +127,7 @@ fn steps(all: &[Measured]) -> Table {
     }
     let mut head = vec!["storage", "alive"];
     head.extend(&names);
-    head.extend(["(CPU)", "(keys)"]);
+    head.push("(keys)");
     let mut table = Table::new(&head);
     for one in all {
         for end in [&one.few, &one.many] {
@@ -131,9 +137,29 @@ fn steps(all: &[Measured]) -> Table {
                 let times = end.steps.iter().find(|(known, _)| known == name);
                 cells.push(times.map_or_else(String::new, |(_, times)| fine(times)));
             }
-            cells.extend([&end.cpu, &end.keys].map(fine));
+            cells.push(fine(&end.keys));
             table.row(cells);
         }
+    }
+    table
+}
+
+fn processor(all: &[Measured]) -> Table {
+    let mut table = Table::new(&["storage", "alive", "create", "close", "delete", "postmaster"]);
+    let figures: [fn(&End) -> &Times; 4] = [
+        |end| &end.cpu_create,
+        |end| &end.cpu_close,
+        |end| &end.cpu_delete,
+        |end| &end.cpu_postmaster,
+    ];
+    for one in all {
+        for end in [&one.few, &one.many] {
+            let alive = if end.alive == 0 { "few".to_owned() } else { end.alive.to_string() };
+            let cells = figures.map(|of| fine(of(end)));
+            table.row([one.storage.to_string(), alive].into_iter().chain(cells).collect());
+        }
+        let cells = figures.map(|of| format!("{:.2}", ratio(one, of)));
+        table.row([one.storage.to_string(), "ratio".to_owned()].into_iter().chain(cells).collect());
     }
     table
 }
@@ -230,7 +256,10 @@ pub(crate) fn data(all: &[Measured]) -> Value {
             "alive": end.alive,
             "create": end.create.json(),
             "steps": steps,
-            "postmaster_cpu": end.cpu.json(),
+            "cpu_create": end.cpu_create.json(),
+            "cpu_close": end.cpu_close.json(),
+            "cpu_delete": end.cpu_delete.json(),
+            "cpu_postmaster": end.cpu_postmaster.json(),
             "keys": end.keys.json(),
             "info": end.info.json(),
             "list_each": end.list.json(),

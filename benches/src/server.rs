@@ -26,14 +26,19 @@ pub fn data_of(pid: u32) -> Result<PathBuf> {
     Ok(std::fs::read_link(Path::new("/proc").join(pid.to_string()).join("cwd"))?)
 }
 
-/// The processor time that the process `pid` has had.
+/// The processor time that the threads of the process `pid` have had, those that are there.
 ///
 /// # Errors
 /// If it does not run.
 pub fn processor_time(pid: u32) -> Result<Duration> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
-    let nanoseconds = text.split_whitespace().next().ok_or("an empty schedstat")?;
-    Ok(Duration::from_nanos(nanoseconds.parse()?))
+    let mut sum = Duration::ZERO;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // One may have ended meanwhile.
+        let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        let nanoseconds = text.split_whitespace().next().ok_or("an empty schedstat")?;
+        sum += Duration::from_nanos(nanoseconds.parse()?);
+    }
+    Ok(sum)
 }
 
 fn children(pid: u32) -> Result<Vec<u32>> {
