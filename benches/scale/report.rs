@@ -9,6 +9,9 @@ use velo_benches::{Table, machine};
 use crate::Args;
 use crate::measure::{End, Measured};
 
+/// Which of the times.
+type Cost = fn(&End) -> &Times;
+
 const RATIO: f64 = 1.1;
 const PSS_MB: f64 = 10.0;
 const CREATED_KB: u64 = 100;
@@ -211,7 +214,7 @@ fn targets(all: &[Measured], args: &Args) -> Table {
     let said = |met: bool| if met { "met" } else { "missed" }.to_owned();
     for one in all {
         let storage = one.storage.to_string();
-        let costs: [(&str, fn(&End) -> &Times); 3] = [
+        let costs: [(&str, Cost); 3] = [
             ("create", |end| &end.create),
             ("close", |end| &end.gone),
             ("delete", |end| &end.delete),
