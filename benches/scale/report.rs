@@ -9,8 +9,8 @@ use velo_benches::{Table, machine};
 use crate::Args;
 use crate::measure::{End, Measured};
 
-/// Which of the times.
-type Cost = fn(&End) -> &Times;
+/// One of the figures of an end.
+type Of = fn(&End) -> &Times;
 
 const RATIO: f64 = 1.1;
 const PSS_MB: f64 = 10.0;
@@ -68,8 +68,10 @@ What is behind those that are missed:
   an IPC namespace of its own a server beside 500 others needed no more processor time than beside none. And
   each clone that changes a block of metadata adds a reference to every extent that the block names, which the
   next snapshot waits for (`btrfs_run_delayed_refs` in a profile).
-- All else that takes longer: 500 servers at rest still wake up, each some times in ten seconds and once a
-  minute for a worker of autovacuum, and whoever works beside them waits for a processor more often.
+- A closing on btrfs: Velo does no more than on XFS, where it costs what it costs with few; removing the files of
+  a server and its subvolume costs btrfs more, for the same references.
+- The time that passes, beside the processor time: 500 servers at rest still wake up, each some times in ten
+  seconds and once a minute for a worker of autovacuum, and other work used the machine too.
 - Extents when created: PostgreSQL removes its caches of the catalog (`pg_internal.init`) at every start, and
   the first session, Velo's look whether it answers, writes them anew: 164 kB for the database and 28 kB for
   all. Whoever comes next is answered sooner for it.
@@ -149,7 +151,7 @@ fn steps(all: &[Measured]) -> Table {
 
 fn processor(all: &[Measured]) -> Table {
     let mut table = Table::new(&["storage", "alive", "create", "close", "delete", "postmaster"]);
-    let figures: [fn(&End) -> &Times; 4] = [
+    let figures: [Of; 4] = [
         |end| &end.cpu_create,
         |end| &end.cpu_close,
         |end| &end.cpu_delete,
@@ -214,7 +216,7 @@ fn targets(all: &[Measured], args: &Args) -> Table {
     let said = |met: bool| if met { "met" } else { "missed" }.to_owned();
     for one in all {
         let storage = one.storage.to_string();
-        let costs: [(&str, Cost); 3] = [
+        let costs: [(&str, Of); 3] = [
             ("create", |end| &end.create),
             ("close", |end| &end.gone),
             ("delete", |end| &end.delete),
