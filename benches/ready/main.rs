@@ -5,17 +5,20 @@
 //! - *of a run*: the same in two processes of a run, each five times a second, from the pool of their keeper;
 //! - *saturated*: the same without a pause, so that each one has to be started first;
 //! - *cold*: `Seed::branch`, where nothing is ready;
+//! - *tests*: a thousand small tests, each with a branch from the pool, as many at a time as there are cores;
 //! - the first answer of a branch that was handed over, and in turn with it that of a server that is warm,
 //!   each over a new connection, and by turns the one or the other first: what comes first meets the start of
 //!   the branch that replaces the one that was handed over.
 //!
 //! ```text
-//! cargo bench -p velo-benches --bench ready -- [--short] [--sizes 40MB,1GB] [--samples N] [--json FILE] [--write]
+//! cargo bench -p velo-benches --bench ready -- [--short] [--sizes 40MB,1GB] [--samples N] [--tests N]
+//!     [--json FILE] [--write]
 //! ```
 //! In the folder that `VELO_TEST_BTRFS` names; PostgreSQL is the newest of `VELO_TEST_PG`, else the one that
 //! Velo finds. `--write` renews `benches/results/ready.md`.
 
 mod shared;
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,13 +36,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 struct Args {
     sizes: Vec<u64>,
     samples: usize,
+    tests: usize,
     json: Option<PathBuf>,
     write: bool,
 }
 
 impl Args {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut sizes, mut samples) = (None, None);
+        let (mut sizes, mut samples, mut tests) = (None, None, None);
         let (mut json, mut write, mut short) = (None, false, false);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} wants a value"));
@@ -49,6 +53,7 @@ impl Args {
                 "--write" => write = true,
                 "--sizes" => sizes = Some(value()?.split(',').map(size).collect::<Result<_>>()?),
                 "--samples" => samples = Some(value()?.parse()?),
+                "--tests" => tests = Some(value()?.parse()?),
                 "--json" => json = Some(value()?.into()),
                 other => return Err(format!("unknown argument {other}").into()),
             }
@@ -56,7 +61,8 @@ impl Args {
         let all = if short { "40MB" } else { "40MB,1GB" };
         let sizes = sizes.map_or_else(|| all.split(',').map(size).collect(), Ok)?;
         let samples = samples.unwrap_or(if short { 20 } else { 200 }).max(2);
-        Ok(Self { sizes, samples, json, write })
+        let tests = tests.unwrap_or(if short { 50 } else { 1000 });
+        Ok(Self { sizes, samples, tests, json, write })
     }
 }
 
@@ -70,6 +76,7 @@ struct Measured {
     cold: Times,
     first: Times,
     warm: Times,
+    tests: tests::Done,
 }
 
 fn main() -> std::process::ExitCode {
@@ -87,20 +94,20 @@ fn run() -> Result<()> {
         return Ok(());
     };
     let mut all = Vec::new();
-    for size in args.sizes {
-        all.push(runtime.block_on(measure(&folder, size, args.samples))?);
+    for size in &args.sizes {
+        all.push(runtime.block_on(measure(&folder, *size, &args))?);
     }
     publish("ready", &render(&all, &folder), &data(&all), args.json.as_deref(), args.write)
 }
 
-async fn measure(folder: &Path, size: u64, samples: usize) -> Result<Measured> {
+async fn measure(folder: &Path, size: u64, args: &Args) -> Result<Measured> {
     let home = folder.join(format!("velo-ready-{}-{}", std::process::id(), size >> 20));
     let mut config = Config::builder().home(&home).storage(StorageKind::Btrfs);
     if let Some(bin) = postgres() {
         config = config.pg_bin(bin);
     }
     let project = Project::builder("api").config(config.build()?).create().await?;
-    let measured = sample(&project, &home, size, samples).await;
+    let measured = sample(&project, &home, size, args).await;
     // Whatever came of it, nothing stays.
     let deleted = project.delete(true).await;
     let measured = measured?;
@@ -123,7 +130,8 @@ async fn seed(project: &Project, size: u64) -> Result<Seed> {
     Ok(seed.await?)
 }
 
-async fn sample(project: &Project, home: &Path, size: u64, samples: usize) -> Result<Measured> {
+async fn sample(project: &Project, home: &Path, size: u64, args: &Args) -> Result<Measured> {
+    let samples = args.samples;
     let seed = seed(project, size).await?;
     let mut measured = Measured {
         size,
@@ -133,6 +141,7 @@ async fn sample(project: &Project, home: &Path, size: u64, samples: usize) -> Re
         cold: Times::default(),
         first: Times::default(),
         warm: Times::default(),
+        tests: tests::Done::default(),
     };
     for _ in 0..samples.div_ceil(4) {
         let begun = Instant::now();
@@ -165,6 +174,7 @@ async fn sample(project: &Project, home: &Path, size: u64, samples: usize) -> Re
         measured.saturated.add(begun.elapsed());
         tokio::spawn(branch.close());
     }
+    measured.tests = tests::run(&pool, args.tests).await?;
     drop((pool, warm));
     measured.of_run = shared::measure(home, samples)?;
     Ok(measured)
@@ -201,6 +211,7 @@ fn render(all: &[Measured], folder: &Path) -> String {
         "first answer",
         "warm",
         "ratio",
+        "tests a second",
     ]);
     for one in all {
         table.row(vec![
@@ -216,6 +227,7 @@ fn render(all: &[Measured], folder: &Path) -> String {
             ms(one.first.median()),
             ms(one.warm.median()),
             format!("{:.2}", one.first.median() / one.warm.median()),
+            format!("{:.0} ({})", one.tests.a_second(), one.tests.count),
         ]);
     }
     format!(
@@ -226,7 +238,8 @@ fn render(all: &[Measured], folder: &Path) -> String {
          share a pool;\nsaturated: from one without a pause; cold: `Seed::branch`. First answer: a new connection \
          and `SELECT 1`, of a\nbranch that was just handed over, and in turn with it of a server that has answered \
          before, by turns the one or\nthe other at once, while a replacement is started; the ratio is that of the \
-         two. Milliseconds, medians.\n\n{}",
+         two. Milliseconds, medians.\nTests a second: of so many, each with a branch from the pool, a connection \
+         and a table of its own, as many at a\ntime as there are cores.\n\n{}",
         machine::today(),
         machine::describe(),
         machine::load(),
@@ -246,6 +259,8 @@ fn data(all: &[Measured]) -> Value {
             "cold": one.cold.json(),
             "first_answer": one.first.json(),
             "warm_answer": one.warm.json(),
+            "tests": one.tests.count,
+            "tests_a_second": one.tests.a_second(),
         })
     });
     json!({"date": machine::today(), "machine": machine::describe(), "rows": rows.collect::<Vec<_>>()})

@@ -457,8 +457,10 @@ impl Branch {
     pub(crate) fn keep_call(&self, name: Option<String>, ttl: Option<Duration>) -> Call<()> {
         #[cfg(target_os = "linux")]
         if let Some(held) = self.0.held.clone() {
-            return self.call(move |branch, _, _| async move {
-                branch.remember(held.keep(name, ttl).await?);
+            return self.call(move |branch, home, _| async move {
+                if branch.current(&home).await?.ephemeral {
+                    branch.remember(held.keep(name, ttl).await?);
+                }
                 Ok(())
             });
         }

@@ -343,6 +343,8 @@ async fn what_is_kept_outlives_the_run() {
     let mut worker = run.worker();
     let url = worker.does("acquire");
     assert_eq!(worker.does("keep"), "kept");
+    // Once more changes nothing.
+    assert_eq!(worker.does("keep"), "kept");
     worker.end();
     run.root.kill().unwrap();
     run.root.wait().unwrap();
