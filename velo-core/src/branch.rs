@@ -3,39 +3,39 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use crate::boot::{self, RunDir};
 use crate::cancel::Cancel;
 use crate::config::Config;
-use crate::create::{self, vacant};
+use crate::create;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
-use crate::id::{BranchName, Id};
+use crate::id::Id;
 #[cfg(target_os = "linux")]
 use crate::keeper::Held;
 use crate::lock::{Lock, Mode};
 use crate::postgres::outgoing;
 use crate::project::{self, Project};
-use crate::record::{BranchRecord, Phase, ProjectRecord};
-use crate::reset::{self, ResetTarget};
-use crate::slots;
+use crate::record::{BranchRecord, Phase};
 use crate::snapshot::Snapshot;
 use crate::spec::BranchSpec;
 use crate::state::Tx;
 use crate::storage::{Object, Usage};
-use crate::switch::Switch;
 use crate::timings::Timings;
 
 mod all;
+mod change;
 mod connection;
 mod delete;
 mod info;
+mod keep;
 mod lifetime;
 
 pub use all::Outcome;
 pub(crate) use all::{Settled, each, lets_clients_in, persistent};
+#[cfg(target_os = "linux")]
+pub(crate) use change::Change;
 pub use connection::Connection;
 pub(crate) use info::infos;
 pub use info::{BranchInfo, State};
@@ -90,21 +90,6 @@ impl Inner {
             pid: std::process::id(),
         }
     }
-}
-
-/// What is done to a branch that only its holder may do where it is ephemeral.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub(crate) enum Change {
-    Reset(ResetTarget),
-    Switch(To),
-}
-
-/// What its server is switched to.
-#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
-pub(crate) enum To {
-    On,
-    Off,
-    OffAndOn,
 }
 
 impl Branch {
@@ -203,58 +188,6 @@ impl Branch {
         Project(self.0.project.clone())
     }
 
-    /// The URL for clients: `postgresql://role:password@127.0.0.1:port/database`. It stays the
-    /// same as long as the branch exists. It holds the password.
-    #[must_use]
-    pub fn url(&self) -> String {
-        let (record, project) = (self.record(), &self.0.project.record);
-        format!(
-            "postgresql://{}:{}@127.0.0.1:{}/{}",
-            connection::encode(&project.role),
-            record.password.expose(),
-            record.port,
-            connection::encode(&project.database)
-        )
-    }
-
-    /// The same over the Unix socket: `postgresql://role:password@/database?host=…&port=…`.
-    ///
-    /// libpq and most drivers take it. Those whose URLs must have a host (`sqlx`, `postgres.js`) take
-    /// [`url`](Self::url) and, as the host, [`socket_dir`](Self::socket_dir).
-    #[must_use]
-    pub fn socket_url(&self) -> String {
-        let (record, project) = (self.record(), &self.0.project.record);
-        format!(
-            "postgresql://{}:{}@/{}?host={}&port={}",
-            connection::encode(&project.role),
-            record.password.expose(),
-            connection::encode(&project.database),
-            connection::encode(&self.socket_dir().to_string_lossy()),
-            record.port,
-        )
-    }
-
-    /// The folder of its Unix socket. As root it belongs to the servers' user, and nobody else can
-    /// enter it.
-    #[must_use]
-    pub fn socket_dir(&self) -> PathBuf {
-        let home = &self.0.project.config.home;
-        home.join("run").join(self.id().to_string()).join("s")
-    }
-
-    /// The parts of the URL, for clients that take them one by one.
-    #[must_use]
-    pub fn connection(&self) -> Connection {
-        let (record, project) = (self.record(), &self.0.project.record);
-        Connection {
-            host: "127.0.0.1".into(),
-            port: record.port,
-            user: project.role.clone(),
-            password: record.password.expose().to_owned(),
-            database: project.database.clone(),
-        }
-    }
-
     /// The file that its server logs to.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
@@ -324,93 +257,6 @@ impl Branch {
         })
     }
 
-    /// Starts its server; nothing happens if it runs.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Conflict`] if somebody holds its port, [`ErrorKind::Postgres`] if the server
-    /// does not come up.
-    pub async fn start(&self) -> Result<()> {
-        self.start_call().await
-    }
-
-    pub(crate) fn start_call(&self) -> Call<()> {
-        self.change_call(Change::Switch(To::On), Cancel::default())
-    }
-
-    /// Stops its server, cleanly; nothing happens if it does not run. An ephemeral branch cannot
-    /// be stopped, only closed.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Conflict`] for an ephemeral branch.
-    pub async fn stop(&self) -> Result<()> {
-        self.stop_call().await
-    }
-
-    pub(crate) fn stop_call(&self) -> Call<()> {
-        self.change_call(Change::Switch(To::Off), Cancel::default())
-    }
-
-    /// Stops its server cleanly and starts it again.
-    ///
-    /// # Errors
-    /// As [`start`](Branch::start).
-    pub async fn restart(&self) -> Result<()> {
-        self.restart_call().await
-    }
-
-    pub(crate) fn restart_call(&self) -> Call<()> {
-        self.change_call(Change::Switch(To::OffAndOn), Cancel::default())
-    }
-
-    /// Renews its data: the parent's current state, or the snapshot it was made from. URL, name
-    /// and password stay. Clients are disconnected. On an error the old data stays.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] for `main`, which has no parent, [`ErrorKind::Conflict`] if it is
-    /// [protected](Branch::protect).
-    pub async fn reset(&self) -> Result<()> {
-        self.reset_to(ResetTarget::Source).await
-    }
-
-    /// Renews its data from another source. See [`reset`](Branch::reset).
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] if the source does not exist.
-    pub async fn reset_to(&self, target: ResetTarget) -> Result<()> {
-        self.reset_call(target).await
-    }
-
-    pub(crate) fn reset_call(&self, target: ResetTarget) -> Call<()> {
-        self.change_call(Change::Reset(target), Cancel::default())
-    }
-
-    /// Changes it, or has the keeper do it that holds it.
-    pub(crate) fn change_call(&self, change: Change, cancel: Cancel) -> Call<()> {
-        let branch = self.clone();
-        engine::call_unless(cancel, move |op| async move {
-            let home = Engine::get()?.home(&branch.0.project.config).await?;
-            #[cfg(target_os = "linux")]
-            if let Some(held) = &branch.0.held
-                && held.holds(&branch.current(&home).await?)
-            {
-                let (record, timings) = held.change(change, &op.cancel).await?;
-                branch.became(record, timings);
-                return Ok(());
-            }
-            let record = match change {
-                Change::Reset(target) => {
-                    let project = &branch.0.project.record;
-                    let record = branch.current(&home).await?;
-                    let source = reset::source(&home, project, &record, target).await?;
-                    reset::reset(&home, project, &record, &source, &op).await?
-                }
-                Change::Switch(to) => branch.switched(&home, to, &op).await?,
-            };
-            branch.renewed(record, &op);
-            Ok(())
-        })
-    }
-
     /// Takes a snapshot of its current state, while clients go on.
     ///
     /// # Errors
@@ -423,80 +269,6 @@ impl Branch {
         self.call(|branch, home, op| async move {
             let record = branch.current(&home).await?;
             crate::snapshot::take(&home, &branch.0.project, &record, &name, &op).await
-        })
-    }
-
-    /// Makes an ephemeral branch persistent, under a name made from its label and id. Its server
-    /// is restarted with full durability.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Exhausted`] if a lasting branch's server may not be given so much memory; or if the
-    /// restart fails.
-    pub async fn keep(&self) -> Result<()> {
-        self.keep_call(None, None).await
-    }
-
-    /// Makes an ephemeral branch persistent, under the name `name`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::AlreadyExists`] if the name is taken; [`ErrorKind::Exhausted`] if a lasting branch's
-    /// server may not be given so much memory.
-    pub async fn keep_as(&self, name: impl Into<String>) -> Result<()> {
-        self.keep_call(Some(name.into()), None).await
-    }
-
-    /// As [`keep`](Branch::keep), and it goes when `time` is over, counted from now: see
-    /// [`BranchSpec::ttl`].
-    ///
-    /// # Errors
-    /// As there, and [`ErrorKind::InvalidInput`] for a time of nothing.
-    pub async fn keep_for(&self, time: Duration) -> Result<()> {
-        self.keep_call(None, Some(time)).await
-    }
-
-    pub(crate) fn keep_call(&self, name: Option<String>, ttl: Option<Duration>) -> Call<()> {
-        #[cfg(target_os = "linux")]
-        if let Some(held) = self.0.held.clone() {
-            return self.call(move |branch, home, _| async move {
-                if branch.current(&home).await?.ephemeral {
-                    branch.remember(held.keep(name, ttl).await?);
-                }
-                Ok(())
-            });
-        }
-        self.change(move |branch, home, _, _lock| async move {
-            if let Some(time) = ttl {
-                check_ttl(false, time)?;
-            }
-            // As it was labelled when it was handed over, which may not be written yet.
-            let label = branch.record().label;
-            let record = branch.current(&home).await?;
-            if !record.ephemeral {
-                return Ok(());
-            }
-            record.must_be_own(home.lease()?)?;
-            let project = &branch.0.project.record;
-            let id = record.id.to_string().to_lowercase();
-            let label = label.as_deref().unwrap_or("branch");
-            let name = name.unwrap_or_else(|| format!("kept/{label}-{}", &id[id.len() - 8..]));
-            let name = BranchName::new(name)?;
-            let kept = BranchRecord { ephemeral: false, name: Some(name), ..record.clone() };
-            let (owned, here, after) = (project.clone(), home.clone(), kept.clone());
-            home.state().read(move |tx| may_be_kept(&here, tx, &owned, &after)).await?;
-            // A running server's lifeline cannot be changed from outside: it is stopped, cleanly,
-            // and started anew without one.
-            let through = Op::default();
-            let switch = Switch { home: &home, project, op: &through };
-            switch.down(&record).await?;
-            let kept = branch.record_as_kept(&home, kept, ttl).await;
-            // An error may come after it was recorded: what is recorded counts, or a branch that is
-            // persistent would have a server that ends with this process.
-            let now = branch.current(&home).await.unwrap_or(record);
-            branch.0.discard.store(now.ephemeral, Ordering::Release);
-            // Should it not come up, whoever opens the home next tries once more.
-            switch.up(&now).await?;
-            branch.renewed(switch.done(now.id, true).await?, &through);
-            kept
         })
     }
 
@@ -550,30 +322,6 @@ impl Branch {
         })
     }
 
-    /// The commit point of a `keep`: it has a name, and is this process's only until its server runs.
-    async fn record_as_kept(
-        &self,
-        home: &Home,
-        kept: BranchRecord,
-        ttl: Option<Duration>,
-    ) -> Result<()> {
-        let project = self.0.project.record.clone();
-        home.storage(project.storage)?.sync(Object::Volume(kept.volume)).await?;
-        let here = home.clone();
-        home.state()
-            .write_durable("record a branch as kept", move |tx| {
-                may_be_kept(&here, tx, &project, &kept)?;
-                tx.update(kept.id, |branch: &mut BranchRecord| {
-                    branch.ephemeral = false;
-                    branch.name = kept.name;
-                    branch.expires = ttl.map(from_now);
-                    Ok(())
-                })
-            })
-            .await
-            .map(drop)
-    }
-
     // How the calls above reach the engine.
 
     fn call<T, F, W>(&self, work: W) -> Call<T>
@@ -601,17 +349,6 @@ impl Branch {
             let lock = home.lock(branch.id(), Mode::Exclusive, &shown, &op.cancel).await?;
             work(branch, home, op, Arc::new(lock)).await
         })
-    }
-
-    async fn switched(&self, home: &Home, to: To, op: &Op) -> Result<BranchRecord> {
-        let shown = format!("the branch {}", self.full_name());
-        let _lock = home.lock(self.id(), Mode::Exclusive, &shown, &op.cancel).await?;
-        let switch = Switch { home, project: &self.0.project.record, op };
-        match to {
-            To::On => switch.on(self.id()).await,
-            To::Off => switch.off(self.id()).await,
-            To::OffAndOn => switch.off_and_on(self.id()).await,
-        }
     }
 
     /// Discards it on the engine, as [`close`](Branch::close) does for a caller.
@@ -699,19 +436,6 @@ impl Drop for Inner {
             }
         });
     }
-}
-
-/// Whether there is room for an ephemeral branch as this one, which lasts.
-fn may_be_kept(
-    home: &Home,
-    tx: &Tx<'_>,
-    project: &ProjectRecord,
-    kept: &BranchRecord,
-) -> Result<()> {
-    if let Some(name) = &kept.name {
-        vacant(tx, project, name)?;
-    }
-    slots::may_become(home, tx, project, kept)
 }
 
 fn gone(branch: &Branch) -> Error {

@@ -1,4 +1,8 @@
-//! The parts of a branch's URL.
+//! How clients reach a branch: its URL, and the parts of it.
+
+use std::path::PathBuf;
+
+use super::Branch;
 
 /// The parts of a branch's URL.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,8 +31,62 @@ impl std::fmt::Debug for Connection {
     }
 }
 
+impl Branch {
+    /// The URL for clients: `postgresql://role:password@127.0.0.1:port/database`. It stays the
+    /// same as long as the branch exists. It holds the password.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let (record, project) = (self.record(), &self.0.project.record);
+        format!(
+            "postgresql://{}:{}@127.0.0.1:{}/{}",
+            encode(&project.role),
+            record.password.expose(),
+            record.port,
+            encode(&project.database)
+        )
+    }
+
+    /// The same over the Unix socket: `postgresql://role:password@/database?host=…&port=…`.
+    ///
+    /// libpq and most drivers take it. Those whose URLs must have a host (`sqlx`, `postgres.js`) take
+    /// [`url`](Self::url) and, as the host, [`socket_dir`](Self::socket_dir).
+    #[must_use]
+    pub fn socket_url(&self) -> String {
+        let (record, project) = (self.record(), &self.0.project.record);
+        format!(
+            "postgresql://{}:{}@/{}?host={}&port={}",
+            encode(&project.role),
+            record.password.expose(),
+            encode(&project.database),
+            encode(&self.socket_dir().to_string_lossy()),
+            record.port,
+        )
+    }
+
+    /// The folder of its Unix socket. As root it belongs to the servers' user, and nobody else can
+    /// enter it.
+    #[must_use]
+    pub fn socket_dir(&self) -> PathBuf {
+        let home = &self.0.project.config.home;
+        home.join("run").join(self.id().to_string()).join("s")
+    }
+
+    /// The parts of the URL, for clients that take them one by one.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        let (record, project) = (self.record(), &self.0.project.record);
+        Connection {
+            host: "127.0.0.1".into(),
+            port: record.port,
+            user: project.role.clone(),
+            password: record.password.expose().to_owned(),
+            database: project.database.clone(),
+        }
+    }
+}
+
 /// Percent-encodes a part of a URL.
-pub(super) fn encode(text: &str) -> String {
+fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
