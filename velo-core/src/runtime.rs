@@ -205,10 +205,29 @@ pub struct ToolSpec {
     pub tool: &'static str,
     /// Its arguments.
     pub args: Vec<String>,
-    /// The volume it works on, which stands for `{}` in the arguments.
+    /// The volume it works on, which stands for a `{}` that an argument begins with, or its value after
+    /// `=`.
     pub location: Location,
     /// Files beside the volume that it reads.
     pub reads: Vec<PathBuf>,
+}
+
+impl ToolSpec {
+    /// Its arguments, where the volume is at `volume`.
+    #[must_use]
+    pub fn args_at(&self, volume: &str) -> Vec<String> {
+        // Nowhere else: a path may hold it as well.
+        let there = |arg: &String| {
+            let value =
+                if arg.starts_with("{}") { 0 } else { arg.find('=').map_or(0, |at| at + 1) };
+            let (name, value) = arg.split_at(value);
+            match value.strip_prefix("{}") {
+                Some(rest) => format!("{name}{volume}{rest}"),
+                None => arg.clone(),
+            }
+        };
+        self.args.iter().map(there).collect()
+    }
 }
 
 /// What a tool printed.

@@ -11,7 +11,7 @@ use common::client::{attempt, sql};
 use common::fs_dir;
 use common::home::{TestHome, eventually};
 use velo_core::storage::StorageKind;
-use velo_core::{Branch, BranchSpec, ErrorKind, Project, ResetTarget, State};
+use velo_core::{Branch, BranchSpec, Config, ErrorKind, Project, ResetTarget, State};
 
 async fn ephemeral(project: &Project) -> Branch {
     Branch::create(project, BranchSpec::ephemeral().label("x")).await.unwrap()
@@ -374,4 +374,16 @@ async fn an_emptied_state_is_an_error_and_not_a_new_home() {
     assert!(error.hint().is_some());
     std::fs::remove_dir_all(copy.config().home()).unwrap();
     assert!(state.metadata().unwrap().len() > 0);
+}
+
+#[tokio::test]
+async fn a_home_may_have_an_odd_name() {
+    let around = TestHome::new(None);
+    let home = around.config().home().with_file_name("o{}d = d'o\"dd");
+    let config = Config::builder().home(&home).build().unwrap();
+    let project = Project::builder("handles").config(config).create().await.unwrap();
+    let branch = ephemeral(&project).await;
+    assert_eq!(attempt(&branch.url(), "SELECT 1").await.unwrap(), "1");
+    branch.close().await.unwrap();
+    project.delete(true).await.unwrap();
 }

@@ -249,7 +249,7 @@ impl Runtime for Docker {
         let path = spec.location.host_path();
         let text = path.display().to_string();
         let mut command = vec![spec.postgres.program(spec.tool).display().to_string()];
-        command.extend(spec.args.iter().map(|arg| arg.replace("{}", &text)));
+        command.extend(spec.args_at(&text));
         let mut mounts = container::seen(&seen);
         mounts.push(container::bind(path, false));
         mounts.extend(spec.reads.iter().map(|file| container::bind(file, true)));

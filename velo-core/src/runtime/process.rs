@@ -153,7 +153,7 @@ impl Runtime for Process {
     async fn run(&self, spec: ToolSpec) -> Result<ToolOutput> {
         let path = spec.location.host_path().display().to_string();
         let output = Program::new(spec.postgres.program(spec.tool))
-            .args(spec.args.iter().map(|arg| arg.replace("{}", &path)))
+            .args(spec.args_at(&path))
             .user(self.user.as_ref())
             .output(TOOL)
             .await?;
