@@ -85,6 +85,28 @@ impl Drop for Corner {
 }
 
 #[test]
+fn folders_around_it_go_with_it_and_a_home_deep_in_it_is_seen() {
+    let Some(corner) = Corner::new() else { return };
+    let (at, image) = (corner.path("deep/er/home"), corner.path("home.img"));
+    let setup = |args: &[&str]| -> Ran {
+        let mut command = Command::new(program());
+        command.arg("setup").arg("--fstab").arg(corner.path("fstab")).arg("--at").arg(&at);
+        command.arg("--image").arg(&image).args(args).output().unwrap().into()
+    };
+    let made = setup(&["--loop", "300M", "--yes"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    // As in a user's folder below it.
+    let home = Home::in_folder(&at.join("home/ann/.local/share/velo"));
+    home.ok(&["project", "create", "api"]);
+    home.ok(&["stop", "--all"]);
+    setup(&["--undo", "--yes"]).is_error(1, "holds branches");
+    home.ok(&["project", "delete", "--force", "api"]);
+    let undone = setup(&["--undo", "--yes"]);
+    assert_eq!(undone.code, 0, "{undone:?}");
+    corner.nothing_is_left();
+}
+
+#[test]
 fn a_file_system_comes_and_goes() {
     let Some(corner) = Corner::new() else { return };
     let plan = corner.ok(&["--loop", "300M", "--dry-run"]).stdout;

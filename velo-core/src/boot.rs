@@ -316,6 +316,13 @@ impl Boot<'_> {
         }
     }
 
+    /// Whether nobody listens where clients go. A container that runs may have lost its network.
+    pub(crate) async fn is_cut_off(&self) -> bool {
+        let to = (std::net::Ipv4Addr::LOCALHOST, self.branch.port);
+        let refused = |e: std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
+        tokio::net::TcpStream::connect(to).await.err().is_some_and(refused)
+    }
+
     fn silent(&self, limit: std::time::Duration) -> Error {
         Error::new(
             ErrorKind::Timeout,

@@ -362,7 +362,7 @@ async fn plan(spec: LoopSpec) -> Result<Setup> {
             )
             .with_hint("use another --image"));
         }
-        None => Journal { made_at: spec.at.symlink_metadata().is_err(), spec },
+        None => Journal::of(spec),
     };
     let steps = missing(step::of(&journal)).await?;
     Ok(Setup { steps, journal: Some(journal), undoing: false, _alone: alone })

@@ -140,6 +140,11 @@ impl Switch<'_> {
         let status = match runtime.status(&instance).await? {
             // Whoever started it may have been killed before clients were let in.
             Status::Running { .. } => match boot.finish(&*runtime, op, patience).await {
+                Ok(()) if boot.is_cut_off().await => {
+                    tracing::warn!(port = record.port, "a server runs, and its port is dead");
+                    boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
+                    Status::Stopped
+                }
                 Ok(()) => return Ok(()),
                 Err(error) => match runtime.status(&instance).await? {
                     Status::Running { .. } => return Err(error),

@@ -14,6 +14,7 @@ struct Counts {
     projects: usize,
     branches: usize,
     running: usize,
+    unknown: usize,
     ephemeral: usize,
     snapshots: usize,
     hidden: usize,
@@ -53,6 +54,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                 "projects": counts.projects,
                 "branches": counts.branches,
                 "running": counts.running,
+                "unknown": counts.unknown,
                 "ephemeral": counts.ephemeral,
                 "snapshots": counts.snapshots,
                 "hidden": counts.hidden,
@@ -79,10 +81,16 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                 ("projects", counts.projects.to_string()),
                 (
                     "branches",
-                    format!(
-                        "{} ({} running, {} ephemeral)",
-                        counts.branches, counts.running, counts.ephemeral
-                    ),
+                    match counts.unknown {
+                        0 => format!(
+                            "{} ({} running, {} ephemeral)",
+                            counts.branches, counts.running, counts.ephemeral
+                        ),
+                        unknown => format!(
+                            "{} ({} running, {unknown} unknown, {} ephemeral)",
+                            counts.branches, counts.running, counts.ephemeral
+                        ),
+                    },
                 ),
                 (
                     "snapshots",
@@ -125,6 +133,7 @@ fn count(config: &Config) -> Result<Counts> {
         for branch in project.branches()? {
             counts.branches += 1;
             counts.running += usize::from(branch.state == State::Running);
+            counts.unknown += usize::from(branch.state == State::Unknown);
             counts.ephemeral += usize::from(branch.ephemeral);
         }
     }

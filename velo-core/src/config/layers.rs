@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(size("64MiB").unwrap(), 64 << 20);
         assert_eq!(size("4096").unwrap(), 4096);
         assert_eq!(millicpus("1.5").unwrap(), 1500);
-        for bad in ["", "G", "-1", "+1G", "0", "1.5G", "2X", "99999999999999T"] {
+        for bad in ["", "G", "-1", "+1G", "0", "1.5G", "2X", "99999999999999T", "9000000T"] {
             assert!(size(bad).is_err(), "{bad}");
         }
         for bad in ["", "0", "-1", "x", "NaN"] {

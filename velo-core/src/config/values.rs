@@ -109,7 +109,9 @@ pub(crate) fn size(text: &str) -> Result<u64> {
     };
     let plain = digits.bytes().all(|b| b.is_ascii_digit());
     let number = digits.parse::<u64>().ok().filter(|number| plain && *number > 0);
-    unit.zip(number).and_then(|(unit, number)| number.checked_mul(unit)).ok_or_else(|| {
+    let bytes = unit.zip(number).and_then(|(unit, number)| number.checked_mul(unit));
+    // What engines and file systems count with has a sign.
+    bytes.filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, format!("{text:?} is not a size"))
             .with_hint("write 2G, 512M, or a number of bytes")
     })

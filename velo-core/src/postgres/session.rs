@@ -256,6 +256,9 @@ fn failed(what: &str, e: tokio_postgres::Error) -> Error {
             let error = Error::new(kind, format!("PostgreSQL cannot {what}: {}", db.message()))
                 .with_context("sqlstate", db.code().code());
             match kind {
+                ErrorKind::Exhausted if db.message().contains("shared memory segment") => {
+                    error.with_hint("give it more shared memory: a container by --shm-size")
+                }
                 ErrorKind::Exhausted => error.with_hint("free some space and try again"),
                 _ => error,
             }

@@ -286,8 +286,10 @@ async fn containers(engine: &Engine, home: &Path, all: bool) -> Result<Vec<Found
         if labels.get(container::HOME).is_none_or(|of| Path::new(of) != home) {
             return None;
         }
-        let name = summary.names.and_then(|names| names.into_iter().next()).unwrap_or_default();
-        let name = name.trim_start_matches('/').to_owned();
+        // One that the engine could not remove has lost its name.
+        let name = summary.names.and_then(|names| names.into_iter().next());
+        let name = name.map(|name| name.trim_start_matches('/').to_owned());
+        let name = name.filter(|name| !name.is_empty()).unwrap_or(summary.id);
         let made = u64::try_from(summary.created.unwrap_or_default()).unwrap_or_default();
         let made = Duration::from_secs(made);
         Some(Found {
@@ -372,12 +374,16 @@ fn copied(volume: &Location, path: &str) -> Error {
 }
 
 /// The folder that a container works on, if it is there and is not this volume. By what it is, and not
-/// by its path: a home may have been moved.
+/// by its path: a home may have been moved, and a copy of one may lack its volumes.
 fn works_on(found: &plain::Container, volume: &Location) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     let path = found.config.labels.as_ref()?.get(container::VOLUME)?;
-    let (there, own) = (std::fs::metadata(path).ok()?, volume.host_path().metadata().ok()?);
-    ((there.dev(), there.ino()) != (own.dev(), own.ino())).then(|| path.clone())
+    let there = std::fs::metadata(path).ok()?;
+    let is_own = match volume.host_path().metadata() {
+        Ok(own) => (there.dev(), there.ino()) == (own.dev(), own.ino()),
+        Err(_) => Path::new(path) == volume.host_path(),
+    };
+    (!is_own).then(|| path.clone())
 }
 
 /// Whether a server works on the volume that is none of this engine's: it is started by hand, or in

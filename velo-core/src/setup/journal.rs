@@ -14,6 +14,9 @@ pub(super) struct Journal {
     pub(super) spec: LoopSpec,
     /// Whether the mount point was not there before.
     pub(super) made_at: bool,
+    /// The folders around it that were not there either, the outermost first.
+    #[serde(default)]
+    pub(super) around: Vec<PathBuf>,
 }
 
 fn path(image: &Path) -> PathBuf {
@@ -29,6 +32,15 @@ fn place(file: &Path) -> Option<PathBuf> {
 }
 
 impl Journal {
+    /// What is to be written down before `spec` is made.
+    pub(super) fn of(spec: LoopSpec) -> Self {
+        let missing = |path: &Path| path.symlink_metadata().is_err();
+        let around = spec.at.ancestors().skip(1).take_while(|path| missing(path));
+        let mut around: Vec<PathBuf> = around.map(Path::to_owned).collect();
+        around.reverse();
+        Self { made_at: missing(&spec.at), around, spec }
+    }
+
     /// That of the setup which made `image`.
     pub(super) fn read(image: &Path) -> Result<Option<Self>> {
         let path = path(image);

@@ -36,6 +36,8 @@ pub(super) fn of(journal: &Journal) -> Vec<LoopStep> {
     let spec = &journal.spec;
     let (image, at) = (spec.image.clone(), spec.at.clone());
     let mut steps = vec![LoopStep::Image { path: image.clone(), size: spec.size }];
+    let around = journal.around.iter();
+    steps.extend(around.map(|path| LoopStep::Folder { path: path.clone(), made: true }));
     match spec.kind {
         LoopKind::Btrfs => {
             let line = format!(
@@ -95,26 +97,26 @@ pub(super) async fn nothing_lives_in(journal: &Journal) -> Result<()> {
         // Nothing was made in it yet.
         _ => return Ok(()),
     }
-    if !holds_data(&spec.at, 0)? {
+    if !holds_data(&spec.at)? {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Conflict, format!("{at} holds branches, which would be lost"))
         .with_hint("delete its projects first: velo project list"))
 }
 
-/// Whether a folder of PostgreSQL's lies below `folder`, as deep as homes are made.
-fn holds_data(folder: &Path, depth: usize) -> Result<bool> {
-    if folder.join("PG_VERSION").exists() {
-        return Ok(true);
-    }
-    if depth > 5 {
-        return Ok(false);
-    }
-    let fault = |e| Error::io(format!("look into {}", folder.display()), e);
-    for entry in std::fs::read_dir(folder).map_err(fault)? {
-        let entry = entry.map_err(fault)?;
-        if entry.file_type().map_err(fault)?.is_dir() && holds_data(&entry.path(), depth + 1)? {
+/// Whether a folder of PostgreSQL's lies anywhere below `folder`: a home may be deep in it.
+fn holds_data(folder: &Path) -> Result<bool> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if folder.join("PG_VERSION").exists() {
             return Ok(true);
+        }
+        let fault = |e| Error::io(format!("look into {}", folder.display()), e);
+        for entry in std::fs::read_dir(&folder).map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            if entry.file_type().map_err(fault)?.is_dir() {
+                folders.push(entry.path());
+            }
         }
     }
     Ok(false)
@@ -300,7 +302,11 @@ impl Step for LoopStep {
         };
         match self {
             Self::Image { path, .. } => gone(path, std::fs::remove_file(path)),
-            Self::Folder { path, .. } => gone(path, std::fs::remove_dir(path)),
+            Self::Folder { path, .. } => match std::fs::remove_dir(path) {
+                // Somebody has put something there since.
+                Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                removed => gone(path, removed),
+            },
             Self::Line { fstab, line } => fstab::remove(fstab, line),
             Self::Mount { at, .. } => run("umount", [text(at)])
                 .await

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bollard::Docker;
+use bollard::models::NetworkDisconnectRequest;
 use velo_core::runtime::RuntimeKind;
 use velo_core::{Branch, BranchSpec, Config, ErrorKind, Project};
 
@@ -129,6 +131,55 @@ async fn docker_lets_nobody_in_without_the_password() {
     let env = container.config.unwrap();
     let said = format!("{:?} {:?} {:?} {:?}", env.env, env.cmd, env.entrypoint, env.labels);
     assert!(!said.contains(&main.connection().password), "the engine knows a password");
+}
+
+/// Cuts the container of a branch off its networks, as somebody may by hand.
+async fn cut_off(engine: &Docker, home: &Path, branch: &Branch) {
+    let id = branch.id().to_string();
+    let all = containers(engine, home).await;
+    let own = all.iter().find(|c| c.labels.as_ref().unwrap().get("velo.id") == Some(&id)).unwrap();
+    let name = own.id.clone().unwrap();
+    let networks = engine.inspect_container(&name, None).await.unwrap().network_settings;
+    for network in networks.unwrap().networks.unwrap_or_default().into_keys() {
+        let request = NetworkDisconnectRequest { container: name.clone(), force: Some(true) };
+        engine.disconnect_network(&network, request).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn docker_brings_back_a_server_that_was_cut_off() {
+    let (Some(engine), Some(home)) = (engine().await, usual_home()) else { return };
+    let project = home.project("api").await;
+    let branch = Branch::create(&project, BranchSpec::named("dev")).await.unwrap();
+    cut_off(&engine, home.config().home(), &branch).await;
+    assert!(sql(&branch.url(), "SELECT 1").await.is_err());
+    branch.start().await.unwrap();
+    assert_eq!(ask(&branch, "SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn docker_leaves_the_original_s_containers_to_it_where_a_copy_has_no_data() {
+    let (Some(engine), Some(home)) = (engine().await, usual_home()) else { return };
+    let project = home.project("api").await;
+    let main = project.main().await.unwrap();
+    // As who looks into a backup of the records.
+    let original = home.config().home();
+    let copy = original.with_file_name("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(original).unwrap().map(Result::unwrap) {
+        let name = entry.file_name();
+        if name.to_str().unwrap().starts_with("state.db") {
+            std::fs::copy(entry.path(), copy.join(name)).unwrap();
+        }
+    }
+    let builder = Config::builder().home(&copy).runtime(RuntimeKind::Docker);
+    let config = builder.image(home.config().image()).build().unwrap();
+    let copied = Project::builder("api").config(config).open().await.unwrap();
+    // Whether it is an error or there is nothing to do: it does nothing.
+    let _ = copied.main().await.unwrap().stop().await;
+    let _ = copied.delete(true).await;
+    assert_eq!(containers(&engine, original).await.len(), 1);
+    assert_eq!(ask(&main, "SELECT 1").await, "1");
 }
 
 #[tokio::test]

@@ -151,11 +151,12 @@ pub(super) fn server(
     body.stdin_once = Some(tied);
     let host = body.host_config.get_or_insert_default();
     host.auto_remove = Some(tied);
-    host.memory = spec.limits.memory.and_then(|bytes| i64::try_from(bytes).ok());
+    let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    host.memory = spec.limits.memory.map(signed);
     // Without swap beside it: a server that swaps is as good as none.
     host.memory_swap = host.memory;
     host.nano_cpus = spec.limits.cpus.map(|thousandths| i64::from(thousandths) * 1_000_000);
-    host.shm_size = i64::try_from(spec.limits.shm.unwrap_or(SHM)).ok();
+    host.shm_size = Some(signed(spec.limits.shm.unwrap_or(SHM)));
     if spec.tcp {
         body.exposed_ports = Some(vec![port.clone()]);
         host.port_bindings = Some(HashMap::from([(port, Some(vec![published]))]));

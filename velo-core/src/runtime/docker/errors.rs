@@ -37,5 +37,17 @@ pub(super) fn failed(what: impl std::fmt::Display, error: Api) -> Error {
     };
     let kind =
         if message.contains("no space left on device") { ErrorKind::Exhausted } else { kind };
-    Error::new(kind, format!("the engine cannot {what}: {}", message.trim())).with_source(error)
+    let hint = if message.contains("Range of CPUs") {
+        Some("ask for no more processors than the machine has")
+    } else if message.contains("inimum memory limit") {
+        Some("give it more memory")
+    } else {
+        None
+    };
+    let told = Error::new(kind, format!("the engine cannot {what}: {}", message.trim()));
+    match hint {
+        Some(hint) => told.with_hint(hint),
+        None => told,
+    }
+    .with_source(error)
 }
