@@ -500,6 +500,16 @@ impl Boot<'_> {
     }
 }
 
+/// Whether the data has a tablespace that lies elsewhere.
+pub(crate) fn has_tablespace_elsewhere(data: &Path) -> bool {
+    std::fs::read_dir(data.join("pg_tblspc")).is_ok_and(|entries| {
+        entries.flatten().any(|entry| {
+            let target = std::fs::read_link(entry.path());
+            target.is_ok_and(|target| !target.starts_with(data))
+        })
+    })
+}
+
 /// A tablespace elsewhere would be a link.
 fn has_in_place_tablespaces(data: &Path) -> bool {
     std::fs::read_dir(data.join("pg_tblspc")).is_ok_and(|entries| {

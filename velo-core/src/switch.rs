@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::record::{BranchRecord, Phase, ProjectRecord};
-use crate::runtime::{InstanceRef, Status, StopMode};
+use crate::runtime::{InstanceRef, RuntimeKind, Status, StopMode};
 use crate::slots::{self, Turn};
 use crate::state::Tx;
 use crate::storage::Object;
@@ -56,6 +56,7 @@ impl Switch<'_> {
 
     /// Stops it, cleanly; nothing happens if it does not run.
     pub(crate) async fn off(self, id: Id) -> Result<BranchRecord> {
+        self.nothing_is_lost(id).await?;
         let (record, _) = self.want(id, Wish::Off).await?;
         self.down(&record).await?;
         self.done(id, false).await
@@ -63,6 +64,7 @@ impl Switch<'_> {
 
     /// Stops it, cleanly, until all are started again.
     pub(crate) async fn pause(self, id: Id) -> Result<BranchRecord> {
+        self.nothing_is_lost(id).await?;
         let (record, _) = self.want(id, Wish::Pause).await?;
         self.down(&record).await?;
         self.done(id, false).await
@@ -70,6 +72,7 @@ impl Switch<'_> {
 
     /// Stops it, cleanly, and starts it again.
     pub(crate) async fn off_and_on(self, id: Id) -> Result<BranchRecord> {
+        self.nothing_is_lost(id).await?;
         let (record, before) = self.want(id, Wish::On).await?;
         self.down(&record).await?;
         match self.up(&record).await {
@@ -169,6 +172,25 @@ impl Switch<'_> {
                 Err(after(error, stop.await))
             }
         }
+    }
+
+    /// An error if a stop took data along: what a container has beside its volume goes with it.
+    pub(crate) async fn nothing_is_lost(self, id: Id) -> Result<()> {
+        let Self { home, project, .. } = self;
+        if project.runtime != RuntimeKind::Docker {
+            return Ok(());
+        }
+        let record = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
+        let Some(record) = record else { return Ok(()) };
+        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
+        if !boot::has_tablespace_elsewhere(location.host_path()) {
+            return Ok(());
+        }
+        let shown = format!("{}/{}", project.name, record.shown());
+        let what = format!("{shown} has a tablespace in its container, which goes with a stop");
+        Err(Error::new(ErrorKind::Conflict, what).with_hint(
+            "move its tables into the data folder (ALTER TABLE … SET TABLESPACE pg_default) and drop it",
+        ))
     }
 
     pub(crate) async fn down(self, record: &BranchRecord) -> Result<()> {

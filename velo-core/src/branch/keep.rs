@@ -78,6 +78,7 @@ impl Branch {
             // and started anew without one.
             let through = Op::default();
             let switch = Switch { home: &home, project, op: &through };
+            switch.nothing_is_lost(record.id).await?;
             switch.down(&record).await?;
             let kept = branch.record_as_kept(&home, kept, ttl).await;
             // An error may come after it was recorded: what is recorded counts, or a branch that is

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::values::{
-    absolute, checked_dataset, checked_properties, keep_free, max_running, millicpus, ports, size,
-    slot_timeout, start_timeout,
+    absolute, checked_dataset, checked_properties, keep_free, max_running, millicpus, ports,
+    resolved, size, slot_timeout, start_timeout,
 };
 use super::{Config, ConfigBuilder};
 use crate::error::{Error, ErrorKind, Result};
@@ -171,7 +171,7 @@ pub(super) fn resolve(
         None => own("VELO_CACHE", "/var/cache/velo", "XDG_CACHE_HOME", ".cache")?,
     };
     Ok(Config {
-        home: absolute(&home, "VELO_HOME")?,
+        home: resolved(&absolute(&home, "VELO_HOME")?),
         cache: absolute(&cache, "VELO_CACHE")?,
         storage: first!(storage).unwrap_or_default(),
         zfs_dataset: first!(zfs_dataset).map(checked_dataset).transpose()?,

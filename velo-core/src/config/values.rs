@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::ROOM;
@@ -41,6 +41,23 @@ pub(super) fn absolute(path: &Path, variable: &str) -> Result<PathBuf> {
         format!("the path {whole:?} is not plain text in UTF-8"),
     )
     .with_hint(format!("set {variable} to a folder whose path is")))
+}
+
+/// The same place by its one real path, whatever links and `..` lead there: engines and labels know it by that.
+/// What is not there yet, or cannot be looked at, stays as it is written.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    let mut real = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(real.pop()),
+            Component::CurDir => {}
+            part => {
+                real.push(part);
+                real = real.canonicalize().unwrap_or(real);
+            }
+        }
+    }
+    real
 }
 
 pub(super) fn start_timeout(seconds: Option<u64>) -> Result<Duration> {
@@ -136,5 +153,28 @@ pub(crate) fn any_text(text: &str) -> std::result::Result<(), String> {
     match ports(text) {
         Ok(range) if range.is_empty() || *range.start() == 0 => Err(format!("ports {range:?}")),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_has_one_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(real.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(real.join("a/b"), real.join("link")).unwrap();
+        for (path, place) in [
+            ("a/b", "a/b"),
+            ("a/../a/./b", "a/b"),
+            ("link", "a/b"),
+            ("link/..", "a"),
+            ("link/not/yet", "a/b/not/yet"),
+            ("not/../yet", "yet"),
+        ] {
+            assert_eq!(resolved(&dir.path().join(path)), real.join(place), "{path}");
+        }
     }
 }

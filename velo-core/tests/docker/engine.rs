@@ -40,6 +40,11 @@ pub(crate) async fn is_rootless(engine: &Docker) -> bool {
         || std::os::unix::fs::MetadataExt::uid(&owner) != 0
 }
 
+pub(crate) async fn is_podman(engine: &Docker) -> bool {
+    let parts = engine.version().await.unwrap().components.unwrap_or_default();
+    parts.iter().any(|part| part.name.contains("Podman"))
+}
+
 /// Whether the engine can hold a container to limits.
 pub(crate) async fn can_limit(engine: &Docker) -> bool {
     let info = engine.info().await.unwrap();
