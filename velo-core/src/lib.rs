@@ -104,5 +104,5 @@ pub use timings::Timings;
 #[doc(hidden)]
 pub mod __test {
     //! What `#[velo_core::test]` needs, for no one else.
-    pub use crate::test_case::{Build, Case, run, run_blocking, taken};
+    pub use crate::test_case::{Build, Case, made, run, run_blocking, taken};
 }

@@ -109,6 +109,11 @@ pub async fn taken<T: FromBranch>(branch: &Branch) -> T {
     }
 }
 
+/// The same for one that is not async.
+pub fn made<T: From<Branch>>(branch: &Branch) -> T {
+    T::from(branch.clone())
+}
+
 /// How a failure of Velo's ends a test, which has no other way to say it.
 #[allow(clippy::panic)]
 fn fail(what: &str) -> ! {

@@ -65,9 +65,7 @@ fn expand(given: &Arguments, function: &ItemFn) -> Result<TokenStream> {
     };
     let taken = types.iter().map(|ty| match signature.asyncness {
         Some(_) => quote_spanned! {ty.span()=> ::velo_core::__test::taken::<#ty>(&branch).await },
-        None => quote_spanned! {ty.span()=>
-            <#ty as ::core::convert::From<::velo_core::Branch>>::from(branch.clone())
-        },
+        None => quote_spanned! {ty.span()=> ::velo_core::__test::made::<#ty>(&branch) },
     });
     let run = match signature.asyncness {
         Some(_) => quote! { run(case, async |branch| #name(#(#taken),*).await) },

@@ -30,7 +30,7 @@ impl Branch {
     /// Starts its server; nothing happens if it runs.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if somebody holds its port, [`ErrorKind::Postgres`] if the server
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if somebody holds its port, [`ErrorKind::Postgres`](crate::ErrorKind::Postgres) if the server
     /// does not come up.
     pub async fn start(&self) -> Result<()> {
         self.start_call().await
@@ -44,7 +44,7 @@ impl Branch {
     /// be stopped, only closed.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] for an ephemeral branch.
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) for an ephemeral branch.
     pub async fn stop(&self) -> Result<()> {
         self.stop_call().await
     }
@@ -69,7 +69,7 @@ impl Branch {
     /// and password stay. Clients are disconnected. On an error the old data stays.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for `main`, which has no parent, [`ErrorKind::Conflict`] if it is
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for `main`, which has no parent, [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it is
     /// [protected](Branch::protect).
     pub async fn reset(&self) -> Result<()> {
         self.reset_to(ResetTarget::Source).await
@@ -78,7 +78,7 @@ impl Branch {
     /// Renews its data from another source. See [`reset`](Branch::reset).
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if the source does not exist.
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the source does not exist.
     pub async fn reset_to(&self, target: ResetTarget) -> Result<()> {
         self.reset_call(target).await
     }

@@ -21,7 +21,7 @@ impl Branch {
     /// is restarted with full durability.
     ///
     /// # Errors
-    /// [`ErrorKind::Exhausted`] if a lasting branch's server may not be given so much memory; or if the
+    /// [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted) if a lasting branch's server may not be given so much memory; or if the
     /// restart fails.
     pub async fn keep(&self) -> Result<()> {
         self.keep_call(None, None).await
@@ -30,17 +30,17 @@ impl Branch {
     /// Makes an ephemeral branch persistent, under the name `name`.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] if the name is taken; [`ErrorKind::Exhausted`] if a lasting branch's
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if the name is taken; [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted) if a lasting branch's
     /// server may not be given so much memory.
     pub async fn keep_as(&self, name: impl Into<String>) -> Result<()> {
         self.keep_call(Some(name.into()), None).await
     }
 
     /// As [`keep`](Branch::keep), and it goes when `time` is over, counted from now: see
-    /// [`BranchSpec::ttl`].
+    /// [`BranchSpec::ttl`](crate::BranchSpec::ttl).
     ///
     /// # Errors
-    /// As there, and [`ErrorKind::InvalidInput`] for a time of nothing.
+    /// As there, and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a time of nothing.
     pub async fn keep_for(&self, time: Duration) -> Result<()> {
         self.keep_call(None, Some(time)).await
     }
