@@ -34,12 +34,6 @@
 /// its branch for an hour and prints its URL and how to go in and to end it; `VELO_KEEP_FAILED` sets another time
 /// (`30m`), or `none`. Of a test that should panic nothing is kept.
 ///
-/// ```compile_fail
-/// # fn main() {}
-/// #[velo_core::test]
-/// async fn a_number_is_not_made_of_a_branch(number: u32) {}
-/// ```
-///
 /// The attributes of a test, such as `#[ignore]` and `#[should_panic]`, work as ever. What an async test
 /// returns is `()` or a `Result`, and so what any other does.
 pub use velo_core_macros::test;
