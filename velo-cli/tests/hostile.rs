@@ -529,7 +529,7 @@ fn another_user_gets_nothing_out_of_a_home() {
     };
     let home = Home::with_project();
     let program = home.dir().join("velo");
-    std::fs::copy(common::program(), &program).unwrap();
+    common::copy_program(&common::program(), &program);
     let url = home.ok(&["branch", "url", "api/main"]).trim().to_owned();
     let socket = home.ok(&["branch", "url", "api/main", "--socket"]).trim().to_owned();
     let password = url.split([':', '@']).nth(2).unwrap().to_owned();

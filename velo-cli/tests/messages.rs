@@ -314,7 +314,7 @@ fn another_users_state() {
     }
     let home = Home::with_project();
     let program = home.dir().join("velo");
-    std::fs::copy(common::program(), &program).unwrap();
+    common::copy_program(&common::program(), &program);
     let mut command = Command::new("setpriv");
     for (key, value) in home.command().get_envs() {
         match value {

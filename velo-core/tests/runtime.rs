@@ -88,7 +88,7 @@ async fn a_normal_user_can_do_it_all() {
         let dir = folder();
         // A place where that user may read it.
         let program = dir.path().join("test");
-        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        common::copy_program(&std::env::current_exe().unwrap(), &program);
         let own = dir.path().join("o");
         std::fs::create_dir_all(own.join("h")).unwrap();
         for path in [own.clone(), own.join("h")] {

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::fs_dir;
+use common::{copy_program, fs_dir};
 use velo_core::cancel::Cancel;
 use velo_core::storage::{
     CloneSpec, FileOp, Object, Storage, StorageKind, VolumeSpec, build, detect,
@@ -332,7 +332,7 @@ async fn a_normal_user_can_do_it_all() {
     for (kind, root, _) in all().await {
         // A place where that user may read it.
         let program = root.path().join("test");
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        copy_program(&std::env::current_exe().unwrap(), &program);
         let home = root.path().join("home");
         fs::create_dir(&home).unwrap();
         std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();

@@ -30,6 +30,14 @@ pub struct Ran {
     pub stderr: String,
 }
 
+/// Copies a program that is to be run. Another one does it: a child that some other test starts at that moment
+/// would hold a file of this process's open for writing, and what is open so cannot be run.
+#[allow(clippy::disallowed_methods)]
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").args([from, to]).status().unwrap();
+    assert!(copied.success(), "{} cannot be copied", from.display());
+}
+
 pub fn program() -> PathBuf {
     std::env::var_os("VELO_TEST_VELO")
         .map_or_else(|| env!("CARGO_BIN_EXE_velo").into(), PathBuf::from)

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // no test uses all of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub mod client;
 pub mod home;
@@ -19,6 +19,14 @@ pub fn fs_dir(var: &str) -> Option<PathBuf> {
     };
     missing(&why);
     None
+}
+
+/// Copies a program that is to be run. Another one does it: a child that some other test starts at that moment
+/// would hold a file of this process's open for writing, and what is open so cannot be run.
+#[allow(clippy::disallowed_methods)]
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").args([from, to]).status().unwrap();
+    assert!(copied.success(), "{} cannot be copied", from.display());
 }
 
 /// The bin folders of the PostgreSQLs to test with: `VELO_TEST_PG="15=/…/bin 18=/…/bin"`. `None` as

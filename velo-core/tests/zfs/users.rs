@@ -13,7 +13,7 @@ use velo_core::{Branch, BranchSpec, Config, ErrorKind, Id, Method, Project};
 
 use super::servers::sql;
 use crate::common::zfs::{Place, attempt, place, run};
-use crate::common::{installations, newest};
+use crate::common::{copy_program, installations, newest};
 
 const USER: &str = "velo-ci";
 
@@ -28,7 +28,7 @@ fn id(what: &str) -> u32 {
 fn as_user(test: &str, home: &Path, place: &Place) {
     let (uid, gid) = (id("-u"), id("-g"));
     let program = home.with_extension("test");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &program);
     std::fs::create_dir_all(home).unwrap();
     std::os::unix::fs::chown(home, Some(uid), Some(gid)).unwrap();
     let output = Command::new(&program)
