@@ -92,7 +92,7 @@ pub(crate) fn collect_call(config: &Config, spec: GcSpec) -> Call<Collected> {
             Ok(found) => strays.extend(found),
             // What was done elsewhere is told all the same.
             Err(error) => {
-                let every = Deed::removed("container", "any", "no record names it");
+                let every = Deed::removed("container", "that may be there", "no record names it");
                 collected.deeds.push(every.came_to(&Err(error)));
             }
         }
