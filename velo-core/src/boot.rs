@@ -500,21 +500,21 @@ impl Boot<'_> {
     }
 }
 
+/// What stands for the tablespaces of the data: a folder for one in place, a link for one elsewhere.
+fn tablespaces(data: &Path) -> impl Iterator<Item = std::fs::DirEntry> {
+    std::fs::read_dir(data.join("pg_tblspc")).into_iter().flatten().flatten()
+}
+
 /// Whether the data has a tablespace that lies elsewhere.
 pub(crate) fn has_tablespace_elsewhere(data: &Path) -> bool {
-    std::fs::read_dir(data.join("pg_tblspc")).is_ok_and(|entries| {
-        entries.flatten().any(|entry| {
-            let target = std::fs::read_link(entry.path());
-            target.is_ok_and(|target| !target.starts_with(data))
-        })
+    tablespaces(data).any(|entry| {
+        let target = std::fs::read_link(entry.path());
+        target.is_ok_and(|target| !target.starts_with(data))
     })
 }
 
-/// A tablespace elsewhere would be a link.
 fn has_in_place_tablespaces(data: &Path) -> bool {
-    std::fs::read_dir(data.join("pg_tblspc")).is_ok_and(|entries| {
-        entries.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-    })
+    tablespaces(data).any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
 }
 
 async fn set_password(
@@ -580,11 +580,9 @@ pub(crate) async fn warm(
 ) -> Result<()> {
     let socket_dir = RunDir::of(home, branch.id).socket();
     let work = async {
-        let door = Door::Tcp(&branch.password);
-        match Session::attempt(target(&socket_dir, project, branch), door).await {
-            Attempt::Connected(session) => session.rows("warm a server", WARM).await.map(drop),
-            Attempt::NotYet(error) | Attempt::Failed(error) => Err(error),
-        }
+        let (server, door) = (target(&socket_dir, project, branch), Door::Tcp(&branch.password));
+        let session = Session::attempt(server, door).await.done()?;
+        session.rows("warm a server", WARM).await.map(drop)
     };
     match tokio::time::timeout(WARMING, work).await {
         Ok(done) => done,

@@ -421,6 +421,14 @@ async fn who_gives_up_in_a_reset_can_go_on() {
     run.is_killed();
 }
 
+/// Waits until a branch is being reset.
+async fn one_is_reset(project: &Project) {
+    let begun = std::time::Instant::now();
+    while !project.branches().await.unwrap().iter().any(|b| b.state == State::Resetting) {
+        assert!(begun.elapsed() < LONG, "none is ever reset");
+    }
+}
+
 #[tokio::test]
 async fn who_is_killed_in_a_reset_leaves_nothing() {
     let (mut run, project) = Run::new().await;
@@ -430,20 +438,14 @@ async fn who_is_killed_in_a_reset_leaves_nothing() {
         let mut one = run.worker();
         one.does("acquire");
         one.tell("reset for ever");
-        let begun = std::time::Instant::now();
-        while !project.branches().await.unwrap().iter().any(|b| b.state == State::Resetting) {
-            assert!(begun.elapsed() < LONG, "none is ever reset");
-        }
+        one_is_reset(&project).await;
         one.kill();
     }
     assert_eq!(attempt(&others, "SELECT count(*) FROM t").await.unwrap(), "0");
     assert_eq!(run.keepers().len(), 1);
     // The run is over in the middle of one.
     other.tell("reset for ever");
-    let begun = std::time::Instant::now();
-    while !project.branches().await.unwrap().iter().any(|b| b.state == State::Resetting) {
-        assert!(begun.elapsed() < LONG, "it is never reset");
-    }
+    one_is_reset(&project).await;
     run.is_killed();
     other.kill();
 }

@@ -241,17 +241,31 @@ async fn asks_for_a_seed() {
     project.finish_deletions().await.unwrap();
 }
 
-fn process(home: &TestHome, slow: bool) -> Child {
+/// A process that asks for a seed.
+fn asking(home: &TestHome) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "asks_for_a_seed", "--nocapture"])
         .env(HOME, home.config().home())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
+    command
+}
+
+fn process(home: &TestHome, slow: bool) -> Child {
+    let mut command = asking(home);
     if slow {
         command.env("VELO_TEST_SEED_SLOW", "1");
     }
     command.spawn().unwrap()
+}
+
+/// Waits until all of them have what they asked for.
+fn all_have_it(processes: Vec<Child>) {
+    for process in processes {
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 fn begun(home: &TestHome) -> usize {
@@ -273,10 +287,7 @@ async fn of_sixteen_processes_one_builds_and_another_takes_over_from_the_dead() 
     assert_eq!(begun(&home), 1);
     dying.kill().unwrap();
     dying.wait().unwrap();
-    for other in others {
-        let output = other.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
+    all_have_it(others);
     assert_eq!(begun(&home), 2, "built by the one that died, and by one of the others");
     let seeds = project.seeds().await.unwrap();
     assert_eq!(seeds.len(), 1);
@@ -306,23 +317,12 @@ async fn of_two_checkouts_and_two_postgresqls_each_pair_of_data_is_built_once() 
     }
     let checkouts = ["one", "two"].map(|name| checkout(&home, name, FILL));
     let ask = |processes: usize| {
-        let asking: Vec<Child> = (0..processes)
-            .map(|n| {
-                let mut command = Command::new(std::env::current_exe().unwrap());
-                command
-                    .args(["--exact", "asks_for_a_seed", "--nocapture"])
-                    .env(HOME, home.config().home())
-                    .env(PROJECT, ["old", "new"][n % 2])
-                    .env(CHECKOUT, &checkouts[n / 2 % 2])
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::piped());
-                command.spawn().unwrap()
-            })
-            .collect();
-        for process in asking {
-            let output = process.wait_with_output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        }
+        let one = |n: usize| {
+            let mut command = asking(&home);
+            command.env(PROJECT, ["old", "new"][n % 2]).env(CHECKOUT, &checkouts[n / 2 % 2]);
+            command.spawn().unwrap()
+        };
+        all_have_it((0..processes).map(one).collect());
     };
     ask(16);
     assert_eq!(begun(&home), 2, "the same files, with two PostgreSQLs");

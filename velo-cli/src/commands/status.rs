@@ -66,6 +66,10 @@ pub(crate) fn run(out: &Out) -> Result<()> {
         },
         |out| {
             let missing = if exists { "" } else { " (not made yet)" };
+            let unknown = match counts.unknown {
+                0 => String::new(),
+                unknown => format!("{unknown} unknown, "),
+            };
             let storage = match best {
                 Some(best) => {
                     let all: Vec<_> = works.iter().map(|s| s.as_str()).collect();
@@ -81,16 +85,10 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                 ("projects", counts.projects.to_string()),
                 (
                     "branches",
-                    match counts.unknown {
-                        0 => format!(
-                            "{} ({} running, {} ephemeral)",
-                            counts.branches, counts.running, counts.ephemeral
-                        ),
-                        unknown => format!(
-                            "{} ({} running, {unknown} unknown, {} ephemeral)",
-                            counts.branches, counts.running, counts.ephemeral
-                        ),
-                    },
+                    format!(
+                        "{} ({} running, {unknown}{} ephemeral)",
+                        counts.branches, counts.running, counts.ephemeral
+                    ),
                 ),
                 (
                     "snapshots",

@@ -1,6 +1,6 @@
 //! The attribute `#[velo_core::test]`; use it through `velo-core`, which documents it.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, ItemFn, LitStr, Path, Result, Type};
@@ -106,7 +106,7 @@ fn types(function: &ItemFn) -> Result<Vec<&Type>> {
 
 fn option(value: Option<impl quote::ToTokens>) -> TokenStream {
     match value {
-        Some(value) => quote_spanned! {Span::call_site()=> ::core::option::Option::Some(#value) },
+        Some(value) => quote! { ::core::option::Option::Some(#value) },
         None => quote! { ::core::option::Option::None },
     }
 }

@@ -30,8 +30,8 @@ impl Branch {
     /// Starts its server; nothing happens if it runs.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if somebody holds its port, [`ErrorKind::Postgres`](crate::ErrorKind::Postgres) if the server
-    /// does not come up.
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if somebody holds its port,
+    /// [`ErrorKind::Postgres`](crate::ErrorKind::Postgres) if the server does not come up.
     pub async fn start(&self) -> Result<()> {
         self.start_call().await
     }
@@ -69,8 +69,8 @@ impl Branch {
     /// and password stay. Clients are disconnected. On an error the old data stays.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for `main`, which has no parent, [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it is
-    /// [protected](Branch::protect).
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for `main`, which has no parent,
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it is [protected](Branch::protect).
     pub async fn reset(&self) -> Result<()> {
         self.reset_to(ResetTarget::Source).await
     }

@@ -21,8 +21,8 @@ impl Branch {
     /// is restarted with full durability.
     ///
     /// # Errors
-    /// [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted) if a lasting branch's server may not be given so much memory; or if the
-    /// restart fails.
+    /// [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted) if a lasting branch's server may not be given so
+    /// much memory; or if the restart fails.
     pub async fn keep(&self) -> Result<()> {
         self.keep_call(None, None).await
     }
@@ -30,8 +30,9 @@ impl Branch {
     /// Makes an ephemeral branch persistent, under the name `name`.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if the name is taken; [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted) if a lasting branch's
-    /// server may not be given so much memory.
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if the name is taken;
+    /// [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted) if a lasting branch's server may not be given so
+    /// much memory.
     pub async fn keep_as(&self, name: impl Into<String>) -> Result<()> {
         self.keep_call(Some(name.into()), None).await
     }

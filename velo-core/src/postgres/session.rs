@@ -73,7 +73,7 @@ pub(crate) enum Attempt {
 }
 
 impl Attempt {
-    fn done(self) -> Result<Session> {
+    pub(crate) fn done(self) -> Result<Session> {
         match self {
             Self::Connected(session) => Ok(session),
             Self::NotYet(error) | Self::Failed(error) => Err(error),
