@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use velo_benches::figures::{Times, label, ms, size};
-use velo_benches::{Result, Table, client, machine, postgres, publish};
+use velo_benches::{Result, Table, client, in_project, machine, publish};
 use velo_core::storage::StorageKind;
-use velo_core::{Branch, Config, Pool, Project, Seed, SeedKey};
+use velo_core::{Branch, Pool, Project, Seed, SeedKey};
 
 /// Between two requests.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -102,18 +102,8 @@ fn run() -> Result<()> {
 
 async fn measure(folder: &Path, size: u64, args: &Args) -> Result<Measured> {
     let home = folder.join(format!("velo-ready-{}-{}", std::process::id(), size >> 20));
-    let mut config = Config::builder().home(&home).storage(StorageKind::Btrfs);
-    if let Some(bin) = postgres() {
-        config = config.pg_bin(bin);
-    }
-    let project = Project::builder("api").config(config.build()?).create().await?;
-    let measured = sample(&project, &home, size, args).await;
-    // Whatever came of it, nothing stays.
-    let deleted = project.delete(true).await;
-    let measured = measured?;
-    deleted?;
-    std::fs::remove_dir_all(&home)?;
-    Ok(measured)
+    let sample = async |project: &Project| sample(project, &home, size, args).await;
+    in_project(&home, StorageKind::Btrfs, sample).await
 }
 
 /// A seed of about this size, with the data that every cluster has.

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use velo_benches::figures::{Times, ms};
-use velo_benches::{Result, Table, client, machine, postgres, publish};
+use velo_benches::{Result, Table, client, cloning_places, in_project, machine, publish};
 use velo_core::storage::StorageKind;
-use velo_core::{Branch, BranchSpec, Config, Project};
+use velo_core::{Branch, BranchSpec, Project};
 
 /// What the command line says.
 struct Args {
@@ -66,15 +66,8 @@ fn run() -> Result<()> {
     let args = Args::parse(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut all = Vec::new();
-    for (storage, var) in
-        [(StorageKind::Btrfs, "VELO_TEST_BTRFS"), (StorageKind::Reflink, "VELO_TEST_XFS")]
-    {
-        match std::env::var_os(var) {
-            Some(folder) => {
-                all.push(runtime.block_on(measure(storage, Path::new(&folder), args.samples))?);
-            }
-            None => println!("skipped: {storage}: {var} names no folder"),
-        }
+    for (storage, folder) in cloning_places() {
+        all.push(runtime.block_on(measure(storage, &folder, args.samples))?);
     }
     if all.is_empty() {
         return Ok(());
@@ -84,18 +77,8 @@ fn run() -> Result<()> {
 
 async fn measure(storage: StorageKind, folder: &Path, samples: usize) -> Result<Measured> {
     let home = folder.join(format!("velo-reset-{}", std::process::id()));
-    let mut config = Config::builder().home(&home).storage(storage);
-    if let Some(bin) = postgres() {
-        config = config.pg_bin(bin);
-    }
-    let project = Project::builder("api").config(config.build()?).create().await?;
-    let measured = sample(&project, storage, folder, samples).await;
-    // Whatever came of it, nothing stays.
-    let deleted = project.delete(true).await;
-    let measured = measured?;
-    deleted?;
-    std::fs::remove_dir_all(&home)?;
-    Ok(measured)
+    in_project(&home, storage, async |project| sample(project, storage, folder, samples).await)
+        .await
 }
 
 async fn sample(

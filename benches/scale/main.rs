@@ -21,11 +21,10 @@ mod keys;
 mod measure;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use velo_benches::{Result, publish};
-use velo_core::storage::StorageKind;
+use velo_benches::{Result, cloning_places, publish};
 
 /// How many idle branches' memory is counted.
 const IDLE: usize = 100;
@@ -84,15 +83,8 @@ fn run() -> Result<()> {
     let args = Args::parse(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut all = Vec::new();
-    for (storage, var) in
-        [(StorageKind::Btrfs, "VELO_TEST_BTRFS"), (StorageKind::Reflink, "VELO_TEST_XFS")]
-    {
-        match std::env::var_os(var) {
-            Some(folder) => {
-                all.push(runtime.block_on(measure::all(storage, Path::new(&folder), &args))?);
-            }
-            None => println!("skipped: {storage}: {var} names no folder"),
-        }
+    for (storage, folder) in cloning_places() {
+        all.push(runtime.block_on(measure::all(storage, &folder, &args))?);
     }
     if all.is_empty() {
         return Ok(());

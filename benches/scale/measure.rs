@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use velo_benches::figures::Times;
-use velo_benches::{Result, client, machine, postgres, server};
+use velo_benches::{Result, client, in_project, machine, server};
 use velo_core::storage::StorageKind;
-use velo_core::{Branch, BranchSpec, Config, Project, Seed, SeedKey};
+use velo_core::{Branch, BranchSpec, Project, Seed, SeedKey};
 
 use crate::{Args, keys};
 
@@ -57,18 +57,7 @@ pub(crate) struct End {
 /// Measures one storage, in a home of its own.
 pub(crate) async fn all(storage: StorageKind, folder: &Path, args: &Args) -> Result<Measured> {
     let home = folder.join(format!("velo-scale-{}", std::process::id()));
-    let mut config = Config::builder().home(&home).storage(storage);
-    if let Some(bin) = postgres() {
-        config = config.pg_bin(bin);
-    }
-    let project = Project::builder("api").config(config.build()?).create().await?;
-    let measured = sample(&project, storage, folder, args).await;
-    // Whatever came of it, nothing stays.
-    let deleted = project.delete(true).await;
-    let measured = measured?;
-    deleted?;
-    std::fs::remove_dir_all(&home)?;
-    Ok(measured)
+    in_project(&home, storage, async |project| sample(project, storage, folder, args).await).await
 }
 
 async fn sample(

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use table::Table;
+use velo_core::storage::StorageKind;
+use velo_core::{Config, Project};
 
 /// Whatever went wrong.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -59,4 +61,40 @@ pub fn postgres() -> Option<PathBuf> {
         })
         .max()
         .map(|(_, dir)| dir)
+}
+
+/// Measures something in a project of its own, with the newest PostgreSQL, in a home that is not there yet. Whatever
+/// comes of it, nothing stays.
+///
+/// # Errors
+/// Those of `measure`, or if the project cannot be made or deleted.
+pub async fn in_project<T>(
+    home: &Path,
+    storage: StorageKind,
+    measure: impl AsyncFnOnce(&Project) -> Result<T>,
+) -> Result<T> {
+    let mut config = Config::builder().home(home).storage(storage);
+    if let Some(bin) = postgres() {
+        config = config.pg_bin(bin);
+    }
+    let project = Project::builder("api").config(config.build()?).create().await?;
+    let measured = measure(&project).await;
+    let deleted = project.delete(true).await;
+    let measured = measured?;
+    deleted?;
+    std::fs::remove_dir_all(home)?;
+    Ok(measured)
+}
+
+/// The storages that clone, and the folders that the environment names for them; one that it names none for is said
+/// to be skipped.
+pub fn cloning_places() -> impl Iterator<Item = (StorageKind, PathBuf)> {
+    let all = [(StorageKind::Btrfs, "VELO_TEST_BTRFS"), (StorageKind::Reflink, "VELO_TEST_XFS")];
+    all.into_iter().filter_map(|(storage, var)| {
+        let folder = std::env::var_os(var).map(PathBuf::from);
+        if folder.is_none() {
+            println!("skipped: {storage}: {var} names no folder");
+        }
+        Some((storage, folder?))
+    })
 }
