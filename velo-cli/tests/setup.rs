@@ -40,12 +40,16 @@ impl Corner {
     }
 
     fn setup(&self, args: &[&str], change: impl FnOnce(&mut Command)) -> Ran {
+        self.setup_at("home", args, change)
+    }
+
+    fn setup_at(&self, at: &str, args: &[&str], change: impl FnOnce(&mut Command)) -> Ran {
         let mut command = Command::new(program());
         command
             .args(["setup", "--fstab"])
             .arg(self.path("fstab"))
             .arg("--at")
-            .arg(self.path("home"))
+            .arg(self.path(at))
             .args(args)
             .stdin(std::process::Stdio::null());
         change(&mut command);
@@ -59,26 +63,45 @@ impl Corner {
         ran
     }
 
-    fn is_mounted(&self) -> bool {
+    /// Everything in it that something is mounted at, the last one first.
+    fn mounted(&self) -> Vec<PathBuf> {
+        let corner = self.dir.path().canonicalize().unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let home = self.path("home").display().to_string();
-        mounts.lines().any(|line| line.split(' ').nth(4) == Some(&home))
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+        let mut points: Vec<_> = points.filter(|point| point.starts_with(&corner)).collect();
+        points.reverse();
+        points
+    }
+
+    fn is_mounted(&self) -> bool {
+        !self.mounted().is_empty()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
     }
 
     #[track_caller]
     fn nothing_is_left(&self) {
+        self.nothing_is_left_but(&["fstab"]);
+    }
+
+    #[track_caller]
+    fn nothing_is_left_but(&self, names: &[&str]) {
         assert!(!self.is_mounted());
-        let names: Vec<_> =
-            std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(names, ["fstab"]);
+        assert_eq!(self.names(), names);
         assert_eq!(self.fstab(), FSTAB);
     }
 }
 
 impl Drop for Corner {
     fn drop(&mut self) {
-        if self.is_mounted() {
-            let umounted = Command::new("umount").arg(self.path("home")).status();
+        for point in self.mounted() {
+            let umounted = Command::new("umount").arg(point).status();
             assert!(umounted.is_ok_and(|s| s.success()) || std::thread::panicking());
         }
     }
@@ -104,6 +127,75 @@ fn folders_around_it_go_with_it_and_a_home_deep_in_it_is_seen() {
     let undone = setup(&["--undo", "--yes"]);
     assert_eq!(undone.code, 0, "{undone:?}");
     corner.nothing_is_left();
+}
+
+/// What somebody wrote into the table is never doubled.
+#[test]
+fn a_line_that_somebody_changed_is_the_same_or_in_the_way() {
+    let Some(corner) = Corner::new() else { return };
+    let args = ["--loop", "300M", "--yes"];
+    let put =
+        |line: &str| std::fs::write(corner.path("fstab"), format!("{FSTAB}{line}\n")).unwrap();
+    let (home, image) = (corner.path("home"), corner.path("home.img"));
+    let (home, image) = (home.to_str().unwrap(), image.to_str().unwrap());
+    let options = "loop,noatime,nofail,user_subvol_rm_allowed";
+    let ours = format!("{image} {home} btrfs {options} 0 0");
+    corner.ok(&args);
+    assert_eq!(corner.fstab(), format!("{FSTAB}{ours}\n"));
+    // What does the same is the same.
+    for same in [
+        ours.replace(' ', "\t"),
+        format!("  {image}  {home}/ btrfs {options}"),
+        format!(
+            "{image} {home} btrfs user_subvol_rm_allowed,nofail,loop,compress=zstd,noatime 0 2"
+        ),
+    ] {
+        put(&same);
+        let table = corner.fstab();
+        assert!(corner.ok(&args).stdout.contains("nothing to do"), "{same}");
+        assert_eq!(corner.fstab(), table);
+    }
+    // Anything else is named.
+    let others = [
+        format!("{image} {home} btrfs loop,noatime,nofail 0 0"),
+        format!("{image} {home} btrfs {options},ro 0 0"),
+        format!("{image} {home} btrfs {options},noauto 0 0"),
+        format!("{image} {home} btrfs {options},subvol=/x 0 0"),
+        format!("{image} {home} ext4 {options} 0 0"),
+        format!("{image} {home}-2 btrfs {options} 0 0"),
+        format!("/dev/vdb1 {home} ext4 defaults 0 2"),
+        format!("server:/export {home}/ nfs defaults 0 0"),
+        format!("{ours}\n/dev/vdb1 {home} ext4 defaults 0 2"),
+    ];
+    for other in &others {
+        put(other);
+        let table = corner.fstab();
+        let line = if other.contains('\n') { "line 4 of" } else { "line 3 of" };
+        let ran = corner.setup(&args, |_| {});
+        ran.is_error(1, line);
+        assert!(ran.stderr.contains(&corner.path("fstab").display().to_string()), "{ran:?}");
+        assert!(ran.stderr.contains("remove that line"), "{ran:?}");
+        assert_eq!(corner.fstab(), table);
+    }
+    // The line of an image that goes, goes too, as it is now.
+    put(&others[0]);
+    corner.ok(&["--undo", "--yes"]);
+    corner.nothing_is_left();
+    // Nor is anything made beside a line that is somebody's.
+    for other in &others {
+        put(other);
+        let table = corner.fstab();
+        let line = if other.contains('\n') { "line 4 of" } else { "line 3 of" };
+        corner.setup(&args, |_| {}).is_error(1, line);
+        assert!(!corner.is_mounted() && corner.names() == ["fstab"]);
+        assert_eq!(corner.fstab(), table);
+    }
+    // A comment is nobody's line.
+    put(&format!("#{ours}"));
+    corner.ok(&args);
+    assert_eq!(corner.fstab(), format!("{FSTAB}#{ours}\n{ours}\n"));
+    corner.ok(&["--undo", "--yes"]);
+    assert_eq!(corner.fstab(), format!("{FSTAB}#{ours}\n"));
 }
 
 #[test]

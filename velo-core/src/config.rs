@@ -42,7 +42,7 @@ mod values;
 pub use builder::ConfigBuilder;
 #[cfg(feature = "testing")]
 pub(crate) use values::any_text;
-pub(crate) use values::{millicpus, size};
+pub(crate) use values::{millicpus, resolved, size};
 
 /// The settings that everything is done with.
 ///

@@ -45,7 +45,7 @@ pub(super) fn absolute(path: &Path, variable: &str) -> Result<PathBuf> {
 
 /// The same place by its one real path, whatever links and `..` lead there: engines and labels know it by that.
 /// What is not there yet, or cannot be looked at, stays as it is written.
-pub(super) fn resolved(path: &Path) -> PathBuf {
+pub(crate) fn resolved(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;
     }

@@ -1,10 +1,102 @@
 //! Lines of `/etc/fstab`.
 
+use std::fmt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::journal::replace;
-use crate::error::{Error, Result};
+use crate::config::resolved;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How a btrfs for Velo is mounted.
+const OPTIONS: [&str; 4] = ["loop", "noatime", "nofail", "user_subvol_rm_allowed"];
+
+/// The line that mounts an image at boot. Both paths are real ones.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) image: PathBuf,
+    pub(crate) at: PathBuf,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (image, at) = (self.image.display(), self.at.display());
+        write!(f, "{image} {at} btrfs {} 0 0", OPTIONS.join(","))
+    }
+}
+
+/// What a line that is there has to do with a setup's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Likeness {
+    /// It does what the setup's does, however it is written.
+    Same,
+    /// It mounts the same image at the same place in another way.
+    Changed,
+    /// It mounts the image elsewhere.
+    Elsewhere,
+    /// It mounts something else there.
+    Other,
+}
+
+impl Line {
+    fn likeness(&self, there: &str) -> Option<Likeness> {
+        let entry = Entry::of(there)?;
+        let image = entry.place(entry.source) == self.image;
+        let at = entry.place(entry.at) == self.at;
+        match (image, at) {
+            (false, false) => None,
+            (true, true) if entry.is_velos() => Some(Likeness::Same),
+            (true, true) => Some(Likeness::Changed),
+            (true, false) => Some(Likeness::Elsewhere),
+            (false, true) => Some(Likeness::Other),
+        }
+    }
+
+    /// Whether a line mounts the image where this one does.
+    pub(crate) fn mounts_as(&self, there: &str) -> bool {
+        matches!(self.likeness(there), Some(Likeness::Same | Likeness::Changed))
+    }
+}
+
+/// The fields of a line.
+struct Entry<'a> {
+    source: &'a str,
+    at: &'a str,
+    kind: &'a str,
+    options: Vec<&'a str>,
+}
+
+impl<'a> Entry<'a> {
+    /// None of a comment, and of what is no line.
+    fn of(line: &'a str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let source = fields.next().filter(|source| !source.starts_with('#'))?;
+        let (at, kind) = (fields.next()?, fields.next()?);
+        let options = fields.next().unwrap_or_default().split(',').collect();
+        Some(Self { source, at, kind, options })
+    }
+
+    /// One of its paths. Where another machine may have to be waited for, nobody looks for links.
+    fn place(&self, path: &str) -> PathBuf {
+        let far = self.source.contains(':')
+            || self.source.starts_with("//")
+            || self.options.contains(&"_netdev");
+        match path.starts_with('/') && !far {
+            true => resolved(Path::new(path)),
+            false => path.into(),
+        }
+    }
+
+    /// Whether it mounts in the way that Velo needs. What else it asks for may not keep it from being
+    /// mounted, written to or seen whole.
+    fn is_velos(&self) -> bool {
+        let hinders =
+            |option: &&str| ["ro", "noauto"].contains(option) || option.starts_with("subvol");
+        self.kind == "btrfs"
+            && OPTIONS.iter().all(|option| self.options.contains(option))
+            && !self.options.iter().any(hinders)
+    }
+}
 
 fn read(fstab: &Path) -> Result<String> {
     match std::fs::read_to_string(fstab) {
@@ -18,41 +110,96 @@ fn write(fstab: &Path, text: &str) -> Result<()> {
     replace(fstab, text.as_bytes(), mode)
 }
 
-/// Whether the line is there.
-pub(super) fn has(fstab: &Path, line: &str) -> Result<bool> {
-    Ok(read(fstab)?.lines().any(|there| there == line))
+/// Whether a line is there that does what `line` does; an error if one is in its way.
+pub(super) fn has(fstab: &Path, line: &Line) -> Result<bool> {
+    let (image, at) = (line.image.display(), line.at.display());
+    let mut found = false;
+    for (number, there) in (1..).zip(read(fstab)?.lines()) {
+        let elsewhere = || "remove that line, or choose other places: --at, --image".to_owned();
+        let (what, hint) = match line.likeness(there) {
+            None => continue,
+            Some(Likeness::Same) => {
+                found = true;
+                continue;
+            }
+            Some(Likeness::Changed) => (
+                format!("mounts {image} in another way"),
+                format!("remove that line, or write instead: {line}"),
+            ),
+            Some(Likeness::Elsewhere) => (format!("mounts {image} elsewhere"), elsewhere()),
+            Some(Likeness::Other) => (format!("mounts something else at {at}"), elsewhere()),
+        };
+        let (shown, there) = (fstab.display(), there.trim());
+        let what = format!("line {number} of {shown} {what}: {there}");
+        return Err(Error::new(ErrorKind::Conflict, what).with_hint(hint));
+    }
+    Ok(found)
+}
+
+/// Whether the image is mounted there by any line, whatever somebody made of it.
+pub(super) fn mounts(fstab: &Path, line: &Line) -> Result<bool> {
+    Ok(read(fstab)?.lines().any(|there| line.mounts_as(there)))
 }
 
 /// Adds the line at the end.
-pub(super) fn add(fstab: &Path, line: &str) -> Result<()> {
+pub(super) fn add(fstab: &Path, line: &Line) -> Result<()> {
     write(fstab, &with(&read(fstab)?, line))
 }
 
-/// Removes the line, and no other.
-pub(super) fn remove(fstab: &Path, line: &str) -> Result<()> {
+/// Removes what mounts the image there, and no other line.
+pub(super) fn remove(fstab: &Path, line: &Line) -> Result<()> {
     write(fstab, &without(&read(fstab)?, line))
 }
 
-pub(crate) fn with(text: &str, line: &str) -> String {
+pub(crate) fn with(text: &str, line: &Line) -> String {
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     format!("{text}{end}{line}\n")
 }
 
-pub(crate) fn without(text: &str, line: &str) -> String {
-    text.split_inclusive('\n').filter(|there| there.trim_end_matches('\n') != line).collect()
+pub(crate) fn without(text: &str, line: &Line) -> String {
+    text.split_inclusive('\n').filter(|there| !line.mounts_as(there)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn line() -> Line {
+        Line { image: "/a.img".into(), at: "/a".into() }
+    }
+
     #[test]
     fn a_line_comes_and_goes_and_the_rest_stays() {
         for text in ["", "/dev/vda / ext4 defaults 0 1\n", "# a\n\n/dev/vda / ext4 defaults 0 1"] {
-            let line = "/a.img /a btrfs loop 0 0";
-            let there = with(text, line);
-            assert!(there.lines().any(|l| l == line), "{there:?}");
-            assert_eq!(without(&there, line).trim_end(), text.trim_end());
+            let there = with(text, &line());
+            assert!(there.lines().any(|l| l == line().to_string()), "{there:?}");
+            assert_eq!(without(&there, &line()).trim_end(), text.trim_end());
+        }
+    }
+
+    #[test]
+    fn a_line_is_what_it_does() {
+        use Likeness::{Changed, Elsewhere, Other, Same};
+        let options = OPTIONS.join(",");
+        for (there, likeness) in [
+            (line().to_string(), Some(Same)),
+            (format!("\t/a.img\t/a/ btrfs {options}"), Some(Same)),
+            (format!("/a.img /a btrfs {options},compress=zstd 0 2"), Some(Same)),
+            (format!("/a.img /a btrfs {options},ro 0 0"), Some(Changed)),
+            (format!("/a.img /a btrfs {options},subvolid=5 0 0"), Some(Changed)),
+            ("/a.img /a btrfs loop,nofail 0 0".into(), Some(Changed)),
+            ("/a.img /a btrfs".into(), Some(Changed)),
+            (format!("/a.img /a xfs {options} 0 0"), Some(Changed)),
+            ("/dev/vda /a ext4 defaults 0 1".into(), Some(Other)),
+            ("server:/a /a nfs defaults 0 0".into(), Some(Other)),
+            (format!("/a.img /b btrfs {options} 0 0"), Some(Elsewhere)),
+            (format!("# /a.img /a btrfs {options} 0 0"), None),
+            (format!("#/a.img /a btrfs {options} 0 0"), None),
+            ("/dev/vda /ab ext4 defaults 0 1".into(), None),
+            ("a.img none swap sw 0 0".into(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(line().likeness(&there), likeness, "{there}");
         }
     }
 }

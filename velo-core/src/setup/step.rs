@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use super::fstab::{self, Line};
 use super::journal::Journal;
-use super::{LoopKind, Step, fstab, need, owner, run};
+use super::{LoopKind, Step, need, owner, run};
 use crate::command::Program;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -22,7 +23,7 @@ pub(super) enum LoopStep {
     /// The folder to mount it at. `made` if it was not there before.
     Folder { path: PathBuf, made: bool },
     /// The line that mounts it at boot.
-    Line { fstab: PathBuf, line: String },
+    Line { fstab: PathBuf, line: Line },
     /// Mounting it now.
     Mount { image: PathBuf, at: PathBuf, fstab: PathBuf },
     /// A pool in it, with a dataset for the home.
@@ -40,11 +41,7 @@ pub(super) fn of(journal: &Journal) -> Vec<LoopStep> {
     steps.extend(around.map(|path| LoopStep::Folder { path: path.clone(), made: true }));
     match spec.kind {
         LoopKind::Btrfs => {
-            let line = format!(
-                "{} {} btrfs loop,noatime,nofail,user_subvol_rm_allowed 0 0",
-                image.display(),
-                at.display()
-            );
+            let line = Line { image: image.clone(), at: at.clone() };
             steps.extend([
                 LoopStep::Btrfs { image: image.clone() },
                 LoopStep::Folder { path: at.clone(), made: journal.made_at },
@@ -186,7 +183,10 @@ impl Step for LoopStep {
                 format!("rm {}", path.display())
             }
             Self::Folder { path, .. } => format!("rmdir {}", path.display()),
-            Self::Line { fstab, line } => format!("sed -i '\\#^{line}$#d' {}", fstab.display()),
+            Self::Line { fstab, line } => {
+                let (image, at, fstab) = (line.image.display(), line.at.display(), fstab.display());
+                format!("sed -i -E '\\#^\\s*{image}\\s+{at}\\s#d' {fstab}")
+            }
             Self::Mount { at, .. } => format!("umount {}", at.display()),
             Self::Pool { pool, .. } => format!("zpool destroy {pool}"),
             Self::Owner { at, .. } => format!("chown root: {}", at.display()),
@@ -222,7 +222,7 @@ impl Step for LoopStep {
         Ok(match self {
             Self::Image { path, .. } => path.exists(),
             Self::Folder { path, made } => *made && path.exists(),
-            Self::Line { fstab, line } => fstab::has(fstab, line)?,
+            Self::Line { fstab, line } => fstab::mounts(fstab, line)?,
             Self::Mount { image, at, .. } => mounted_at(at)?.is_some_and(|d| backs(image, &d)),
             Self::Pool { image, pool, .. } => pool_on(pool).await?.as_deref() == Some(image),
             // They go with the image and the mount.

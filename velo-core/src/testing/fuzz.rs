@@ -145,11 +145,11 @@ fn records(data: &[u8]) -> Verdict {
 /// Lines come and go, and the others stay.
 fn fstab_lines(data: &[u8]) -> Verdict {
     let Ok(text) = std::str::from_utf8(data) else { return Ok(()) };
-    let line = "/var/lib/velo.img /var/lib/velo btrfs loop,nofail 0 0";
-    if text.lines().any(|there| there == line) {
+    let line = fstab::Line { image: "/var/lib/velo.img".into(), at: "/var/lib/velo".into() };
+    if text.lines().any(|there| line.mounts_as(there)) {
         return Ok(());
     }
-    let without = fstab::without(&fstab::with(text, line), line);
+    let without = fstab::without(&fstab::with(text, &line), &line);
     holds(without == text || without.strip_suffix('\n') == Some(text), || {
         format!("{text:?} became {without:?}")
     })
