@@ -198,6 +198,59 @@ fn a_line_that_somebody_changed_is_the_same_or_in_the_way() {
     assert_eq!(corner.fstab(), format!("{FSTAB}#{ours}\n"));
 }
 
+/// Some systems make the table themselves, and link to it.
+#[test]
+fn a_table_that_is_a_link_stays_one() {
+    use std::os::unix::fs::symlink;
+    let Some(corner) = Corner::new() else { return };
+    let args = ["--loop", "300M", "--yes"];
+    let folder = corner.path("static");
+    let real = folder.join("table");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::rename(corner.path("fstab"), &real).unwrap();
+    symlink("static/table", corner.path("fstab")).unwrap();
+    let stays = || {
+        assert!(corner.path("fstab").is_symlink());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+    };
+    corner.ok(&args);
+    assert!(std::fs::read_to_string(&real).unwrap().contains("home.img"));
+    stays();
+    corner.ok(&["--undo", "--yes"]);
+    stays();
+    corner.nothing_is_left_but(&["fstab", "static"]);
+
+    // One that cannot be written: said before anything is made, or taken back.
+    let closed = || {
+        tool("mount", &["--bind", folder.to_str().unwrap(), folder.to_str().unwrap()]);
+        tool("mount", &["-o", "remount,bind,ro", folder.to_str().unwrap()]);
+    };
+    let open = || tool("umount", &[folder.to_str().unwrap()]);
+    closed();
+    let ran = corner.setup(&args, |_| {});
+    open();
+    ran.is_error(1, "Read-only");
+    let line =
+        format!("{} {} btrfs", corner.path("home.img").display(), corner.path("home").display());
+    assert!(ran.stderr.contains("static/table") && ran.stderr.contains(&line), "{ran:?}");
+    corner.nothing_is_left_but(&["fstab", "static"]);
+    corner.ok(&args);
+    closed();
+    // Once the line is there, nothing has to be written.
+    assert!(corner.ok(&args).stdout.contains("nothing to do"));
+    let ran = corner.setup(&["--undo", "--yes"], |_| {});
+    open();
+    ran.is_error(1, "Read-only");
+    assert!(ran.stderr.contains("static/table") && ran.stderr.contains(&line), "{ran:?}");
+    assert!(corner.is_mounted());
+    corner.ok(&["--undo", "--yes"]);
+    corner.nothing_is_left_but(&["fstab", "static"]);
+
+    std::fs::remove_file(&real).unwrap();
+    corner.setup(&args, |_| {}).is_error(1, "leads nowhere");
+    assert!(!corner.is_mounted() && corner.names() == ["fstab", "static"]);
+}
+
 #[test]
 fn a_file_system_comes_and_goes() {
     let Some(corner) = Corner::new() else { return };

@@ -206,6 +206,11 @@ trait Step: std::fmt::Debug + Send + Sync {
 
     async fn run(&self) -> Result<()>;
 
+    /// Whether it can be taken back: before anything is.
+    async fn check_undo(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes it back, whatever of it was done.
     async fn undo(&self) -> Result<()>;
 }
@@ -385,6 +390,7 @@ async fn present(all: Vec<impl Step + 'static>) -> Result<Vec<Arc<dyn Step>>> {
     let mut steps: Vec<Arc<dyn Step>> = Vec::new();
     for step in all.into_iter().rev() {
         if step.is_there().await? {
+            step.check_undo().await?;
             steps.push(Arc::new(step));
         }
     }

@@ -106,8 +106,33 @@ fn read(fstab: &Path) -> Result<String> {
 }
 
 fn write(fstab: &Path, text: &str) -> Result<()> {
-    let mode = std::fs::metadata(fstab).map_or(0o644, |m| m.permissions().mode() & 0o777);
-    replace(fstab, text.as_bytes(), mode)
+    let real = real(fstab)?;
+    let mode = std::fs::metadata(&real).map_or(0o644, |m| m.permissions().mode() & 0o777);
+    replace(&real, text.as_bytes(), mode)
+}
+
+/// The file that the table is. What leads to it is left to whoever made that.
+fn real(fstab: &Path) -> Result<PathBuf> {
+    let real = resolved(fstab);
+    if !real.is_symlink() {
+        return Ok(real);
+    }
+    let what = format!("{} is a symbolic link that leads nowhere", real.display());
+    Err(Error::new(ErrorKind::NotFound, what)
+        .with_hint("make the table of file systems that it ought to lead to"))
+}
+
+/// An error with this hint if the table cannot be written.
+pub(super) fn must_be_writable(fstab: &Path, hint: impl FnOnce() -> String) -> Result<()> {
+    let real = real(fstab)?;
+    let may_write = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
+    // It is replaced, which its folder has to allow; a file may be closed on its own all the same.
+    let folder = real.parent().unwrap_or(Path::new("/"));
+    let may = may_write(folder).and_then(|()| match may_write(&real) {
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        may => may,
+    });
+    may.map_err(|e| Error::io(format!("write {}", real.display()), e).with_hint(hint()))
 }
 
 /// Whether a line is there that does what `line` does; an error if one is in its way.

@@ -238,6 +238,9 @@ impl Step for LoopStep {
                 Err(Error::new(ErrorKind::Conflict, format!("{} is no folder", path.display()))
                     .with_hint("choose another folder: --at"))
             }
+            Self::Line { fstab, line } => fstab::must_be_writable(fstab, || {
+                format!("put this line where the table is made, and run it again: {line}")
+            }),
             Self::Mount { at, .. } => empty(at),
             Self::Pool { image, pool, at } => {
                 need("zpool", "apt-get install zfsutils-linux zfs-dkms").await?;
@@ -290,6 +293,15 @@ impl Step for LoopStep {
                 };
                 set().map_err(|e| Error::io(format!("give {} away", at.display()), e))
             }
+        }
+    }
+
+    async fn check_undo(&self) -> Result<()> {
+        match self {
+            Self::Line { fstab, line } => fstab::must_be_writable(fstab, || {
+                format!("remove this line where the table is made, and run it again: {line}")
+            }),
+            _ => Ok(()),
         }
     }
 
