@@ -129,6 +129,89 @@ fn folders_around_it_go_with_it_and_a_home_deep_in_it_is_seen() {
     corner.nothing_is_left();
 }
 
+/// Tables of mounts hold the one real path, whatever links lead there.
+#[test]
+fn links_to_the_folder_and_the_image_are_followed() {
+    use std::os::unix::fs::symlink;
+    let Some(corner) = Corner::new() else { return };
+    let real = corner.dir.path().canonicalize().unwrap().join("real");
+    std::fs::create_dir_all(real.join("home")).unwrap();
+    symlink("real", corner.path("above")).unwrap();
+    symlink(real.join("home"), corner.path("link")).unwrap();
+    let there = ["above", "fstab", "link", "real"];
+    let elsewhere = corner.path("above/x.img").display().to_string();
+    for (at, image) in [
+        ("above/home", None),
+        ("link", None),
+        ("above/new/home", None),
+        ("link", Some(&*elsewhere)),
+    ] {
+        let whole = |args: &[&'static str]| {
+            let image = image.map_or(vec![], |image| vec!["--image", image]);
+            let args: Vec<&str> = args.iter().copied().chain(image).collect();
+            let ran = corner.setup_at(at, &args, |_| {});
+            assert_eq!(ran.code, 0, "{at} {args:?}: {ran:?}");
+            assert!(!format!("{ran:?}").contains("above"), "{at}: {ran:?}");
+            ran.stdout
+        };
+        let new = if at.ends_with("new/home") { real.join("new/home") } else { real.join("home") };
+        let file = if image.is_some() { real.join("x.img") } else { new.with_extension("img") };
+        let file = file.display().to_string();
+        let named = format!("VELO_HOME={}\n", new.display());
+        // The folder around the image is for whoever names it to make.
+        std::fs::create_dir_all(new.parent().unwrap()).unwrap();
+        let said = whole(&["--loop", "300M", "--yes"]);
+        assert!(said.ends_with(&named), "{said} is not of {named}");
+        assert_eq!(corner.mounted(), std::slice::from_ref(&new));
+        let table = corner.fstab();
+        assert!(table.ends_with(" 0 0\n") && table.contains(&format!("{file} {} ", new.display())));
+        assert!(whole(&["--loop", "300M", "--yes"]).contains("nothing to do"));
+        let json = whole(&["--loop", "300M", "--yes", "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["at"], &json["image"]), (&new.to_str().into(), &file.as_str().into()));
+        assert!(whole(&["--undo", "--yes"]).contains(&file));
+        corner.nothing_is_left_but(&there);
+        let left: Vec<_> = std::fs::read_dir(new.parent().unwrap()).unwrap().collect();
+        assert!(left.len() <= 1, "{left:?}");
+        let _ = std::fs::remove_dir(real.join("new"));
+    }
+
+    let (args, link) = (["--loop", "300M", "--yes"], corner.path("link"));
+    // One to nothing is nobody's wish.
+    std::fs::remove_dir(real.join("home")).unwrap();
+    corner.setup_at("link", &args, |_| {}).is_error(1, "leads nowhere");
+    corner.setup_at("link/home", &args, |_| {}).is_error(1, "leads nowhere");
+    let image = ["--image", link.to_str().unwrap()];
+    corner.setup(&[&args[..], &image].concat(), |_| {}).is_error(1, "leads nowhere");
+    corner.nothing_is_left_but(&there);
+}
+
+#[test]
+fn a_folder_that_was_moved_since_is_found_by_a_link_in_its_place() {
+    use std::os::unix::fs::symlink;
+    let Some(corner) = Corner::new() else { return };
+    let (old, args) = (corner.path("old"), ["--loop", "300M", "--yes"]);
+    std::fs::create_dir(&old).unwrap();
+    let ok = |args: &[&str]| {
+        let ran = corner.setup_at("old/home", args, |_| {});
+        assert_eq!(ran.code, 0, "{ran:?}");
+    };
+    ok(&args);
+    tool("umount", &[old.join("home").to_str().unwrap()]);
+    std::fs::rename(&old, corner.path("new")).unwrap();
+    symlink("new", &old).unwrap();
+    let table = corner.fstab();
+    ok(&args);
+    assert!(corner.is_mounted());
+    assert_eq!(corner.fstab(), table);
+    // The image may be named by a link, too.
+    let link = corner.path("image").display().to_string();
+    symlink("old/home.img", &link).unwrap();
+    ok(&["--undo", "--image", &link, "--yes"]);
+    corner.nothing_is_left_but(&["fstab", "image", "new", "old"]);
+    assert_eq!(std::fs::read_dir(corner.path("new")).unwrap().count(), 0);
+}
+
 /// What somebody wrote into the table is never doubled.
 #[test]
 fn a_line_that_somebody_changed_is_the_same_or_in_the_way() {
@@ -468,6 +551,15 @@ fn zfs_pool_in_a_file_comes_and_goes() {
     corner.ok(&["--undo", "--yes"]);
     corner.nothing_is_left();
     assert!(!Command::new("zpool").args(["list", "velo-setup-test"]).status().unwrap().success());
+    // ZFS too knows the real paths alone.
+    std::os::unix::fs::symlink(".", corner.path("above")).unwrap();
+    for (args, part) in
+        [(&args[..], "is ready"), (&args, "nothing to do"), (&["--undo", "--yes"], "gone")]
+    {
+        let ran = corner.setup_at("above/home", args, |_| {});
+        assert!(ran.code == 0 && ran.stdout.contains(part), "{args:?}: {ran:?}");
+    }
+    corner.nothing_is_left_but(&["above", "fstab"]);
 }
 
 #[test]

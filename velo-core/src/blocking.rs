@@ -104,6 +104,8 @@ pub mod install {
 
 /// Giving a machine a file system that clones: [`crate::setup`], blocking.
 pub mod setup {
+    use std::path::{Path, PathBuf};
+
     pub use crate::setup::{LoopKind, LoopSpec, image_of};
 
     use crate::error::Result;
@@ -125,7 +127,7 @@ pub mod setup {
         ///
         /// # Errors
         /// As there.
-        pub fn undo(image: impl Into<std::path::PathBuf>) -> Result<Self> {
+        pub fn undo(image: impl Into<PathBuf>) -> Result<Self> {
             crate::setup::Setup::undo_call(image.into()).wait().map(Self)
         }
 
@@ -145,6 +147,18 @@ pub mod setup {
         #[cfg(all(feature = "zfs", target_os = "linux"))]
         pub fn undo_delegation(delegation: &crate::setup::Delegation) -> Result<Self> {
             crate::setup::Setup::undo_delegation_call(delegation).wait().map(Self)
+        }
+
+        /// See [`crate::setup::Setup::at`].
+        #[must_use]
+        pub fn at(&self) -> Option<&Path> {
+            self.0.at()
+        }
+
+        /// See [`crate::setup::Setup::image`].
+        #[must_use]
+        pub fn image(&self) -> Option<&Path> {
+            self.0.image()
         }
 
         /// See [`crate::setup::Setup::commands`].

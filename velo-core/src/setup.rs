@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Program;
+use crate::config::resolved;
 use crate::engine::{self, Call};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os_user::OsUser;
@@ -132,6 +133,11 @@ impl LoopSpec {
         self
     }
 
+    /// The same with its places by their real paths.
+    fn real(self) -> Result<Self> {
+        Ok(Self { at: real(&self.at)?, image: real(&self.image)?, ..self })
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |what: String, hint: &str| {
             Err(Error::new(ErrorKind::InvalidInput, what).with_hint(hint))
@@ -140,10 +146,10 @@ impl LoopSpec {
             let plain = path.to_str().is_some_and(|text| {
                 text.bytes().all(|b| b.is_ascii_graphic() && !b"\\#'\"".contains(&b))
             });
-            if !path.is_absolute() || !plain || path.file_name().is_none() {
+            if !plain || path.file_name().is_none() {
                 return wrong(
                     format!("{} cannot stand in /etc/fstab", path.display()),
-                    "use an absolute path without spaces, quotes and backslashes",
+                    "use a path without spaces, quotes and backslashes",
                 );
             }
         }
@@ -178,12 +184,25 @@ impl LoopSpec {
     }
 }
 
-/// The image that [`LoopSpec::new`] takes for a mount point.
+/// The image that [`LoopSpec::new`] takes for a mount point: beside its real path.
 #[must_use]
 pub fn image_of(at: &Path) -> PathBuf {
+    let at = resolved(at);
     let mut name = at.file_name().unwrap_or_default().to_owned();
     name.push(".img");
     at.with_file_name(name)
+}
+
+/// The one real path of what a setup makes or takes back: the kernel knows mounts and images by that.
+fn real(path: &Path) -> Result<PathBuf> {
+    let whole = std::path::absolute(path)
+        .map_err(|e| Error::io(format!("resolve {}", path.display()), e))?;
+    let real = resolved(&whole);
+    let Some(link) = real.ancestors().find(|path| path.is_symlink()) else {
+        return Ok(real);
+    };
+    let what = format!("{} is a symbolic link that leads nowhere", link.display());
+    Err(Error::new(ErrorKind::Conflict, what).with_hint("remove it, or name another place"))
 }
 
 /// One thing that is done, and can be taken back.
@@ -257,6 +276,18 @@ impl Setup {
         engine::call(move |_| async move { plan_undo(&image).await })
     }
 
+    /// Where its file system is mounted, by its real path. None of a delegation.
+    #[must_use]
+    pub fn at(&self) -> Option<&Path> {
+        self.journal.as_ref().map(|journal| &*journal.spec.at)
+    }
+
+    /// The file that it is in, by its real path. None of a delegation.
+    #[must_use]
+    pub fn image(&self) -> Option<&Path> {
+        self.journal.as_ref().map(|journal| &*journal.spec.image)
+    }
+
     /// Every command that is going to be run, as a shell would take it. Empty if all is done.
     pub fn commands(&self) -> impl Iterator<Item = String> {
         let undoing = self.undoing;
@@ -319,7 +350,7 @@ impl Setup {
 
 /// The lock on the folder that an image is in.
 fn alone_with(image: &Path) -> Result<Option<Arc<File>>> {
-    let folder = image.parent().filter(|folder| *folder != "").unwrap_or(Path::new("."));
+    let folder = image.parent().unwrap_or(Path::new("/"));
     let fault = |e| Error::io(format!("open {}", folder.display()), e);
     let file = File::open(folder).map_err(fault)?;
     match file.try_lock() {
@@ -342,6 +373,7 @@ fn need_root() -> Result<()> {
 }
 
 async fn plan(spec: LoopSpec) -> Result<Setup> {
+    let spec = spec.real()?;
     spec.check()?;
     need_root()?;
     let alone = alone_with(&spec.image)?;
@@ -399,6 +431,7 @@ async fn present(all: Vec<impl Step + 'static>) -> Result<Vec<Arc<dyn Step>>> {
 
 async fn plan_undo(image: &Path) -> Result<Setup> {
     need_root()?;
+    let image = &real(image)?;
     let alone = alone_with(image)?;
     let Some(journal) = Journal::read(image)? else {
         return Err(Error::new(

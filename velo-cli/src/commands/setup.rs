@@ -81,6 +81,9 @@ fn on_loop(args: args::Setup) -> Result<Plan> {
             Setup::on_loop(&spec)?
         }
     };
+    // As they really are: links may lead there.
+    let at = setup.at().unwrap_or(&at).to_owned();
+    let image = setup.image().unwrap_or(&image).to_owned();
     Ok(Plan {
         setup,
         shape: json!({

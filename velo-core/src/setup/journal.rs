@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::LoopSpec;
+use crate::config::resolved;
 use crate::error::{Error, ErrorKind, Result};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,12 +26,6 @@ fn path(image: &Path) -> PathBuf {
     image.with_file_name(name)
 }
 
-/// Where a file is, however it is written. What is undone is removed: it must be what was named.
-fn place(file: &Path) -> Option<PathBuf> {
-    let file = std::path::absolute(file).ok()?;
-    Some(file.parent()?.canonicalize().ok()?.join(file.file_name()?))
-}
-
 impl Journal {
     /// What is to be written down before `spec` is made.
     pub(super) fn of(spec: LoopSpec) -> Self {
@@ -41,7 +36,7 @@ impl Journal {
         Self { made_at: missing(&spec.at), around, spec }
     }
 
-    /// That of the setup which made `image`.
+    /// That of the setup which made `image`, a real path.
     pub(super) fn read(image: &Path) -> Result<Option<Self>> {
         let path = path(image);
         let text = match std::fs::read_to_string(&path) {
@@ -49,7 +44,7 @@ impl Journal {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
         };
-        let journal: Self = serde_json::from_str(&text).map_err(|e| {
+        let mut journal: Self = serde_json::from_str(&text).map_err(|e| {
             Error::new(
                 ErrorKind::Corrupt,
                 format!("{} is no journal of a setup: {e}", path.display()),
@@ -57,7 +52,12 @@ impl Journal {
             .with_hint("look at it, and move it away if it is not Velo's")
             .with_source(e)
         })?;
-        if place(&journal.spec.image) == place(image) {
+        // Folders may have become links since. What is undone is removed: it must be what was named.
+        let Self { spec, around, .. } = &mut journal;
+        for path in [&mut spec.at, &mut spec.image].into_iter().chain(around) {
+            *path = resolved(path);
+        }
+        if journal.spec.image == image {
             return Ok(Some(journal));
         }
         let (shown, other) = (path.display(), journal.spec.image.display());
