@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use common::{Home, is_root, prepared};
 
@@ -54,6 +54,57 @@ fn a_home_below_folders_that_are_missing() {
     });
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(deep.sql("x/main", "SELECT 1"), "1");
+}
+
+/// Root that works in a home which another user's Velo made is told whose it is, and to be that user.
+#[test]
+fn a_users_home_as_root() {
+    if !is_root() {
+        return eprintln!("SKIP: only root can be another user");
+    }
+    let home = Home::new();
+    let program = home.dir().join("velo");
+    common::copy_program(&common::program(), &program);
+    std::os::unix::fs::chown(home.dir(), Some(common::NOBODY), Some(common::NOBODY)).unwrap();
+    for args in [&["project", "create", "api"][..], &["project", "delete", "api", "--force"]] {
+        let mut command = home.command_as_nobody(&program);
+        let ran: common::Ran = command.args(args).output().unwrap().into();
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    let there = || {
+        let entries = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap());
+        let mut all: Vec<_> =
+            entries.map(|e| (e.file_name(), e.metadata().unwrap().uid())).collect();
+        all.sort();
+        all
+    };
+    let before = there();
+    let be_them = |ran: &common::Ran, part: &str| {
+        ran.is_error(1, part);
+        assert!(ran.stderr.contains("run it as nobody"), "{ran:?}");
+        assert!(!ran.stderr.contains("move it away"), "{ran:?}");
+    };
+    // As Velo made it, and as somebody may have opened it since.
+    for mode in [0o700, 0o755] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(home.path(), mode).unwrap();
+        for args in [&["project", "list"][..], &["project", "create", "x"]] {
+            be_them(&home.run(args), "belongs to the user nobody");
+        }
+        let doctor = home.json_of(&["doctor"], 1);
+        let told = |f: &serde_json::Value| {
+            f["name"] == "home" && f.to_string().contains("belongs to the user nobody")
+        };
+        assert!(doctor.as_array().unwrap().iter().any(told), "{doctor}");
+    }
+    assert_eq!(there(), before);
+    // Nor can servers of root's pass a folder that is theirs.
+    std::fs::set_permissions(home.dir(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let ran = home.run_with(&["project", "create", "x"], |c| {
+        c.env("VELO_HOME", home.dir().join("new"));
+    });
+    be_them(&ran, "cannot enter");
+    std::fs::set_permissions(home.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]

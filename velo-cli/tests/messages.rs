@@ -4,7 +4,6 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 use common::{Home, Ran, is_root};
 
@@ -315,14 +314,8 @@ fn another_users_state() {
     let home = Home::with_project();
     let program = home.dir().join("velo");
     common::copy_program(&common::program(), &program);
-    let mut command = Command::new("setpriv");
-    for (key, value) in home.command().get_envs() {
-        match value {
-            Some(value) => command.env(key, value),
-            None => command.env_remove(key),
-        };
-    }
-    command.args(["--reuid", "nobody", "--clear-groups"]).arg(&program).args(["project", "list"]);
+    let mut command = home.command_as_nobody(&program);
+    command.args(["project", "list"]);
     let mut told = |part: &str| hint(&command.output().unwrap().into(), 1, part);
     let hint = told("state.db");
     assert!(hint.contains("user who made it"), "{hint}");

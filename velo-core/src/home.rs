@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,7 +78,7 @@ impl Home {
             let user = OsUser::for_servers(config.user.as_deref())?;
             prepare(&config.home, user.as_ref())?;
             let uid = rustix::process::geteuid().as_raw();
-            let own_user = OsUser::by_uid(uid)?.map_or_else(|| uid.to_string(), |u| u.name);
+            let own_user = OsUser::name_of(uid)?;
             // Looked at first: records come before data, also where others are at work.
             let has_data = has_data(&config.home);
             let state = State::open(&config.home.join("state.db"), has_data)
@@ -307,6 +308,22 @@ pub(crate) fn full_disk(folder: &Path, error: Error) -> Error {
         .with_source(error)
 }
 
+/// An error for root if Velo made the home as another user, who could not work in it any more with files
+/// of root's.
+fn must_be_roots(home: &Path) -> Result<()> {
+    let owner = |name| home.join(name).symlink_metadata().ok().map(|found| found.uid());
+    // What only one of them says comes of somebody's hand, and is looked at by itself.
+    let Some(uid) = owner("state.db").filter(|uid| *uid != 0 && owner("leases") == Some(*uid))
+    else {
+        return Ok(());
+    };
+    let (shown, name) = (home.display(), OsUser::name_of(uid)?);
+    let what = format!("the home {shown} belongs to the user {name}, and this is root");
+    Err(Error::new(ErrorKind::PermissionDenied, what).with_hint(format!(
+        "run it as {name} (sudo -u {name}), or set VELO_HOME to a folder of root's"
+    )))
+}
+
 /// Makes the home's folders, and checks that servers will be able to live in it.
 fn prepare(home: &Path, user: Option<&OsUser>) -> Result<()> {
     // The longest: run/<26>/s/.s.PGSQL.65535
@@ -321,6 +338,9 @@ fn prepare(home: &Path, user: Option<&OsUser>) -> Result<()> {
             ),
         )
         .with_hint("set VELO_HOME to a folder with a shorter path"));
+    }
+    if user.is_some() {
+        must_be_roots(home)?;
     }
     // As root, servers run as another user, who must be able to pass.
     let shared = if user.is_some() { 0o711 } else { 0o700 };

@@ -61,6 +61,11 @@ impl OsUser {
         Ok(Some(user))
     }
 
+    /// What the user with the number `uid` is called: by that where it has no name.
+    pub(crate) fn name_of(uid: u32) -> Result<String> {
+        Ok(Self::by_uid(uid)?.map_or_else(|| uid.to_string(), |user| user.name))
+    }
+
     /// The user named `name`, by the system's own look-up (files, LDAP, …).
     pub(crate) fn by_name(name: &str) -> Result<Option<Self>> {
         let c_name = std::ffi::CString::new(name).map_err(|e| {
@@ -133,18 +138,23 @@ pub(crate) fn check_passable(path: &Path, user: &OsUser, variable: &str) -> Resu
             metadata.mode() & 0o001 != 0
         };
         if !passable {
+            let shown = folder.display();
+            let hint = match metadata.uid() {
+                owner if owner == 0 || owner == user.uid => format!(
+                    "chmod o+x {shown}, or set {variable} to a folder that everybody can enter"
+                ),
+                // It was closed by whoever it belongs to.
+                owner => format!(
+                    "run it as {}, whose folder that is, or set {variable} to a folder that everybody \
+                     can enter",
+                    OsUser::name_of(owner)?
+                ),
+            };
             return Err(Error::new(
                 ErrorKind::PermissionDenied,
-                format!(
-                    "servers run as the user {}, who cannot enter {}",
-                    user.name,
-                    folder.display()
-                ),
+                format!("servers run as the user {}, who cannot enter {shown}", user.name),
             )
-            .with_hint(format!(
-                "chmod o+x {}, or set {variable} to a folder that everybody can enter",
-                folder.display()
-            )));
+            .with_hint(hint));
         }
     }
     Ok(())

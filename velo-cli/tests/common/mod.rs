@@ -16,6 +16,9 @@ pub mod whole;
 /// How long something may take that is waited for.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// The number of the user nobody, and of its group.
+pub const NOBODY: u32 = 65_534;
+
 /// A home that is deleted with every project in it, after a panic too.
 pub struct Home {
     dir: tempfile::TempDir,
@@ -122,6 +125,14 @@ impl Home {
             .env("VELO_CONFIG", self.dir.path().join("velo.toml"))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null());
+        command
+    }
+
+    /// The same as the user nobody, for root: a copy of the program where everybody can run it.
+    pub fn command_as_nobody(&self, program: &Path) -> Command {
+        let mut command = self.command_of(Path::new("setpriv"));
+        let nobody = NOBODY.to_string();
+        command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"]).arg(program);
         command
     }
 
