@@ -3,12 +3,15 @@
 
 mod common;
 
+#[path = "docker/hung.rs"]
+mod hung;
+
 use std::path::Path;
 
 use common::Home;
 
 /// The image to test with; `None`, said loudly, where there is no engine for this user.
-fn image() -> Option<String> {
+pub(crate) fn image() -> Option<String> {
     common::engine().map(|(_, image)| image)
 }
 

@@ -601,6 +601,29 @@ pub(crate) fn instance(
     Ok(InstanceRef { id: branch, location })
 }
 
+/// How long who only looks waits for a runtime to say what lives.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(8);
+
+/// When a look that begins now is over.
+pub(crate) fn end_of_look() -> tokio::time::Instant {
+    tokio::time::Instant::now() + LOOK
+}
+
+/// Whether a branch's server lives, for who only looks and does not wait past `end`.
+pub(crate) async fn look(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    end: tokio::time::Instant,
+) -> Result<Status> {
+    let status = tokio::time::timeout_at(end, status(home, project, branch));
+    status.await.unwrap_or_else(|_| {
+        let limit = LOOK.as_secs();
+        let text = format!("the runtime {} does not answer within {limit} s", project.runtime);
+        Err(Error::new(ErrorKind::Timeout, text).with_hint("try again when less is going on there"))
+    })
+}
+
 /// Whether a branch's server lives.
 pub(crate) async fn status(
     home: &Home,

@@ -60,6 +60,7 @@ fn shape(info: &BranchInfo) -> Value {
         "expires_at": info.expires_at,
         "kept_by": info.kept_by,
         "protected": info.protected,
+        "problem": info.problem,
     })
 }
 
@@ -201,7 +202,27 @@ fn list(project: Option<String>, size: bool, out: &Out) -> Result<()> {
         },
         |out| draw(&all, size, out),
     );
+    note_problems(all.iter().map(|(info, _)| info), out);
     Ok(())
+}
+
+/// What is wrong with branches, each thing once with all that it is wrong with.
+pub(crate) fn note_problems<'a>(all: impl IntoIterator<Item = &'a BranchInfo>, out: &Out) {
+    if out.json {
+        return;
+    }
+    let mut told: Vec<(&str, Vec<String>)> = Vec::new();
+    for info in all {
+        let Some(problem) = info.problem.as_deref() else { continue };
+        let name = format!("{}/{}", info.project, info.shown);
+        match told.iter_mut().find(|(known, _)| *known == problem) {
+            Some((_, names)) => names.push(name),
+            None => told.push((problem, vec![name])),
+        }
+    }
+    for (problem, names) in told {
+        out.note(&format!("{}: {problem}", names.join(", ")));
+    }
 }
 
 /// How long it stays: `2h`, or what keeps it.
@@ -299,6 +320,7 @@ fn get(name: &str, out: &Out) -> Result<()> {
             ]);
         },
     );
+    note_problems([&info], out);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use velo_core::{Config, Error, ErrorKind, Result, State};
+use velo_core::{BranchInfo, Config, Error, ErrorKind, Result, State};
 
 use crate::output::{self, Out};
 use crate::target::open_projects;
@@ -18,6 +18,8 @@ struct Counts {
     ephemeral: usize,
     snapshots: usize,
     hidden: usize,
+    /// What is wrong with branches.
+    troubled: Vec<BranchInfo>,
 }
 
 pub(crate) fn run(out: &Out) -> Result<()> {
@@ -119,6 +121,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
             }
         },
     );
+    super::branch::note_problems(&counts.troubled, out);
     Ok(())
 }
 
@@ -133,6 +136,7 @@ fn count(config: &Config) -> Result<Counts> {
             counts.running += usize::from(branch.state == State::Running);
             counts.unknown += usize::from(branch.state == State::Unknown);
             counts.ephemeral += usize::from(branch.ephemeral);
+            counts.troubled.extend(branch.problem.is_some().then_some(branch));
         }
     }
     Ok(counts)

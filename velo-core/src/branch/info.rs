@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 
 use super::lifetime;
 use crate::boot;
 use crate::cut::Cut;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, SnapshotRecord};
@@ -89,6 +91,8 @@ pub struct BranchInfo {
     pub kept_by: Vec<String>,
     /// Whether it is protected: neither deleted nor reset, and its time is never up.
     pub protected: bool,
+    /// Why nobody can tell what it does, and what helps.
+    pub problem: Option<String>,
 }
 
 /// A branch, and what the records beside it say of it.
@@ -135,6 +139,17 @@ fn around(tx: &Tx<'_>, project: &ProjectRecord, records: Vec<BranchRecord>) -> R
     Ok(all)
 }
 
+/// How many servers are looked at at a time.
+const LOOKS: usize = 16;
+
+/// An error, and what helps, in one line.
+fn told(error: &Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    }
+}
+
 /// What is known of these branches of a project.
 pub(crate) async fn infos(
     home: &Home,
@@ -144,16 +159,20 @@ pub(crate) async fn infos(
     let mut infos = Vec::with_capacity(records.len());
     let owned = project.clone();
     let records = home.state().read(move |tx| around(tx, &owned, records)).await?;
-    for Around { record, parent_shown, from_snapshot, kept_by } in records {
-        let (served, pid) = match boot::status(home, project, &record).await {
-            Ok(Status::Running { pid }) => (State::Running, pid),
-            Ok(Status::Restarting) => (State::Running, None),
-            Ok(Status::Stopped) => (State::Stopped, None),
-            // It must keep no other from being told of.
-            Err(error) => {
-                tracing::warn!(%error, branch = %record.shown(), "cannot tell whether it runs");
-                (State::Unknown, None)
-            }
+    // Several at a time and all until one moment: one that cannot be looked at keeps none from being told of.
+    let end = boot::end_of_look();
+    // In boxes: the compiler finds no lifetime for them in a stream else.
+    let looks: Vec<BoxFuture<'_, Result<Status>>> =
+        records.iter().map(|a| boot::look(home, project, &a.record, end).boxed()).collect();
+    let looks: Vec<_> = futures_util::stream::iter(looks).buffered(LOOKS).collect().await;
+    for (Around { record, parent_shown, from_snapshot, kept_by }, look) in
+        records.into_iter().zip(looks)
+    {
+        let (served, pid, problem) = match look {
+            Ok(Status::Running { pid }) => (State::Running, pid, None),
+            Ok(Status::Restarting) => (State::Running, None, None),
+            Ok(Status::Stopped) => (State::Stopped, None, None),
+            Err(error) => (State::Unknown, None, Some(told(&error))),
         };
         let state = match record.phase {
             Phase::Creating => State::Creating,
@@ -180,6 +199,7 @@ pub(crate) async fn infos(
             expires_at: record.expires,
             kept_by,
             protected: record.protected,
+            problem,
         });
     }
     Ok(infos)

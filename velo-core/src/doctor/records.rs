@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{Finding, machine};
 use crate::boot::{self, RunDir};
 use crate::branch::{self, lets_clients_in};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::reconcile::{self, Left};
@@ -209,15 +209,22 @@ fn listed(names: impl Iterator<Item = String>) -> String {
 async fn servers(home: &Home, records: &Records, unrecorded: Vec<Stray>) -> Result<Vec<Finding>> {
     let (mut running, mut unwanted, mut down, mut shut) = (0usize, vec![], vec![], vec![]);
     let (mut unheard, mut left, mut held) = (vec![], vec![], vec![]);
+    let mut silent_runtimes = vec![];
     let mut found: Vec<Finding> = Vec::new();
     for branch in records.branches.iter().filter(|b| b.phase == Phase::Ready) {
         let Some(project) = records.projects.iter().find(|p| p.id == branch.project) else {
             continue;
         };
-        let runs = match boot::status(home, project, branch).await {
+        if silent_runtimes.contains(&project.runtime) {
+            continue;
+        }
+        let runs = match boot::look(home, project, branch, boot::end_of_look()).await {
             Ok(status) => matches!(status, Status::Running { .. }),
             // Said once of all branches that it keeps from being looked at.
             Err(error) => {
+                if error.kind() == ErrorKind::Timeout {
+                    silent_runtimes.push(project.runtime);
+                }
                 let finding = Finding::error("servers", &error);
                 if !found.contains(&finding) {
                     found.push(finding);

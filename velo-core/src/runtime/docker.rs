@@ -24,7 +24,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
-use tokio::sync::OnceCell;
 
 use self::connect::Engine;
 use self::errors::{Refusal, failed, refusal};
@@ -50,7 +49,7 @@ const IMMEDIATE: Duration = Duration::from_secs(10);
 pub(crate) struct Docker {
     home: PathBuf,
     passwd: passwd::Files,
-    engine: OnceCell<Engine>,
+    way: connect::Way,
 }
 
 impl Docker {
@@ -58,12 +57,12 @@ impl Docker {
         Ok(Self {
             home: home.to_path_buf(),
             passwd: passwd::Files::of(home)?,
-            engine: OnceCell::new(),
+            way: connect::Way::default(),
         })
     }
 
     async fn engine(&self) -> Result<&Engine> {
-        self.engine.get_or_try_init(Engine::connect).await
+        self.way.engine().await
     }
 
     /// Whom a container of `image` runs as: the image's own user, or where this process is not root
@@ -150,7 +149,7 @@ impl Runtime for Docker {
             unix_socket: true,
             bridged: true,
             // Podman would do it also with a server that Velo told to end.
-            restarts: self.engine.get().is_none_or(|engine| !engine.podman),
+            restarts: self.way.known().is_none_or(|engine| !engine.podman),
             limits: true,
         }
     }

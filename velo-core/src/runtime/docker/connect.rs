@@ -1,9 +1,12 @@
 //! The way to an engine: its socket.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use bollard::models::SystemInfoCgroupVersionEnum;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
+use tokio::sync::OnceCell;
 
 use super::plain;
 use crate::error::{Error, ErrorKind, Result};
@@ -11,6 +14,12 @@ use crate::runtime::Limits;
 
 /// Seconds that one request may take; long waits are streams, whose head comes at once.
 const TIMEOUT: u64 = 120;
+
+/// How long an engine may take to say what it is, which costs it nothing.
+const PING: Duration = Duration::from_secs(5);
+
+/// How long one that did not is not asked again: there may be many who want to know.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// An engine that answered.
 #[derive(Debug, Clone)]
@@ -23,6 +32,49 @@ pub(super) struct Engine {
     /// Whether it runs as a normal user, who is the only one that its containers know.
     rootless: bool,
     name: String,
+}
+
+/// The engine of a runtime, which is looked for when it is first needed.
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    engine: OnceCell<Engine>,
+    /// Since when it is known to be silent, and what that was told with.
+    silent: Mutex<Option<(Instant, String)>>,
+}
+
+impl Way {
+    /// The engine, if it was reached before.
+    pub(super) fn known(&self) -> Option<&Engine> {
+        self.engine.get()
+    }
+
+    /// The engine. One that hangs is asked once by all who come at a time.
+    pub(super) async fn engine(&self) -> Result<&Engine> {
+        self.engine.get_or_try_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Engine> {
+        let known = self.silent.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        if let Some((since, text)) = known
+            && since.elapsed() < SILENCE
+        {
+            return Err(hangs(text));
+        }
+        let found = Engine::connect().await;
+        if let Err(error) = &found
+            && error.kind() == ErrorKind::Timeout
+        {
+            let now = Some((Instant::now(), error.to_string()));
+            *self.silent.lock().unwrap_or_else(|e| e.into_inner()) = now;
+        }
+        found
+    }
+}
+
+fn hangs(text: String) -> Error {
+    Error::new(ErrorKind::Timeout, text).with_hint(
+        "it takes connections and hangs: start it anew, or set DOCKER_HOST to another engine",
+    )
 }
 
 /// An engine, for people.
@@ -50,31 +102,37 @@ impl Engine {
     }
 
     async fn first_of(sockets: &[PathBuf]) -> Result<Self> {
-        let mut tried = Vec::new();
+        let (mut tried, mut silent) = (Vec::new(), false);
         for socket in sockets {
             match Self::at(socket).await {
                 Ok(engine) => return engine.usable().await,
-                Err(why) => tried.push(format!("{}: {why}", socket.display())),
+                Err(why) => {
+                    silent |= why.kind() == std::io::ErrorKind::TimedOut;
+                    tried.push(format!("{}: {why}", socket.display()));
+                }
             }
         }
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("no container engine answers ({})", tried.join("; ")),
-        )
-        .with_hint(
+        let text = format!("no container engine answers ({})", tried.join("; "));
+        if silent {
+            return Err(hangs(text));
+        }
+        Err(Error::new(ErrorKind::Unsupported, text).with_hint(
             "start Docker or Podman, or set DOCKER_HOST to its socket: unix:///run/docker.sock",
         ))
     }
 
-    async fn at(socket: &Path) -> std::result::Result<Self, String> {
-        let path = socket.to_str().ok_or("its path is not UTF-8")?;
+    async fn at(socket: &Path) -> std::io::Result<Self> {
+        use std::io::Error;
+        let path = socket.to_str().ok_or_else(|| Error::other("its path is not UTF-8"))?;
         let asked = socket.to_path_buf();
-        let pong = tokio::task::spawn_blocking(move || ping(&asked)).await;
-        let pong = pong.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        let pong = tokio::task::spawn_blocking(move || ping(&asked));
+        // One whose queue is full keeps who connects waiting, whatever the limit of the answer is.
+        let pong = tokio::time::timeout(PING * 2, pong).await.map_err(|_| plain::silent(PING))?;
+        let pong = pong.map_err(Error::other)??;
         let version =
             pong.api.min((API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version));
         let version = ClientVersion { major_version: version.0, minor_version: version.1 };
-        let api = Docker::connect_with_unix(path, TIMEOUT, &version).map_err(|e| e.to_string())?;
+        let api = Docker::connect_with_unix(path, TIMEOUT, &version).map_err(Error::other)?;
         Ok(Self {
             api,
             socket: socket.to_path_buf(),
@@ -185,7 +243,7 @@ struct Pong {
 }
 
 fn ping(socket: &Path) -> std::io::Result<Pong> {
-    let answer = plain::get(socket, "/_ping")?;
+    let answer = plain::get(socket, "/_ping", PING)?;
     pong(&answer.head).ok_or_else(|| std::io::Error::other("it is neither Docker nor Podman"))
 }
 

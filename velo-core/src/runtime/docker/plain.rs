@@ -100,8 +100,10 @@ where
 {
     let (socket, what) = (socket.to_path_buf(), what.to_owned());
     crate::engine::blocking(move || {
-        let once =
-            || get(&socket, &path).map_err(|e| Error::io(format!("the engine cannot {what}"), e));
+        let once = || {
+            get(&socket, &path, LIMIT)
+                .map_err(|e| Error::io(format!("the engine cannot {what}"), e))
+        };
         let mut answer = once()?;
         // Podman's words where a process ended while it looked. The next look finds it ended.
         for _ in 1..TRIES {
@@ -127,19 +129,31 @@ where
     .await
 }
 
-pub(super) fn get(socket: &Path, path: &str) -> std::io::Result<Answer> {
+/// Asks it, and waits no longer than `limit` for the next part of its answer.
+pub(super) fn get(socket: &Path, path: &str, limit: Duration) -> std::io::Result<Answer> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
     // In this version an answer is not cut into pieces, and ends with the connection.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    stream.read_to_end(&mut answer).map_err(|e| match e.kind() {
+        // So the system says that the time is over.
+        std::io::ErrorKind::WouldBlock => silent(limit),
+        _ => e,
+    })?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let first = head.lines().next().unwrap_or("nothing");
     let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| std::io::Error::other(format!("it answers {first:?}")))?;
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// The words for an engine that takes connections and does not answer.
+pub(super) fn silent(limit: Duration) -> std::io::Error {
+    let text = format!("it does not answer within {} s", limit.as_secs());
+    std::io::Error::new(std::io::ErrorKind::TimedOut, text)
 }
 
 #[cfg(test)]

@@ -1,0 +1,106 @@
+//! An engine that hangs.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::{Home, Ran, folder};
+use crate::image;
+
+/// An engine that takes connections and answers none, until it is dropped.
+struct Hung {
+    dir: tempfile::TempDir,
+    asked: Arc<AtomicUsize>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Hung {
+    fn new() -> Self {
+        let dir = folder(Path::new("/var/tmp"));
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (counted, end) = (asked.clone(), dir.path().join("end"));
+        let thread = std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for stream in listener.incoming() {
+                if end.exists() {
+                    break;
+                }
+                counted.fetch_add(1, Ordering::SeqCst);
+                held.push(stream);
+            }
+        });
+        // Whoever runs the command is to reach it.
+        std::fs::set_permissions(dir.path().join("s"), PermissionsExt::from_mode(0o666)).unwrap();
+        Self { dir, asked, thread: Some(thread) }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    /// Runs the command with this engine: what it gave, how long it took, and how often it asked.
+    fn run(&self, home: &Home, args: &[&str]) -> (Ran, Duration, usize) {
+        let (before, begun) = (self.asked.load(Ordering::SeqCst), Instant::now());
+        let ran = home.run_with(args, |command| {
+            command.env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
+        });
+        (ran, begun.elapsed(), self.asked.load(Ordering::SeqCst) - before)
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        std::fs::write(self.dir.path().join("end"), "").unwrap();
+        drop(UnixStream::connect(self.socket()));
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// An engine that hangs is asked once, for a few seconds, however many branches there are.
+#[test]
+fn docker_that_hangs_is_asked_once_and_said() {
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    for project in ["boxed", "other"] {
+        home.ok(&["project", "create", project, "--image", &image]);
+    }
+    home.ok(&["branch", "create", "boxed/dev"]);
+    home.ok(&["branch", "create", "boxed/test", "--stopped"]);
+    home.ok(&["project", "create", "api", "--runtime", "process"]);
+    let hung = Hung::new();
+    let socket = hung.socket().display().to_string();
+    let soon = Duration::from_secs(20);
+
+    let (list, took, asked) = hung.run(&home, &["branch", "list"]);
+    assert_eq!((list.code, asked), (0, 1), "{list:?}");
+    assert!(took < soon, "{took:?}");
+    assert_eq!(list.stdout.matches("unknown").count(), 4, "{list:?}");
+    assert_eq!(list.stdout.matches("running").count(), 1, "{list:?}");
+    assert_eq!(list.stderr.matches(&socket).count(), 1, "{list:?}");
+    assert!(list.stderr.contains("does not answer within"), "{list:?}");
+
+    let (list, took, asked) = hung.run(&home, &["branch", "list", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
+    assert!(asked == 1 && took < soon, "{asked} {took:?}");
+    for branch in shown.as_array().unwrap() {
+        let problem = branch["problem"].as_str();
+        assert_eq!(branch["state"] == "unknown", problem.is_some(), "{branch}");
+        assert!(problem.is_none_or(|text| text.contains(&socket)), "{branch}");
+    }
+    let (status, took, asked) = hung.run(&home, &["status"]);
+    assert!(status.code == 0 && asked == 1 && took < soon, "{asked} {took:?} {status:?}");
+    assert!(status.stdout.contains("4 unknown"), "{status:?}");
+    assert!(status.stderr.contains("does not answer within"), "{status:?}");
+    // It asks for several things, and waits for none of them long.
+    let (doctor, took, _) = hung.run(&home, &["doctor"]);
+    assert!(doctor.code == 1 && took < 2 * soon, "{took:?} {doctor:?}");
+    assert!(doctor.stdout.contains("does not answer within"), "{doctor:?}");
+    let (start, took, _) = hung.run(&home, &["branch", "start", "boxed/dev"]);
+    assert!(start.code == 1 && took < 2 * soon, "{took:?} {start:?}");
+    assert!(start.stderr.contains("does not answer within"), "{start:?}");
+    assert_eq!(home.sql("boxed/main", "SELECT 1"), "1");
+}
