@@ -3,8 +3,12 @@
 
 mod common;
 
+#[path = "docker/engine.rs"]
+mod engine;
 #[path = "docker/hung.rs"]
 mod hung;
+#[path = "docker/trouble.rs"]
+mod trouble;
 
 use std::path::Path;
 

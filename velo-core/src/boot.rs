@@ -624,6 +624,27 @@ pub(crate) async fn look(
     })
 }
 
+/// Whether a server that was found running is one that its runtime brings up by itself, after it died, and
+/// that is not up yet. It may die again, and be found between two deaths at any moment.
+pub(crate) async fn is_brought_up(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+) -> Result<bool> {
+    // Where somebody switches it, that is why it is not up.
+    if !home.runtime(project.runtime)?.capability().restarts || branch.lease.is_some() {
+        return Ok(false);
+    }
+    let location = instance(home, project, branch.id, branch.volume)?.location;
+    if !readiness::says_ready(location.host_path()) {
+        return Ok(true);
+    }
+    // What a killed one said stays until the next one has read its settings; its socket is dead meanwhile.
+    let socket = RunDir::of(home, branch.id).socket_file(branch.port);
+    let refused = |e: std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
+    Ok(tokio::net::UnixStream::connect(socket).await.err().is_some_and(refused))
+}
+
 /// Whether a branch's server lives.
 pub(crate) async fn status(
     home: &Home,

@@ -14,6 +14,7 @@ struct Counts {
     projects: usize,
     branches: usize,
     running: usize,
+    restarting: usize,
     unknown: usize,
     ephemeral: usize,
     snapshots: usize,
@@ -56,6 +57,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                 "projects": counts.projects,
                 "branches": counts.branches,
                 "running": counts.running,
+                "restarting": counts.restarting,
                 "unknown": counts.unknown,
                 "ephemeral": counts.ephemeral,
                 "snapshots": counts.snapshots,
@@ -68,10 +70,12 @@ pub(crate) fn run(out: &Out) -> Result<()> {
         },
         |out| {
             let missing = if exists { "" } else { " (not made yet)" };
-            let unknown = match counts.unknown {
+            let rare = |count: usize, state: State| match count {
                 0 => String::new(),
-                unknown => format!("{unknown} unknown, "),
+                count => format!("{count} {}, ", state.as_str()),
             };
+            let restarting = rare(counts.restarting, State::Restarting);
+            let unknown = rare(counts.unknown, State::Unknown);
             let storage = match best {
                 Some(best) => {
                     let all: Vec<_> = works.iter().map(|s| s.as_str()).collect();
@@ -88,7 +92,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                 (
                     "branches",
                     format!(
-                        "{} ({} running, {unknown}{} ephemeral)",
+                        "{} ({} running, {restarting}{unknown}{} ephemeral)",
                         counts.branches, counts.running, counts.ephemeral
                     ),
                 ),
@@ -134,6 +138,7 @@ fn count(config: &Config) -> Result<Counts> {
         for branch in project.branches()? {
             counts.branches += 1;
             counts.running += usize::from(branch.state == State::Running);
+            counts.restarting += usize::from(branch.state == State::Restarting);
             counts.unknown += usize::from(branch.state == State::Unknown);
             counts.ephemeral += usize::from(branch.ephemeral);
             counts.troubled.extend(branch.problem.is_some().then_some(branch));

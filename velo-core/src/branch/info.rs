@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::lifetime;
-use crate::boot;
+use crate::boot::{self, RunDir};
 use crate::cut::Cut;
 use crate::error::{Error, Result};
 use crate::home::Home;
@@ -26,6 +27,8 @@ pub enum State {
     Creating,
     /// Its server runs.
     Running,
+    /// Its server died, and its runtime starts it again, perhaps not for the first time.
+    Restarting,
     /// Its server does not run.
     Stopped,
     /// Its data is being renewed.
@@ -43,6 +46,7 @@ impl State {
         match self {
             Self::Creating => "creating",
             Self::Running => "running",
+            Self::Restarting => "restarting",
             Self::Stopped => "stopped",
             Self::Resetting => "resetting",
             Self::Deleting => "deleting",
@@ -91,7 +95,7 @@ pub struct BranchInfo {
     pub kept_by: Vec<String>,
     /// Whether it is protected: neither deleted nor reset, and its time is never up.
     pub protected: bool,
-    /// Why nobody can tell what it does, and what helps.
+    /// Why it does not do what it ought to, or why nobody can tell what it does, and what helps.
     pub problem: Option<String>,
 }
 
@@ -150,6 +154,24 @@ fn told(error: &Error) -> String {
     }
 }
 
+/// Whether a server lives, and not only between two deaths.
+async fn look(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    end: Instant,
+) -> Result<Status> {
+    let status = boot::look(home, project, branch, end).await?;
+    if !matches!(status, Status::Running { .. }) || branch.phase != Phase::Ready {
+        return Ok(status);
+    }
+    let brought_up = tokio::time::timeout_at(end, boot::is_brought_up(home, project, branch));
+    Ok(match brought_up.await {
+        Ok(Ok(true)) => Status::Restarting,
+        _ => status,
+    })
+}
+
 /// What is known of these branches of a project.
 pub(crate) async fn infos(
     home: &Home,
@@ -163,14 +185,21 @@ pub(crate) async fn infos(
     let end = boot::end_of_look();
     // In boxes: the compiler finds no lifetime for them in a stream else.
     let looks: Vec<BoxFuture<'_, Result<Status>>> =
-        records.iter().map(|a| boot::look(home, project, &a.record, end).boxed()).collect();
+        records.iter().map(|a| look(home, project, &a.record, end).boxed()).collect();
     let looks: Vec<_> = futures_util::stream::iter(looks).buffered(LOOKS).collect().await;
     for (Around { record, parent_shown, from_snapshot, kept_by }, look) in
         records.into_iter().zip(looks)
     {
         let (served, pid, problem) = match look {
             Ok(Status::Running { pid }) => (State::Running, pid, None),
-            Ok(Status::Restarting) => (State::Running, None, None),
+            Ok(Status::Restarting) => {
+                let log = RunDir::of(home, record.id).log();
+                let why = format!(
+                    "its server died and is started again; why it did is in its log: {}",
+                    log.display()
+                );
+                (State::Restarting, None, Some(why))
+            }
             Ok(Status::Stopped) => (State::Stopped, None, None),
             Err(error) => (State::Unknown, None, Some(told(&error))),
         };

@@ -82,7 +82,7 @@ pub(crate) async fn wait(
 }
 
 /// Whether the server on `data` says that it takes connections.
-fn says_ready(data: &Path) -> bool {
+pub(crate) fn says_ready(data: &Path) -> bool {
     data_file::postmaster(data).is_some_and(|text| {
         text.lines().nth(7).is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
     })
