@@ -49,3 +49,32 @@ pub(crate) fn container_of(home: &Home, branch: &str) -> (String, String) {
     let name = own["Names"][0].as_str().unwrap().trim_start_matches('/').to_owned();
     (name, own["Labels"]["velo.volume"].as_str().unwrap().to_owned())
 }
+
+/// A container of somebody's who knows nothing of Velo, which runs until this is dropped.
+pub(crate) struct Foreign(pub(crate) String);
+
+impl Foreign {
+    pub(crate) fn new(name: &str, image: &str) -> Self {
+        let body = serde_json::json!({
+            "Image": image,
+            "Entrypoint": ["/bin/sh", "-c", "read _"],
+            "OpenStdin": true,
+        });
+        told("POST", &format!("/containers/create?name={name}"), &body);
+        let new = Self(name.to_owned());
+        told("POST", &format!("/containers/{name}/start"), &Value::Null);
+        new
+    }
+
+    #[track_caller]
+    pub(crate) fn must_run(&self) {
+        let found = told("GET", &format!("/containers/{}/json", self.0), &Value::Null);
+        assert_eq!(found["State"]["Running"], true, "{found}");
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        ask("DELETE", &format!("/containers/{}?force=1&v=1", self.0), &Value::Null);
+    }
+}

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::common::{Home, wait_until};
-use crate::engine::{container_of, is_podman, told};
+use crate::engine::{Foreign, container_of, is_podman, told};
 use crate::image;
 
 /// A home on btrfs with the branch `boxed/dev`, in containers.
@@ -64,4 +64,25 @@ fn docker_servers_that_die_again_and_again_do_not_run() {
     std::fs::write(&settings, good).unwrap();
     home.ok(&["branch", "start", "boxed/dev"]);
     assert_eq!(state(&home, "boxed/dev"), "running");
+}
+
+#[test]
+fn docker_containers_of_others_with_a_servers_name_are_left_alone() {
+    let Some(image) = image() else { return };
+    let home = boxed(&image);
+    let (name, _) = container_of(&home, "boxed/dev");
+    home.ok(&["branch", "stop", "boxed/dev"]);
+    let foreign = Foreign::new(&name, &image);
+    assert_eq!(state(&home, "boxed/dev"), "stopped");
+    let ran = home.run(&["branch", "start", "boxed/dev"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for part in [&*name, &*image, "none of Velo's", "rename"] {
+        assert!(ran.stderr.contains(part), "{part}: {ran:?}");
+    }
+    foreign.must_run();
+    home.ok(&["branch", "stop", "boxed/dev"]);
+    home.run(&["doctor", "--fix"]);
+    foreign.must_run();
+    home.ok(&["branch", "delete", "boxed/dev"]);
+    foreign.must_run();
 }

@@ -38,6 +38,9 @@ use crate::storage::Location;
 
 pub(crate) use self::connect::Reached;
 
+/// The label by which Compose knows its own.
+const COMPOSE: &str = "com.docker.compose.project";
+
 /// How long the processes of a container may outlive it.
 const ENDING: Duration = Duration::from_secs(2);
 /// How long a fast shutdown may take before it becomes an immediate one, and that before the
@@ -99,7 +102,10 @@ impl Docker {
                         .with_hint("stop it first"));
                     }
                     Seen::Anothers(path) => return Err(copied(volume, &path)),
-                    _ => remove(engine, name).await?,
+                    Seen::Foreign(whose) => return Err(foreign(engine, volume, &whose)),
+                    Seen::Own(_) => remove(engine, name).await?,
+                    // It went meanwhile.
+                    Seen::Nothing => {}
                 },
                 Some(Refusal::Missing) => {
                     let image = body.image.as_deref().unwrap_or_default();
@@ -162,6 +168,7 @@ impl Runtime for Docker {
         let volume = &spec.instance.location;
         match see(engine, volume).await? {
             Seen::Anothers(path) => return Err(copied(volume, &path)),
+            Seen::Foreign(whose) => return Err(foreign(engine, volume, &whose)),
             Seen::Nothing => refuse_elsewhere(volume)?,
             Seen::Own(_) => {}
         }
@@ -195,7 +202,8 @@ impl Runtime for Docker {
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
         let engine = self.engine().await?;
         let name = container::name(&instance.location);
-        if matches!(see(engine, &instance.location).await?, Seen::Anothers(_)) {
+        let seen = see(engine, &instance.location).await?;
+        if matches!(seen, Seen::Anothers(_) | Seen::Foreign(_)) {
             return nothing_elsewhere(&instance.location).await;
         }
         let mut attempts = vec![("SIGQUIT", IMMEDIATE)];
@@ -350,17 +358,44 @@ enum Seen {
     /// The container of this other folder: volumes of a home and of its copy have the same names, and
     /// one of them must not act on the other's servers.
     Anothers(String),
+    /// One that Velo never made, and what is known of it.
+    Foreign(String),
 }
 
 async fn see(engine: &Engine, volume: &Location) -> Result<Seen> {
     let found = plain::inspect(&engine.socket, &container::name(volume)).await?;
     Ok(match found {
         None => Seen::Nothing,
-        Some(found) => match works_on(&found, volume) {
-            Some(path) => Seen::Anothers(path),
-            None => Seen::Own(found.state),
+        Some(found) => match (foreigner(&found), works_on(&found, volume)) {
+            (Some(whose), _) => Seen::Foreign(whose),
+            (None, Some(path)) => Seen::Anothers(path),
+            (None, None) => Seen::Own(found.state),
         },
     })
+}
+
+/// What is known of a container that Velo never made: one without its labels.
+fn foreigner(found: &plain::Container) -> Option<String> {
+    let label = |name: &str| found.config.labels.as_ref().and_then(|labels| labels.get(name));
+    if label(container::HOME).is_some() && label(container::VOLUME).is_some() {
+        return None;
+    }
+    let image = found.config.image.as_deref().unwrap_or("that is not known");
+    let of = label(COMPOSE).map(|project| format!(", of the Compose project {project}"));
+    Some(format!("of the image {image}{}", of.unwrap_or_default()))
+}
+
+fn foreign(engine: &Engine, volume: &Location, whose: &str) -> Error {
+    let (name, program) = (container::name(volume), engine.program());
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "the container {name}, whose name the server needs, is none of Velo's: it is {whose}"
+        ),
+    )
+    .with_hint(format!(
+        "give it another name ({program} rename {name} OTHER), or remove it if nobody needs it"
+    ))
 }
 
 fn copied(volume: &Location, path: &str) -> Error {

@@ -56,6 +56,7 @@ pub(super) struct State {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Config {
+    pub(super) image: Option<String>,
     pub(super) labels: Option<HashMap<String, String>>,
 }
 
