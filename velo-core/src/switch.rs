@@ -144,6 +144,11 @@ impl Switch<'_> {
             // Whoever started it may have been killed before clients were let in.
             Status::Running { .. } => match boot.finish(&*runtime, op, patience).await {
                 Ok(()) if boot.is_cut_off().await => {
+                    self.can_be_made_anew(
+                        record,
+                        "runs, and its port is dead",
+                        "connect its container to its network again, with the engine's own command",
+                    )?;
                     tracing::warn!(port = record.port, "a server runs, and its port is dead");
                     boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
                     Status::Stopped
@@ -159,6 +164,11 @@ impl Switch<'_> {
         };
         if status == Status::Restarting {
             // After a restart of the machine its data was not mounted yet, perhaps.
+            self.can_be_made_anew(
+                record,
+                "dies, and is started again",
+                "mend what its log names, and it comes up by itself",
+            )?;
             boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
         } else if runtime.orphans(&instance).await? {
             // What is left of a server that was killed would keep the next one from starting.
@@ -168,6 +178,9 @@ impl Switch<'_> {
             Ok(()) => Ok(()),
             Err(error) => {
                 let error = home.explain(error);
+                if self.holds_data(record)? {
+                    return Err(error);
+                }
                 let stop = boot::stop(home, project, record.id, record.volume, StopMode::Fast);
                 Err(after(error, stop.await))
             }
@@ -176,21 +189,40 @@ impl Switch<'_> {
 
     /// An error if a stop took data along: what a container has beside its volume goes with it.
     pub(crate) async fn nothing_is_lost(self, id: Id) -> Result<()> {
-        let Self { home, project, .. } = self;
-        if project.runtime != RuntimeKind::Docker {
-            return Ok(());
-        }
-        let record = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
+        let record = self.home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
         let Some(record) = record else { return Ok(()) };
-        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
-        if !boot::has_tablespace_elsewhere(location.host_path()) {
+        if !self.holds_data(&record)? {
             return Ok(());
         }
-        let shown = format!("{}/{}", project.name, record.shown());
+        let shown = format!("{}/{}", self.project.name, record.shown());
         let what = format!("{shown} has a tablespace in its container, which goes with a stop");
         Err(Error::new(ErrorKind::Conflict, what).with_hint(
             "move its tables into the data folder (ALTER TABLE … SET TABLESPACE pg_default) and drop it",
         ))
+    }
+
+    /// The same for a server that ought to run and `does` something else, where another container would help.
+    fn can_be_made_anew(self, record: &BranchRecord, does: &str, helps: &str) -> Result<()> {
+        if !self.holds_data(record)? {
+            return Ok(());
+        }
+        let shown = format!("{}/{}", self.project.name, record.shown());
+        let what = format!(
+            "{shown} {does}, and has a tablespace in its container, which would go with that"
+        );
+        let log = boot::RunDir::of(self.home, record.id).log();
+        Err(Error::new(ErrorKind::Conflict, what)
+            .with_hint(format!("{helps}; its log: {}", log.display())))
+    }
+
+    /// Whether a server has data in its container, beside its volume.
+    fn holds_data(self, record: &BranchRecord) -> Result<bool> {
+        let Self { home, project, .. } = self;
+        if project.runtime != RuntimeKind::Docker {
+            return Ok(false);
+        }
+        let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
+        Ok(boot::has_tablespace_elsewhere(location.host_path()))
     }
 
     pub(crate) async fn down(self, record: &BranchRecord) -> Result<()> {

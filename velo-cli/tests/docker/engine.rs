@@ -39,6 +39,13 @@ pub(crate) fn is_podman() -> bool {
     told("GET", "/version", &Value::Null).to_string().contains("Podman")
 }
 
+/// Whether it runs as a normal user.
+pub(crate) fn is_rootless() -> bool {
+    let url = std::env::var("VELO_TEST_DOCKER").unwrap();
+    let socket = std::fs::metadata(url.trim_start_matches("unix://")).unwrap();
+    std::os::unix::fs::MetadataExt::uid(&socket) != 0
+}
+
 /// The container of a branch's server: its name, and the volume that it works on.
 #[track_caller]
 pub(crate) fn container_of(home: &Home, branch: &str) -> (String, String) {

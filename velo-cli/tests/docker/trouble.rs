@@ -1,12 +1,13 @@
 //! Containers that are not as Velo left them.
 
+use std::net::TcpListener;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::common::{Home, wait_until};
-use crate::engine::{Foreign, container_of, is_podman, told};
+use crate::engine::{Foreign, ask, container_of, is_podman, is_rootless, told};
 use crate::image;
 
 /// A home on btrfs with the branch `boxed/dev`, in containers.
@@ -26,6 +27,15 @@ fn state(home: &Home, branch: &str) -> Value {
 fn kill(home: &Home, branch: &str) {
     let pid = home.json(&["branch", "get", branch])["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+}
+
+/// Kills it as somebody does with the engine's own command, which does not start it again then.
+fn kill_by_hand(home: &Home, branch: &str) {
+    let (name, _) = container_of(home, branch);
+    told("POST", &format!("/containers/{name}/kill"), &Value::Null);
+    wait_until("the container ended", || {
+        told("GET", &format!("/containers/{name}/json"), &Value::Null)["State"]["Running"] == false
+    });
 }
 
 #[test]
@@ -85,4 +95,59 @@ fn docker_containers_of_others_with_a_servers_name_are_left_alone() {
     foreign.must_run();
     home.ok(&["branch", "delete", "boxed/dev"]);
     foreign.must_run();
+}
+
+#[test]
+fn docker_tablespaces_outlive_a_crash() {
+    let Some(image) = image() else { return };
+    if is_rootless() {
+        // There the server's user can write nowhere else.
+        return;
+    }
+    let home = boxed(&image);
+    let make = "CREATE TABLESPACE ts LOCATION '/var/lib/postgresql/data'";
+    home.sql("boxed/dev", make);
+    home.sql("boxed/dev", "CREATE TABLE t (n int) TABLESPACE ts");
+    home.sql("boxed/dev", "INSERT INTO t VALUES (7)");
+    home.sql("boxed/dev", "CHECKPOINT");
+
+    kill_by_hand(&home, "boxed/dev");
+    home.ok(&["branch", "start", "boxed/dev"]);
+    assert_eq!(home.sql("boxed/dev", "TABLE t"), "7");
+    // Nor does a start that fails.
+    kill_by_hand(&home, "boxed/dev");
+    let port = home.json(&["branch", "get", "boxed/dev"])["port"].as_u64().unwrap();
+    let held = TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).unwrap();
+    home.fails(&["branch", "start", "boxed/dev"], 1, "held by another program");
+    drop(held);
+    home.ok(&["start", "--all"]);
+    assert_eq!(home.sql("boxed/dev", "TABLE t"), "7");
+    kill_by_hand(&home, "boxed/dev");
+    home.run(&["doctor", "--fix"]);
+    assert_eq!(home.sql("boxed/dev", "TABLE t"), "7");
+    home.fails(&["branch", "stop", "boxed/dev"], 1, "tablespace");
+
+    if !is_podman() {
+        // One that its engine starts again and again is not made anew either.
+        let (name, volume) = container_of(&home, "boxed/dev");
+        let settings = Path::new(&volume).join("postgresql.auto.conf");
+        let good = std::fs::read_to_string(&settings).unwrap();
+        std::fs::write(&settings, format!("{good}no_such_setting = 7\n")).unwrap();
+        kill(&home, "boxed/dev");
+        wait_until("it is started again", || state(&home, "boxed/dev") == "restarting");
+        home.fails(&["branch", "start", "boxed/dev"], 1, "tablespace");
+        std::fs::write(&settings, good).unwrap();
+        wait_until("it is back", || state(&home, "boxed/dev") == "running");
+        assert_eq!(container_of(&home, "boxed/dev").0, name);
+        assert_eq!(home.sql("boxed/dev", "TABLE t"), "7");
+        // Nor is one whose network is gone.
+        let found = told("GET", &format!("/containers/{name}/json"), &Value::Null);
+        for network in found["NetworkSettings"]["Networks"].as_object().unwrap().keys() {
+            let body = serde_json::json!({ "Container": name, "Force": true });
+            told("POST", &format!("/networks/{network}/disconnect"), &body);
+        }
+        home.fails(&["branch", "start", "boxed/dev"], 1, "tablespace");
+        assert_eq!(ask("GET", &format!("/containers/{name}/json"), &Value::Null).0, 200);
+    }
+    home.ok(&["branch", "delete", "boxed/dev"]);
 }

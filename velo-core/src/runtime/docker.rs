@@ -166,15 +166,23 @@ impl Runtime for Docker {
         let (uid, gid) = Self::user(image);
         engine.can_limit(spec.limits).await?;
         let volume = &spec.instance.location;
-        match see(engine, volume).await? {
+        let left = match see(engine, volume).await? {
             Seen::Anothers(path) => return Err(copied(volume, &path)),
             Seen::Foreign(whose) => return Err(foreign(engine, volume, &whose)),
-            Seen::Nothing => refuse_elsewhere(volume)?,
-            Seen::Own(_) => {}
-        }
+            Seen::Nothing => {
+                refuse_elsewhere(volume)?;
+                false
+            }
+            Seen::Own(state) => !runs(&state),
+        };
         container::prepare_log(&spec.log, uid, gid)?;
         let name = container::name(volume);
         let seen = self.passwd.seen_by(uid, gid)?;
+        if left && crate::boot::has_tablespace_elsewhere(volume.host_path()) {
+            // That is in the container of the server that crashed, and would go with it.
+            self.start_made(engine, &name, &spec).await?;
+            return Ok(started(engine, name, spec));
+        }
         let making = making::begin(&self.home).await?;
         let mut body = container::server(engine, &self.home, &spec, image, (uid, gid), &seen);
         let labels = body.labels.get_or_insert_default();
@@ -188,15 +196,7 @@ impl Runtime for Docker {
                 Err(cleanup) => error.with_cleanup(cleanup),
             });
         }
-        let api = engine.api.clone();
-        Ok(Started {
-            endpoint: Endpoint {
-                host: "127.0.0.1".into(),
-                port: spec.port,
-                socket_dir: Some(spec.socket_dir),
-            },
-            exited: Box::pin(async move { ended(&api, &name, "not-running").await }),
-        })
+        Ok(started(engine, name, spec))
     }
 
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
@@ -272,6 +272,19 @@ impl Runtime for Docker {
         let running = containers(self.engine().await?, &self.home, false).await?;
         let volumes = running.into_iter().filter_map(|found| found.volume);
         Ok(volumes.filter(|v| v.parent() == Some(root)).map(Location::HostPath).collect())
+    }
+}
+
+/// A server whose container was started.
+fn started(engine: &Engine, name: String, spec: InstanceSpec) -> Started {
+    let api = engine.api.clone();
+    Started {
+        endpoint: Endpoint {
+            host: "127.0.0.1".into(),
+            port: spec.port,
+            socket_dir: Some(spec.socket_dir),
+        },
+        exited: Box::pin(async move { ended(&api, &name, "not-running").await }),
     }
 }
 
