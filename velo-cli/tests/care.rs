@@ -322,7 +322,14 @@ fn after_a_reboot_all_comes_back_under_the_same_urls() {
     );
     assert_eq!(some[2]["error"]["kind"], "conflict", "{some}");
     drop(taken);
-    assert_eq!(home.json(&["start", "--all"]).as_array().unwrap().len(), 4);
+    // It says what it started, and what ran.
+    let rest = home.json(&["start", "--all"]);
+    let changed: Vec<_> = rest.as_array().unwrap().iter().map(|one| &one["changed"]).collect();
+    assert_eq!(changed, [false, false, true, false], "{rest}");
+    assert!(rest.as_array().unwrap().iter().all(|one| one["done"] == true), "{rest}");
+    let text = home.ok(&["start", "--all"]);
+    assert!(text.contains("0 started in ") && text.contains(", 4 ran already"), "{text}");
+    assert!(text.contains("api/b ran already"), "{text}");
     for (branch, url) in running.iter().zip(&urls) {
         assert_eq!(&home.ok(&["branch", "url", branch]), url);
         assert_eq!(psql(url.trim(), "SELECT 1"), "1");

@@ -42,9 +42,15 @@ impl Switch<'_> {
     /// Starts it; nothing happens if it runs. Returns the record as it is then. One that was stopped,
     /// and cannot be started, is a stopped one still.
     pub(crate) async fn on(self, id: Id) -> Result<BranchRecord> {
+        Ok(self.on_unless_it_runs(id).await?.0)
+    }
+
+    /// The same, and whether it was started.
+    pub(crate) async fn on_unless_it_runs(self, id: Id) -> Result<(BranchRecord, bool)> {
         let (record, before) = self.want(id, Wish::On).await?;
-        match self.up(&record).await {
-            Ok(()) => self.done(id, true).await,
+        let up = self.up_within(&record, self.home.config.start_timeout).await;
+        match up {
+            Ok(started) => Ok((self.done(id, true).await?, started)),
             // One that had crashed ought to run still.
             Err(error) if before && !self.runs(&record).await => {
                 Err(after(error, self.done(id, false).await))
@@ -106,7 +112,7 @@ impl Switch<'_> {
             // In a box: the callers' futures would be nested too deep for the compiler.
             true => {
                 let patience = self.home.config.start_timeout / SILENT;
-                Box::pin(self.up_within(record, patience)).await
+                Box::pin(self.up_within(record, patience)).await.map(drop)
             }
             false => self.down(record).await,
         }
@@ -119,11 +125,11 @@ impl Switch<'_> {
 
     /// Starts a server on the record's volume, or lets clients into the one that runs.
     pub(crate) async fn up(self, record: &BranchRecord) -> Result<()> {
-        self.up_within(record, self.home.config.start_timeout).await
+        self.up_within(record, self.home.config.start_timeout).await.map(drop)
     }
 
-    /// The same, where one that runs is waited for no longer than `patience`.
-    async fn up_within(self, record: &BranchRecord, patience: Duration) -> Result<()> {
+    /// The same, where one that runs is waited for no longer than `patience`. Whether one was started.
+    async fn up_within(self, record: &BranchRecord, patience: Duration) -> Result<bool> {
         let Self { home, project, op } = self;
         let runtime = home.runtime(project.runtime)?;
         // Before the server is looked at: one that an engine starts again and again, because nothing is
@@ -153,7 +159,7 @@ impl Switch<'_> {
                     boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
                     Status::Stopped
                 }
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(false),
                 Err(error) => match runtime.status(&instance).await? {
                     Status::Running { .. } => return Err(error),
                     // It was ending: whoever stopped it was killed.
@@ -175,7 +181,7 @@ impl Switch<'_> {
             boot::stop(home, project, record.id, record.volume, StopMode::Immediate).await?;
         }
         match boot.run(&*runtime, op).await {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             Err(error) => {
                 let error = home.explain(error);
                 if self.holds_data(record)? {

@@ -114,7 +114,7 @@ fn all(
     doing: &str,
     done: &str,
     out: &Out,
-    work: impl FnOnce(&Config) -> Result<Vec<(blocking::Branch, Result<()>)>>,
+    work: impl FnOnce(&Config) -> Result<Vec<(blocking::Branch, Result<bool>)>>,
 ) -> Result<u8> {
     let begun = Instant::now();
     let outcomes = {
@@ -132,6 +132,7 @@ fn all(
                         "name": branch.full_name(),
                         "id": branch.id().to_string(),
                         "done": result.is_ok(),
+                        "changed": matches!(result, Ok(true)),
                         "url": branch.url(),
                         "error": error,
                     })
@@ -140,12 +141,21 @@ fn all(
         },
         |out| {
             for (branch, result) in &outcomes {
-                if result.is_ok() {
-                    out.line(format!("{} {done}", branch.full_name()));
+                match result {
+                    Ok(true) => out.line(format!("{} {done}", branch.full_name())),
+                    Ok(false) => out.line(format!("{} ran already", branch.full_name())),
+                    Err(_) => {}
                 }
             }
-            let count = outcomes.len() - failed;
-            out.line(format!("{count} {done} in {}", output::took(begun.elapsed())));
+            let count = |changed| {
+                outcomes.iter().filter(|(_, r)| r.as_ref().is_ok_and(|r| *r == changed)).count()
+            };
+            let ran = match count(false) {
+                0 => String::new(),
+                ran => format!(", {ran} ran already"),
+            };
+            let took = output::took(begun.elapsed());
+            out.line(format!("{} {done} in {took}{ran}", count(true)));
         },
     );
     if !out.json {

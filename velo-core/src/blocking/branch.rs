@@ -74,19 +74,19 @@ impl Branch {
         self.0.timings()
     }
 
-    /// See [`crate::Branch::start_all`]. Each with whether it runs.
+    /// See [`crate::Branch::start_all`]. Each with whether it had to be started.
     ///
     /// # Errors
     /// As there.
-    pub fn start_all(config: &Config) -> Result<Vec<(Self, Result<()>)>> {
+    pub fn start_all(config: &Config) -> Result<Vec<(Self, Result<bool>)>> {
         Ok(each(crate::Branch::start_all_call(config).wait()?))
     }
 
-    /// See [`crate::Branch::stop_all`]. Each with whether it is stopped.
+    /// See [`crate::Branch::stop_all`]. Each with whether it had to be stopped.
     ///
     /// # Errors
     /// As there.
-    pub fn stop_all(config: &Config) -> Result<Vec<(Self, Result<()>)>> {
+    pub fn stop_all(config: &Config) -> Result<Vec<(Self, Result<bool>)>> {
         Ok(each(crate::Branch::stop_all_call(config).wait()?))
     }
 
@@ -267,6 +267,6 @@ impl From<&Snapshot> for crate::BranchSource {
     }
 }
 
-fn each(outcomes: Vec<crate::Outcome>) -> Vec<(Branch, Result<()>)> {
+fn each(outcomes: Vec<crate::Outcome>) -> Vec<(Branch, Result<bool>)> {
     outcomes.into_iter().map(|outcome| (Branch(outcome.branch), outcome.result)).collect()
 }

@@ -24,8 +24,8 @@ use crate::timings::Timings;
 pub struct Outcome {
     /// The branch.
     pub branch: Branch,
-    /// Whether it was done.
-    pub result: Result<()>,
+    /// Whether there was anything to do: a start finds servers that run already.
+    pub result: Result<bool>,
 }
 
 /// What was done so that a server is as its record says.
@@ -42,7 +42,7 @@ impl Branch {
     /// Starts the server of every persistent branch of the home that ought to run, under its URL:
     /// those that ran when the machine went down, and those that [`stop_all`](Branch::stop_all)
     /// stopped. Several start at a time, and one that cannot keeps no other down. Nothing happens to
-    /// those that run.
+    /// those that run, and their [`Outcome`] says so.
     ///
     /// # Errors
     /// If the home cannot be opened. What failed for one branch is in its [`Outcome`].
@@ -62,10 +62,10 @@ impl Branch {
                 record.wanted || record.resumes
             });
             let all = each(branches, &home, &op, |branch, home, op| async move {
-                let result = branch.resume(&home, &op).await;
-                Outcome { branch, result }
+                let result = branch.resume(&home, &op).await.transpose()?;
+                Some(Outcome { branch, result })
             });
-            Ok(all.await)
+            Ok(all.await.into_iter().flatten().collect())
         })
     }
 
@@ -89,26 +89,27 @@ impl Branch {
             let all = each(branches, &home, &op, |branch, home, op| async move {
                 match branch.pause(&home, &op).await {
                     Ok(false) => None,
-                    result => Some(Outcome { branch, result: result.map(drop) }),
+                    result => Some(Outcome { branch, result }),
                 }
             });
             Ok(all.await.into_iter().flatten().collect())
         })
     }
 
-    /// Starts it if it still ought to run.
-    async fn resume(&self, home: &Home, op: &Op) -> Result<()> {
+    /// Starts it if it still ought to run. Whether it did not run.
+    async fn resume(&self, home: &Home, op: &Op) -> Result<Option<bool>> {
         let shown = format!("the branch {}", self.full_name());
         let id = self.id();
         let _lock = home.lock(id, Mode::Exclusive, &shown, &op.cancel).await?;
         let record = self.current(home).await?;
         if !record.wanted && !record.resumes {
             // Somebody stopped it meanwhile.
-            return Ok(());
+            return Ok(None);
         }
         let switch = Switch { home, project: &self.0.project.record, op };
-        self.renewed(switch.on(id).await?, op);
-        Ok(())
+        let (record, started) = switch.on_unless_it_runs(id).await?;
+        self.renewed(record, op);
+        Ok(Some(started))
     }
 
     /// Stops it until all are started again. Whether there was something to stop.
