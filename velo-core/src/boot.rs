@@ -14,7 +14,7 @@ use crate::postgres::{Installation, Libc, control};
 use crate::postgres::{collation, data_file, hba, readiness, settings, subscriptions};
 use crate::record::{BranchRecord, Phase, ProjectRecord};
 use crate::runtime::{
-    InstanceRef, InstanceSpec, Lifeline, Runtime, RuntimeCapability, Status, StopMode,
+    InstanceRef, InstanceSpec, Lifeline, Runtime, RuntimeCapability, RuntimeKind, Status, StopMode,
 };
 use crate::storage::Object;
 
@@ -470,6 +470,13 @@ impl Boot<'_> {
             .with_hint("stop that program, or set VELO_PORTS to another range for new branches")
             .with_source(error);
         }
+        let data = instance.location.host_path();
+        if self.project.runtime == RuntimeKind::Docker && misses_a_file(&tail, data) {
+            return crate::runtime::unseen(data)
+                .with_context("log", log.display())
+                .with_context("log_tail", tail)
+                .with_source(error);
+        }
         let why = why.and_then(|line| line.split_once(": ").map(|(_, rest)| rest.trim()));
         let message = match why {
             Some(why) => format!("{error}: {why}"),
@@ -498,6 +505,13 @@ impl Boot<'_> {
             .with_context("log_tail", tail)
             .with_hint(hint)
     }
+}
+
+/// Whether a server's last words are that there is no such file in its data, and it is there.
+fn misses_a_file(tail: &str, data: &Path) -> bool {
+    let last = tail.lines().rev().find_map(|line| line.strip_suffix(": No such file or directory"));
+    let path = last.and_then(|line| line.rsplit('"').nth(1));
+    path.map(Path::new).is_some_and(|path| path.starts_with(data) && path.exists())
 }
 
 /// What stands for the tablespaces of the data: a folder for one in place, a link for one elsewhere.

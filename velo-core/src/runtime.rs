@@ -346,6 +346,19 @@ pub(crate) fn has_processes(location: &Location) -> bool {
     }
 }
 
+/// An error where an engine sees something else at a path than this process does.
+pub(crate) fn unseen(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("the engine does not see {}, which is here", path.display()),
+    )
+    .with_hint(
+        "it has other mounts than Velo (it is in a virtual machine or a container, or was started before \
+         something was mounted there): start it anew, give it the same folders under the same paths, or put \
+         the home where both see it (VELO_HOME)",
+    )
+}
+
 /// The backend `kind`, running local processes as `user`, or as this process's own.
 pub(crate) fn attach(
     kind: RuntimeKind,

@@ -1,12 +1,14 @@
 //! Containers that are not as Velo left them.
 
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::{Home, wait_until};
+use crate::common::{Home, Ran, is_root, program, wait_until};
 use crate::engine::{Foreign, ask, container_of, is_podman, is_rootless, told};
 use crate::image;
 
@@ -150,4 +152,68 @@ fn docker_tablespaces_outlive_a_crash() {
         assert_eq!(ask("GET", &format!("/containers/{name}/json"), &Value::Null).0, 200);
     }
     home.ok(&["branch", "delete", "boxed/dev"]);
+}
+
+/// As an engine in a virtual machine, or in a container of its own.
+#[test]
+fn docker_that_does_not_see_the_home_is_said() {
+    let Some(image) = image() else { return };
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    let there = home.dir().join("hidden");
+    std::fs::create_dir(&there).unwrap();
+    let mount = "mount -t tmpfs -o mode=755 hidden \"$1\" && shift && exec \"$@\"";
+    let create = ["project", "create", "boxed", "--image", &image];
+    let Some(ran) = elsewhere(&home, mount, &[&there], &there.join("h"), &create) else { return };
+    ran.is_error(1, "the engine does not see");
+    assert!(ran.stderr.contains("VELO_HOME"), "{ran:?}");
+}
+
+/// As one that was started before a volume was mounted.
+#[test]
+fn docker_that_sees_an_empty_folder_is_said() {
+    let Some(image) = image() else { return };
+    if !is_root() {
+        return;
+    }
+    let home = boxed(&image);
+    let (_, volume) = container_of(&home, "boxed/dev");
+    home.ok(&["branch", "stop", "boxed/dev"]);
+    let (volume, aside) = (Path::new(&volume), home.dir().join("aside"));
+    let found = std::fs::metadata(volume).unwrap();
+    std::fs::rename(volume, &aside).unwrap();
+    std::fs::create_dir(volume).unwrap();
+    std::fs::set_permissions(volume, found.permissions()).unwrap();
+    std::os::unix::fs::chown(volume, Some(found.uid()), Some(found.gid())).unwrap();
+    let mount = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+    let start = ["branch", "start", "boxed/dev"];
+    let ran = elsewhere(&home, mount, &[&aside, volume], home.path(), &start);
+    std::fs::remove_dir(volume).unwrap();
+    std::fs::rename(&aside, volume).unwrap();
+    if let Some(ran) = ran {
+        ran.is_error(1, "the engine does not see");
+        assert!(ran.stderr.contains("VELO_HOME"), "{ran:?}");
+    }
+    home.ok(&["branch", "start", "boxed/dev"]);
+}
+
+/// Runs the command on `velo_home` where `mount` was done, which nobody else sees; `None` where nothing can
+/// be mounted.
+#[allow(clippy::disallowed_methods)] // `unshare`
+fn elsewhere(
+    home: &Home,
+    mount: &str,
+    folders: &[&Path],
+    velo_home: &Path,
+    args: &[&str],
+) -> Option<Ran> {
+    let unshare = ["--mount", "--propagation", "private"];
+    if !Command::new("unshare").args(unshare).arg("true").status().is_ok_and(|s| s.success()) {
+        return None;
+    }
+    let mut command = home.command_of(Path::new("unshare"));
+    command.args(unshare).args(["sh", "-c", mount, "sh"]).args(folders).arg(program()).args(args);
+    Some(command.env("VELO_HOME", velo_home).output().unwrap().into())
 }

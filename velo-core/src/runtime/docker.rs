@@ -261,7 +261,12 @@ impl Runtime for Docker {
         mounts.push(container::bind(path, false));
         mounts.extend(spec.reads.iter().map(|file| container::bind(file, true)));
         let body = container::tool(engine, &self.home, &image.id, (uid, gid), command, mounts);
-        tool::run(engine, &self.home, body, spec.tool).await
+        let output = tool::run(engine, &self.home, body, spec.tool).await?;
+        if spec.tool == "initdb" && output.success && !path.join("PG_VERSION").exists() {
+            // It is somewhere else, where the engine has a folder under this path.
+            return Err(crate::runtime::unseen(path));
+        }
+        Ok(output)
     }
 
     async fn logs(&self, log: &Path, lines: usize) -> Result<String> {

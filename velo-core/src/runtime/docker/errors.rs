@@ -1,5 +1,7 @@
 //! What the engine refuses, as Velo's errors.
 
+use std::path::Path;
+
 use bollard::errors::Error as Api;
 
 use crate::error::{Error, ErrorKind};
@@ -35,6 +37,11 @@ pub(super) fn failed(what: impl std::fmt::Display, error: Api) -> Error {
         Api::RequestTimeoutError => (ErrorKind::Timeout, "it did not answer in time".to_owned()),
         other => (ErrorKind::Io, other.to_string()),
     };
+    if let Some(path) = missing(&message)
+        && Path::new(path).exists()
+    {
+        return crate::runtime::unseen(Path::new(path)).with_source(error);
+    }
     let kind =
         if message.contains("no space left on device") { ErrorKind::Exhausted } else { kind };
     let hint = if message.contains("Range of CPUs") {
@@ -50,4 +57,34 @@ pub(super) fn failed(what: impl std::fmt::Display, error: Api) -> Error {
         None => told,
     }
     .with_source(error)
+}
+
+/// The path that the engine was to show in a container, and that it has not.
+fn missing(message: &str) -> Option<&str> {
+    // Docker, Podman, and Docker in a virtual machine of its own.
+    if let Some((_, path)) = message.split_once("bind source path does not exist: ") {
+        return path.lines().next();
+    }
+    if let Some((_, rest)) = message.split_once("statfs ") {
+        return rest.split_once(": no such file or directory").map(|(path, _)| path);
+    }
+    let (_, rest) = message.split_once("The path ")?;
+    rest.split_once(" is not shared from the host").map(|(path, _)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_and_podman_name_what_they_do_not_see() {
+        for message in [
+            "invalid mount config for type \"bind\": bind source path does not exist: /a/b c",
+            "statfs /a/b c: no such file or directory",
+            "mounts denied: \nThe path /a/b c is not shared from the host and is not known to Docker.",
+        ] {
+            assert_eq!(missing(message), Some("/a/b c"), "{message}");
+        }
+        assert_eq!(missing("no such image"), None);
+    }
 }
