@@ -7,9 +7,8 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
 
+use velo_benches::floor::{Floor, Sample};
 use velo_benches::{Result, client};
-
-use crate::floor::{Floor, Sample};
 
 const NAME: &str = "velo-bench-floor";
 

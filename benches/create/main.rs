@@ -20,7 +20,6 @@
 //! and is no failure.
 
 mod container;
-mod floor;
 mod measure;
 mod report;
 

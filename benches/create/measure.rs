@@ -14,8 +14,8 @@ use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Config, Project};
 
 use crate::container::Container;
-use crate::floor::Floor;
 use crate::report::{Facts, MB40, Report, Row};
+use velo_benches::floor::Floor;
 
 /// What to measure.
 pub(crate) struct Plan {

@@ -10,7 +10,7 @@ use crate::Result;
 pub const GB: u64 = 1 << 30;
 
 /// Times in milliseconds.
-#[derive(Default)]
+#[derive(Default, serde::Serialize, serde::Deserialize)]
 pub struct Times(pub Vec<f64>);
 
 impl Times {

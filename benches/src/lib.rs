@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod figures;
+pub mod floor;
 pub mod machine;
 pub mod server;
 mod table;

@@ -12,36 +12,42 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::{Result, client};
 use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 use tokio_postgres::Client;
-use velo_benches::{Result, client};
 use velo_core::Connection;
 use velo_core::storage::StorageKind;
 
 /// Makes bare clones of a folder and runs bare servers on them.
-pub(crate) struct Floor {
+pub struct Floor {
     kind: StorageKind,
     /// Where clones and the servers' files go; on the file system of the source.
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
     /// PGDATA of the source.
     source: PathBuf,
     /// Who owns it.
-    pub(crate) owner: (u32, u32),
+    pub owner: (u32, u32),
     program: PathBuf,
-    /// The command line of a real branch.
-    pub(crate) args: Vec<OsString>,
-    pub(crate) connection: Connection,
+    /// The command line of a real branch, but for the port.
+    pub args: Vec<OsString>,
+    /// A real branch's, but for the port.
+    pub connection: Connection,
 }
 
 /// What one sample took.
-pub(crate) struct Sample {
-    pub(crate) total: Duration,
-    pub(crate) clone: Duration,
+pub struct Sample {
+    /// Until the first answer.
+    pub total: Duration,
+    /// Of it, the clone.
+    pub clone: Duration,
 }
 
 impl Floor {
     /// A floor in `dir`, which it makes, with what the running branch `pid` was started with.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// If the folder cannot be made, or that branch does not run.
+    pub fn new(
         kind: StorageKind,
         dir: PathBuf,
         source: PathBuf,
@@ -73,11 +79,13 @@ impl Floor {
         Ok(floor)
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
+    fn socket(&self) -> PathBuf {
         self.dir.join("s")
     }
 
-    pub(crate) fn clone_path(&self) -> PathBuf {
+    /// PGDATA of the clone.
+    #[must_use]
+    pub fn clone_path(&self) -> PathBuf {
         self.dir.join("data")
     }
 
@@ -102,7 +110,10 @@ impl Floor {
     }
 
     /// From nothing to the first answer; then all of it is removed.
-    pub(crate) async fn sample(&self) -> Result<Sample> {
+    ///
+    /// # Errors
+    /// If the clone or its server fails.
+    pub async fn sample(&self) -> Result<Sample> {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let begun = Instant::now();
         self.clone_data()?;
@@ -170,7 +181,11 @@ impl Floor {
         }
     }
 
-    pub(crate) fn clone_data(&self) -> Result<()> {
+    /// One bare clone.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn clone_data(&self) -> Result<()> {
         match self.kind {
             StorageKind::Btrfs => {
                 let (at, source) = (File::open(&self.dir)?, File::open(&self.source)?);
@@ -233,7 +248,10 @@ impl Floor {
     }
 
     /// Removes the clone; missing is fine.
-    pub(crate) fn remove(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If something of it stays.
+    pub fn remove(&self) -> Result<()> {
         if self.kind == StorageKind::Btrfs {
             // Where only root may, the folder is emptied below.
             let _ = destroy(&File::open(&self.dir)?);
