@@ -97,6 +97,14 @@ impl Commands {
         }
     }
 
+    /// Whether each of these was done, and killed.
+    pub(crate) fn all_happened(&self, done: &[&str], killed: &[&str]) -> bool {
+        let tallies = self.tallies.lock().unwrap();
+        let of = |kind: &&str| tallies.get(*kind);
+        done.iter().all(|kind| of(kind).is_some_and(|tally| tally.done > 0))
+            && killed.iter().all(|kind| of(kind).is_some_and(|tally| tally.killed > 0))
+    }
+
     /// What became of all; none was stuck.
     #[track_caller]
     pub(crate) fn tallies(self) -> BTreeMap<String, Tally> {
