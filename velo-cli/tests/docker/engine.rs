@@ -66,6 +66,7 @@ impl Foreign {
             "Image": image,
             "Entrypoint": ["/bin/sh", "-c", "read _"],
             "OpenStdin": true,
+            "HostConfig": { "NetworkMode": "none" },
         });
         told("POST", &format!("/containers/create?name={name}"), &body);
         let new = Self(name.to_owned());

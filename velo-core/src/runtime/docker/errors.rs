@@ -65,7 +65,8 @@ fn missing(message: &str) -> Option<&str> {
     if let Some((_, path)) = message.split_once("bind source path does not exist: ") {
         return path.lines().next();
     }
-    if let Some((_, rest)) = message.split_once("statfs ") {
+    let stat = ["statfs ", "stat "].iter().find_map(|call| message.split_once(call));
+    if let Some((_, rest)) = stat {
         return rest.split_once(": no such file or directory").map(|(path, _)| path);
     }
     let (_, rest) = message.split_once("The path ")?;
@@ -81,6 +82,7 @@ mod tests {
         for message in [
             "invalid mount config for type \"bind\": bind source path does not exist: /a/b c",
             "statfs /a/b c: no such file or directory",
+            "make cli opts(): stat /a/b c: no such file or directory",
             "mounts denied: \nThe path /a/b c is not shared from the host and is not known to Docker.",
         ] {
             assert_eq!(missing(message), Some("/a/b c"), "{message}");
