@@ -304,7 +304,8 @@ impl Boot<'_> {
                 Attempt::Connected(session) => return Ok(session),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::NotYet(error) => {
-                    if runtime.status(instance).await? == Status::Stopped {
+                    // One that is brought up again and again never runs for long.
+                    if !matches!(runtime.status(instance).await?, Status::Running { .. }) {
                         let shown = self.branch.shown();
                         let ended =
                             format!("the server of {shown} ended before it took connections");
