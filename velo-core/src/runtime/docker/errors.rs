@@ -69,6 +69,10 @@ fn missing(message: &str) -> Option<&str> {
     if let Some((_, rest)) = stat {
         return rest.split_once(": no such file or directory").map(|(path, _)| path);
     }
+    // Podman makes a folder where there is nothing, and takes it for the file that it was to show.
+    if let Some((before, _)) = message.split_once(": is a directory") {
+        return before.rsplit_once("read ").map(|(_, path)| path);
+    }
     let (_, rest) = message.split_once("The path ")?;
     rest.split_once(" is not shared from the host").map(|(path, _)| path)
 }
@@ -83,6 +87,7 @@ mod tests {
             "invalid mount config for type \"bind\": bind source path does not exist: /a/b c",
             "statfs /a/b c: no such file or directory",
             "make cli opts(): stat /a/b c: no such file or directory",
+            "unable to find user 999: read /a/b c: is a directory",
             "mounts denied: \nThe path /a/b c is not shared from the host and is not known to Docker.",
         ] {
             assert_eq!(missing(message), Some("/a/b c"), "{message}");
