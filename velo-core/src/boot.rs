@@ -309,7 +309,9 @@ impl Boot<'_> {
                         let shown = self.branch.shown();
                         let ended =
                             format!("the server of {shown} ended before it took connections");
-                        return Err(Error::new(ErrorKind::Postgres, ended).with_source(error));
+                        return Err(Error::new(ErrorKind::Postgres, ended)
+                            .with_context(ENDED, shown)
+                            .with_source(error));
                     }
                     tokio::time::sleep(std::time::Duration::from_millis(20)).await
                 }
@@ -513,6 +515,14 @@ fn misses_a_file(tail: &str, data: &Path) -> bool {
     let last = tail.lines().rev().find_map(|line| line.strip_suffix(": No such file or directory"));
     let path = last.and_then(|line| line.rsplit('"').nth(1));
     path.map(Path::new).is_some_and(|path| path.starts_with(data) && path.exists())
+}
+
+/// What an error of a server that was seen to end has in its context.
+const ENDED: &str = "ended";
+
+/// Whether a server that was waited for was seen to end, whatever it does now.
+pub(crate) fn has_ended(error: &Error) -> bool {
+    error.context().any(|(key, _)| key == ENDED)
 }
 
 /// What stands for the tablespaces of the data: a folder for one in place, a link for one elsewhere.

@@ -161,6 +161,12 @@ impl Switch<'_> {
                 }
                 Ok(()) => return Ok(false),
                 Err(error) => match runtime.status(&instance).await? {
+                    // It died while it was waited for, and is between two deaths.
+                    Status::Running { .. }
+                        if boot::has_ended(&error) && runtime.capability().restarts =>
+                    {
+                        Status::Restarting
+                    }
                     Status::Running { .. } => return Err(error),
                     // It was ending: whoever stopped it was killed.
                     ended => ended,
