@@ -248,9 +248,19 @@ fn sweep(own: &Path) {
         let lock = Lock::try_take(&folder.join("lock"), Mode::Exclusive);
         if matches!(lock, Ok(Some(_)))
             && client::is_left(&folder)
-            && let Err(error) = crate::disk::remove_folder("remove the folder of a keeper", &folder)
+            && let Err(error) = remove(&folder)
         {
             tracing::debug!(%error, "the folder of a keeper stays");
         }
     }
+}
+
+/// Removes a folder that is nobody's, under another name first: under its own it may be made anew meanwhile.
+fn remove(folder: &Path) -> Result<()> {
+    let gone = folder.with_extension("gone");
+    crate::effect::step_now("remove the folder of a keeper", || {
+        std::fs::rename(folder, &gone)
+            .and_then(|()| std::fs::remove_dir_all(&gone))
+            .map_err(|e| Error::io(format!("remove {}", folder.display()), e))
+    })
 }

@@ -59,13 +59,8 @@ impl Meeting {
         if let Some(line) = self.connected().await? {
             return Ok(line);
         }
-        for folder in self.folder.parent().into_iter().chain([&*self.folder]) {
-            crate::disk::make_folder("make the folder of a keeper", folder, 0o700, None)?;
-        }
         // One of all starts it; the others find it when they have the lock.
-        let path = self.folder.join("lock");
-        let what = "the keeper of this run";
-        let _starting = Lock::take(&path, Mode::Exclusive, START * 2, what, cancel).await?;
+        let _starting = self.starting(cancel).await?;
         if let Some(line) = self.connected().await? {
             return Ok(line);
         }
@@ -82,6 +77,29 @@ impl Meeting {
             cancel.guard(tokio::time::sleep(Duration::from_millis(2))).await?;
         }
         Err(self.failed(format!("it takes no connection within {} s", START.as_secs())))
+    }
+
+    /// The lock of whoever starts the keeper, in its folder, which is made.
+    async fn starting(&self, cancel: &Cancel) -> Result<Lock> {
+        let begun = std::time::Instant::now();
+        loop {
+            // A keeper that ends may take the new folder for a dead one's until it is locked.
+            match self.locked(cancel).await {
+                Ok(lock) if lock.is_linked() => return Ok(lock),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ if begun.elapsed() < START => {}
+                _ => return Err(self.failed("its folder is taken away again and again".into())),
+            }
+        }
+    }
+
+    async fn locked(&self, cancel: &Cancel) -> Result<Lock> {
+        for folder in self.folder.parent().into_iter().chain([&*self.folder]) {
+            crate::disk::make_folder("make the folder of a keeper", folder, 0o700, None)?;
+        }
+        let path = self.folder.join("lock");
+        let what = "the keeper of this run";
+        Lock::take(&path, Mode::Exclusive, START * 2, what, cancel).await
     }
 
     fn failed(&self, why: String) -> Error {
@@ -199,4 +217,42 @@ fn out_of_turn() -> Error {
 /// Whether a folder of a keeper is nobody's any more.
 pub(crate) fn is_left(folder: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(folder.join("s")).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn who_starts_a_keeper_is_not_in_the_way_of_one_that_ends() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("keepers").join("new");
+        let run = Run { name: "run".into(), root: 1, started: 1 };
+        let config = Config::builder().home(home.path()).build().unwrap();
+        let task = Task { run, config, socket: folder.join("s") };
+        let meeting = Meeting { task, folder };
+        let other = home.path().join("keepers").join("other");
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    crate::keeper::sweep(&other);
+                }
+            });
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let locked: Vec<_> = (0..2000)
+                .map(|_| {
+                    let lock = runtime.as_ref().unwrap().block_on(meeting.starting(&Cancel::new()));
+                    lock.map(|lock| lock.is_linked() && meeting.folder.exists())
+                })
+                .collect();
+            // Before anything is asserted, or the sweeper would go on for ever.
+            ended.store(true, Ordering::Relaxed);
+            for one in locked {
+                assert!(one.unwrap());
+            }
+        });
+    }
 }
