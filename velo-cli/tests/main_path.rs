@@ -11,7 +11,7 @@ fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-const BRANCH: [&str; 17] = [
+const BRANCH: [&str; 18] = [
     "branch",
     "created_at",
     "cut",
@@ -24,6 +24,7 @@ const BRANCH: [&str; 17] = [
     "parent",
     "pid",
     "port",
+    "problem",
     "project",
     "protected",
     "runtime",

@@ -66,7 +66,8 @@ fn missing(message: &str) -> Option<&str> {
         return path.lines().next();
     }
     let stat = ["statfs ", "stat "].iter().find_map(|call| message.split_once(call));
-    if let Some((_, rest)) = stat {
+    // What is told of a program is of the image.
+    if let Some((_, rest)) = stat.filter(|(before, _)| !before.contains("exec: ")) {
         return rest.split_once(": no such file or directory").map(|(path, _)| path);
     }
     // Podman makes a folder where there is nothing, and takes it for the file that it was to show.
@@ -92,6 +93,9 @@ mod tests {
         ] {
             assert_eq!(missing(message), Some("/a/b c"), "{message}");
         }
-        assert_eq!(missing("no such image"), None);
+        let of_the_image = "exec: \"/bin/sh\": stat /bin/sh: no such file or directory: unknown";
+        for message in ["no such image", of_the_image] {
+            assert_eq!(missing(message), None, "{message}");
+        }
     }
 }
