@@ -18,12 +18,12 @@
 mod container;
 mod measure;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use measure::Measured;
 use serde_json::{Value, json};
 use velo_benches::figures::ms;
-use velo_benches::{Result, Table, machine, publish};
+use velo_benches::{Args, Result, Table, machine, publish};
 
 /// How much more than the floor a branch may take, in milliseconds.
 const BEYOND_MS: f64 = 60.0;
@@ -31,38 +31,12 @@ const BEYOND_MS: f64 = 60.0;
 /// Says to a process that it measures in this folder, and nothing else.
 const FOLDER: &str = "VELO_TEST_ORDINARY";
 
-/// What the command line says.
-struct Args {
-    samples: usize,
-    json: Option<PathBuf>,
-    write: bool,
-}
-
-impl Args {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut samples, mut json, mut write, mut short) = (None, None, false, false);
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
-            match arg.as_str() {
-                "--bench" => {} // cargo's
-                "--short" => short = true,
-                "--write" => write = true,
-                "--samples" => samples = Some(value()?.parse()?),
-                "--json" => json = Some(value()?.into()),
-                other => return Err(format!("unknown argument {other}").into()),
-            }
-        }
-        let samples = samples.unwrap_or(if short { 5 } else { 40 }).max(2);
-        Ok(Self { samples, json, write })
-    }
-}
-
 fn main() -> std::process::ExitCode {
     velo_benches::ended(run())
 }
 
 fn run() -> Result<()> {
-    let args = Args::parse(std::env::args().skip(1))?;
+    let args = Args::parse(5, 40, 2)?;
     // One thread, which lives as long as the process: bare servers end with it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -14,39 +14,13 @@
 
 mod gap;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use velo_benches::figures::{Times, ms};
-use velo_benches::{Result, Table, client, cloning_places, in_project, machine, publish};
+use velo_benches::{Args, Result, Table, client, cloning_places, in_project, machine, publish};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Project};
-
-/// What the command line says.
-struct Args {
-    samples: usize,
-    json: Option<PathBuf>,
-    write: bool,
-}
-
-impl Args {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut samples, mut json, mut write, mut short) = (None, None, false, false);
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
-            match arg.as_str() {
-                "--bench" => {} // cargo's
-                "--short" => short = true,
-                "--write" => write = true,
-                "--samples" => samples = Some(value()?.parse()?),
-                "--json" => json = Some(value()?.into()),
-                other => return Err(format!("unknown argument {other}").into()),
-            }
-        }
-        let samples = samples.unwrap_or(if short { 5 } else { 25 }).max(1);
-        Ok(Self { samples, json, write })
-    }
-}
 
 /// What was measured of one storage.
 struct Measured {
@@ -63,7 +37,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let args = Args::parse(std::env::args().skip(1))?;
+    let args = Args::parse(5, 25, 1)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut all = Vec::new();
     for (storage, folder) in cloning_places() {

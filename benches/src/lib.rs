@@ -1,5 +1,6 @@
 //! What the benchmarks share: the one client, the machine's description, figures and their tables.
 
+mod args;
 pub mod client;
 pub mod figures;
 pub mod floor;
@@ -10,6 +11,7 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+pub use args::Args;
 pub use table::Table;
 use velo_core::storage::StorageKind;
 use velo_core::{Config, Project};
