@@ -3,7 +3,8 @@
 
 # Not `libzetta`: such a program does not start on a machine without ZFS.
 TEST_FEATURES=(--features "velo-core/docker,velo-core/zfs,velo-core/sqlx-0_8,velo-core/testing")
-TEST_BUILD=(cargo test --workspace "${TEST_FEATURES[@]}" --no-run --message-format=json-render-diagnostics)
+TEST_BUILD=(cargo test --workspace --all-targets "${TEST_FEATURES[@]}" --no-run
+    --message-format=json-render-diagnostics)
 TEST_FLAGS=(-Zunstable-options --shuffle --show-output --report-time)
 
 # Those of velo-core that go both ways to ZFS, once more: with the one through its library.
@@ -16,16 +17,20 @@ TEST_FOR_ALL='^(velo-core-(attribute|clients|collations|consistency|executors|is
 # What of containers differs between the engines, and between who asks them.
 TEST_OF_ENGINES=(docker_runs_a_projects docker_containers_end docker_tools_end docker_lets_nobody docker_holds_servers)
 
-# The test executables in what cargo said, one a line: target, package folder, file.
-tests_built() { # JSON
-    "$RIG_PYTHON" - "$1" <<'PY'
+# The test executables in what cargo said, one a line: target, package folder, file. With `bench` the benches.
+tests_built() { # JSON [bench]
+    "$RIG_PYTHON" - "$@" <<'PY'
 import json, os, sys
+benches = sys.argv[2:] == ["bench"]
 for line in open(sys.argv[1]):
     message = json.loads(line)
     if message["reason"] == "compiler-artifact" and message["executable"] and message["profile"]["test"]:
         folder = os.path.dirname(message["manifest_path"])
-        name = os.path.basename(folder) + "-" + message["target"]["name"] + "-" + message["target"]["kind"][0]
-        print(name, folder, message["executable"], sep="\t")
+        kind = message["target"]["kind"][0]
+        # A macro's library is the compiler's, and has no tests.
+        if (kind == "bench") == benches and kind != "proc-macro":
+            name = os.path.basename(folder) + "-" + message["target"]["name"] + "-" + kind
+            print(name, folder, message["executable"], sep="\t")
 PY
 }
 
