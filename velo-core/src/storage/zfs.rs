@@ -108,7 +108,7 @@ impl Zfs {
         Ok(Self {
             files: Files::with_volumes(&root, layout.folder.clone(), leaf),
             parent: Parent::new(&layout.dataset)?,
-            home: properties::encode(&root),
+            home: layout.mark(&root),
             properties: properties::of_volumes(&config.zfs_properties),
             way: way(config.zfs_by_program)?,
             counted: usage::Counted::default(),
@@ -270,12 +270,15 @@ fn missing(object: Object) -> Error {
 
 /// A dataset that somebody else made.
 fn foreign(dataset: &str, home: Option<&str>) -> Error {
-    let whose = match home {
-        Some(home) => format!("it belongs to the home {home}"),
-        None => "it was not made by Velo".to_owned(),
+    let destroy = format!("if nobody needs it: zfs destroy {dataset}");
+    let (whose, hint) = match home {
+        Some(home) => {
+            (format!("it belongs to the home {home}"), format!("set VELO_HOME to that; {destroy}"))
+        }
+        None => ("it was not made by Velo".to_owned(), destroy),
     };
     Error::new(ErrorKind::Conflict, format!("the dataset {dataset} is left alone: {whose}"))
-        .with_hint(format!("if nobody needs it: zfs destroy {dataset}"))
+        .with_hint(hint)
 }
 
 #[async_trait]

@@ -39,6 +39,37 @@ pub fn dataset(place: &Place, object: Object) -> String {
     format!("{}/v-{}", place.dataset, object.id().to_string().to_lowercase())
 }
 
+/// Its volumes go on under the mark that they were made with, and are mounted where the home is.
+#[tokio::test]
+async fn zfs_home_that_was_moved_works_on() {
+    let Some(place) = place() else { return };
+    let around = place.folder();
+    let (before, after) = (around.path().join("before"), around.path().join("after"));
+    std::fs::create_dir(&before).unwrap();
+    let storage = open(&place, &before).await;
+    let main = volume(&*storage).await;
+    std::fs::write(path(&*storage, main).join("file"), "there").unwrap();
+    let stopped = volume(&*storage).await;
+    run("umount", &[path(&*storage, stopped).to_str().unwrap()]);
+    std::fs::rename(&before, &after).unwrap();
+
+    let storage = open(&place, &after).await;
+    let mut wanted = vec![main, stopped];
+    wanted.sort();
+    assert_eq!(storage.list().await.unwrap(), wanted);
+    for object in [main, stopped] {
+        storage.open(object).await.unwrap();
+        assert!(path(&*storage, object).starts_with(&after));
+    }
+    let clone = branch(&*storage, main).await.unwrap();
+    assert_eq!(std::fs::read_to_string(path(&*storage, clone).join("file")).unwrap(), "there");
+    for object in [clone, main, stopped] {
+        storage.destroy_volume(object.id()).await.unwrap();
+    }
+    assert_eq!(storage.list().await.unwrap(), []);
+    assert!(!before.exists());
+}
+
 #[tokio::test]
 async fn zfs_objects_are_marked_and_two_homes_see_their_own() {
     let Some(place) = place() else { return };

@@ -51,7 +51,10 @@ pub(super) async fn machine(parent: &Parent) -> Option<Error> {
                 ErrorKind::NotFound,
                 format!("the ZFS pool {} is not imported", parent.pool()),
             )
-            .with_hint(format!("as root: zpool import {}", parent.pool())),
+            .with_hint(format!(
+                "as root: zpool import {pool}; one in a file: zpool import -d ITS_FOLDER {pool}",
+                pool = parent.pool()
+            )),
         ),
         Err(fault @ (Fault::NoProgram | Fault::NoModule)) => Some(basic(&fault)),
         Err(_) => None,

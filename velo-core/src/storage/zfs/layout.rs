@@ -12,18 +12,24 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::storage::StorageConfig;
 use crate::storage::zfs::names::Parent;
-use crate::storage::zfs::{mounts, probe};
+use crate::storage::zfs::{mounts, probe, properties};
 
 const FILE: &str = "zfs.json";
+
+/// The folder of the volumes in a home.
+const VOLUMES: &str = "volumes";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Layout {
     /// The parent of all volumes.
     pub(super) dataset: String,
-    /// The folder below which they are mounted.
+    /// The folder below which they are mounted. One in the home is where the home is now.
     pub(super) folder: PathBuf,
     /// Whether they inherit their mount point, because a normal user is not to set it.
     pub(super) inherited: bool,
+    /// Where the home was when they began: they are marked with it, also when it has been moved.
+    #[serde(default)]
+    home: Option<PathBuf>,
 }
 
 impl Layout {
@@ -31,6 +37,7 @@ impl Layout {
     pub(super) fn of(config: &StorageConfig) -> Result<Self> {
         if let Some(layout) = recorded(&config.root)? {
             layout.refuse_copy(&config.root)?;
+            let layout = layout.moved_to(&config.root);
             return match &config.zfs_dataset {
                 Some(set) if *set != layout.dataset => Err(Error::new(
                     ErrorKind::Conflict,
@@ -61,7 +68,8 @@ impl Layout {
             .with_hint("set VELO_HOME to a folder without one"));
         }
         if rustix::process::geteuid().is_root() {
-            return Ok(Self { dataset, folder: root.join("volumes"), inherited: false });
+            let folder = root.join(VOLUMES);
+            return Ok(Self { dataset, folder, inherited: false, home: Some(root) });
         }
         let folder = mounts::point_of(&mounts, &dataset).ok_or_else(|| {
             Error::new(
@@ -70,13 +78,33 @@ impl Layout {
             )
             .with_hint(format!("as root: zfs create {dataset}, or zfs mount {dataset}"))
         })?;
-        Ok(Self { dataset, folder, inherited: true })
+        Ok(Self { dataset, folder, inherited: true, home: Some(root) })
+    }
+
+    /// The mark of the volumes of the home that is at `root` now.
+    pub(super) fn mark(&self, root: &Path) -> String {
+        properties::encode(self.began_in().unwrap_or(root))
+    }
+
+    /// Where the home was. Of one in which that is not written the folder of the volumes tells it.
+    fn began_in(&self) -> Option<&Path> {
+        let above = self.folder.parent().filter(|_| !self.inherited);
+        self.home.as_deref().or(above)
+    }
+
+    fn moved_to(self, root: &Path) -> Self {
+        let home = self.began_in().map(Path::to_path_buf);
+        let folder = match self.inherited {
+            true => self.folder,
+            false => root.canonicalize().unwrap_or_else(|_| root.to_path_buf()).join(VOLUMES),
+        };
+        Self { home, folder, ..self }
     }
 
     /// Refuses a home that was copied, and whose original is there: both would act on the same datasets.
     /// One that was moved works on.
     fn refuse_copy(&self, root: &Path) -> Result<()> {
-        let original = self.folder.parent().filter(|_| !self.inherited);
+        let original = self.began_in();
         let same = |other: &Path| other.canonicalize().ok() == root.canonicalize().ok();
         match original.filter(|home| crate::home::Home::exists(home) && !same(home)) {
             None => Ok(()),
@@ -163,6 +191,7 @@ mod tests {
             dataset: dataset.into(),
             folder: dir.path().join("volumes"),
             inherited: false,
+            home: None,
         };
         assert_eq!(recorded(dir.path()).unwrap(), None);
         layout("tank/a").keep(dir.path()).unwrap();
@@ -171,15 +200,22 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 
         let config = StorageConfig::new(dir.path());
-        assert_eq!(Layout::of(&config).unwrap(), layout("tank/a"));
+        let now = |root: &Path| Layout {
+            folder: root.join("volumes"),
+            home: Some(dir.path().to_path_buf()),
+            ..layout("tank/a")
+        };
+        assert_eq!(Layout::of(&config).unwrap(), now(dir.path()));
         // Somewhere else it was moved, as long as there is no home where it was.
         let other = tempfile::tempdir().unwrap();
         std::fs::copy(dir.path().join(FILE), other.path().join(FILE)).unwrap();
         let copy = StorageConfig::new(other.path());
-        assert_eq!(Layout::of(&copy).unwrap(), layout("tank/a"));
+        let moved = Layout::of(&copy).unwrap();
+        assert_eq!(moved, now(other.path()));
+        assert_eq!(moved.mark(other.path()), properties::encode(dir.path()));
         std::fs::write(dir.path().join("state.db"), "").unwrap();
         assert_eq!(Layout::of(&copy).unwrap_err().kind(), ErrorKind::Conflict);
-        assert_eq!(Layout::of(&config).unwrap(), layout("tank/a"));
+        assert_eq!(Layout::of(&config).unwrap(), now(dir.path()));
         std::fs::remove_file(dir.path().join("state.db")).unwrap();
         let other = Layout::of(&config.clone().zfs_dataset("tank/b")).unwrap_err();
         assert_eq!(other.kind(), ErrorKind::Conflict);
