@@ -362,7 +362,9 @@ fn a_file_system_comes_and_goes() {
 
     // A second time there is nothing to do, and what lives in it is not lost.
     assert!(corner.ok(&["--loop", "300M", "--yes"]).stdout.contains("nothing to do"));
-    corner.setup(&["--loop", "400M", "--yes"], |_| {}).is_error(1, "earlier setup");
+    let again = corner.setup(&["--loop", "400M", "--yes"], |_| {});
+    again.is_error(1, "size 314572800 bytes, and not 419430400 bytes");
+    assert!(!again.stderr.contains("--owner"), "{again:?}");
     corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "holds branches");
     // Nor by a journal under another image's name.
     let (other, journal) = (corner.path("other.img"), corner.path("other.img.json"));
@@ -381,6 +383,14 @@ fn a_file_system_comes_and_goes() {
     let umount = || Command::new("umount").arg(corner.path("home")).status().unwrap().success();
     assert!(umount());
     corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "not mounted");
+    // Nor is a new home made below it.
+    for args in [&["project", "create", "other"][..], &["project", "list"], &["status"]] {
+        home.fails(args, 1, "is not mounted");
+    }
+    let doctor = home.run(&["doctor"]);
+    let home_is_missing = |line: &str| line.contains("home") && line.contains("is not mounted");
+    assert!(doctor.code == 1 && doctor.stdout.lines().any(home_is_missing), "{doctor:?}");
+    assert_eq!(std::fs::read_dir(corner.path("home")).unwrap().count(), 0);
     corner.ok(&["--loop", "300M", "--yes"]);
     assert_eq!(home.branches(), ["api/main", "api/dev"]);
     home.ok(&["project", "delete", "api", "--force"]);
@@ -393,6 +403,14 @@ fn a_file_system_comes_and_goes() {
     assert_eq!(json["commands"].as_array().unwrap().len(), 3, "{json}");
     assert_eq!(json["done"], true);
     assert!(corner.is_mounted());
+
+    // Somebody else's file is in it.
+    let notes = corner.path("home").join("notes");
+    std::fs::create_dir(&notes).unwrap();
+    std::fs::write(notes.join("today"), "mine").unwrap();
+    corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "none of Velo's");
+    assert!(corner.is_mounted());
+    std::fs::remove_dir_all(&notes).unwrap();
 
     corner.ok(&["--undo", "--yes"]);
     corner.nothing_is_left();

@@ -9,6 +9,8 @@
 //! run/<id>/s/              its Unix socket, in a folder that only its user can enter
 //! docker/                  what containers see as /etc/passwd and /etc/group
 //! docker/tools/<id>        leases of one-off containers
+//! keepers/<id>/            the socket of a run's keeper
+//! zfs.json                 where the volumes are that are datasets
 //! ```
 
 use std::collections::HashMap;
@@ -76,6 +78,9 @@ impl Home {
         let config = config.clone();
         crate::engine::blocking(move || {
             let user = OsUser::for_servers(config.user.as_deref())?;
+            if !Self::exists(&config.home) {
+                crate::setup::unmounted::refuse(&config.home)?;
+            }
             prepare(&config.home, user.as_ref())?;
             let uid = rustix::process::geteuid().as_raw();
             let own_user = OsUser::name_of(uid)?;
@@ -109,6 +114,17 @@ impl Home {
         // to complain about.
         let found = folder.join("state.db").symlink_metadata();
         !found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    }
+
+    /// Whether this is the name of something in a home that is Velo's.
+    pub(crate) fn is_own(name: &std::ffi::OsStr) -> bool {
+        const FOLDERS: [&str; 7] =
+            ["leases", "locks", "volumes", "snapshots", "run", "docker", "keepers"];
+        let name = name.to_string_lossy();
+        FOLDERS.contains(&&*name)
+            || ["state.db", "zfs.json", ".zfs.json-", ".velo-"]
+                .iter()
+                .any(|own| name.starts_with(own))
     }
 
     /// The same home with another caller's settings.

@@ -39,6 +39,7 @@ pub(crate) mod fstab;
 mod given;
 mod journal;
 mod step;
+pub(crate) mod unmounted;
 
 #[cfg(all(feature = "zfs", target_os = "linux"))]
 pub use delegation::Delegation;
@@ -94,7 +95,7 @@ impl LoopSpec {
             kind: LoopKind::Btrfs,
             pool: "velo".into(),
             owner: None,
-            fstab: "/etc/fstab".into(),
+            fstab: fstab::TABLE.into(),
         }
     }
 
@@ -138,18 +139,37 @@ impl LoopSpec {
         Ok(Self { at: real(&self.at)?, image: real(&self.image)?, ..self })
     }
 
+    /// What is not the same in another one, for people: this one's, and the other's.
+    fn differs_from(&self, other: &Self) -> Vec<String> {
+        let owner = |spec: &Self| spec.owner.clone().unwrap_or_else(|| "root".to_owned());
+        let shown = |spec: &Self| {
+            [
+                ("size", format!("{} bytes", spec.size)),
+                ("--at", spec.at.display().to_string()),
+                ("kind", format!("{:?}", spec.kind).to_lowercase()),
+                ("--pool", spec.pool.clone()),
+                ("--owner", owner(spec)),
+                ("fstab", spec.fstab.display().to_string()),
+            ]
+        };
+        let pairs = shown(self).into_iter().zip(shown(other));
+        let differ = pairs.filter(|((_, this), (_, other))| this != other);
+        differ.map(|((name, this), (_, other))| format!("{name} {this}, and not {other}")).collect()
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |what: String, hint: &str| {
             Err(Error::new(ErrorKind::InvalidInput, what).with_hint(hint))
         };
         for path in [&self.at, &self.image] {
+            // So that it means the same in /etc/fstab and to the shell that a command is pasted into.
             let plain = path.to_str().is_some_and(|text| {
-                text.bytes().all(|b| b.is_ascii_graphic() && !b"\\#'\"".contains(&b))
+                text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&b))
             });
             if !plain || path.file_name().is_none() {
                 return wrong(
-                    format!("{} cannot stand in /etc/fstab", path.display()),
-                    "use a path without spaces, quotes and backslashes",
+                    format!("{} cannot stand in /etc/fstab and in commands", path.display()),
+                    "use a path of letters, digits and /._-+:@%,=",
                 );
             }
         }
@@ -381,16 +401,14 @@ async fn plan(spec: LoopSpec) -> Result<Setup> {
     let journal = match known {
         Some(journal) if journal.spec == spec => journal,
         Some(journal) => {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "{} was made by an earlier setup, of {} bytes at {}",
-                    spec.image.display(),
-                    journal.spec.size,
-                    journal.spec.at.display()
-                ),
-            )
-            .with_hint("undo that one first (velo setup --undo), or use another --image"));
+            let what = format!(
+                "{} was made by an earlier setup, which differs: {}",
+                spec.image.display(),
+                journal.spec.differs_from(&spec).join(", ")
+            );
+            return Err(Error::new(ErrorKind::Conflict, what).with_hint(
+                "undo that one first (velo setup --undo), say the same again, or use another --image",
+            ));
         }
         None if spec.image.symlink_metadata().is_ok() => {
             return Err(Error::new(

@@ -8,6 +8,9 @@ use super::journal::replace;
 use crate::config::resolved;
 use crate::error::{Error, ErrorKind, Result};
 
+/// The table of file systems that this machine mounts at boot.
+pub(super) const TABLE: &str = "/etc/fstab";
+
 /// How a btrfs for Velo is mounted.
 const OPTIONS: [&str; 4] = ["loop", "noatime", "nofail", "user_subvol_rm_allowed"];
 
@@ -164,6 +167,12 @@ pub(super) fn has(fstab: &Path, line: &Line) -> Result<bool> {
 /// Whether the image is mounted there by any line, whatever somebody made of it.
 pub(super) fn mounts(fstab: &Path, line: &Line) -> Result<bool> {
     Ok(read(fstab)?.lines().any(|there| line.mounts_as(there)))
+}
+
+/// Whether a line mounts something at `place`, a real path; not, where the table cannot be read.
+pub(super) fn names(fstab: &Path, place: &Path) -> bool {
+    let text = read(fstab).unwrap_or_default();
+    text.lines().filter_map(Entry::of).any(|entry| entry.place(entry.at) == place)
 }
 
 /// Adds the line at the end.

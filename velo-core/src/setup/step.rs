@@ -10,6 +10,7 @@ use super::journal::Journal;
 use super::{LoopKind, Step, need, owner, run};
 use crate::command::Program;
 use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
 
 /// What must stay free on the file system that the image is on.
 const SPARE: u64 = 1 << 30;
@@ -94,11 +95,36 @@ pub(super) async fn nothing_lives_in(journal: &Journal) -> Result<()> {
         // Nothing was made in it yet.
         _ => return Ok(()),
     }
-    if !holds_data(&spec.at)? {
-        return Ok(());
+    if holds_data(&spec.at)? {
+        let what = format!("{at} holds branches, which would be lost");
+        return Err(Error::new(ErrorKind::Conflict, what)
+            .with_hint("delete its projects first: velo project list"));
     }
-    Err(Error::new(ErrorKind::Conflict, format!("{at} holds branches, which would be lost"))
-        .with_hint("delete its projects first: velo project list"))
+    match of_somebody(&spec.at)? {
+        None => Ok(()),
+        Some(file) => {
+            let what = format!("{} is none of Velo's, and would be lost", file.display());
+            Err(Error::new(ErrorKind::Conflict, what).with_hint("move it away, or remove it"))
+        }
+    }
+}
+
+/// A file below `folder` that is not of a home.
+fn of_somebody(folder: &Path) -> Result<Option<PathBuf>> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let is_home = Home::exists(&folder);
+        let fault = |e| Error::io(format!("look into {}", folder.display()), e);
+        for entry in std::fs::read_dir(&folder).map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            match entry.file_type().map_err(fault)?.is_dir() {
+                _ if is_home && Home::is_own(&entry.file_name()) => {}
+                true => folders.push(entry.path()),
+                false => return Ok(Some(entry.path())),
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a folder of PostgreSQL's lies anywhere below `folder`: a home may be deep in it.
@@ -392,8 +418,14 @@ fn empty(at: &Path) -> Result<()> {
         return Ok(());
     }
     let shown = at.display();
-    Err(Error::new(ErrorKind::Conflict, format!("{shown} is not empty, and would be hidden"))
-        .with_hint("choose another folder with --at, and set VELO_HOME to it"))
+    let error =
+        Error::new(ErrorKind::Conflict, format!("{shown} is not empty, and would be hidden"));
+    Err(match Home::exists(at) {
+        true => error.with_hint(
+            "a home of Velo's is in it: delete its projects and it, or choose another folder with --at",
+        ),
+        false => error.with_hint("choose another folder with --at, and set VELO_HOME to it"),
+    })
 }
 
 fn in_the_way(at: &Path, device: &str) -> Error {
@@ -402,7 +434,7 @@ fn in_the_way(at: &Path, device: &str) -> Error {
 }
 
 /// The device that is mounted at `at`, the last one if there are several.
-fn mounted_at(at: &Path) -> Result<Option<String>> {
+pub(super) fn mounted_at(at: &Path) -> Result<Option<String>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")
         .map_err(|e| Error::io("read /proc/self/mountinfo", e))?;
     // The kernel writes a few characters as octal numbers; none of them is allowed in a spec.
