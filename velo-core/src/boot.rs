@@ -634,24 +634,41 @@ pub(crate) fn end_of_look() -> tokio::time::Instant {
     tokio::time::Instant::now() + LOOK
 }
 
-/// Whether a branch's server lives, for who only looks and does not wait past `end`.
+/// Whether a branch's server lives, and not only between two deaths, for who only looks and does not wait
+/// past `end`.
 pub(crate) async fn look(
     home: &Home,
     project: &ProjectRecord,
     branch: &BranchRecord,
     end: tokio::time::Instant,
 ) -> Result<Status> {
-    let status = tokio::time::timeout_at(end, status(home, project, branch));
-    status.await.unwrap_or_else(|_| {
+    let status = async {
+        let status = status(home, project, branch).await?;
+        let lives = matches!(status, Status::Running { .. }) && branch.phase == Phase::Ready;
+        if lives && is_brought_up(home, project, branch).await? {
+            return Ok(Status::Restarting);
+        }
+        Ok(status)
+    };
+    in_time(project.runtime, end, status).await
+}
+
+/// What somebody asks a runtime who only looks, and does not wait past `end`.
+pub(crate) async fn in_time<T>(
+    runtime: RuntimeKind,
+    end: tokio::time::Instant,
+    look: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout_at(end, look).await.unwrap_or_else(|_| {
         let limit = LOOK.as_secs();
-        let text = format!("the runtime {} does not answer within {limit} s", project.runtime);
+        let text = format!("the runtime {runtime} does not answer within {limit} s");
         Err(Error::new(ErrorKind::Timeout, text).with_hint("try again when less is going on there"))
     })
 }
 
 /// Whether a server that was found running is one that its runtime brings up by itself, after it died, and
 /// that is not up yet. It may die again, and be found between two deaths at any moment.
-pub(crate) async fn is_brought_up(
+async fn is_brought_up(
     home: &Home,
     project: &ProjectRecord,
     branch: &BranchRecord,

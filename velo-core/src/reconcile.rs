@@ -17,7 +17,7 @@ use crate::id::Id;
 use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, Phase, PlaceRecord, ProjectRecord, SnapshotRecord};
-use crate::runtime::{Status, StopMode};
+use crate::runtime::{RuntimeKind, Status, StopMode};
 use crate::state::Tx;
 use crate::storage::Object;
 use crate::switch::Switch;
@@ -40,17 +40,37 @@ pub(crate) const UNKNOWN: &str = "it is recorded under a process that this home 
 pub(crate) struct Round {
     begun: Instant,
     limit: Option<Duration>,
+    /// The runtimes that did not say in time whether a server lives: they are not asked again.
+    silent: Vec<RuntimeKind>,
     pub(crate) deeds: Vec<Deed>,
 }
 
 impl Round {
     fn bounded() -> Self {
-        Self { begun: Instant::now(), limit: Some(LIMIT), deeds: Vec::new() }
+        Self { limit: Some(LIMIT), ..Self::unbounded() }
     }
 
     /// For somebody who waits for it, and wants to know what becomes free.
     pub(crate) fn unbounded() -> Self {
-        Self { begun: Instant::now(), limit: None, deeds: Vec::new() }
+        Self { begun: Instant::now(), limit: None, silent: Vec::new(), deeds: Vec::new() }
+    }
+
+    /// Whether the servers of `left` can be looked at. Whoever opens a home does not wait for an engine
+    /// that hangs on one of its containers, and not once for each of them.
+    async fn can_see(&mut self, home: &Home, left: &Left) -> Result<()> {
+        let Some(runtime) = left.runtime() else { return Ok(()) };
+        if self.silent.contains(&runtime) {
+            let text = format!("the runtime {runtime} did not answer a moment ago");
+            return Err(Error::new(ErrorKind::Timeout, text));
+        }
+        match left.served(home).await {
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                self.silent.push(runtime);
+                Err(error)
+            }
+            // What else is the matter is found again by whoever finishes it.
+            _ => Ok(()),
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -197,7 +217,10 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
     }
     for record in lost(home).await?.into_iter().filter(Left::keeps_data) {
         let deed = record.deed();
-        let result = record.finish(home).await;
+        let result = match round.can_see(home, &record).await {
+            Ok(()) => record.finish(home).await,
+            Err(error) => Err(error),
+        };
         round.note(deed, &result);
     }
     if let Some(last) = last {
@@ -222,7 +245,10 @@ async fn finish(home: &Home, round: &mut Round, lease: Id) -> Result<bool> {
         }
         let bytes = round.bytes(record.measured(home)).await;
         let deed = record.deed().of_bytes(bytes);
-        let result = record.finish(home).await;
+        let result = match round.can_see(home, &record).await {
+            Ok(()) => record.finish(home).await,
+            Err(error) => Err(error),
+        };
         clean &= result.is_ok();
         round.note(deed, &result);
     }
@@ -245,6 +271,11 @@ pub(crate) async fn expire(home: &Home, round: &mut Round) -> Result<()> {
             }
             let volume = Object::Volume(record.volume);
             let bytes = round.bytes(measured_in(home, project.storage, volume)).await;
+            let left = Left::Branch(project.clone(), Box::new(record.clone()));
+            if let Err(error) = round.can_see(home, &left).await {
+                round.note(shown, &Err(error));
+                continue;
+            }
             match branch::expire(home, &project, &record).await {
                 Ok(false) => {}
                 result => {
@@ -384,6 +415,14 @@ impl Left {
             if branch.phase == Phase::Resetting && !branch.ephemeral)
     }
 
+    /// What its servers run in, if it has any.
+    fn runtime(&self) -> Option<RuntimeKind> {
+        match self {
+            Self::Project(project) | Self::Branch(project, _) => Some(project.runtime),
+            Self::Snapshot(..) | Self::Place(_) => None,
+        }
+    }
+
     /// The branches in it whose servers run.
     async fn served(&self, home: &Home) -> Result<Vec<(ProjectRecord, BranchRecord)>> {
         let (project, branches) = match self {
@@ -396,7 +435,7 @@ impl Left {
         };
         let mut served = Vec::new();
         for branch in branches {
-            if boot::status(home, project, &branch).await? != Status::Stopped {
+            if boot::look(home, project, &branch, boot::end_of_look()).await? != Status::Stopped {
                 served.push((project.clone(), branch));
             }
         }

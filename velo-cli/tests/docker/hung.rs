@@ -1,16 +1,19 @@
 //! An engine that hangs.
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Home, Ran, folder};
+use crate::common::{Home, Ran, folder, wait_until};
 use crate::image;
 
-/// An engine that takes connections and answers none, until it is dropped.
+/// An engine that takes connections and answers none, or says what it is and nothing else, until it is
+/// dropped.
 struct Hung {
     dir: tempfile::TempDir,
     asked: Arc<AtomicUsize>,
@@ -18,7 +21,7 @@ struct Hung {
 }
 
 impl Hung {
-    fn new() -> Self {
+    fn new(says_what_it_is: bool) -> Self {
         let dir = folder(Path::new("/var/tmp"));
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -30,7 +33,18 @@ impl Hung {
                     break;
                 }
                 counted.fetch_add(1, Ordering::SeqCst);
-                held.push(stream);
+                let mut stream = stream.unwrap();
+                let mut asked = String::new();
+                if says_what_it_is
+                    && BufReader::new(&stream).read_line(&mut asked).is_ok()
+                    && asked.contains("/_ping")
+                {
+                    const PONG: &[u8] = b"HTTP/1.0 200 OK\r\nApi-Version: 1.41\r\n\
+                                          Server: Docker/20.10.24 (linux)\r\n\r\nOK";
+                    let _ = stream.write_all(PONG);
+                } else {
+                    held.push(stream);
+                }
             }
         });
         // Whoever runs the command is to reach it.
@@ -71,7 +85,7 @@ fn docker_that_hangs_is_asked_once_and_said() {
     home.ok(&["branch", "create", "boxed/dev"]);
     home.ok(&["branch", "create", "boxed/test", "--stopped"]);
     home.ok(&["project", "create", "api", "--runtime", "process"]);
-    let hung = Hung::new();
+    let hung = Hung::new(false);
     let socket = hung.socket().display().to_string();
     let soon = Duration::from_secs(20);
 
@@ -102,5 +116,41 @@ fn docker_that_hangs_is_asked_once_and_said() {
     let (start, took, _) = hung.run(&home, &["branch", "start", "boxed/dev"]);
     assert!(start.code == 1 && took < 2 * soon, "{took:?} {start:?}");
     assert!(start.stderr.contains("does not answer within"), "{start:?}");
+    assert_eq!(home.sql("boxed/main", "SELECT 1"), "1");
+}
+
+/// One that is there, and hangs on a container that a dead process left: whoever opens the home does not wait
+/// for it, and what was left is done when the engine answers again.
+#[test]
+fn docker_that_hangs_on_the_dead_keeps_nobody() {
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    home.ok(&["project", "create", "boxed", "--image", &image]);
+    home.ok(&["project", "create", "api", "--runtime", "process"]);
+    for _ in 0..3 {
+        let mut command =
+            home.command_with(&["run", "boxed", "--", "sh", "-c", "echo held; read x"]);
+        let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut held = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut held).unwrap();
+        assert_eq!(held.trim(), "held");
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+    }
+    let hung = Hung::new(true);
+    let soon = Duration::from_secs(30);
+    for args in [&["branch", "create", "api/dev"][..], &["project", "list"], &["status"]] {
+        let (ran, took, _) = hung.run(&home, args);
+        assert!(ran.code == 0 && took < soon, "{args:?}: {took:?} {ran:?}");
+    }
+    let (doctor, took, _) = hung.run(&home, &["doctor"]);
+    assert!(doctor.code == 1 && took < 2 * soon, "{took:?} {doctor:?}");
+    assert!(doctor.stdout.contains("does not answer within"), "{doctor:?}");
+    drop(hung);
+    wait_until("the next command finishes it", || {
+        let mut left = home.branches();
+        left.sort();
+        left == ["api/dev", "api/main", "boxed/main"]
+    });
     assert_eq!(home.sql("boxed/main", "SELECT 1"), "1");
 }

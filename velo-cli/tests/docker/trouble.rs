@@ -72,6 +72,8 @@ fn docker_servers_that_die_again_and_again_do_not_run() {
     assert!(list.stderr.contains("boxed/dev") && list.stderr.contains("postgres.log"), "{list:?}");
     let status = home.json(&["status"]);
     assert_eq!((&status["running"], &status["restarting"]), (&1.into(), &1.into()), "{status}");
+    let doctor = home.run(&["doctor"]);
+    assert!(doctor.stdout.contains("dies, and is started again: boxed/dev"), "{doctor:?}");
     home.fails(&["branch", "start", "boxed/dev"], 1, "postgresql.auto.conf");
     std::fs::write(&settings, good).unwrap();
     home.ok(&["branch", "start", "boxed/dev"]);

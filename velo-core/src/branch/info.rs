@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
-use tokio::time::Instant;
 
 use super::lifetime;
 use crate::boot::{self, RunDir};
@@ -154,24 +153,6 @@ fn told(error: &Error) -> String {
     }
 }
 
-/// Whether a server lives, and not only between two deaths.
-async fn look(
-    home: &Home,
-    project: &ProjectRecord,
-    branch: &BranchRecord,
-    end: Instant,
-) -> Result<Status> {
-    let status = boot::look(home, project, branch, end).await?;
-    if !matches!(status, Status::Running { .. }) || branch.phase != Phase::Ready {
-        return Ok(status);
-    }
-    let brought_up = tokio::time::timeout_at(end, boot::is_brought_up(home, project, branch));
-    Ok(match brought_up.await {
-        Ok(Ok(true)) => Status::Restarting,
-        _ => status,
-    })
-}
-
 /// What is known of these branches of a project.
 pub(crate) async fn infos(
     home: &Home,
@@ -185,7 +166,7 @@ pub(crate) async fn infos(
     let end = boot::end_of_look();
     // In boxes: the compiler finds no lifetime for them in a stream else.
     let looks: Vec<BoxFuture<'_, Result<Status>>> =
-        records.iter().map(|a| look(home, project, &a.record, end).boxed()).collect();
+        records.iter().map(|a| boot::look(home, project, &a.record, end).boxed()).collect();
     let looks: Vec<_> = futures_util::stream::iter(looks).buffered(LOOKS).collect().await;
     for (Around { record, parent_shown, from_snapshot, kept_by }, look) in
         records.into_iter().zip(looks)

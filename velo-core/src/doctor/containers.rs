@@ -19,13 +19,15 @@ pub(super) async fn look(config: &Config, home: Option<&Home>) -> Vec<Finding> {
 #[cfg(all(feature = "docker", unix))]
 mod engine {
     use super::{Config, Finding, Home};
+    use crate::boot;
     use crate::error::Result;
     use crate::runtime::RuntimeKind::Docker;
     use crate::runtime::docker;
 
     pub(super) async fn look(config: &Config, home: Option<&Home>) -> Result<Vec<Finding>> {
         let chosen = config.chosen_runtime() == Docker;
-        let (engine, containers) = match docker::look(config.home()).await {
+        let there = boot::in_time(Docker, boot::end_of_look(), docker::look(config.home()));
+        let (engine, containers) = match there.await {
             Ok(found) => found,
             // A machine without an engine is as good as any, as long as nobody wants one.
             Err(_) if !chosen && !is_used(home).await? => return Ok(Vec::new()),
@@ -34,7 +36,8 @@ mod engine {
         let what = format!("{} at {}", engine.name, engine.socket.display());
         let mut found = vec![Finding::ok("docker", what)];
         if chosen {
-            found.push(match crate::postgres::image::find(config).await {
+            let image = crate::postgres::image::find(config);
+            found.push(match boot::in_time(Docker, boot::end_of_look(), image).await {
                 Ok(postgres) => Finding::ok(
                     "image",
                     format!("PostgreSQL {} in {}", postgres.version, postgres.place()),

@@ -10,7 +10,7 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::reconcile::{self, Left};
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
-use crate::runtime::Status;
+use crate::runtime::{RuntimeKind, Status};
 use crate::storage::{Object, StorageKind};
 use crate::strays::{self, Stray};
 
@@ -218,8 +218,8 @@ async fn servers(home: &Home, records: &Records, unrecorded: Vec<Stray>) -> Resu
         if silent_runtimes.contains(&project.runtime) {
             continue;
         }
-        let runs = match boot::look(home, project, branch, boot::end_of_look()).await {
-            Ok(status) => matches!(status, Status::Running { .. }),
+        let status = match boot::look(home, project, branch, boot::end_of_look()).await {
+            Ok(status) => status,
             // Said once of all branches that it keeps from being looked at.
             Err(error) => {
                 if error.kind() == ErrorKind::Timeout {
@@ -233,8 +233,18 @@ async fn servers(home: &Home, records: &Records, unrecorded: Vec<Stray>) -> Resu
             }
         };
         let runtime = home.runtime(project.runtime)?;
-        running += usize::from(runs);
+        let runs = matches!(status, Status::Running { .. });
         let name = format!("{}/{}", project.name, branch.shown());
+        if status == Status::Restarting {
+            let log = RunDir::of(home, branch.id).log();
+            found.push(Finding::warn(
+                "servers",
+                format!("dies, and is started again: {name}"),
+                format!("its log says why: {}", log.display()),
+            ));
+            continue;
+        }
+        running += usize::from(runs);
         let folder = RunDir::of(home, branch.id);
         let silent = runs && runtime.capability().unix_socket;
         if silent && branch.settled && !folder.socket_file(branch.port).exists() {
@@ -321,8 +331,16 @@ async fn servers(home: &Home, records: &Records, unrecorded: Vec<Stray>) -> Resu
 /// Projects whose PostgreSQL is gone.
 async fn programs(home: &Home, records: &Records) -> Vec<Finding> {
     let mut found = Vec::new();
+    // An engine that hangs is asked for one image.
+    let mut silent = false;
     for project in records.projects.iter().filter(|p| p.phase == Phase::Ready) {
-        if let Err(error) = crate::project::installed(project, home).await {
+        if silent && project.runtime == RuntimeKind::Docker {
+            continue;
+        }
+        let installed = crate::project::installed(project, home);
+        let installed = boot::in_time(project.runtime, boot::end_of_look(), installed);
+        if let Err(error) = installed.await {
+            silent |= error.kind() == ErrorKind::Timeout;
             let what = format!("for the project {}: {error}", project.name);
             let fix = match &project.postgres.image {
                 // Of an image the error knows best: the engine may be what is missing.

@@ -124,11 +124,7 @@ impl Engine {
     async fn at(socket: &Path) -> std::io::Result<Self> {
         use std::io::Error;
         let path = socket.to_str().ok_or_else(|| Error::other("its path is not UTF-8"))?;
-        let asked = socket.to_path_buf();
-        let pong = tokio::task::spawn_blocking(move || ping(&asked));
-        // One whose queue is full keeps who connects waiting, whatever the limit of the answer is.
-        let pong = tokio::time::timeout(PING * 2, pong).await.map_err(|_| plain::silent(PING))?;
-        let pong = pong.map_err(Error::other)??;
+        let pong = ping(socket).await?;
         let version =
             pong.api.min((API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version));
         let version = ClientVersion { major_version: version.0, minor_version: version.1 };
@@ -242,8 +238,8 @@ struct Pong {
     api: (usize, usize),
 }
 
-fn ping(socket: &Path) -> std::io::Result<Pong> {
-    let answer = plain::get(socket, "/_ping", PING)?;
+async fn ping(socket: &Path) -> std::io::Result<Pong> {
+    let answer = plain::get(socket, "/_ping", PING).await?;
     pong(&answer.head).ok_or_else(|| std::io::Error::other("it is neither Docker nor Podman"))
 }
 

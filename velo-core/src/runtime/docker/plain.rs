@@ -2,13 +2,13 @@
 //! not have, as Podman's `stopped`.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -95,54 +95,52 @@ pub(super) async fn podman_is_rootless(socket: &Path) -> Result<bool> {
     Ok(info.unwrap_or_default().rootless)
 }
 
-async fn ask<T>(socket: &Path, path: String, what: &str) -> Result<Option<T>>
-where
-    T: DeserializeOwned + Send + 'static,
-{
-    let (socket, what) = (socket.to_path_buf(), what.to_owned());
-    crate::engine::blocking(move || {
-        let once = || {
-            get(&socket, &path, LIMIT)
-                .map_err(|e| Error::io(format!("the engine cannot {what}"), e))
-        };
-        let mut answer = once()?;
-        // Podman's words where a process ended while it looked. The next look finds it ended.
-        for _ in 1..TRIES {
-            if answer.status != 500 || !answer.body.contains("no such process") {
-                break;
-            }
-            std::thread::sleep(PAUSE);
-            answer = once()?;
+async fn ask<T: DeserializeOwned>(socket: &Path, path: String, what: &str) -> Result<Option<T>> {
+    let mut answer = once(socket, &path, what).await?;
+    // Podman's words where a process ended while it looked. The next look finds it ended.
+    for _ in 1..TRIES {
+        if answer.status != 500 || !answer.body.contains("no such process") {
+            break;
         }
-        match answer.status {
-            200 => serde_json::from_str(&answer.body).map(Some).map_err(|e| {
-                Error::new(ErrorKind::Io, format!("the engine cannot {what}: {e}")).with_source(e)
-            }),
-            404 => Ok(None),
-            // So does Podman say it, where one goes at this moment.
-            500 if answer.body.contains("no such container") => Ok(None),
-            _ => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("the engine cannot {what}: {}", answer.body.trim()),
-            )),
-        }
-    })
-    .await
+        tokio::time::sleep(PAUSE).await;
+        answer = once(socket, &path, what).await?;
+    }
+    match answer.status {
+        200 => serde_json::from_str(&answer.body).map(Some).map_err(|e| {
+            Error::new(ErrorKind::Io, format!("the engine cannot {what}: {e}")).with_source(e)
+        }),
+        404 => Ok(None),
+        // So does Podman say it, where one goes at this moment.
+        500 if answer.body.contains("no such container") => Ok(None),
+        _ => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the engine cannot {what}: {}", answer.body.trim()),
+        )),
+    }
 }
 
-/// Asks it, and waits no longer than `limit` for the next part of its answer.
-pub(super) fn get(socket: &Path, path: &str, limit: Duration) -> std::io::Result<Answer> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.set_write_timeout(Some(limit))?;
-    // In this version an answer is not cut into pieces, and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).map_err(|e| match e.kind() {
-        // So the system says that the time is over.
-        std::io::ErrorKind::WouldBlock => silent(limit),
-        _ => e,
-    })?;
+async fn once(socket: &Path, path: &str, what: &str) -> Result<Answer> {
+    get(socket, path, LIMIT).await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::TimedOut => {
+            Error::new(ErrorKind::Timeout, format!("the engine cannot {what}: {e}"))
+                .with_hint("it hangs on that: start it anew")
+                .with_source(e)
+        }
+        _ => Error::io(format!("the engine cannot {what}"), e),
+    })
+}
+
+/// Asks it, and waits no longer than `limit`.
+pub(super) async fn get(socket: &Path, path: &str, limit: Duration) -> std::io::Result<Answer> {
+    let answer = async {
+        let mut stream = connect(socket).await?;
+        // In this version an answer is not cut into pieces, and ends with the connection.
+        let asked = format!("GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n");
+        stream.write_all(asked.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.map(|_| answer)
+    };
+    let answer = tokio::time::timeout(limit, answer).await.map_err(|_| silent(limit))??;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let first = head.lines().next().unwrap_or("nothing");
@@ -151,14 +149,25 @@ pub(super) fn get(socket: &Path, path: &str, limit: Duration) -> std::io::Result
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
-/// The words for an engine that takes connections and does not answer.
-pub(super) fn silent(limit: Duration) -> std::io::Error {
+/// Connects. An engine that takes nobody for a moment, for many come at once, is tried again.
+async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => tokio::time::sleep(PAUSE).await,
+            done => return done,
+        }
+    }
+}
+
+/// The words for an engine that does not answer.
+fn silent(limit: Duration) -> std::io::Error {
     let text = format!("it does not answer within {} s", limit.as_secs());
     std::io::Error::new(std::io::ErrorKind::TimedOut, text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -191,6 +200,21 @@ mod tests {
             "200 OK\r\n\r\n[{\"Id\":\"a\"}]",
         ]);
         assert_eq!(found.await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_nobody_is_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        // As many as wait for nothing, and one more than there is room for.
+        let mut waiting = Vec::new();
+        rustix::net::listen(&listener, 1).unwrap();
+        while let Ok(stream) = UnixStream::connect(&socket).await {
+            waiting.push(stream);
+        }
+        let error = get(&socket, "/_ping", Duration::from_millis(100)).await.err().unwrap();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
     }
 
     #[tokio::test]
