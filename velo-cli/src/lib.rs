@@ -1,5 +1,5 @@
 //! The command `velo`, as a library: its `main`, the Python wheel and the npm package call
-//! [`run`]. It works over velo-core's public API alone, and is the only crate that prints.
+//! [`run`] or [`code`]. It works over velo-core's public API alone, and is the only crate that prints.
 
 mod args;
 mod commands;
@@ -32,22 +32,26 @@ const USAGE: u8 = 2;
 /// It prints to this process's standard output and error, and `velo run` handles this process's
 /// signals, so it is meant to be all that a process does.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    ExitCode::from(code(args))
+}
+
+/// The same, with the code as a number.
+pub fn code(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(usage(&error, &args)),
+        Err(error) => return usage(&error, &args),
     };
     let out = Out::new(cli.global.json);
     log(cli.global.verbose);
     let done = commands::dispatch(cli, &out).and_then(|code| out.finish().map(|()| code));
-    let code = match done {
+    match done {
         Ok(code) => code,
         Err(error) => {
             out.error(&error);
             code_of(&error)
         }
-    };
-    ExitCode::from(code)
+    }
 }
 
 /// A name that is not one is wrong usage, like an option that is not one.

@@ -57,6 +57,20 @@ pub enum Method {
     Backup,
 }
 
+impl Method {
+    /// The name in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Crashed => "crashed",
+            Self::Checkpoint => "checkpoint",
+            Self::Wal => "wal",
+            Self::Backup => "backup",
+        }
+    }
+}
+
 /// The moment that a clone holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -35,6 +35,7 @@ mod program;
 mod protocol;
 
 pub(crate) use client::{Held, Meeting};
+pub use program::{serve_if_asked, use_program};
 
 use protocol::{Answer, Ask, Line};
 

@@ -100,6 +100,13 @@ pub use snapshot::{Snapshot, SnapshotInfo};
 pub use spec::{BranchSource, BranchSpec};
 pub use timings::Timings;
 
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub mod __binding {
+    //! What a binding to another language needs, for no one else.
+    pub use crate::keeper::{serve_if_asked, use_program};
+}
+
 #[cfg(feature = "macros")]
 #[doc(hidden)]
 pub mod __test {

@@ -1,0 +1,90 @@
+"""Git branches for PostgreSQL: a real, seeded database for every test.
+
+A `Project` is a repository, a `Branch` is a complete, isolated PostgreSQL on a copy-on-write clone of its parent's data,
+a `Snapshot` is a commit; a `Seed` is data that was prepared once, and a `Pool` has branches of it ready.
+
+>>> import velo
+>>> project = velo.Project.open_or_create("api")        # doctest: +SKIP
+>>> with velo.Branch.create(project) as branch:         # doctest: +SKIP
+...     psycopg.connect(branch.url)
+
+`velo.aio` has the same for asyncio, and pytest has the fixture `velo_branch` without anything being imported. Every
+error is a `VeloError`, with its `kind`, a `hint` and its cause.
+"""
+
+import sys as _sys
+
+from . import _velo
+from ._blocking import Branch, Pool, Project, Seed, Snapshot
+from ._info import (
+    BranchInfo,
+    Connection,
+    Cut,
+    PoolInfo,
+    ProjectInfo,
+    SeedInfo,
+    SnapshotInfo,
+    Timings,
+    Usage,
+)
+from ._velo import (
+    AlreadyExistsError,
+    CanceledError,
+    Config,
+    ConflictError,
+    CorruptError,
+    ExhaustedError,
+    IncompatibleError,
+    InternalError,
+    InvalidInputError,
+    IoError,
+    NotFoundError,
+    PermissionDeniedError,
+    PostgresError,
+    PostgresMissingError,
+    SeedError,
+    TimeoutError,
+    UnsupportedError,
+    VeloError,
+    __version__,
+)
+
+__all__ = [
+    "AlreadyExistsError",
+    "Branch",
+    "BranchInfo",
+    "CanceledError",
+    "Config",
+    "ConflictError",
+    "Connection",
+    "CorruptError",
+    "Cut",
+    "ExhaustedError",
+    "IncompatibleError",
+    "InternalError",
+    "InvalidInputError",
+    "IoError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "Pool",
+    "PoolInfo",
+    "PostgresError",
+    "PostgresMissingError",
+    "Project",
+    "ProjectInfo",
+    "Seed",
+    "SeedError",
+    "SeedInfo",
+    "Snapshot",
+    "SnapshotInfo",
+    "TimeoutError",
+    "Timings",
+    "UnsupportedError",
+    "Usage",
+    "VeloError",
+    "__version__",
+]
+
+# What the processes of a test run have in common is held by one more Python, which is no other version of Velo.
+if _sys.executable:
+    _velo.use_keeper(_sys.executable, ["-m", "velo"])

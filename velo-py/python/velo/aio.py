@@ -1,0 +1,464 @@
+"""Velo for asyncio: the same classes as in `velo`, whose methods are awaited.
+
+>>> from velo.aio import Branch, Project
+>>> project = await Project.open_or_create("api")         # doctest: +SKIP
+>>> async with await Branch.create(project) as branch:    # doctest: +SKIP
+...     await asyncpg.connect(branch.url)
+
+A task that is canceled gives up what it waits for, and what was begun is undone.
+"""
+
+# Made by make_aio.py from _blocking.py.
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Awaitable, Callable, Iterable, List, Mapping, Optional, Type, Union
+
+from . import _velo
+from ._info import (
+    BranchInfo,
+    Connection,
+    PoolInfo,
+    ProjectInfo,
+    Seconds,
+    SeedInfo,
+    SnapshotInfo,
+    Timings,
+    Usage,
+    maybe_seconds,
+    seconds,
+)
+from ._seeds import code_of
+from ._velo import Config
+
+Source = Union[str, "Branch", "Snapshot", "Seed"]
+"""What something starts from: a name (``main``, ``main@before``), or a handle."""
+
+
+def raw_source(source: Optional[Source]) -> Union[None, str, _velo.Branch, _velo.Snapshot, _velo.Seed]:
+    return source if source is None or isinstance(source, str) else source._raw
+
+
+class Project:
+    """A repository: branches and snapshots of one PostgreSQL cluster.
+
+    >>> project = await Project.open_or_create("api")         # doctest: +SKIP
+    >>> async with await Branch.create(project) as branch:          # doctest: +SKIP
+    ...     await asyncpg.connect(branch.url)
+    """
+
+    def __init__(self, raw: _velo.Project) -> None:
+        self._raw = raw
+
+    @classmethod
+    async def open(cls, name: str, *, config: Optional[Config] = None) -> Project:
+        """Opens the project `name`, or raises `NotFoundError`."""
+        return cls(await _velo.Project.get("open", name, config))
+
+    @classmethod
+    async def create(
+        cls,
+        name: str,
+        *,
+        config: Optional[Config] = None,
+        role: Optional[str] = None,
+        database: Optional[str] = None,
+        locale: Optional[str] = None,
+    ) -> Project:
+        """Creates the project `name`: an empty PostgreSQL cluster, whose branch ``main`` runs.
+
+        `role` is the superuser that URLs name and `database` their database (both ``postgres`` unless told), `locale`
+        the one that ``initdb --locale`` is given (``C.UTF-8``). Raises `AlreadyExistsError`, `PostgresMissingError`, ….
+        """
+        return cls(await _velo.Project.get("create", name, config, role, database, locale))
+
+    @classmethod
+    async def open_or_create(
+        cls,
+        name: str,
+        *,
+        config: Optional[Config] = None,
+        role: Optional[str] = None,
+        database: Optional[str] = None,
+        locale: Optional[str] = None,
+    ) -> Project:
+        """Opens the project, or creates it where there is none. Of several processes at once one creates it."""
+        return cls(await _velo.Project.get("open_or_create", name, config, role, database, locale))
+
+    @staticmethod
+    async def list(*, config: Optional[Config] = None) -> List[ProjectInfo]:
+        """Every project of the home, oldest first."""
+        return [ProjectInfo._of(raw) for raw in await _velo.Project.list(config)]
+
+    @property
+    def id(self) -> str:
+        """Its identity."""
+        return self._raw.id
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._raw.name
+
+    def info(self) -> ProjectInfo:
+        """What is known of it."""
+        return ProjectInfo._of(self._raw.info())
+
+    async def main(self) -> Branch:
+        """Its branch ``main``, the root of the tree."""
+        return Branch(await self._raw.main())
+
+    async def branch(self, name: str) -> Branch:
+        """The branch of this name, or raises `NotFoundError`."""
+        return Branch(await self._raw.branch(name))
+
+    async def branches(self) -> List[BranchInfo]:
+        """Every branch, oldest first, ephemeral ones among them."""
+        return [BranchInfo._of(raw) for raw in await self._raw.branches()]
+
+    async def snapshot(self, name: str) -> Snapshot:
+        """The snapshot ``branch@name``, or of ``main`` by its name alone."""
+        return Snapshot(await self._raw.snapshot(name))
+
+    async def snapshots(self) -> List[SnapshotInfo]:
+        """Every snapshot, oldest first."""
+        return [SnapshotInfo._of(raw) for raw in await self._raw.snapshots()]
+
+    async def seed(
+        self,
+        *,
+        build: Callable[[Branch], Awaitable[object]],
+        files: Union[str, os.PathLike[str], Iterable[Union[str, os.PathLike[str]]]] = (),
+        texts: Iterable[str] = (),
+        code: Optional[str] = None,
+        label: Optional[str] = None,
+        from_: Optional[Source] = None,
+    ) -> Seed:
+        """Data that is prepared once: the seed that is known by a hash of `files`, `texts` and `code`.
+
+        Where there is none, `build` makes it: it is given an empty branch, or one of `from_`, and whatever it leaves
+        there is the seed. It is called once for each key, whichever process asks first; the others wait, or take
+        over where it fails or dies.
+
+        `files` are paths, folders, or patterns (``migrations/**/*.sql``); `code` is unless told the whole file that
+        `build` is defined in; the versions of PostgreSQL and of its extensions count by themselves. What `build`
+        raises is raised here, and nothing half made is left.
+        """
+        patterns = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+        building = self._raw.seed(
+            [os.fspath(pattern) for pattern in patterns],
+            list(texts),
+            code_of(build) if code is None else code,
+            label,
+            raw_source(from_),
+        )
+        found = await building.next()
+        if isinstance(found, _velo.Seed):
+            return Seed(found)
+        well = False
+        try:
+            await build(Branch(found))
+            well = True
+        finally:
+            seed = await building.built(well)
+        return Seed(seed)
+
+    async def seed_sql(self, files: Union[str, os.PathLike[str]]) -> Seed:
+        """The seed that SQL files make, run in the order of their names: a file, a folder, or a pattern."""
+        return Seed(await self._raw.seed_sql(os.fspath(files)))
+
+    async def seeds(self) -> List[Seed]:
+        """Every seed, oldest first, those that are being built among them."""
+        return [Seed(raw) for raw in await self._raw.seeds()]
+
+    async def prune_seeds(self, unused_for: Seconds) -> List[SeedInfo]:
+        """Deletes the seeds that nobody has asked for in so long, but those with branches. What was deleted."""
+        return [SeedInfo._of(raw) for raw in await self._raw.prune_seeds(seconds(unused_for))]
+
+    async def finish_deletions(self) -> None:
+        """Waits until the files of what was closed and deleted are gone."""
+        await self._raw.finish_deletions()
+
+    async def delete(self, *, force: bool = False) -> None:
+        """Deletes it with all that belongs to it; with `force` also what is more than ``main``."""
+        await self._raw.delete(force)
+
+    def __repr__(self) -> str:
+        return f"<Project {self.name}>"
+
+
+class Branch:
+    """A complete, isolated PostgreSQL whose data is a clone of its parent's.
+
+    An ephemeral branch goes when it is closed, when its last handle is gone, and with this process however that ends.
+    As a context manager it is closed at the end; a branch with a name stays.
+    """
+
+    def __init__(self, raw: _velo.Branch) -> None:
+        self._raw = raw
+
+    @classmethod
+    async def create(
+        cls,
+        project: Project,
+        name: Optional[str] = None,
+        *,
+        from_: Optional[Source] = None,
+        label: Optional[str] = None,
+        settings: Optional[Mapping[str, str]] = None,
+        memory: Optional[int] = None,
+        cpus: Optional[float] = None,
+        shm_size: Optional[int] = None,
+        quota: Optional[int] = None,
+        ttl: Optional[Seconds] = None,
+        start: bool = True,
+    ) -> Branch:
+        """Creates a branch of ``main``, or of `from_`; returns when it answers.
+
+        With a `name` it stays until it is deleted, with PostgreSQL's full durability; without one it is ephemeral, and
+        gives up durability for speed. `label` is what lists call an ephemeral one, `settings` are PostgreSQL's.
+        `memory`, `shm_size` and `quota` are bytes, `cpus` processors; they are for runtimes and storages that can hold
+        to them. `ttl` deletes a branch with a name when the time is over, ``start=False`` starts no server for it.
+        """
+        call = _velo.Branch.create(
+            project._raw,
+            name,
+            label,
+            raw_source(from_),
+            None if settings is None else dict(settings),
+            memory,
+            None if cpus is None else round(cpus * 1000),
+            shm_size,
+            quota,
+            maybe_seconds(ttl),
+            start,
+        )
+        return cls(await call)
+
+    @property
+    def id(self) -> str:
+        """Its identity, which it never loses."""
+        return self._raw.id
+
+    @property
+    def name(self) -> Optional[str]:
+        """Its name; an ephemeral branch has none."""
+        return self._raw.name
+
+    @property
+    def full_name(self) -> str:
+        """``project/name``, or ``project/~label.id``."""
+        return self._raw.full_name
+
+    @property
+    def ephemeral(self) -> bool:
+        """Whether it ends with its holder."""
+        return self._raw.ephemeral
+
+    @property
+    def project(self) -> Project:
+        """The project that it belongs to."""
+        return Project(self._raw.project)
+
+    @property
+    def url(self) -> str:
+        """The URL for clients. It stays the same as long as the branch exists, and holds the password."""
+        return self._raw.url
+
+    @property
+    def socket_url(self) -> str:
+        """The same over the Unix socket."""
+        return self._raw.socket_url
+
+    @property
+    def socket_dir(self) -> str:
+        """The folder of its Unix socket."""
+        return str(self._raw.socket_dir)
+
+    @property
+    def connection(self) -> Connection:
+        """The parts of the URL."""
+        return Connection(*self._raw.connection)
+
+    @property
+    def log_file(self) -> str:
+        """Where its server logs."""
+        return str(self._raw.log_file)
+
+    @property
+    def timings(self) -> Timings:
+        """How long the last operation with this handle took, by steps."""
+        return Timings._of(self._raw.timings)
+
+    async def info(self) -> BranchInfo:
+        """What is known of it now."""
+        return BranchInfo._of(await self._raw.info())
+
+    async def usage(self) -> Usage:
+        """How much space it takes."""
+        return Usage(**(await self._raw.usage()))
+
+    async def outgoing(self) -> List[str]:
+        """What a session in it could still reach out with, such as foreign servers."""
+        return await self._raw.outgoing()
+
+    async def snapshot(self, name: str) -> Snapshot:
+        """Takes a snapshot of its present state, while it runs or not."""
+        return Snapshot(await self._raw.snapshot(name))
+
+    async def start(self) -> None:
+        """Starts its server, if it does not run."""
+        await self._raw.start()
+
+    async def stop(self) -> None:
+        """Stops its server cleanly, if it runs."""
+        await self._raw.stop()
+
+    async def restart(self) -> None:
+        """Stops its server and starts it."""
+        await self._raw.restart()
+
+    async def reset(self, snapshot: Optional[str] = None, *, origin: bool = False) -> None:
+        """Gives it its parent's present state, under the same URL.
+
+        Or that of a `snapshot` (``main@before``, or the name alone of one of its own), or with `origin` the state that
+        it began with. Whatever comes between, it has the whole old or the whole new data.
+        """
+        await self._raw.reset(snapshot, origin)
+
+    async def keep(self, name: Optional[str] = None, *, ttl: Optional[Seconds] = None) -> None:
+        """Has an ephemeral branch stay, under `name` or one made of its label; until `ttl` is over, if there is one."""
+        await self._raw.keep(name, maybe_seconds(ttl))
+
+    async def protect(self, protected: bool = True) -> None:
+        """Has it neither deleted nor reset by anybody; its time is never up."""
+        await self._raw.protect(protected)
+
+    async def set_ttl(self, ttl: Optional[Seconds]) -> None:
+        """Has it deleted when this time is over, counted from now; None is never."""
+        await self._raw.set_ttl(maybe_seconds(ttl))
+
+    async def close(self) -> None:
+        """Ends an ephemeral branch, and returns when its server is gone. Any other only loses this handle."""
+        await self._raw.close()
+
+    async def delete(self, *, force: bool = False) -> None:
+        """Deletes it; with `force` although it runs, and with all that was made from it."""
+        await self._raw.delete(force)
+
+    async def __aenter__(self) -> Branch:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Branch {self.full_name}>"
+
+
+class Snapshot:
+    """A named, immutable state that branches start from."""
+
+    def __init__(self, raw: _velo.Snapshot) -> None:
+        self._raw = raw
+
+    @property
+    def id(self) -> str:
+        """Its identity."""
+        return self._raw.id
+
+    @property
+    def name(self) -> str:
+        """Its name, unique among the branch's."""
+        return self._raw.name
+
+    @property
+    def project(self) -> Project:
+        """The project that it belongs to."""
+        return Project(self._raw.project)
+
+    def info(self) -> SnapshotInfo:
+        """What is known of it."""
+        return SnapshotInfo._of(self._raw.info())
+
+    async def usage(self) -> Usage:
+        """How much space it takes."""
+        return Usage(**(await self._raw.usage()))
+
+    async def delete(self) -> None:
+        """Deletes it."""
+        await self._raw.delete()
+
+    def __repr__(self) -> str:
+        return f"<Snapshot {self.name}>"
+
+
+class Seed:
+    """Data that was prepared once, for branches to start from. See `Project.seed`."""
+
+    def __init__(self, raw: _velo.Seed) -> None:
+        self._raw = raw
+
+    @property
+    def id(self) -> str:
+        """Its identity."""
+        return self._raw.id
+
+    @property
+    def key(self) -> str:
+        """The hash that it is known by, in hexadecimal."""
+        return self._raw.key
+
+    @property
+    def project(self) -> Project:
+        """The project that it belongs to."""
+        return Project(self._raw.project)
+
+    def info(self) -> SeedInfo:
+        """What was known of it when the handle was made."""
+        return SeedInfo._of(self._raw.info())
+
+    async def branch(self) -> Branch:
+        """An ephemeral branch of it, started now."""
+        return Branch(await self._raw.branch())
+
+    def pool(self) -> Pool:
+        """Branches of it that are started ahead of time: the same ones for all processes of a test run."""
+        return Pool(self._raw.pool())
+
+    async def usage(self) -> Usage:
+        """How much space it takes."""
+        return Usage(**(await self._raw.usage()))
+
+    async def delete(self) -> None:
+        """Deletes it, unless branches were made from it."""
+        await self._raw.delete()
+
+    def __repr__(self) -> str:
+        return f"<Seed {self.info().shown}>"
+
+
+class Pool:
+    """Branches of a seed that are started ahead of time. What comes back is discarded, and never given to the next."""
+
+    def __init__(self, raw: _velo.Pool) -> None:
+        self._raw = raw
+
+    async def acquire(self, label: Optional[str] = None) -> Branch:
+        """A branch that is ready, and nobody else's; where none is, one that is started now."""
+        return Branch(await self._raw.acquire(label))
+
+    async def keep_ready(self, least: int, most: int) -> None:
+        """Has so many branches ready at most, and `least` of them from now on."""
+        await self._raw.keep_ready(least, most)
+
+    async def info(self) -> PoolInfo:
+        """What is known of it now."""
+        return PoolInfo(**(await self._raw.info()))

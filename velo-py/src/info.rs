@@ -1,0 +1,127 @@
+//! What is known of things, as dictionaries, which the package makes data classes of.
+
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use velo_core::storage::Usage;
+use velo_core::{BranchInfo, Cut, PoolInfo, ProjectInfo, SeedInfo, SnapshotInfo, Timings};
+
+/// A dictionary with these items.
+macro_rules! dict {
+    ($py:expr, $($name:literal: $value:expr),* $(,)?) => {{
+        let dict = PyDict::new($py);
+        $(dict.set_item($name, $value)?;)*
+        dict.into_py_any($py)
+    }};
+}
+
+pub(crate) fn project(py: Python<'_>, info: &ProjectInfo) -> PyResult<Py<PyAny>> {
+    dict!(py,
+        "id": info.id.to_string(),
+        "name": info.name.to_string(),
+        "storage": info.storage.to_string(),
+        "runtime": info.runtime.to_string(),
+        "postgres": info.postgres.version.to_string(),
+        "role": &info.role,
+        "database": &info.database,
+        "created_at": info.created_at,
+    )
+}
+
+pub(crate) fn branch(py: Python<'_>, info: &BranchInfo) -> PyResult<Py<PyAny>> {
+    dict!(py,
+        "id": info.id.to_string(),
+        "project": &info.project,
+        "name": info.name.as_deref(),
+        "shown": &info.shown,
+        "parent": info.parent.map(|id| id.to_string()),
+        "parent_shown": info.parent_shown.as_deref(),
+        "from_snapshot": info.from_snapshot.as_deref(),
+        "ephemeral": info.ephemeral,
+        "state": info.state.as_str(),
+        "storage": info.storage.to_string(),
+        "runtime": info.runtime.to_string(),
+        "port": info.port,
+        "pid": info.pid,
+        "created_at": info.created_at,
+        "cut": cut(py, info.cut.as_ref())?,
+        "expires_at": info.expires_at,
+        "kept_by": &info.kept_by,
+        "protected": info.protected,
+    )
+}
+
+pub(crate) fn snapshot(py: Python<'_>, info: &SnapshotInfo) -> PyResult<Py<PyAny>> {
+    dict!(py,
+        "id": info.id.to_string(),
+        "project": &info.project,
+        "branch": &info.branch,
+        "name": &info.name,
+        "cut": cut(py, info.cut.as_ref())?,
+        "created_at": info.created_at,
+    )
+}
+
+pub(crate) fn seed(py: Python<'_>, info: &SeedInfo) -> PyResult<Py<PyAny>> {
+    dict!(py,
+        "id": info.id.to_string(),
+        "project": &info.project,
+        "key": &info.key,
+        "label": info.label.as_deref(),
+        "shown": info.shown(),
+        "ready": info.ready,
+        "created_at": info.created_at,
+        "used_at": info.used_at,
+        "branches": info.branches,
+    )
+}
+
+pub(crate) fn pool(py: Python<'_>, info: &PoolInfo) -> PyResult<Py<PyAny>> {
+    dict!(py,
+        "ready": info.ready,
+        "starting": info.starting,
+        "wanted": info.wanted,
+        "limit": info.limit,
+    )
+}
+
+pub(crate) fn usage(py: Python<'_>, usage: &Usage) -> PyResult<Py<PyAny>> {
+    dict!(py,
+        "referenced": usage.referenced,
+        "exclusive": usage.exclusive,
+        "available": usage.available,
+    )
+}
+
+/// The total, and the steps with their names; seconds.
+pub(crate) fn timings(py: Python<'_>, timings: &Timings) -> PyResult<Py<PyAny>> {
+    let steps: Vec<(&str, f64)> =
+        timings.steps.iter().map(|(name, took)| (name.as_str(), took.as_secs_f64())).collect();
+    dict!(py, "total": timings.total.as_secs_f64(), "steps": steps)
+}
+
+fn cut(py: Python<'_>, cut: Option<&Cut>) -> PyResult<Option<Py<PyAny>>> {
+    let Some(cut) = cut else { return Ok(None) };
+    let dict = dict!(py,
+        "method": cut.method.as_str(),
+        "lsn": cut.lsn.to_string(),
+        "next_xid": cut.next_xid,
+        "oldest_active_xid": cut.oldest_active_xid,
+        "timeline": cut.timeline,
+        "at": cut.at,
+        "system_identifier": cut.system_identifier,
+        "major": cut.major,
+        "in_recovery": cut.in_recovery,
+    )?;
+    Ok(Some(dict))
+}
+
+/// A list of what each of these becomes.
+pub(crate) fn list<T>(
+    py: Python<'_>,
+    all: &[T],
+    one: impl Fn(Python<'_>, &T) -> PyResult<Py<PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    let all: Vec<_> = all.iter().map(|item| one(py, item)).collect::<PyResult<_>>()?;
+    all.into_py_any(py)
+}
