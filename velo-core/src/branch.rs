@@ -28,6 +28,7 @@ mod all;
 mod change;
 mod connection;
 mod delete;
+mod failed;
 mod info;
 mod keep;
 mod lifetime;
@@ -37,6 +38,8 @@ pub(crate) use all::{Settled, each, lets_clients_in, persistent};
 #[cfg(target_os = "linux")]
 pub(crate) use change::Change;
 pub use connection::Connection;
+#[cfg(feature = "macros")]
+pub(crate) use failed::FAILED_KEPT;
 pub(crate) use info::infos;
 pub use info::{BranchInfo, State};
 pub(crate) use lifetime::{check_ttl, due, expire, expired, from_now, refuse_protected};

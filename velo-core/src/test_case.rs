@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-use crate::branch::Branch;
+use crate::branch::{Branch, FAILED_KEPT};
 use crate::error::{ErrorKind, Result};
 use crate::from_branch::FromBranch;
 use crate::pool::Pool;
@@ -25,9 +25,6 @@ use crate::spec::BranchSpec;
 /// How long a failed test's branch stays, and what says otherwise.
 const KEEP: Duration = Duration::from_secs(60 * 60);
 const KEEP_VARIABLE: &str = "VELO_KEEP_FAILED";
-
-/// How many of them a project keeps at once: each has a server.
-const KEPT: usize = 10;
 
 /// What the attribute says of a test.
 #[derive(Debug)]
@@ -235,7 +232,7 @@ fn judged<T: Verdict>(branch: &Branch, keeps: &Option<Duration>, test: impl FnOn
 #[allow(clippy::print_stderr)]
 fn kept(branch: &Branch, time: Duration) {
     let minutes = time.as_secs() / 60;
-    match runtime().block_on(keep(branch, time)) {
+    match runtime().block_on(branch.keep_failed(time)) {
         Ok(true) => {
             let name = branch.full_name();
             eprintln!("\nits database stays for {minutes} minutes: {}", branch.url());
@@ -244,33 +241,11 @@ fn kept(branch: &Branch, time: Duration) {
         }
         Ok(false) => {
             let project = branch.project();
-            eprintln!("\nits database does not stay: {KEPT} others do already");
+            eprintln!("\nits database does not stay: {FAILED_KEPT} others do already");
             eprintln!("  velo branch list {}", project.name());
         }
         Err(error) => eprintln!("\nits database does not stay: {error}"),
     }
-}
-
-/// Whether it stays. One of the same test's from before goes for it.
-async fn keep(branch: &Branch, time: Duration) -> Result<bool> {
-    let project = branch.project();
-    let label = branch.record().label.unwrap_or_default();
-    let mut others = 0;
-    for other in project.branches().await? {
-        let Some(name) = other.name.as_deref().and_then(|name| name.strip_prefix("kept/")) else {
-            continue;
-        };
-        match name.rsplit_once('-') {
-            Some((of, _)) if of == label && other.expires_at.is_some() => {
-                project.branch(format!("kept/{name}")).await?.delete(true).await?;
-            }
-            _ => others += 1,
-        }
-    }
-    if others < KEPT {
-        branch.keep_for(time).await?;
-    }
-    Ok(others < KEPT)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod snapshot;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 
 /// Runs the command `velo` with these words, the first of which is its name, and gives its exit code. It is meant to
@@ -28,11 +29,21 @@ fn use_keeper(program: PathBuf, args: Vec<OsString>) {
     velo_core::__binding::use_program(program, args);
 }
 
+/// Has the branch of a failed test stay for so many seconds; whether it does.
+#[pyfunction]
+fn keep_failed(branch: &Bound<'_, branch::Branch>, seconds: f64) -> PyResult<call::Call> {
+    let (branch, time) = (branch.get().0.clone(), config::seconds(seconds)?);
+    Ok(call::Call::new(async move { branch.keep_failed(time).await }, |py, stays| {
+        stays.into_py_any(py)
+    }))
+}
+
 #[pymodule]
 fn _velo(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(main, module)?)?;
     module.add_function(wrap_pyfunction!(use_keeper, module)?)?;
+    module.add_function(wrap_pyfunction!(keep_failed, module)?)?;
     module.add_class::<call::Call>()?;
     module.add_class::<config::Config>()?;
     module.add_class::<project::Project>()?;

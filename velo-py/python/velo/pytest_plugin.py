@@ -1,0 +1,244 @@
+"""A branch for each test: what pytest loads, with nothing to import or to configure.
+
+A suite says how its data is made, once:
+
+    @pytest.fixture(scope="session")
+    def velo_seed(velo_project):
+        return velo_project.seed(files=["migrations/**"], build=lambda branch: migrate(branch.url))
+
+and a test that asks for `velo_branch` has a PostgreSQL of its own that begins with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import statistics
+import sys
+import time
+from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
+
+import pytest
+
+from . import Branch, Config, Pool, Project, Seed, VeloError, _velo
+
+KEPT = "an hour"
+FIXTURES = ("velo_project", "velo_seed", "velo_branch", "velo_url")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("velo", "a PostgreSQL for each test")
+    for name, metavar, what in [
+        ("keep", "WHICH", "which tests' branches stay for an hour: failed (the default in a terminal) or none"),
+        ("storage", "KIND", "the storage of a new project: auto, zfs, btrfs, reflink or copy"),
+        ("pg", "WHICH", "the PostgreSQL of a new project: a major version, or the folder of its programs"),
+        ("pool", "N", "how many branches are kept ready from the beginning; as demand is unless told"),
+    ]:
+        group.addoption(f"--velo-{name}", dest=f"velo_{name}", metavar=metavar, help=what)
+        parser.addini(f"velo_{name}", what)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Suite(config), "velo-suite")
+
+
+def suite_of(config: pytest.Config) -> Suite:
+    suite = config.pluginmanager.get_plugin("velo-suite")
+    assert isinstance(suite, Suite)
+    return suite
+
+
+class Suite:
+    """What the tests of one process have in common."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.keep = self._keep()
+        self._project: Optional[Project] = None
+        self._pools: Dict[str, Pool] = {}
+        self.waits: List[float] = []
+        self.storages: List[str] = []
+
+    def option(self, name: str) -> Optional[str]:
+        told = self.config.getoption(f"velo_{name}")
+        return told if told is not None else (self.config.getini(f"velo_{name}") or None)
+
+    def _keep(self) -> bool:
+        which = self.option("keep")
+        if which not in (None, "failed", "none"):
+            raise pytest.UsageError(f"--velo-keep={which}: it is failed or none")
+        if which is None:
+            # A worker of xdist has no terminal; what started it may.
+            worker = getattr(self.config, "workerinput", None)
+            return bool(worker["velo_keep"]) if worker else sys.stdout.isatty()
+        return which == "failed"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["velo_keep"] = self.keep
+
+    def project(self) -> Project:
+        """The project of this suite: that of its root folder, so that two checkouts have two."""
+        if self._project is None:
+            self._project = self._opened()
+        return self._project
+
+    def _opened(self) -> Project:
+        root = self.config.rootpath
+        path = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+        word = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")[:40]
+        postgres: Dict[str, Any] = {}
+        which = self.option("pg")
+        if which is not None:
+            postgres = {"pg_version": int(which)} if which.isdigit() else {"pg_bin": which}
+        config = Config(storage=self.option("storage"), **postgres)
+        name = f"{word or 'tests'}-{path}"
+        made = not any(project.name == name for project in Project.list(config=config))
+        project = Project.open_or_create(name, config=config)
+        if made:
+            # Seeds are cloned from its files: it needs no server.
+            project.main().stop()
+        return project
+
+    def pool(self, seed: Seed) -> Pool:
+        pool = self._pools.get(seed.key)
+        if pool is None:
+            pool = self._pools[seed.key] = seed.pool()
+            least = self.option("pool")
+            if least is not None:
+                pool.keep_ready(int(least), max(int(least), pool.info().limit))
+            self.storages.append(seed.project.info().storage)
+        return pool
+
+    def acquire(self, seed: Seed, label: str) -> Branch:
+        begun = time.perf_counter()
+        branch = self.pool(seed).acquire(label)
+        self.waits.append(time.perf_counter() - begun)
+        return branch
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """What keeps all tests from running is said once, before the first of them."""
+        if not any(name in FIXTURES for item in session.items for name in getattr(item, "fixturenames", ())):
+            return
+        if self.config.option.collectonly:
+            return
+        try:
+            self.project()
+        except VeloError as error:
+            hint = f"\nhint: {error.hint}" if error.hint else ""
+            pytest.exit(f"velo: {error}{hint}", returncode=pytest.ExitCode.USAGE_ERROR)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+        outcome = yield
+        report = outcome.get_result()
+        branches = item.stash.get(BRANCHES, None)
+        if not branches or call.when == "teardown" or not report.failed:
+            return
+        for branch in branches if self.keep else ():
+            report.sections.append(("velo", kept(branch)))
+
+    def pytest_sessionfinish(self) -> None:
+        output = getattr(self.config, "workeroutput", None)
+        if output is not None:
+            output["velo"] = (self.waits, self.storages)
+        self._pools.clear()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        waits, storages = getattr(node, "workeroutput", {}).get("velo", ((), ()))
+        self.waits.extend(waits)
+        self.storages.extend(storages)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if not self.waits:
+            return
+        median, worst = (f"{what(self.waits) * 1000:.1f} ms" for what in (statistics.median, max))
+        storages = ", ".join(sorted(set(self.storages)))
+        terminalreporter.write_line(
+            f"velo: {len(self.waits)} branches on {storages}; each was waited for {median} (median), {worst} at most"
+        )
+
+
+BRANCHES = pytest.StashKey[List[Branch]]()
+
+
+def kept(branch: Branch) -> str:
+    """Has the branch of a failed test stay for a while, and says how it is reached and ended."""
+    try:
+        stays = _velo.keep_failed(branch._raw, 3600.0).wait()
+    except VeloError as error:
+        return f"its database does not stay: {error}"
+    if not stays:
+        return f"its database does not stay: others do already (velo branch list {branch.project.name})"
+    return (
+        f"its database stays for {KEPT}: {branch.url}\n  psql '{branch.url}'\n  velo branch delete {branch.full_name}"
+    )
+
+
+@pytest.fixture(scope="session")
+def velo_project(pytestconfig: pytest.Config) -> Project:
+    """The project of this suite."""
+    return suite_of(pytestconfig).project()
+
+
+@pytest.fixture(scope="session")
+def velo_seed(velo_project: Project) -> Seed:
+    """What branches begin with. A suite overrides it with its own; this one is an empty database."""
+    return velo_project.seed(build=_nothing, label="empty")
+
+
+def _nothing(branch: Branch) -> None:
+    pass
+
+
+def _branches(request: pytest.FixtureRequest, seed: Seed) -> Iterator[Callable[..., Branch]]:
+    """Makes branches, which are closed when whoever asked for them ends."""
+    suite, node = suite_of(request.config), request.node
+    made: List[Branch] = []
+
+    def acquire(label: Optional[str] = None) -> Branch:
+        branch = suite.acquire(seed, label or node.nodeid or "session")
+        made.append(branch)
+        if isinstance(node, pytest.Item):
+            node.stash.setdefault(BRANCHES, []).append(branch)
+        return branch
+
+    yield acquire
+    for branch in made:
+        branch.close()
+
+
+@pytest.fixture
+def velo_branch_factory(request: pytest.FixtureRequest, velo_seed: Seed) -> Iterator[Callable[..., Branch]]:
+    """A function that gives as many branches as a test needs: each call another one."""
+    yield from _branches(request, velo_seed)
+
+
+@pytest.fixture
+def velo_branch(velo_branch_factory: Callable[..., Branch]) -> Branch:
+    """A PostgreSQL of this test's own."""
+    return velo_branch_factory()
+
+
+@pytest.fixture
+def velo_url(velo_branch: Branch) -> str:
+    """The URL of this test's own PostgreSQL."""
+    return velo_branch.url
+
+
+def _shared(scope: str) -> Any:
+    @pytest.fixture(scope=scope, name=f"velo_branch_{scope}")
+    def shared(request: pytest.FixtureRequest, velo_seed: Seed) -> Iterator[Branch]:
+        for acquire in _branches(request, velo_seed):
+            yield acquire()
+
+    shared.__doc__ = f"A PostgreSQL that the tests of one {scope} share."
+    return shared
+
+
+velo_branch_class = _shared("class")
+velo_branch_module = _shared("module")
+velo_branch_package = _shared("package")
+velo_branch_session = _shared("session")
