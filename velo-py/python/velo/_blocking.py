@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Callable, Iterable, List, Mapping, Optional, Type, Union
+from typing import Callable, Iterable, List, Mapping, Optional, Type, Union, cast
 
 from . import _velo
 from ._info import (
@@ -153,7 +153,8 @@ class Project:
             well = True
         finally:
             seed = building.built(well).wait()
-        return Seed(seed)
+        # Where it was not built well, what `build` raised is on its way.
+        return Seed(cast(_velo.Seed, seed))
 
     def seed_sql(self, files: Union[str, os.PathLike[str]]) -> Seed:
         """The seed that SQL files make, run in the order of their names: a file, a folder, or a pattern."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Awaitable, Callable, Iterable, List, Mapping, Optional, Type, Union
+from typing import Awaitable, Callable, Iterable, List, Mapping, Optional, Type, Union, cast
 
 from . import _velo
 from ._info import (
@@ -163,7 +163,8 @@ class Project:
             well = True
         finally:
             seed = await building.built(well)
-        return Seed(seed)
+        # Where it was not built well, what `build` raised is on its way.
+        return Seed(cast(_velo.Seed, seed))
 
     async def seed_sql(self, files: Union[str, os.PathLike[str]]) -> Seed:
         """The seed that SQL files make, run in the order of their names: a file, a folder, or a pattern."""

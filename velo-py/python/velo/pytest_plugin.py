@@ -43,6 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Suite(config), "velo-suite")
 
 
+def wants_branches(item: pytest.Item) -> bool:
+    return any(name in FIXTURES for name in getattr(item, "fixturenames", ()))
+
+
 def suite_of(config: pytest.Config) -> Suite:
     suite = config.pluginmanager.get_plugin("velo-suite")
     assert isinstance(suite, Suite)
@@ -59,6 +63,7 @@ class Suite:
         self._pools: Dict[str, Pool] = {}
         self.waits: List[float] = []
         self.storages: List[str] = []
+        self.obstacle: Optional[str] = None
 
     def option(self, name: str) -> Optional[str]:
         told = self.config.getoption(f"velo_{name}")
@@ -119,15 +124,23 @@ class Suite:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """What keeps all tests from running is said once, before the first of them."""
-        if not any(name in FIXTURES for item in session.items for name in getattr(item, "fixturenames", ())):
-            return
-        if self.config.option.collectonly:
+        if self.config.option.collectonly or not any(map(wants_branches, session.items)):
             return
         try:
             self.project()
         except VeloError as error:
-            hint = f"\nhint: {error.hint}" if error.hint else ""
-            pytest.exit(f"velo: {error}{hint}", returncode=pytest.ExitCode.USAGE_ERROR)
+            message = f"velo: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
+            if not hasattr(self.config, "workerinput"):
+                pytest.exit(message, returncode=pytest.ExitCode.USAGE_ERROR)
+            self.obstacle = message
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Optional[bool]:
+        # What a worker of xdist says before its first test is taken for a fault of its own.
+        if self.obstacle is None or not wants_branches(item):
+            return None
+        item.session.shouldfail = self.obstacle
+        return True
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
@@ -228,14 +241,13 @@ def velo_url(velo_branch: Branch) -> str:
     return velo_branch.url
 
 
-def _shared(scope: str) -> Any:
-    @pytest.fixture(scope=scope, name=f"velo_branch_{scope}")
+def _shared(scope: Any) -> Any:
     def shared(request: pytest.FixtureRequest, velo_seed: Seed) -> Iterator[Branch]:
         for acquire in _branches(request, velo_seed):
             yield acquire()
 
     shared.__doc__ = f"A PostgreSQL that the tests of one {scope} share."
-    return shared
+    return pytest.fixture(scope=scope, name=f"velo_branch_{scope}")(shared)
 
 
 velo_branch_class = _shared("class")

@@ -1,0 +1,300 @@
+"""The blocking face."""
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+
+import psycopg
+import pytest
+
+import velo
+
+
+def rows(branch: velo.Branch, table: str = "t") -> int:
+    with psycopg.connect(branch.url) as db:
+        return db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def write(branch: velo.Branch, table: str = "t") -> None:
+    with psycopg.connect(branch.url) as db:
+        db.execute(f"CREATE TABLE IF NOT EXISTS {table} (n int)")
+        db.execute(f"INSERT INTO {table} VALUES (1)")
+
+
+def test_a_branch_lives_as_long_as_it_is_open(project):
+    with velo.Branch.create(project, label="tests/a b") as branch:
+        assert branch.ephemeral and branch.name is None and branch.full_name.startswith("api/~tests-a-b.")
+        write(branch)
+        assert rows(branch) == 1
+        info = branch.info()
+        assert (info.state, info.parent_shown) == ("running", "main")
+        assert datetime.now(timezone.utc) - info.created_at < timedelta(minutes=5)
+        assert info.cut.major >= 14 and info.cut.at.tzinfo is timezone.utc
+        assert branch.timings.total > timedelta(0) and "clone" in dict(branch.timings.steps)
+        to = branch.connection
+        assert to.password not in repr(to)
+        psycopg.connect(host=to.host, port=to.port, user=to.user, password=to.password, dbname=to.database).close()
+        assert branch.usage().available > 0
+        pid = info.pid
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_branch_goes_with_its_last_handle(project):
+    branch = velo.Branch.create(project)
+    pid = branch.info().pid
+    del branch
+    gc.collect()
+    end = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_lasting_branch_is_changed_and_reset(project):
+    branch = velo.Branch.create(project, "dev", settings={"work_mem": "5MB"})
+    try:
+        url = branch.url
+        write(branch)
+        before = branch.snapshot("before")
+        assert (before.name, before.info().branch) == ("before", "dev")
+        assert before.usage().referenced > 0
+        write(branch)
+        branch.reset("before")
+        assert (rows(branch), branch.url) == (1, url)
+        with psycopg.connect(url) as db:
+            assert db.execute("SHOW work_mem").fetchone() == ("5MB",)
+        branch.stop()
+        assert branch.info().state == "stopped"
+        branch.start()
+        branch.restart()
+        branch.protect()
+        with pytest.raises(velo.ConflictError):
+            branch.delete(force=True)
+        branch.protect(False)
+        branch.set_ttl(timedelta(hours=1))
+        assert branch.info().expires_at > datetime.now(timezone.utc)
+        branch.set_ttl(None)
+        assert branch.outgoing() == []
+        with velo.Branch.create(project, from_=before) as other:
+            assert rows(other) == 1
+        assert [s.name for s in project.snapshots()] == ["before"]
+        assert project.snapshot("dev@before").id == before.id
+        before.delete()
+        branch.reset(origin=True)
+    finally:
+        branch.delete(force=True)
+    assert [b.name for b in project.branches()] == ["main"]
+
+
+def test_an_ephemeral_branch_can_stay(project):
+    branch = velo.Branch.create(project, label="stays")
+    write(branch)
+    branch.keep("kept-one", ttl=3600)
+    assert not branch.ephemeral
+    assert rows(project.branch("kept-one")) == 1
+    branch.delete(force=True)
+
+
+def test_errors_say_what_and_what_to_do(project):
+    with pytest.raises(velo.NotFoundError) as raised:
+        velo.Project.open("nope")
+    error = raised.value
+    assert isinstance(error, velo.VeloError)
+    assert (error.kind, error.hint) == ("not_found", "create it: velo project create nope")
+    assert "home" in error.context
+    with pytest.raises(velo.InvalidInputError):
+        velo.Branch.create(project, "no such name")
+    with pytest.raises(velo.AlreadyExistsError):
+        velo.Project.create("api")
+    with pytest.raises(velo.InvalidInputError):
+        velo.Config(storage="floppy")
+    with pytest.raises(ValueError, match="there is no setting colour"):
+        velo.Config(colour="red")
+    assert issubclass(velo.TimeoutError, TimeoutError)
+
+
+def test_every_kind_has_its_class():
+    classes = {c for c in vars(velo).values() if isinstance(c, type) and issubclass(c, velo.VeloError)}
+    for one in classes - {velo.VeloError}:
+        assert one.__name__.endswith("Error") and one.__module__ == "velo" and one.__doc__
+
+
+def test_a_cause_is_the_exceptions_cause(home):
+    with pytest.raises(velo.VeloError) as raised:
+        velo.Config(file=home / "is-not-there.toml")
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_a_seed_is_built_once(project):
+    calls = []
+
+    def build(branch):
+        calls.append(branch.full_name)
+        write(branch)
+
+    first = project.seed(build=build, texts=["once"], label="orders")
+    assert project.seed(build=build, texts=["once"]).id == first.id
+    assert len(calls) == 1
+    assert project.seed(build=build, texts=["another"]).id != first.id
+    assert first.info().ready and first.info().shown.startswith("orders-")
+    with first.branch() as branch:
+        assert rows(branch) == 1
+    assert {seed.id for seed in project.seeds()} >= {first.id}
+    assert first.usage().referenced > 0
+    first.delete()
+    pruned = project.prune_seeds(0)
+    assert pruned and all(info.ready for info in pruned)
+
+
+def test_what_the_build_raises_is_raised_and_nothing_stays(project):
+    class Mine(Exception):
+        pass
+
+    def build(branch):
+        write(branch)
+        raise Mine
+
+    before = [seed.id for seed in project.seeds()]
+    with pytest.raises(Mine):
+        project.seed(build=build)
+    assert [seed.id for seed in project.seeds()] == before
+    assert [b.shown for b in project.branches()] == ["main"]
+
+
+def test_a_seed_counts_the_files_and_the_code_that_make_it(project, tmp_path):
+    (tmp_path / "one.sql").write_text("CREATE TABLE one ()")
+    seed = project.seed_sql(tmp_path)
+    (tmp_path / "two.sql").write_text("CREATE TABLE two ()")
+    assert project.seed_sql(tmp_path).id != seed.id
+    nothing = lambda branch: None
+    by_files = project.seed(build=nothing, files=[tmp_path / "*.sql"])
+    (tmp_path / "two.sql").write_text("CREATE TABLE other ()")
+    assert project.seed(build=nothing, files=[tmp_path / "*.sql"]).id != by_files.id
+    assert project.seed(build=nothing, code="1").id != project.seed(build=nothing, code="2").id
+    made = eval("lambda branch: None")
+    assert project.seed(build=made).id == project.seed(build=made).id
+    project.prune_seeds(0)
+
+
+def test_a_pool_hands_over_what_is_ready(project):
+    pool = project.seed(build=write, label="pool").pool()
+    pool.keep_ready(2, 4)
+    end = time.monotonic() + 60
+    while pool.info().ready < 2:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    with pool.acquire("mine") as branch, pool.acquire() as other:
+        write(branch)
+        assert (rows(branch), rows(other)) == (2, 1)
+        assert "~mine." in branch.full_name
+    pool.keep_ready(0, 0)
+
+
+def test_other_threads_run_meanwhile(project):
+    turns = []
+    done = threading.Event()
+
+    def count():
+        while not done.is_set():
+            turns.append(1)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    with velo.Branch.create(project):
+        pass
+    done.set()
+    thread.join()
+    assert len(turns) >= 5
+
+
+def test_threads_have_branches_at_once(project):
+    made, failed = [], []
+
+    def make():
+        try:
+            with velo.Branch.create(project) as branch:
+                write(branch)
+                made.append(rows(branch))
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (made, failed) == ([1] * 6, [])
+
+
+INTERRUPTED = """
+import sys, velo
+project = velo.Project.open("api")
+try:
+    print("ready", flush=True)
+    while True:
+        velo.Branch.create(project).close()
+except KeyboardInterrupt:
+    print("interrupted", [b.shown for b in project.branches() if b.ephemeral and b.state == "running"])
+"""
+
+
+def test_ctrl_c_ends_a_wait(project):
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    out, _ = process.communicate(timeout=30)
+    assert (out.split(maxsplit=1)[0], process.returncode) == ("interrupted", 0)
+    assert time.monotonic() - begun < 10
+
+
+def in_a_child(project, queue):
+    with velo.Branch.create(project) as branch:
+        write(branch)
+        queue.put(rows(branch))
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_a_child_process_has_branches_of_its_own(project, how):
+    context = multiprocessing.get_context(how)
+    queue = context.Queue()
+    with velo.Branch.create(project) as branch:
+        write(branch)
+        # A handle cannot be sent, its name can.
+        target = in_a_child if how == "fork" else by_name
+        child = context.Process(target=target, args=(project if how == "fork" else project.name, queue))
+        child.start()
+        assert queue.get(timeout=60) == 1
+        child.join(60)
+        assert child.exitcode == 0
+        assert rows(branch) == 1, "it is still the parent's"
+
+
+def by_name(name, queue):
+    in_a_child(velo.Project.open(name), queue)
+
+
+KILLED = """
+import sys, time, velo
+branch = velo.Branch.create(velo.Project.open("api"))
+print(branch.info().pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_process_leaves_no_server(project):
+    process = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
+    pid = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 5
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < end
+        time.sleep(0.01)

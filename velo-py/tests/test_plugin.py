@@ -1,0 +1,259 @@
+"""The fixtures of pytest, in runs of their own: alone and with workers, broken off and killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+import velo
+from conftest import living, run_pytest, within
+
+LONG = os.environ.get("VELO_TEST_LONG") == "1"
+TESTS = 500 if LONG else 100
+
+CONFTEST = """
+import psycopg, pytest
+
+@pytest.fixture(scope="session")
+def velo_seed(velo_project):
+    def build(branch):
+        with psycopg.connect(branch.url) as db:
+            db.execute("CREATE TABLE orders (id int PRIMARY KEY, paid bool)")
+            db.execute("CREATE TABLE builds AS SELECT pg_backend_pid()")
+    return velo_project.seed(build=build, label="orders")
+"""
+
+SUITE = """
+import psycopg, pytest
+
+@pytest.mark.parametrize("n", range({tests}))
+def test_order(velo_branch, n):
+    with psycopg.connect(velo_branch.url) as db:
+        # Whatever another test left would be in the way.
+        db.execute("INSERT INTO orders VALUES (1, false)")
+        db.execute("UPDATE orders SET paid = true")
+        assert db.execute("SELECT count(*), bool_and(paid) FROM orders").fetchone() == (1, True)
+        assert db.execute("SELECT count(*) FROM builds").fetchone() == (1,)
+"""
+
+
+@pytest.fixture
+def suite(home, tmp_path):
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_orders.py").write_text(SUITE.format(tests=TESTS))
+    yield tmp_path
+    for project in velo.Project.list():
+        if project.name.startswith(tmp_path.name.lower().replace("_", "-")[:10]):
+            velo.Project.open(project.name).delete(force=True)
+
+
+def passed(said, number):
+    assert f"{number} passed" in said.stdout and said.returncode == 0, said.stdout + said.stderr
+
+
+def test_each_test_has_its_own(suite, home):
+    said = run_pytest(suite, "-q")
+    passed(said, TESTS)
+    assert re.search(rf"velo: {TESTS} branches on \w+; each was waited for [\d.]+ ms", said.stdout)
+    assert not living(home)
+
+
+def test_workers_share_one_pool(suite, home):
+    passed(run_pytest(suite, "-q", "-n", "4"), TESTS)
+    assert within(5, lambda: not living(home)), living(home)
+    (project,) = [p for p in velo.Project.list() if p.name != "api"]
+    (seed,) = velo.Project.open(project.name).seeds()
+    # It stays between runs.
+    passed(run_pytest(suite, "-q", "-n", "2"), TESTS)
+    assert [s.id for s in velo.Project.open(project.name).seeds()] == [seed.id]
+
+
+def test_a_failed_tests_branch_stays(suite, home):
+    (suite / "test_orders.py").write_text(
+        SUITE.format(tests=3)
+        + """
+def test_wrong(velo_branch):
+    with psycopg.connect(velo_branch.url) as db:
+        db.execute("INSERT INTO orders VALUES (42, false)")
+    assert False
+"""
+    )
+    for workers in ([], ["-n", "2"]):
+        said = run_pytest(suite, "-q", "--velo-keep=failed", *workers)
+        assert "1 failed, 3 passed" in said.stdout
+        url = re.search(r"psql '(.+)'", said.stdout)[1]
+        with psycopg.connect(url) as db:
+            assert db.execute("SELECT id FROM orders").fetchone() == (42,)
+        name = re.search(r"velo branch delete (.+)", said.stdout)[1]
+        project, branch = name.split("/", 1)
+        kept = velo.Project.open(project).branch(branch)
+        assert kept.info().expires_at is not None
+        # The next failure of the same test replaces it.
+        if workers:
+            assert len([b for b in velo.Project.open(project).branches() if b.name != "main"]) == 1
+            kept.delete(force=True)
+    assert "psql" not in run_pytest(suite, "-q", "--velo-keep=none").stdout
+    assert "psql" not in run_pytest(suite, "-q").stdout, "this is no terminal"
+    assert within(5, lambda: not living(home)), living(home)
+
+
+def test_it_is_broken_off_in_the_middle(suite, home):
+    (suite / "test_orders.py").write_text(SUITE.format(tests=10) + "\n        assert n < 5\n")
+    for workers in ([], ["-n", "2"]):
+        said = run_pytest(suite, "-q", "-x", *workers)
+        assert said.returncode == 1 if not workers else said.returncode in (1, 2), said.stdout
+        assert within(5, lambda: not living(home)), living(home)
+
+
+@contextmanager
+def started(suite, *args):
+    """A run of which some tests have passed."""
+    line = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *args]
+    with subprocess.Popen(line, cwd=suite, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            seen = 0
+            while seen < 10:
+                seen += "PASSED" in (process.stdout.readline() or pytest.fail("no test passed"))
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "4"]], ids=["alone", "workers"])
+def test_a_killed_run_leaves_nothing(suite, home, workers):
+    with started(suite, *workers) as process:
+        process.kill()
+        begun = time.monotonic()
+        assert within(10, lambda: not living(home)), living(home)
+        took = time.monotonic() - begun
+    print(f"nothing left after {took * 1000:.0f} ms")
+    passed(run_pytest(suite, "-q", *workers), TESTS)
+
+
+def test_a_killed_worker_leaves_nothing(suite, home):
+    with started(suite, "-n", "4") as process:
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as children:
+            workers = [pid for pid in children.read().split() if is_worker(pid)]
+        os.kill(int(workers[0]), signal.SIGKILL)
+        out = process.stdout.read()
+        process.wait(120)
+    # xdist starts another one, and says which test went with the first.
+    assert "crashed" in out and f"{TESTS - 1} passed" in out, out[-2000:]
+    assert within(5, lambda: not living(home)), living(home)
+
+
+def is_worker(pid):
+    with open(f"/proc/{pid}/cmdline", "rb") as line:
+        return b"sys.stdin.readline" in line.read()
+
+
+def test_processes_inside_a_test(suite, home):
+    (suite / "test_orders.py").write_text(
+        """
+import multiprocessing, psycopg, pytest
+
+def insert(url, n):
+    with psycopg.connect(url) as db:
+        db.execute("INSERT INTO orders VALUES (%s, true)", [n])
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+@pytest.mark.parametrize("n", range(5))
+def test_children(velo_branch, how, n):
+    context = multiprocessing.get_context(how)
+    children = [context.Process(target=insert, args=(velo_branch.url, n)) for n in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    with psycopg.connect(velo_branch.url) as db:
+        assert db.execute("SELECT count(*) FROM orders").fetchone() == (3,)
+"""
+    )
+    for workers in ([], ["-n", "2"]):
+        passed(run_pytest(suite, "-q", *workers), 10)
+    assert within(5, lambda: not living(home)), living(home)
+
+
+def test_wider_fixtures_share_and_a_factory_gives_many(suite):
+    (suite / "test_orders.py").write_text(
+        """
+import psycopg
+
+class TestShared:
+    def test_one(self, velo_branch_class):
+        with psycopg.connect(velo_branch_class.url) as db:
+            db.execute("INSERT INTO orders VALUES (1, true)")
+
+    def test_two(self, velo_branch_class, velo_branch_module, velo_branch_session):
+        with psycopg.connect(velo_branch_class.url) as db:
+            assert db.execute("SELECT count(*) FROM orders").fetchone() == (1,)
+        with psycopg.connect(velo_branch_module.url) as db:
+            assert db.execute("SELECT count(*) FROM orders").fetchone() == (0,)
+
+def test_many(velo_branch_factory, velo_url, velo_branch):
+    urls = {velo_branch_factory().url for _ in range(3)} | {velo_url}
+    assert len(urls) == 4 and velo_url == velo_branch.url
+"""
+    )
+    passed(run_pytest(suite, "-q"), 3)
+
+
+def test_folders_have_seeds_of_their_own(suite):
+    inner = suite / "inner"
+    inner.mkdir()
+    (inner / "conftest.py").write_text(CONFTEST.replace("orders", "parts"))
+    (inner / "test_parts.py").write_text(SUITE.format(tests=2).replace("orders", "parts"))
+    (suite / "test_orders.py").write_text(SUITE.format(tests=2))
+    passed(run_pytest(suite, "-q"), 4)
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+def test_what_keeps_all_from_running_is_said_once(suite, workers):
+    environment = {**os.environ, "VELO_PG_BIN": "/nowhere"}
+    said = run_pytest(suite, "-q", *workers, env=environment)
+    assert said.returncode not in (0, 1), said.stdout
+    assert said.stdout.count("/nowhere holds no PostgreSQL") == 1, said.stdout + said.stderr
+    assert "hint: name the folder" in said.stdout
+    assert "Traceback" not in said.stdout + said.stderr
+    # Who asks for no branch does not need one.
+    (suite / "test_orders.py").write_text("def test_plain(): pass\n")
+    passed(run_pytest(suite, "-q", env=environment), 1)
+
+
+def test_options_are_checked(suite):
+    said = run_pytest(suite, "-q", "--velo-keep=all")
+    assert said.returncode == 4 and "it is failed or none" in said.stderr
+    (suite / "pytest.ini").write_text("[pytest]\nvelo_pool = 2\nvelo_storage = copy\n")
+    (suite / "test_orders.py").write_text(SUITE.format(tests=3))
+    assert "branches on copy" in run_pytest(suite, "-q").stdout
+
+
+def test_unittest_has_it_too(suite):
+    (suite / "test_orders.py").write_text(
+        """
+import psycopg, velo.unittest
+
+class Orders(velo.unittest.BranchTestCase):
+    @classmethod
+    def velo_project(cls):
+        return velo.Project.open("api")
+
+    def test_one(self):
+        with psycopg.connect(self.branch.url) as db:
+            db.execute("CREATE TABLE only_here ()")
+
+    test_two = test_one
+"""
+    )
+    said = subprocess.run(
+        [sys.executable, "-m", "unittest", "-v", "test_orders"], cwd=suite, capture_output=True, text=True
+    )
+    assert said.returncode == 0 and "Ran 2 tests" in said.stderr, said.stderr
