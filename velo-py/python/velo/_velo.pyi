@@ -9,7 +9,38 @@ _T = TypeVar("_T", covariant=True)
 _StrPath = Union[str, PathLike[str]]
 _Raw = Dict[str, Any]
 
-__all__: List[str]
+__all__ = [
+    "AlreadyExistsError",
+    "Branch",
+    "Building",
+    "Call",
+    "CanceledError",
+    "Config",
+    "ConflictError",
+    "CorruptError",
+    "ExhaustedError",
+    "IncompatibleError",
+    "InternalError",
+    "InvalidInputError",
+    "IoError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "Pool",
+    "PostgresError",
+    "PostgresMissingError",
+    "Project",
+    "Seed",
+    "SeedError",
+    "Snapshot",
+    "TimeoutError",
+    "UnsupportedError",
+    "VeloError",
+    "__version__",
+    "keep_failed",
+    "main",
+    "use_keeper",
+]
+
 __version__: str
 
 def main(args: Sequence[str]) -> int: ...
