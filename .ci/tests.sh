@@ -78,3 +78,14 @@ tests_failed() { # LOG...
 tests_counted() { # LOG CODE
     awk -v code="$2" '/^test result: / { p += $4; f += $6 } END { print p + 0, f + 0 + (f == 0 && code != 0) }' "$1"
 }
+
+# The same of pytest's last lines: `7 failed, 40 passed in 3.14s`.
+tests_of_pytest() { # LOG CODE
+    awk -v code="$2" '/^=* ?[0-9]+ (passed|failed|error)/ && / in [0-9.]+s/ {
+            for (at = 2; at <= NF; at++) {
+                if ($at ~ /^passed/) p += $(at - 1)
+                if ($at ~ /^(failed|error)/) f += $(at - 1)
+            }
+        }
+        END { print p + 0, f + 0 + (f == 0 && code != 0) }' "$1"
+}

@@ -48,6 +48,7 @@ pub(crate) fn branch(py: Python<'_>, info: &BranchInfo) -> PyResult<Py<PyAny>> {
         "expires_at": info.expires_at,
         "kept_by": &info.kept_by,
         "protected": info.protected,
+        "problem": info.problem.as_deref(),
     )
 }
 

@@ -89,7 +89,7 @@ class BranchInfo:
     ephemeral: bool
     """Whether it ends with its holder."""
     state: str
-    """``creating``, ``running``, ``stopped``, ``resetting``, ``deleting`` or ``unknown``."""
+    """``creating``, ``running``, ``restarting``, ``stopped``, ``resetting``, ``deleting`` or ``unknown``."""
     storage: str
     runtime: str
     port: int
@@ -103,6 +103,8 @@ class BranchInfo:
     kept_by: List[str]
     """What keeps it although its time is up."""
     protected: bool
+    problem: Optional[str]
+    """Why it does not do what it ought to, or why nobody can tell what it does, and what helps."""
 
     @classmethod
     def _of(cls, raw: Mapping[str, Any]) -> BranchInfo:
