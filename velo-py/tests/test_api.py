@@ -182,6 +182,26 @@ def test_a_seed_counts_the_files_and_the_code_that_make_it(project, tmp_path):
     project.prune_seeds(0)
 
 
+@pytest.mark.parametrize("pattern", ["", "**", "**/*", "v*/**"])
+def test_a_seed_counts_a_folder_without_what_python_compiled(project, tmp_path, pattern):
+    def key():
+        return project.seed(build=lambda branch: None, files=[f"{tmp_path}/{pattern}"]).key
+
+    inner = tmp_path / "versions"
+    inner.mkdir()
+    (inner / "one.py").write_text("1")
+    first = key()
+    if pattern != "v*/**":
+        (inner / "__pycache__").mkdir()
+        (inner / "__pycache__" / "one.cpython-311.pyc").write_text("compiled")
+        assert key() == first
+    (inner / "one.py").rename(inner / "two.py")
+    moved = key()
+    (inner / "two.py").write_text("2")
+    assert len({first, moved, key()}) == 3
+    project.prune_seeds(0)
+
+
 def test_a_pool_hands_over_what_is_ready(project):
     pool = project.seed(build=write, label="pool").pool()
     pool.keep_ready(2, 4)

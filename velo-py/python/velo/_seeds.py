@@ -1,9 +1,34 @@
-"""What a seed's key takes of the Python code that builds it."""
+"""What a seed's key takes of files, and of the Python code that builds it."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable
+import os
+from typing import Any, Callable, Iterable, List, Tuple, Union
+
+Path = Union[str, "os.PathLike[str]"]
+Paths = Union[Path, Iterable[Path]]
+
+
+def files_of(paths: Paths) -> Tuple[List[str], List[str]]:
+    """The files and patterns that `paths` name, and the places of those files as texts.
+
+    What Python compiled is no source: it comes after the first run, and would make another key.
+    """
+    patterns: List[str] = []
+    places: List[str] = []
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        pattern = os.fspath(path)
+        if pattern.endswith("**"):
+            pattern += "/*"
+        folder = pattern[: -len("/**/*")] if pattern.endswith("/**/*") else pattern
+        found = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
+        relative = sorted(os.path.relpath(file, folder) for file in found)
+        sources = [file for file in relative if "__pycache__" not in file.split(os.sep)]
+        # What is no folder, or has nothing in it, is looked for as it was named.
+        patterns += [os.path.join(folder, file) for file in sources] or [pattern]
+        places += sources
+    return patterns, places
 
 
 def code_of(build: Callable[..., Any]) -> str:

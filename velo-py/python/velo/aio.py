@@ -30,7 +30,7 @@ from ._info import (
     maybe_seconds,
     seconds,
 )
-from ._seeds import code_of
+from ._seeds import Path, Paths, code_of, files_of
 from ._velo import Config
 
 Source = Union[str, "Branch", "Snapshot", "Seed"]
@@ -130,7 +130,7 @@ class Project:
         self,
         *,
         build: Callable[[Branch], Awaitable[object]],
-        files: Union[str, os.PathLike[str], Iterable[Union[str, os.PathLike[str]]]] = (),
+        files: Paths = (),
         texts: Iterable[str] = (),
         code: Optional[str] = None,
         label: Optional[str] = None,
@@ -142,14 +142,14 @@ class Project:
         there is the seed. It is called once for each key, whichever process asks first; the others wait, or take
         over where it fails or dies.
 
-        `files` are paths, folders, or patterns (``migrations/**/*.sql``); `code` is unless told the whole file that
-        `build` is defined in; the versions of PostgreSQL and of its extensions count by themselves. What `build`
-        raises is raised here, and nothing half made is left.
+        `files` are paths, folders or patterns (``migrations/**``, ``migrations/**/*.sql``), of which what Python compiled
+        does not count; `code` is unless told the whole file that `build` is defined in; the versions of PostgreSQL and of
+        its extensions count by themselves. What `build` raises is raised here, and nothing half made is left.
         """
-        patterns = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+        patterns, places = files_of(files)
         building = self._raw.seed(
-            [os.fspath(pattern) for pattern in patterns],
-            list(texts),
+            patterns,
+            [*places, *texts],
             code_of(build) if code is None else code,
             label,
             raw_source(from_),
@@ -166,7 +166,7 @@ class Project:
         # Where it was not built well, what `build` raised is on its way.
         return Seed(cast(_velo.Seed, seed))
 
-    async def seed_sql(self, files: Union[str, os.PathLike[str]]) -> Seed:
+    async def seed_sql(self, files: Path) -> Seed:
         """The seed that SQL files make, run in the order of their names: a file, a folder, or a pattern."""
         return Seed(await self._raw.seed_sql(os.fspath(files)))
 
