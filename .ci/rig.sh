@@ -17,6 +17,7 @@ RIG_MATURIN_PACKAGES=('maturin==1.16.*' 'ziglang==0.17.*')
 RIG_PYTHON_TESTS=(
     pytest==9.* pytest-xdist==3.* 'psycopg[binary]==3.3.*' asyncpg==0.32.* 'sqlalchemy[asyncio]==2.1.*' mypy==2.*
 )
+RIG_PYRIGHT_PACKAGE=pyright@1.1.414
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
 # The engine, with the libraries that a plain machine may lack; and what goes into the images of its containers. What they
 # depend on comes along.
@@ -158,10 +159,14 @@ rig_fill_python() {
 }
 
 rig_fill_node() {
+    rig_npm "$1" "${RIG_NODE_PACKAGES[@]}" && (cd "$1" && node -e 'require("pg"); require("postgres")')
+}
+
+rig_fill_pyright() { rig_npm "$1" "$RIG_PYRIGHT_PACKAGE" && node "$1/node_modules/pyright/index.js" --version; }
+
+rig_npm() { # FOLDER PACKAGE...
     printf '{"private": true}\n' >"$1/package.json" &&
-        npm install --prefix "$1" --no-audit --no-fund --ignore-scripts --loglevel=error --no-update-notifier \
-            "${RIG_NODE_PACKAGES[@]}" &&
-        (cd "$1" && node -e 'require("pg"); require("postgres")')
+        npm install --prefix "$1" --no-audit --no-fund --ignore-scripts --loglevel=error --no-update-notifier "${@:2}"
 }
 
 # Built, where the machine has none: its own download comes from elsewhere than the packages' registry.

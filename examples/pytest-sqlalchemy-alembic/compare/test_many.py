@@ -1,0 +1,1 @@
+from tests.test_many import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""A shop that keeps its customers and orders with SQLAlchemy."""
