@@ -1,5 +1,5 @@
 //! The extension module `velo._velo` of the Python package `velo-py`: velo-core's handles, each call of which is a
-//! [`call::Call`]. The two faces that people see, blocking and asyncio, are written in Python over it.
+//! `Call`. The two faces that people see, blocking and asyncio, are written in Python over it.
 
 mod branch;
 mod call;
