@@ -132,6 +132,8 @@ pub(super) fn matching(pattern: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
             let escaped = glob::Pattern::escape(pattern.trim_end_matches('/'));
             (path.to_owned(), format!("{escaped}/**/*"))
         }
+        // To `glob` that means folders alone.
+        false if pattern.ends_with("**") => (fixed(path), format!("{pattern}/*")),
         false => (fixed(path), pattern.to_owned()),
     };
     let paths = glob::glob(&pattern).map_err(|e| {
@@ -219,6 +221,8 @@ mod tests {
             assert_eq!(of(&one, pattern), of(&two, pattern), "{pattern}");
         }
         assert_ne!(of(&one, "**/*.sql"), of(&one, "*.sql"));
+        assert_eq!(of(&one, "**"), of(&one, ""));
+        assert_eq!(of(&one, "sub/**"), of(&one, "sub/"));
         assert_ne!(of(&one, ""), of(&one, "**/*.sql"));
         let before = of(&two, "**/*.sql");
         std::fs::rename(two.path().join("sub"), two.path().join("other")).unwrap();
