@@ -228,6 +228,46 @@ def test_what_keeps_all_from_running_is_said_once(suite, workers):
     passed(run_pytest(suite, "-q", env=environment), 1)
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+def test_whoever_finds_it_first_says_it(suite, workers):
+    # As plugins do that ask for their fixtures by a mark.
+    (suite / "test_orders.py").write_text(
+        """
+import pytest
+
+@pytest.mark.parametrize("n", range(5))
+def test_order(request, n):
+    request.getfixturevalue("velo_url")
+"""
+    )
+    said = run_pytest(suite, "-q", *workers, env={**os.environ, "VELO_PG_BIN": "/nowhere"})
+    assert said.returncode != 0 and "/nowhere holds no PostgreSQL" in said.stdout, said.stdout
+    assert "5 error" not in said.stdout and "5 failed" not in said.stdout, said.stdout
+
+
+def test_files_are_those_of_the_suite_wherever_it_is_started(suite, home):
+    tables = suite / "migrations"
+    tables.mkdir()
+    (tables / "1_orders.sql").write_text("CREATE TABLE orders (id int PRIMARY KEY, paid bool)")
+    (tables / "2_builds.sql").write_text("CREATE TABLE builds AS SELECT pg_backend_pid()")
+    (suite / "conftest.py").write_text(
+        """
+import pytest
+
+@pytest.fixture(scope="session")
+def velo_seed(velo_project):
+    return velo_project.seed_sql("migrations")
+"""
+    )
+    (suite / "inner").mkdir()
+    (suite / "test_orders.py").rename(suite / "inner" / "test_orders.py")
+    (suite / "inner" / "test_orders.py").write_text(SUITE.format(tests=2))
+    passed(run_pytest(suite, "-q"), 2)
+    passed(run_pytest(suite / "inner", "-q"), 2)
+    (project,) = [p for p in velo.Project.list() if p.name != "api"]
+    assert len(velo.Project.open(project.name).seeds()) == 1
+
+
 def test_options_are_checked(suite):
     said = run_pytest(suite, "-q", "--velo-keep=all")
     assert said.returncode == 4 and "it is failed or none" in said.stderr

@@ -10,15 +10,15 @@ Path = Union[str, "os.PathLike[str]"]
 Paths = Union[Path, Iterable[Path]]
 
 
-def files_of(paths: Paths) -> Tuple[List[str], List[str]]:
-    """The files and patterns that `paths` name, and the places of those files as texts.
+def files_of(paths: Paths, base: str = "") -> Tuple[List[str], List[str]]:
+    """The files and patterns that `paths` name, relative ones in `base`, and the places of those files as texts.
 
     What Python compiled is no source: it comes after the first run, and would make another key.
     """
     patterns: List[str] = []
     places: List[str] = []
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        pattern = os.fspath(path)
+        pattern = os.path.join(base, os.fspath(path))
         if pattern.endswith("**"):
             pattern += "/*"
         folder = pattern[: -len("/**/*")] if pattern.endswith("/**/*") else pattern

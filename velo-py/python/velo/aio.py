@@ -49,6 +49,9 @@ class Project:
     ...     await asyncpg.connect(branch.url)
     """
 
+    #: The folder of seeds' files that are named by a relative path: a suite's root, else the working directory.
+    _base = ""
+
     def __init__(self, raw: _velo.Project) -> None:
         self._raw = raw
 
@@ -146,7 +149,7 @@ class Project:
         does not count; `code` is unless told the whole file that `build` is defined in; the versions of PostgreSQL and of
         its extensions count by themselves. What `build` raises is raised here, and nothing half made is left.
         """
-        patterns, places = files_of(files)
+        patterns, places = files_of(files, self._base)
         building = self._raw.seed(
             patterns,
             [*places, *texts],
@@ -168,7 +171,7 @@ class Project:
 
     async def seed_sql(self, files: Path) -> Seed:
         """The seed that SQL files make, run in the order of their names: a file, a folder, or a pattern."""
-        return Seed(await self._raw.seed_sql(os.fspath(files)))
+        return Seed(await self._raw.seed_sql(os.path.join(self._base, os.fspath(files))))
 
     async def seeds(self) -> List[Seed]:
         """Every seed, oldest first, those that are being built among them."""

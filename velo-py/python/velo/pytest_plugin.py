@@ -104,6 +104,8 @@ class Suite:
         if made:
             # Seeds are cloned from its files: it needs no server.
             project.main().stop()
+        # Wherever pytest was started.
+        project._base = str(root)
         return project
 
     def pool(self, seed: Seed) -> Pool:
@@ -129,10 +131,14 @@ class Suite:
         try:
             self.project()
         except VeloError as error:
-            message = f"velo: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
-            if not hasattr(self.config, "workerinput"):
-                pytest.exit(message, returncode=pytest.ExitCode.USAGE_ERROR)
-            self.obstacle = message
+            self.give_up(error)
+
+    def give_up(self, error: VeloError) -> None:
+        """Ends the run: whatever asks for a branch would fail of the same."""
+        message = f"velo: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
+        if not hasattr(self.config, "workerinput"):
+            pytest.exit(message, returncode=pytest.ExitCode.USAGE_ERROR)
+        self.obstacle = message
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Optional[bool]:
@@ -191,9 +197,16 @@ def kept(branch: Branch) -> str:
 
 
 @pytest.fixture(scope="session")
-def velo_project(pytestconfig: pytest.Config) -> Project:
+def velo_project(request: pytest.FixtureRequest) -> Project:
     """The project of this suite."""
-    return suite_of(pytestconfig).project()
+    suite = suite_of(request.config)
+    try:
+        return suite.project()
+    except VeloError as error:
+        # Of a test that came here by another plugin's fixtures nobody knew before.
+        suite.give_up(error)
+        request.session.shouldfail = suite.obstacle or str(error)
+        raise
 
 
 @pytest.fixture(scope="session")
