@@ -24,6 +24,21 @@ pub fn place() -> Option<Place> {
     rustix::process::geteuid().is_root().then_some(Place { dataset, base })
 }
 
+/// Tests that take minutes each on an emulated machine: a short run has one of them, by the time of day. No two of
+/// them look at the same, and what they look at seldom changes.
+const IN_TURN: [&str; 3] = ["full pools", "standby", "hidden"];
+
+/// The same for one of those tests, `None` also where it is another's turn.
+pub fn place_in_turn(name: &str) -> Option<Place> {
+    let place = place()?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let turn = IN_TURN[(now.as_secs() / 3600) as usize % IN_TURN.len()];
+    assert!(IN_TURN.contains(&name), "{name} has no turn");
+    let is_its = std::env::var_os("VELO_TEST_LONG").is_some() || turn == name;
+    println!("{name}: {}", if is_its { "its turn" } else { "not its turn in a short run" });
+    is_its.then_some(place)
+}
+
 impl Place {
     /// A folder for a home.
     pub fn folder(&self) -> tempfile::TempDir {

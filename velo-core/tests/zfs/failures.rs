@@ -11,7 +11,7 @@ use velo_core::storage::{CloneSpec, Storage, StorageConfig, StorageKind, VolumeS
 use velo_core::{Config, Error, ErrorKind, Id};
 
 use super::objects::{branch, dataset, open, path, snapshot, volume};
-use crate::common::zfs::{Place, attempt, place, run};
+use crate::common::zfs::{Place, attempt, place, place_in_turn, run};
 
 /// It is of this kind, names `part`, and its hint has `mends` in it.
 #[track_caller]
@@ -201,7 +201,7 @@ impl Drop for Pool {
 
 #[tokio::test]
 async fn zfs_pools_that_are_full_or_gone_say_so() {
-    let Some(place) = place() else { return };
+    let Some(place) = place_in_turn("full pools") else { return };
     let pool = Pool::make(&place).await;
     let root = place.folder();
     let ways = both_ways(&pool.place, root.path()).await;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use velo_core::{Branch, BranchSpec, ErrorKind, Method, Project};
 
-use crate::common::zfs::{place, run};
+use crate::common::zfs::{place_in_turn, run};
 use crate::common::{installations, newest};
 
 async fn attempt(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
@@ -95,7 +95,7 @@ fn amcheck(bin: &Path, branch: &Branch) {
 /// holds all that the standby's data needs.
 #[tokio::test]
 async fn zfs_branches_of_a_standby_need_no_backup_mode() {
-    let Some(place) = place() else { return };
+    let Some(place) = place_in_turn("standby") else { return };
     for bin in newest(installations().unwrap_or_default()) {
         let home = place.home(|b| b.pg_bin(&bin));
         let project = home.project("standby").await;
@@ -213,7 +213,7 @@ async fn data_of(home: &crate::common::home::TestHome, branch: &Branch) -> std::
 
 #[tokio::test]
 async fn zfs_keeps_what_clones_need_and_counts_it() {
-    let Some(place) = place() else { return };
+    let Some(place) = place_in_turn("hidden") else { return };
     let Some(bin) = newest(installations().unwrap_or_default()).pop() else { return };
     let home = place.home(|b| b.pg_bin(&bin));
     let project: Project = home.project("hidden").await;
