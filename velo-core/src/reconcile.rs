@@ -65,6 +65,7 @@ impl Round {
         }
         match left.served(home).await {
             Err(error) if error.kind() == ErrorKind::Timeout => {
+                tracing::warn!(%error, "what dead processes left there stays for now");
                 self.silent.push(runtime);
                 Err(error)
             }
@@ -87,6 +88,11 @@ impl Round {
             tracing::warn!(%error, kind = deed.kind, name = deed.name, "cannot be cleaned up now");
         }
         self.deeds.push(deed.came_to(result));
+    }
+
+    /// What is not tried, for a runtime that was silent: that was said when it was found.
+    fn leave(&mut self, deed: Deed, error: Error) {
+        self.deeds.push(deed.came_to(&Err(error)));
     }
 
     /// Whether anything was undone or finished.
@@ -217,10 +223,11 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
     }
     for record in lost(home).await?.into_iter().filter(Left::keeps_data) {
         let deed = record.deed();
-        let result = match round.can_see(home, &record).await {
-            Ok(()) => record.finish(home).await,
-            Err(error) => Err(error),
-        };
+        if let Err(error) = round.can_see(home, &record).await {
+            round.leave(deed, error);
+            continue;
+        }
+        let result = record.finish(home).await;
         round.note(deed, &result);
     }
     if let Some(last) = last {
@@ -245,10 +252,12 @@ async fn finish(home: &Home, round: &mut Round, lease: Id) -> Result<bool> {
         }
         let bytes = round.bytes(record.measured(home)).await;
         let deed = record.deed().of_bytes(bytes);
-        let result = match round.can_see(home, &record).await {
-            Ok(()) => record.finish(home).await,
-            Err(error) => Err(error),
-        };
+        if let Err(error) = round.can_see(home, &record).await {
+            round.leave(deed, error);
+            clean = false;
+            continue;
+        }
+        let result = record.finish(home).await;
         clean &= result.is_ok();
         round.note(deed, &result);
     }
@@ -273,7 +282,7 @@ pub(crate) async fn expire(home: &Home, round: &mut Round) -> Result<()> {
             let bytes = round.bytes(measured_in(home, project.storage, volume)).await;
             let left = Left::Branch(project.clone(), Box::new(record.clone()));
             if let Err(error) = round.can_see(home, &left).await {
-                round.note(shown, &Err(error));
+                round.leave(shown, error);
                 continue;
             }
             match branch::expire(home, &project, &record).await {

@@ -142,6 +142,7 @@ fn docker_that_hangs_on_the_dead_keeps_nobody() {
     for args in [&["branch", "create", "api/dev"][..], &["project", "list"], &["status"]] {
         let (ran, took, _) = hung.run(&home, args);
         assert!(ran.code == 0 && took < soon, "{args:?}: {took:?} {ran:?}");
+        assert_eq!(ran.stderr.matches("stays for now").count(), 1, "{ran:?}");
     }
     let (doctor, took, _) = hung.run(&home, &["doctor"]);
     assert!(doctor.code == 1 && took < 2 * soon, "{took:?} {doctor:?}");
