@@ -558,6 +558,7 @@ fn zfs_pool_in_a_file_comes_and_goes() {
     corner.setup(&args, |_| {}).is_error(1, "is there, and not mounted");
     tool("zpool", &["export", "velo-setup-test"]);
     corner.setup(&args, |_| {}).is_error(1, "is not imported");
+    Home::in_folder(&corner.path("home")).fails(&["project", "list"], 1, "zpool import -d");
     corner
         .setup(&["--undo", "--yes"], |command| {
             command.env("PATH", "/usr/bin:/bin");
@@ -565,7 +566,9 @@ fn zfs_pool_in_a_file_comes_and_goes() {
         .is_error(1, "there is no program z");
     let folder = corner.dir.path().to_str().unwrap().to_owned();
     tool("zpool", &["import", "-d", &folder, "velo-setup-test"]);
-    assert!(corner.path("home/precious").exists());
+    let precious = corner.path("home/precious");
+    corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "precious is none of Velo's");
+    std::fs::remove_file(precious).unwrap();
     corner.ok(&["--undo", "--yes"]);
     corner.nothing_is_left();
     assert!(!Command::new("zpool").args(["list", "velo-setup-test"]).status().unwrap().success());
