@@ -181,7 +181,9 @@ impl Switch<'_> {
                 "dies, and is started again",
                 "mend what its log names, and it comes up by itself",
             )?;
-            boot::stop(home, project, record.id, record.volume, StopMode::Fast).await?;
+            // One that is just starting is its container's first process, and takes no signal before it has said
+            // what it does with it: a fast shutdown would be waited for in vain.
+            boot::stop(home, project, record.id, record.volume, StopMode::Immediate).await?;
         } else if runtime.orphans(&instance).await? {
             // What is left of a server that was killed would keep the next one from starting.
             boot::stop(home, project, record.id, record.volume, StopMode::Immediate).await?;
