@@ -4,6 +4,8 @@
 //! starts. All of these draw on one pool, which their keeper holds ([`crate::keeper`]); it ends with the
 //! process at the root of the run, which is the runner.
 
+use std::sync::atomic::{AtomicI32, Ordering};
+
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -45,11 +47,34 @@ impl Run {
     }
 }
 
-/// The process that started this one. Whoever inherits it when that has ended is another session's, and
-/// no runner.
+/// This process and the one that started it, as they were when this code was loaded.
+static OWN: AtomicI32 = AtomicI32::new(0);
+static STARTED_BY: AtomicI32 = AtomicI32::new(0);
+
+/// To be called as early as can be: later nobody can tell who started this process from who took it over.
+pub(crate) fn note_parent() {
+    STARTED_BY.store(parent_now().unwrap_or(0), Ordering::Relaxed);
+    OWN.store(own(), Ordering::Relaxed);
+}
+
+/// The process that started this one, if it lives. Whoever takes this one over when that has ended is no runner: the
+/// first process of a container, or another session's.
 fn parent() -> Option<i32> {
-    let parent = rustix::process::getppid()?.as_raw_nonzero().get();
-    (session(parent)? == session(std::process::id().cast_signed())?).then_some(parent)
+    let parent = parent_now()?;
+    // What was forked off since then has another parent from its beginning.
+    let is_noted = OWN.load(Ordering::Relaxed) == own();
+    if is_noted && STARTED_BY.load(Ordering::Relaxed) != parent {
+        return None;
+    }
+    (session(parent)? == session(own())?).then_some(parent)
+}
+
+fn parent_now() -> Option<i32> {
+    Some(rustix::process::getppid()?.as_raw_nonzero().get())
+}
+
+fn own() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
 }
 
 /// The session of a process; 0 if its leader is out of sight.

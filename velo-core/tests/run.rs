@@ -30,12 +30,18 @@ async fn seed(project: &Project) -> Seed {
 // -------------------------------------------------------------------------------------------- a worker
 
 const HOME: &str = "VELO_TEST_RUN_HOME";
+/// A worker with this does nothing until it is told to.
+const BEGINS_LATE: &str = "VELO_TEST_RUN_BEGINS_LATE";
 
 /// No test but where another one starts it, as a process of a run: it does what it is told, line by line,
 /// and says what came of it.
 #[tokio::test]
 async fn works() {
     let Ok(home) = std::env::var(HOME) else { return };
+    if std::env::var_os(BEGINS_LATE).is_some() {
+        println!("said begun");
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+    }
     let config = Config::builder().home(&home).build().unwrap();
     let project = Project::builder("run").config(config).open().await.unwrap();
     let pool = seed(&project).await.pool().unwrap();
@@ -102,6 +108,29 @@ async fn works() {
             other => panic!("{other}"),
         };
         println!("said {said}");
+    }
+}
+
+/// No test but where another one starts it: it starts a worker by a runner, kills that, and takes the worker over.
+#[test]
+fn takes_over() {
+    if std::env::var_os(BEGINS_LATE).is_none() {
+        return;
+    }
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let mut runner = Command::new("sh")
+        .args(["-c", "exec 3<&0; \"$0\" --exact works --nocapture <&3 3<&- & wait"])
+        .arg(std::env::current_exe().unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for line in BufReader::new(runner.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line.ends_with("said begun") {
+            runner.kill().unwrap();
+            runner.wait().unwrap();
+        }
+        println!("{line}");
     }
 }
 
@@ -176,6 +205,26 @@ fn orphan(home: &TestHome) -> Worker {
     worker
 }
 
+/// A worker whose runner is killed before it asks for anything. What takes it over is of its session, as the first process
+/// of a container is.
+fn taken_over(home: &TestHome) -> Worker {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "takes_over", "--nocapture"])
+        .env(HOME, home.config().home())
+        .env(BEGINS_LATE, "1")
+        .env("VELO_RUN", "a test")
+        .env_remove("VELO_RUN_ROOT")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (to, from) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+    let mut worker = Worker { child, to, from };
+    assert_eq!(worker.hear(), "begun");
+    worker.tell("go");
+    worker
+}
+
 /// A run, whose root is a process that does nothing.
 struct Run {
     home: TestHome,
@@ -215,7 +264,9 @@ impl Run {
             let mut variables = environ.split(|b| *b == 0).map(String::from_utf8_lossy);
             variables.any(|v| v.starts_with("VELO_KEEPER=") && v.contains(&home))
         };
-        pids.filter(is_keeper).collect()
+        let keepers: Vec<i32> = pids.filter(is_keeper).collect();
+        // What one of them starts has its environment until it is another program.
+        keepers.iter().copied().filter(|pid| !keepers.contains(&parent(*pid))).collect()
     }
 
     /// Ends it as a kill of its root does; nothing but `main` and the seed is left.
@@ -252,6 +303,13 @@ impl Drop for Run {
         let _ = self.root.wait();
         let _ = eventually(LONG, || self.keepers().is_empty());
     }
+}
+
+/// The process that a process was started by, or 0 when it has ended.
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace().nth(1));
+    after.flatten().map_or(0, |parent| parent.parse().unwrap())
 }
 
 fn kill(pid: i32) {
@@ -452,13 +510,15 @@ async fn who_is_killed_in_a_reset_leaves_nothing() {
 
 #[tokio::test]
 async fn an_orphan_is_of_no_run() {
-    let (run, project) = Run::new().await;
-    let mut worker = orphan(&run.home);
-    assert!(worker.does("acquire").starts_with("postgresql://"));
-    assert_eq!(run.keepers(), [] as [i32; 0]);
-    assert_eq!(worker.does("close"), "closed");
-    // It ends, and what it had ready ends with it.
-    worker.end();
-    assert!(eventually(LONG, || run.home.servers_of_branches() <= 1));
-    project.finish_deletions().await.unwrap();
+    for begin in [orphan, taken_over] {
+        let (run, project) = Run::new().await;
+        let mut worker = begin(&run.home);
+        assert!(worker.does("acquire").starts_with("postgresql://"));
+        assert_eq!(run.keepers(), [] as [i32; 0]);
+        assert_eq!(worker.does("close"), "closed");
+        // It ends, and what it had ready ends with it.
+        worker.end();
+        assert!(eventually(LONG, || run.home.servers_of_branches() <= 1));
+        project.finish_deletions().await.unwrap();
+    }
 }

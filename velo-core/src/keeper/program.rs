@@ -67,7 +67,8 @@ static BEFORE_MAIN: extern "C" fn() = before_main;
 
 #[cfg(target_os = "linux")]
 extern "C" fn before_main() {
-    // All that a program pays that is no keeper.
+    // These two are all that a program pays that is no keeper.
+    crate::run::note_parent();
     let Some(task) = std::env::var_os(VARIABLE) else { return };
     std::process::exit(i32::from(served(&task)));
 }
