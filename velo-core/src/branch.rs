@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::boot::{self, RunDir};
+use crate::boot;
 use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::create;
@@ -18,6 +18,7 @@ use crate::lock::{Lock, Mode};
 use crate::postgres::outgoing;
 use crate::project::{self, Project};
 use crate::record::{BranchRecord, Phase};
+use crate::run_dir::RunDir;
 use crate::snapshot::Snapshot;
 use crate::spec::BranchSpec;
 use crate::state::Tx;

@@ -105,6 +105,7 @@ impl Program {
     }
 
     /// Gives it this file as its standard input.
+    #[cfg(feature = "process")]
     pub(crate) fn stdin(mut self, file: File) -> Self {
         self.stdin = Some(file);
         self

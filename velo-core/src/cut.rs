@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::create::NewClone;
+use crate::clone::NewClone;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;

@@ -8,7 +8,6 @@
 
 use serde::Serialize;
 
-use crate::boot::RunDir;
 use crate::branch;
 use crate::care::{Deed, measured, measured_in};
 use crate::config::Config;
@@ -17,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::reconcile::{self, Left, Round};
 use crate::record::ProjectRecord;
+use crate::run_dir::RunDir;
 use crate::storage::Object;
 use crate::strays::{self, Stray};
 use crate::teardown;

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BranchName, Id, SnapshotName};
-use crate::record::{BranchRecord, ProjectRecord};
+use crate::record::{BranchRecord, Phase, ProjectRecord};
+use crate::source::settled;
 use crate::state::Tx;
 
 /// A branch, in one of the forms that commands take and lists show.
@@ -81,6 +82,42 @@ impl FromStr for Named {
             }
             None => Self { branch: text.parse()?, snapshot: None },
         })
+    }
+}
+
+/// The project is there and not on its way out.
+pub(crate) fn alive(tx: &Tx<'_>, project: &ProjectRecord) -> Result<()> {
+    match tx.get::<ProjectRecord>(project.id)? {
+        Some(record) if record.phase == Phase::Ready => Ok(()),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("project {} is gone", project.name))
+            .with_hint(format!(
+                "somebody deleted it meanwhile; create it anew: velo project create {}",
+                project.name
+            ))),
+    }
+}
+
+/// No branch has the name.
+pub(crate) fn vacant(tx: &Tx<'_>, project: &ProjectRecord, name: &BranchName) -> Result<()> {
+    match tx.named::<BranchRecord>(&project.id.to_string(), name.as_str())? {
+        None => Ok(()),
+        Some(taken) => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("a branch {}/{name} exists already", project.name),
+        )
+        .with_hint(match taken.parent {
+            None => "take another name: this is the project's first branch".to_owned(),
+            // It cannot be deleted by its name, and may be nobody's that this home knows.
+            Some(_) if !settled(&taken) => {
+                "take another name, or wait until it is made or gone; velo doctor says if it is left \
+                 by a process that is not there"
+                    .to_owned()
+            }
+            Some(_) => format!(
+                "take another name, or delete it: velo branch delete {}/{name}",
+                project.name
+            ),
+        })),
     }
 }
 

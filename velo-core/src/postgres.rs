@@ -15,6 +15,7 @@ pub(crate) mod scram;
 pub(crate) mod session;
 pub(crate) mod settings;
 pub(crate) mod subscriptions;
+pub(crate) mod tablespaces;
 
 pub use binaries::{Installation, Source, Version};
 pub use image::{Image, Libc};

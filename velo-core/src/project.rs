@@ -225,12 +225,12 @@ impl Project {
             let record = project.record.clone();
             let (snapshot, branch) = home
                 .state()
-                .read(move |tx| match crate::create::resolve(tx, &record, &wanted)? {
-                    crate::create::SourceRecord::Snapshot(snapshot) => {
+                .read(move |tx| match crate::source::resolve(tx, &record, &wanted)? {
+                    crate::source::SourceRecord::Snapshot(snapshot) => {
                         let branch = tx.get::<BranchRecord>(snapshot.branch)?;
                         Ok((snapshot, branch))
                     }
-                    crate::create::SourceRecord::Branch(_) => {
+                    crate::source::SourceRecord::Branch(_) => {
                         Err(Error::new(ErrorKind::NotFound, "no such snapshot"))
                     }
                 })

@@ -6,9 +6,9 @@
 //! that is killed in between leaves the phase `Resetting`, and whoever finds it starts the volume
 //! that the record names and destroys the other.
 
-use crate::boot::{self, Boot, Doors, RunDir};
+use crate::boot::{self, Boot, Doors};
 use crate::branch::refuse_protected;
-use crate::create::{self, NewClone, SourceRecord, clone_source};
+use crate::clone::{NewClone, clone_source};
 use crate::cut::Cut;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +16,9 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::lock::Mode;
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord};
+use crate::run_dir::RunDir;
 use crate::runtime::{Status, StopMode};
+use crate::source::{self, SourceRecord};
 use crate::spec::BranchSource;
 use crate::storage::Object;
 use crate::switch::Switch;
@@ -68,7 +70,7 @@ pub(crate) async fn source(
         },
     };
     let project = project.clone();
-    home.state().read(move |tx| create::resolve(tx, &project, &source)).await
+    home.state().read(move |tx| source::resolve(tx, &project, &source)).await
 }
 
 /// Renews `branch` from `source`. Returns the new record.

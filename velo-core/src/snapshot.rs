@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::create::{NewClone, SourceRecord, clone_source, find_snapshot};
+use crate::clone::{NewClone, clone_source};
 use crate::cut::Cut;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
@@ -11,6 +11,7 @@ use crate::id::{Id, SnapshotName};
 use crate::lock::Mode;
 use crate::project::{self, Project};
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, now};
+use crate::source::{SourceRecord, find_snapshot};
 use crate::state::Tx;
 use crate::storage::{Object, Usage};
 use crate::teardown;

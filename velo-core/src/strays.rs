@@ -7,12 +7,12 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::boot::RunDir;
 use crate::error::{Error, Result};
 use crate::home::{Home, NAMED};
 use crate::id::Id;
 use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, ProjectRecord, SnapshotRecord, VolumeRecord};
+use crate::run_dir::RunDir;
 use crate::runtime::{self, InstanceRef, Runtime, RuntimeKind, Status, StopMode};
 use crate::state::Tx;
 use crate::storage::{Location, Object, Storage, StorageKind};

@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use crate::boot::{self, Boot, Doors};
-use crate::create::opened;
+use crate::clone::opened;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
+use crate::postgres::tablespaces;
 use crate::record::{BranchRecord, Phase, ProjectRecord};
+use crate::run_dir::RunDir;
 use crate::runtime::{InstanceRef, RuntimeKind, Status, StopMode};
 use crate::slots::{self, Turn};
 use crate::state::Tx;
@@ -224,7 +226,7 @@ impl Switch<'_> {
         let what = format!(
             "{shown} {does}, and has a tablespace in its container, which would go with that"
         );
-        let log = boot::RunDir::of(self.home, record.id).log();
+        let log = RunDir::of(self.home, record.id).log();
         Err(Error::new(ErrorKind::Conflict, what)
             .with_hint(format!("{helps}; its log: {}", log.display())))
     }
@@ -236,7 +238,7 @@ impl Switch<'_> {
             return Ok(false);
         }
         let location = home.storage(project.storage)?.location(Object::Volume(record.volume));
-        Ok(boot::has_tablespace_elsewhere(location.host_path()))
+        Ok(tablespaces::has_one_elsewhere(location.host_path()))
     }
 
     pub(crate) async fn down(self, record: &BranchRecord) -> Result<()> {

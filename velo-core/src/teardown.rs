@@ -1,13 +1,14 @@
 //! The one undo. Every function here may be called again after it failed or was killed half-way,
 //! and by another process than the one that made the thing.
 
-use crate::boot::{self, RunDir};
+use crate::boot;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::lock::Mode;
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
+use crate::run_dir::RunDir;
 use crate::runtime::StopMode;
 use crate::state::Tx;
 use crate::storage::Object;

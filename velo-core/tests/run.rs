@@ -132,6 +132,7 @@ fn takes_over() {
         }
         println!("{line}");
     }
+    runner.wait().unwrap();
 }
 
 fn said(result: velo_core::Result<impl Into<String>>) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use super::Branch;
-use crate::boot::{self, RunDir};
+use crate::boot;
 use crate::config::Config;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::Result;
@@ -14,6 +14,7 @@ use crate::lock::Mode;
 use crate::postgres::session::Session;
 use crate::project;
 use crate::record::{BranchRecord, Phase, ProjectRecord};
+use crate::run_dir::RunDir;
 use crate::runtime::Status;
 use crate::switch::Switch;
 use crate::timings::Timings;

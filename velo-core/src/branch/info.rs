@@ -7,12 +7,13 @@ use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 
 use super::lifetime;
-use crate::boot::{self, RunDir};
+use crate::boot;
 use crate::cut::Cut;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, SnapshotRecord};
+use crate::run_dir::RunDir;
 use crate::runtime::{RuntimeKind, Status};
 use crate::state::Tx;
 use crate::storage::StorageKind;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::Branch;
 use super::lifetime::{check_ttl, from_now};
-use crate::create::vacant;
 use crate::engine::{Call, Op};
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::BranchName;
+use crate::lookup::vacant;
 use crate::record::{BranchRecord, ProjectRecord};
 use crate::slots;
 use crate::state::Tx;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Branch;
-use crate::create::alive;
 use crate::engine::Call;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
+use crate::lookup::alive;
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
 use crate::reset::being_changed;
 use crate::state::Tx;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::Finding;
 use crate::config::Config;
-use crate::create::check_room;
 use crate::error::Error;
 use crate::os_user::{OsUser, check_passable};
 use crate::postgres::binaries::{self, Search};
+use crate::room;
 use crate::storage::{self, StorageConfig, StorageKind};
 
 pub(super) fn user(user: Option<&OsUser>) -> Finding {
@@ -48,7 +48,7 @@ pub(super) async fn postgres(config: &Config, user: Option<&OsUser>) -> Finding 
 /// A home that is there, and was opened.
 pub(super) fn home(config: &Config) -> Finding {
     let home = &config.home;
-    match check_room(home, config.keep_free) {
+    match room::enough_in(home, config.keep_free) {
         Ok(()) => Finding::ok("home", format!("{} is writable", home.display())),
         Err(error) => Finding::error("home", &error),
     }
@@ -57,7 +57,7 @@ pub(super) fn home(config: &Config) -> Finding {
 /// A home that is to be made below the folder `above`.
 pub(super) fn no_home(config: &Config, above: &Path, user: Option<&OsUser>) -> Finding {
     let home = &config.home;
-    let room = || check_room(above, config.keep_free);
+    let room = || room::enough_in(above, config.keep_free);
     let writable = || match rustix::fs::access(above, rustix::fs::Access::WRITE_OK) {
         Ok(()) => Ok(()),
         Err(e) => Err(Error::io(format!("make the home {}", home.display()), e)

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use super::{Finding, machine};
-use crate::boot::{self, RunDir};
+use crate::boot;
 use crate::branch::{self, lets_clients_in};
 use crate::error::{ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::reconcile::{self, Left};
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
+use crate::run_dir::RunDir;
 use crate::runtime::{RuntimeKind, Status};
 use crate::storage::{Object, StorageKind};
 use crate::strays::{self, Stray};

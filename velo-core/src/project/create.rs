@@ -4,18 +4,21 @@
 use std::sync::Arc;
 
 use super::{Inner, Project, ProjectBuilder, fits};
-use crate::boot::{self, Doors, RunDir};
-use crate::create::{can_limit, first_start, free_port, vacant};
+use crate::boot::{self, Doors};
+use crate::create::{can_limit, first_start};
 use crate::cut::{Cut, Method};
 use crate::engine::{Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id, ProjectName};
+use crate::lookup::vacant;
+use crate::port;
 use crate::postgres::binaries::{self, Search};
 use crate::postgres::scram::Password;
 use crate::postgres::session::{Session, Target, ident, literal};
 use crate::postgres::{control, image};
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord, now};
+use crate::run_dir::RunDir;
 use crate::runtime::{Limits, Runtime, RuntimeKind};
 use crate::slots::{self, Turn};
 use crate::state::Tx;
@@ -128,7 +131,7 @@ impl ProjectBuilder {
                     made_from: Origin::Initdb,
                     origin: None,
                     volume: volume.id,
-                    port: free_port(tx, candidates)?,
+                    port: port::find(tx, candidates)?,
                     password,
                     wanted: true,
                     resumes: false,

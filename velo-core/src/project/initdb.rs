@@ -1,11 +1,11 @@
 //! The first data of a project.
 
 use super::ProjectBuilder;
-use crate::boot::RunDir;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::postgres::scram;
 use crate::record::{BranchRecord, ProjectRecord};
+use crate::run_dir::RunDir;
 use crate::runtime::{Runtime, ToolSpec};
 use crate::storage::{Object, Storage};
 

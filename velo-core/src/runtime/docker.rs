@@ -14,8 +14,10 @@ pub(crate) mod image;
 mod leases;
 mod lifeline;
 pub(crate) mod making;
+mod own;
 mod passwd;
 mod plain;
+mod seen;
 pub(crate) mod tool;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +29,10 @@ use futures_util::StreamExt;
 
 use self::connect::Engine;
 use self::errors::{Refusal, failed, refusal};
-use self::plain::State;
+use self::own::{containers, remove_own};
+use self::seen::{
+    Seen, copied, foreign, nothing_elsewhere, refuse_elsewhere, runs, see, works_elsewhere,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Image, Installation};
 use crate::runtime::{
@@ -36,10 +41,7 @@ use crate::runtime::{
 };
 use crate::storage::Location;
 
-pub(crate) use self::connect::Reached;
-
-/// The label by which Compose knows its own.
-const COMPOSE: &str = "com.docker.compose.project";
+pub(crate) use self::own::{Found, answers, look, remove_idle};
 
 /// How long the processes of a container may outlive it.
 const ENDING: Duration = Duration::from_secs(2);
@@ -133,7 +135,7 @@ impl Docker {
         let Err(error) = engine.api.start_container(name, None).await else {
             return Ok(());
         };
-        if spec.tcp && !crate::boot::port_is_free(spec.port) {
+        if spec.tcp && !crate::port::is_free(spec.port) {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!("port {} is held by another program", spec.port),
@@ -178,7 +180,7 @@ impl Runtime for Docker {
         container::prepare_log(&spec.log, uid, gid)?;
         let name = container::name(volume);
         let seen = self.passwd.seen_by(uid, gid)?;
-        if left && crate::boot::has_tablespace_elsewhere(volume.host_path()) {
+        if left && crate::postgres::tablespaces::has_one_elsewhere(volume.host_path()) {
             // That is in the container of the server that crashed, and would go with it.
             self.start_made(engine, &name, &spec).await?;
             return Ok(started(engine, name, spec));
@@ -293,72 +295,6 @@ fn started(engine: &Engine, name: String, spec: InstanceSpec) -> Started {
     }
 }
 
-/// A container of this installation's.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) name: String,
-    /// The volume that a server runs on; `None` is a tool's container.
-    pub(crate) volume: Option<PathBuf>,
-    /// Whether it is a tool's container, and whoever runs it is there no more.
-    pub(crate) forsaken: bool,
-}
-
-/// The containers that belong to `home`; with `all` those too that do not run.
-async fn containers(engine: &Engine, home: &Path, all: bool) -> Result<Vec<Found>> {
-    let found = plain::list(&engine.socket, all).await?;
-    let found = found.into_iter().filter_map(|summary| {
-        let labels = summary.labels.unwrap_or_default();
-        if labels.get(container::HOME).is_none_or(|of| Path::new(of) != home) {
-            return None;
-        }
-        // One that the engine could not remove has lost its name.
-        let name = summary.names.and_then(|names| names.into_iter().next());
-        let name = name.map(|name| name.trim_start_matches('/').to_owned());
-        let name = name.filter(|name| !name.is_empty()).unwrap_or(summary.id);
-        let made = u64::try_from(summary.created.unwrap_or_default()).unwrap_or_default();
-        let made = Duration::from_secs(made);
-        Some(Found {
-            volume: labels.get(container::VOLUME).map(PathBuf::from),
-            forsaken: labels.contains_key(container::TOOL_LABEL)
-                && !tool::is_held(home, &name, made),
-            name,
-        })
-    });
-    Ok(found.collect())
-}
-
-/// Whether there is an engine that answers.
-pub(crate) async fn answers() -> bool {
-    Engine::connect().await.is_ok()
-}
-
-/// Removes a container that does not run.
-pub(crate) async fn remove_idle(name: &str) -> Result<()> {
-    let work = async {
-        let engine = Engine::connect().await?;
-        let options = query::RemoveContainerOptionsBuilder::new().force(false).v(true).build();
-        let Err(error) = engine.api.remove_container(name, Some(options)).await else {
-            return Ok(());
-        };
-        match refusal(&error) {
-            Some(Refusal::Missing) => Ok(()),
-            Some(Refusal::Conflict) => {
-                Err(Error::new(ErrorKind::Conflict, format!("the container {name} runs"))
-                    .with_hint("velo doctor --fix stops it"))
-            }
-            _ => Err(failed(format!("remove the container {name}"), error)),
-        }
-    };
-    crate::effect::step("remove an unrecorded container", work).await
-}
-
-/// The engine, and what containers of `home` there are, running or not. For `doctor`.
-pub(crate) async fn look(home: &Path) -> Result<(Reached, Vec<Found>)> {
-    let engine = Engine::connect().await?;
-    let found = containers(&engine, home, true).await?;
-    Ok((engine.reached(), found))
-}
-
 fn image_of(postgres: &Installation) -> Result<&Image> {
     postgres.image.as_ref().ok_or_else(|| {
         Error::new(
@@ -367,123 +303,6 @@ fn image_of(postgres: &Installation) -> Result<&Image> {
         )
         .with_hint("the runtime docker needs an image")
     })
-}
-
-/// What the engine has of the name of a volume's container.
-enum Seen {
-    Nothing,
-    Own(State),
-    /// The container of this other folder: volumes of a home and of its copy have the same names, and
-    /// one of them must not act on the other's servers.
-    Anothers(String),
-    /// One that Velo never made, and what is known of it.
-    Foreign(String),
-}
-
-async fn see(engine: &Engine, volume: &Location) -> Result<Seen> {
-    let found = plain::inspect(&engine.socket, &container::name(volume)).await?;
-    Ok(match found {
-        None => Seen::Nothing,
-        Some(found) => match (foreigner(&found), works_on(&found, volume)) {
-            (Some(whose), _) => Seen::Foreign(whose),
-            (None, Some(path)) => Seen::Anothers(path),
-            (None, None) => Seen::Own(found.state),
-        },
-    })
-}
-
-/// What is known of a container that Velo never made: one without its labels.
-fn foreigner(found: &plain::Container) -> Option<String> {
-    let label = |name: &str| found.config.labels.as_ref().and_then(|labels| labels.get(name));
-    if label(container::HOME).is_some() && label(container::VOLUME).is_some() {
-        return None;
-    }
-    let image = found.config.image.as_deref().unwrap_or("that is not known");
-    let of = label(COMPOSE).map(|project| format!(", of the Compose project {project}"));
-    Some(format!("of the image {image}{}", of.unwrap_or_default()))
-}
-
-fn foreign(engine: &Engine, volume: &Location, whose: &str) -> Error {
-    let (name, program) = (container::name(volume), engine.program());
-    Error::new(
-        ErrorKind::Conflict,
-        format!(
-            "the container {name}, whose name the server needs, is none of Velo's: it is {whose}"
-        ),
-    )
-    .with_hint(format!(
-        "give it another name ({program} rename {name} OTHER), or remove it if nobody needs it"
-    ))
-}
-
-fn copied(volume: &Location, path: &str) -> Error {
-    let volume = volume.host_path().display();
-    Error::new(
-        ErrorKind::Conflict,
-        format!("the engine has a server on {path}, of which {volume} is a copy"),
-    )
-    .with_hint("work in the home that it is a copy of")
-}
-
-/// The folder that a container works on, if it is there and is not this volume. By what it is, and not
-/// by its path: a home may have been moved, and a copy of one may lack its volumes.
-fn works_on(found: &plain::Container, volume: &Location) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    let path = found.config.labels.as_ref()?.get(container::VOLUME)?;
-    let there = std::fs::metadata(path).ok()?;
-    let is_own = match volume.host_path().metadata() {
-        Ok(own) => (there.dev(), there.ino()) == (own.dev(), own.ino()),
-        Err(_) => Path::new(path) == volume.host_path(),
-    };
-    (!is_own).then(|| path.clone())
-}
-
-/// Whether a server works on the volume that is none of this engine's: it is started by hand, or in
-/// another engine's container. To PostgreSQL itself every server in a container is process 1, so that
-/// its lock file says nothing.
-fn works_elsewhere(volume: &Location) -> bool {
-    #[cfg(feature = "process")]
-    return !super::process::processes_in(volume.host_path()).is_empty();
-    #[cfg(not(feature = "process"))]
-    return false;
-}
-
-/// Waits for the processes of a container that is just gone, and refuses any that stay.
-async fn nothing_elsewhere(volume: &Location) -> Result<()> {
-    let begun = std::time::Instant::now();
-    while works_elsewhere(volume) && begun.elapsed() < ENDING {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    refuse_elsewhere(volume)
-}
-
-fn refuse_elsewhere(volume: &Location) -> Result<()> {
-    if !works_elsewhere(volume) {
-        return Ok(());
-    }
-    let volume = volume.host_path().display();
-    Err(Error::new(
-        ErrorKind::Conflict,
-        format!("a server that is none of this engine's works on {volume}"),
-    )
-    .with_hint(
-        "is it another engine's? Set DOCKER_HOST to that one, or end the server where it runs",
-    ))
-}
-
-/// One that the engine is about to start again runs: it may write at any moment.
-fn runs(state: &State) -> bool {
-    state.running || state.restarting
-}
-
-/// Removes a container if it is one of `home`'s. Whether there was one.
-async fn remove_own(engine: &Engine, home: &Path, name: &str) -> Result<bool> {
-    let Some(found) = plain::inspect(&engine.socket, name).await? else { return Ok(false) };
-    let labels = found.config.labels.unwrap_or_default();
-    if labels.get(container::HOME).is_some_and(|of| Path::new(of) == home) {
-        remove(engine, name).await?;
-    }
-    Ok(true)
 }
 
 /// Waits until a container is in `condition`, and says how it ended. Missing is ended.

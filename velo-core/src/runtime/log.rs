@@ -1,6 +1,7 @@
 //! A server's log: a file that it appends to, whatever runs it.
 
 use std::fs::File;
+#[cfg(any(feature = "process", feature = "docker"))]
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// How much of a log is looked at.
+#[cfg(any(feature = "process", feature = "docker"))]
 const TAIL: u64 = 64 * 1024;
 
 /// Opens it to append to, making it if it is missing.
@@ -22,6 +24,7 @@ pub(crate) fn open(log: &Path) -> Result<File> {
 }
 
 /// Its last `lines` lines.
+#[cfg(any(feature = "process", feature = "docker"))]
 pub(super) fn tail(log: &Path, lines: usize) -> Result<String> {
     let read = || {
         let mut file = File::open(log)?;

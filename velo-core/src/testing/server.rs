@@ -333,7 +333,7 @@ fn free_port() -> Result<u16> {
         getrandom::fill(&mut number)
             .map_err(|e| Error::new(ErrorKind::Internal, format!("no random number: {e}")))?;
         let port = 10_000 + u16::from_le_bytes(number) % 10_000;
-        if crate::boot::port_is_free(port) {
+        if crate::port::is_free(port) {
             return Ok(port);
         }
     }

@@ -1,0 +1,273 @@
+//! How a seed is built once, whoever asks for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::hashed::hashed;
+use super::{Seed, SeedKey};
+use crate::boot;
+use crate::branch::Branch;
+use crate::create;
+use crate::engine::{self, Call, Engine, Op};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::Id;
+use crate::lock::{Lock, Mode};
+use crate::lookup::alive;
+use crate::project;
+use crate::record::{Phase, Role, SeedMark, SnapshotRecord, now};
+use crate::runtime::StopMode;
+use crate::snapshot;
+use crate::source::resolve;
+use crate::spec::BranchSpec;
+use crate::state::Tx;
+use crate::storage::Object;
+use crate::teardown;
+use crate::timings::Timings;
+
+/// How seldom it is recorded that a seed was used: a look at it should not cost a write.
+const USED: Duration = Duration::from_secs(600);
+
+/// What there is of a seed that somebody asks for.
+pub(crate) enum Claim {
+    There(Seed),
+    Build(Box<Building>),
+}
+
+/// A seed that this process builds. Dropped before its end, as by a panic, it leaves nothing.
+pub(crate) struct Building {
+    /// What is built in.
+    pub(crate) branch: Branch,
+    place: Option<Place>,
+}
+
+/// The record of a seed that is not there yet, and the lock that all others wait for.
+struct Place {
+    project: Arc<project::Inner>,
+    record: SnapshotRecord,
+    _lock: Lock,
+}
+
+impl Place {
+    async fn give_up(self, home: &Home) -> Result<()> {
+        teardown::snapshot(home, &self.project.record, self.record.id).await
+    }
+}
+
+impl Building {
+    /// Takes what was built for the seed.
+    pub(crate) fn finish_call(mut self: Box<Self>) -> Call<Seed> {
+        engine::call(move |op| async move {
+            let Some(place) = self.place.take() else {
+                return Err(Error::new(ErrorKind::Internal, "a seed is finished twice"));
+            };
+            let home = Engine::get()?.home(&place.project.config).await?;
+            let (project, branch) = (place.project.clone(), self.branch.clone());
+            let taken = take(&home, &place, &branch, &op).await;
+            let closed = branch.close_now(&home).await;
+            match taken.and_then(|record| closed.map(|()| record)) {
+                Ok(record) => Seed::of(&project, &record, &[])
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, "a seed without a key")),
+                Err(error) => {
+                    let error = home.explain(error);
+                    match place.give_up(&home).await {
+                        Ok(()) => Err(error),
+                        Err(cleanup) => Err(error.with_cleanup(cleanup)),
+                    }
+                }
+            }
+        })
+    }
+
+    /// Undoes what was built.
+    pub(crate) fn give_up_call(mut self: Box<Self>) -> Call<()> {
+        let (place, branch) = (self.place.take(), self.branch.clone());
+        engine::call(move |_| async move {
+            let Some(place) = place else { return Ok(()) };
+            let home = Engine::get()?.home(&place.project.config).await?;
+            let closed = branch.close_now(&home).await;
+            place.give_up(&home).await.and(closed)
+        })
+    }
+}
+
+/// What is told of a build that failed, and was undone or not.
+pub(crate) fn failed(
+    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    undone: Result<()>,
+) -> Error {
+    let cause = cause.into();
+    let error = Error::new(ErrorKind::Seed, format!("the seed cannot be built: {cause}"))
+        .with_hint("correct what builds it; nothing of it is left")
+        .with_source(cause);
+    match undone {
+        Ok(()) => error,
+        Err(cleanup) => error.with_cleanup(cleanup),
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        let Some(place) = self.place.take() else { return };
+        let branch = self.branch.clone();
+        engine::spawn(async move {
+            let work = async {
+                let home = Engine::get()?.home(&place.project.config).await?;
+                let closed = branch.close_now(&home).await;
+                place.give_up(&home).await.and(closed)
+            };
+            if let Err(error) = work.await {
+                tracing::warn!(%error, "cannot undo a seed; it goes when this process has ended");
+            }
+        });
+    }
+}
+
+/// The seed, or the right to build it. Waits as long as somebody else builds.
+pub(super) async fn claim(
+    home: &Arc<Home>,
+    project: &Arc<project::Inner>,
+    key: SeedKey,
+    op: &Op,
+) -> Result<Claim> {
+    let installation = project::installed(&project.record, home).await?;
+    let text = hashed(home, project, &key, &installation).await?;
+    let shown = format!("the seed {}", &text[..12]);
+    let mut pause = Duration::from_millis(5);
+    loop {
+        op.cancel.check()?;
+        let (record, lock) = match placed(home, project, &key, &text).await? {
+            (record, Some(lock)) => (record, lock),
+            (record, None) if record.phase == Phase::Ready => {
+                used(home, &record).await?;
+                let seed = Seed::of(project, &record, &[])
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, "a seed without a key"))?;
+                return Ok(Claim::There(seed));
+            }
+            (record, None) => {
+                tracing::info!(seed = %shown, "somebody else builds it: waiting");
+                // Whoever makes or removes it holds this until that is done, or dies.
+                let path = home.lock_path(&record.id.to_string());
+                drop(Lock::take(&path, Mode::Shared, Duration::MAX, &shown, &op.cancel).await?);
+                if still(home, &record).await? {
+                    crate::reconcile::run(home).await;
+                    // Another process may be the one who cleans up, or the one who could not undo it may
+                    // live on.
+                    op.cancel.guard(tokio::time::sleep(pause)).await?;
+                    pause = (pause * 2).min(Duration::from_millis(500));
+                }
+                continue;
+            }
+        };
+        let place = Place { project: project.clone(), record, _lock: lock };
+        let label = key.label.as_deref().unwrap_or("seed");
+        let spec = BranchSpec::ephemeral().label(label).from(key.from.clone());
+        tracing::info!(seed = %shown, "building it");
+        return match create::create(home, &project.record, &spec, op).await {
+            Ok(branch) => {
+                let branch = Branch::of(project, branch, Timings::default(), true);
+                Ok(Claim::Build(Box::new(Building { branch, place: Some(place) })))
+            }
+            Err(error) => match place.give_up(home).await {
+                Ok(()) => Err(error),
+                Err(cleanup) => Err(error.with_cleanup(cleanup)),
+            },
+        };
+    }
+}
+
+/// The record of the seed; with its lock if it was made just now.
+async fn placed(
+    home: &Home,
+    project: &project::Inner,
+    key: &SeedKey,
+    text: &str,
+) -> Result<(SnapshotRecord, Option<Lock>)> {
+    let scope = project.record.id.to_string();
+    let (name, wanted) = (text.to_owned(), scope.clone());
+    let there = home.state().read(move |tx| tx.named::<SnapshotRecord>(&wanted, &name)).await?;
+    if let Some(record) = there {
+        return Ok((record, None));
+    }
+    let (lease, locks, owned) = (home.lease()?, home.clone(), project.record.clone());
+    let (text, label, from) = (text.to_owned(), key.label.clone(), key.from.clone());
+    home.state()
+        .write("record a seed", move |tx| {
+            if let Some(record) = tx.named::<SnapshotRecord>(&scope, &text)? {
+                return Ok((record, None));
+            }
+            alive(tx, &owned)?;
+            let source = resolve(tx, &owned, &from)?;
+            let record = SnapshotRecord {
+                id: Id::generate(),
+                project: owned.id,
+                // It goes with the branch that it starts from, not with the one it is built in.
+                branch: source.tree_parent(),
+                name: None,
+                role: Role::Seed,
+                phase: Phase::Creating,
+                lease: Some(lease),
+                source: None,
+                password: source.password().clone(),
+                settings: source.settings().clone(),
+                limits: source.limits(),
+                cut: None,
+                seed: Some(SeedMark { key: text, label, used_at: now() }),
+                created_at: now(),
+            };
+            tx.insert(&record)?;
+            let lock = locks.lock_new(record.id)?;
+            Ok((record, Some(lock)))
+        })
+        .await
+}
+
+/// Whether a seed that was waited for is as it was: nobody works on it any more.
+async fn still(home: &Home, before: &SnapshotRecord) -> Result<bool> {
+    let id = before.id;
+    let now = home.state().read(move |tx| tx.get::<SnapshotRecord>(id)).await?;
+    if now.is_none() {
+        // Whoever waited may have made the file anew.
+        home.remove_lock(id)?;
+    }
+    Ok(now.is_some_and(|now| now.phase != Phase::Ready))
+}
+
+/// Notes that somebody asked for it.
+async fn used(home: &Home, record: &SnapshotRecord) -> Result<()> {
+    let id = record.id;
+    let last = record.seed.as_ref().map_or(0, |seed| seed.used_at);
+    if now().saturating_sub(last) < USED.as_millis() as u64 {
+        return Ok(());
+    }
+    home.state()
+        .write("note that a seed is used", move |tx: &Tx<'_>| {
+            if tx.get::<SnapshotRecord>(id)?.is_none() {
+                return Ok(());
+            }
+            tx.update(id, |snapshot: &mut SnapshotRecord| {
+                if let Some(seed) = &mut snapshot.seed {
+                    seed.used_at = now();
+                }
+                Ok(())
+            })
+            .map(drop)
+        })
+        .await
+}
+
+/// Stops the server that a seed was built in, and takes its data.
+async fn take(home: &Home, place: &Place, branch: &Branch, op: &Op) -> Result<SnapshotRecord> {
+    let (project, id) = (&place.project.record, place.record.id);
+    let built = branch.current(home).await?;
+    let stop = boot::stop(home, project, built.id, built.volume, StopMode::Fast);
+    op.steps.run("stop", stop).await?;
+    let volume = built.volume;
+    let record = home.state().write("record what a seed is taken from", move |tx| {
+        tx.update(id, |snapshot: &mut SnapshotRecord| {
+            snapshot.source = Some(Object::Volume(volume));
+            Ok(())
+        })
+    });
+    snapshot::fill(home, project, &built, &record.await?, op).await
+}
