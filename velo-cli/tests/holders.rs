@@ -4,10 +4,10 @@
 mod common;
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Home, program, psql, whole};
+use common::{Home, is_root, prepared, program, psql, whole};
 use rustix::process::{Pid, Signal};
 
 #[test]
@@ -118,6 +118,33 @@ fn a_server_that_was_ending_when_its_restart_was_killed_is_started_again() {
     let state = home.json(&["branch", "get", "api/b"])["state"].clone();
     assert_eq!(state, "running", "{}", std::fs::read_to_string(log).unwrap());
     assert_eq!(home.sql("api/b", "SELECT 1"), "1");
+}
+
+/// A server whose folder somebody removed goes on for a while, and is ended by who deletes its branch.
+#[test]
+fn a_server_whose_data_was_removed_ends_with_its_branch() {
+    let Some(base) = prepared("VELO_TEST_BTRFS").filter(|_| is_root()) else { return };
+    for by in [
+        &["branch", "delete", "api/dev"][..],
+        &["project", "delete", "api", "--force"],
+        &["branch", "stop", "api/dev"],
+    ] {
+        let home = Home::under(&base);
+        home.ok(&["project", "create", "api"]);
+        home.ok(&["branch", "create", "api/dev"]);
+        let dev = home.json(&["branch", "get", "api/dev"]);
+        let pid = dev["pid"].as_u64().unwrap();
+        let data = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+        let deleted =
+            Command::new("btrfs").args(["subvolume", "delete"]).arg(&data).output().unwrap();
+        assert!(deleted.status.success(), "{deleted:?}");
+        let doctor = home.run(&["doctor"]);
+        assert!(!doctor.stdout.contains("other programs"), "{doctor:?}");
+        home.run(by);
+        let gone =
+            std::fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |line| line.is_empty());
+        assert!(gone, "after {by:?} its server lives");
+    }
 }
 
 /// People remove it by hand; a server notices after a minute.

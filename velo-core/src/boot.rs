@@ -74,7 +74,7 @@ impl Boot<'_> {
         let volume = Object::Volume(self.volume);
         let location = crate::clone::opened(&*storage, volume, &shown).await?;
         let data = location.host_path().to_path_buf();
-        let control = control::read(&data.join("global/pg_control"))?;
+        let control = control::read(&data.join(control::FILE))?;
         let major = self.project.postgres.version.major;
         crate::cut::check_major(control.major, major)?;
 
@@ -254,7 +254,12 @@ impl Boot<'_> {
                 limit.as_secs()
             ),
         )
-        .with_hint("look at its log; VELO_START_TIMEOUT (seconds) gives it more time")
+        .with_hint(format!(
+            "its log says what it does; VELO_START_TIMEOUT (seconds) gives it more time, and where it hangs, velo branch \
+             restart {}/{} ends it and starts it anew",
+            self.project.name,
+            self.branch.shown()
+        ))
     }
 
     /// Waits until the reloaded rules are in force. The postmaster reloads when the signal reaches

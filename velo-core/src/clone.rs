@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::lock::Mode;
 use crate::record::{BranchRecord, Phase, ProjectRecord, SnapshotRecord, VolumeRecord};
+use crate::reserve;
 use crate::room;
 use crate::run_dir::RunDir;
 use crate::runtime::InstanceRef;
@@ -89,6 +90,8 @@ pub(crate) async fn clone_source(
             }
             let location = opened(&*storage, object, &shown).await?;
             room::enough_beside(home, &*storage, object).await?;
+            // It may have been given up when the disk was full.
+            reserve::keep(home.config.home())?;
             let socket_dir = RunDir::of(home, branch.id).socket();
             let server = boot::target(&socket_dir, project, &branch);
             let instance = InstanceRef { id: branch.id, location };

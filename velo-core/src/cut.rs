@@ -132,7 +132,7 @@ const SKIP: [&str; 11] = [
 /// What of a running server's data would mislead a clone that has a moment of its own: the label of
 /// somebody else's backup, which up to 14 may lie in the data itself.
 const LABELS: [&str; 2] = ["backup_label", "tablespace_map"];
-const CONTROL: &str = "global/pg_control";
+const CONTROL: &str = control::FILE;
 
 /// One clone of a running server.
 #[derive(Clone, Copy)]

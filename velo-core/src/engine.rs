@@ -135,7 +135,7 @@ impl Engine {
                 Err(Error::io(format!("look at the home {}", folder.display()), e)
                     .with_hint("set VELO_HOME to a folder that you can enter"))
             }
-            _ if Home::exists(&folder) => Ok(true),
+            _ if Home::is_there(&folder)? => Ok(true),
             _ => crate::setup::unmounted::refuse(&folder).map(|()| false),
         });
         exists.await

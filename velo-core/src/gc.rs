@@ -84,6 +84,7 @@ pub(crate) fn collect_call(config: &Config, spec: GcSpec) -> Call<Collected> {
         if spec.dry_run {
             collected.deeds = would(&home).await?;
         } else {
+            home.make_way().await;
             let _one = reconcile::alone(&home, &op.cancel).await?;
             collected.deeds = recorded(&home).await?;
         }

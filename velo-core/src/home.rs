@@ -78,7 +78,7 @@ impl Home {
         let config = config.clone();
         crate::engine::blocking(move || {
             let user = OsUser::for_servers(config.user.as_deref())?;
-            if !Self::exists(&config.home) {
+            if !Self::is_there(&config.home)? {
                 crate::setup::unmounted::refuse(&config.home)?;
             }
             prepare(&config.home, user.as_ref())?;
@@ -116,13 +116,32 @@ impl Home {
         !found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
     }
 
+    /// The same; an error where its data is there alone. Records come before data and go after it, so that
+    /// somebody has taken them away, and nobody knows any more whose the data is.
+    pub(crate) fn is_there(folder: &Path) -> Result<bool> {
+        // In this order: others may be making it.
+        let has_data = has_data(folder);
+        if Self::exists(folder) || !has_data {
+            return Ok(Self::exists(folder));
+        }
+        let what = format!(
+            "{} holds data, and state.db, which says whose it is, is gone",
+            folder.display()
+        );
+        Err(Error::new(ErrorKind::Corrupt, what).with_hint(format!(
+            "bring state.db and state.db-wal back, from a backup; without them end the servers that work in {}, and move \
+             the folder away",
+            folder.join("volumes").display()
+        )))
+    }
+
     /// Whether this is the name of something in a home that is Velo's.
     pub(crate) fn is_own(name: &std::ffi::OsStr) -> bool {
         const FOLDERS: [&str; 7] =
             ["leases", "locks", "volumes", "snapshots", "run", "docker", "keepers"];
         let name = name.to_string_lossy();
         FOLDERS.contains(&&*name)
-            || ["state.db", "zfs.json", ".zfs.json-", ".velo-"]
+            || ["state.db", "reserve", "zfs.json", ".zfs.json-", ".velo-"]
                 .iter()
                 .any(|own| name.starts_with(own))
     }
@@ -273,6 +292,15 @@ impl Home {
     /// Held as long as files are removed behind a caller.
     pub(crate) async fn deletion(&self) -> OwnedRwLockReadGuard<()> {
         self.shared.deletions.clone().read_owned().await
+    }
+
+    /// Makes sure that something can be deleted or stopped: that takes a little space as well.
+    pub(crate) async fn make_way(&self) {
+        let home = self.config.home.clone();
+        let made = crate::engine::blocking(move || crate::reserve::give_up_if_full(&home)).await;
+        if let Err(error) = made {
+            tracing::warn!(%error, "what is kept for a full disk cannot be had");
+        }
     }
 
     /// Waits until this process removes no files behind a caller.

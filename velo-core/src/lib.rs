@@ -65,6 +65,7 @@ pub mod postgres;
 mod project;
 mod reconcile;
 mod record;
+mod reserve;
 mod reset;
 mod room;
 #[cfg(target_os = "linux")]
@@ -110,6 +111,11 @@ pub use timings::Timings;
 pub mod __binding {
     //! What a binding to another language needs, for no one else.
     pub use crate::keeper::{serve_if_asked, use_program};
+
+    /// See `postgres::install::use_package`.
+    pub fn use_package(folder: std::path::PathBuf) {
+        crate::postgres::install::use_package(folder);
+    }
 }
 
 #[cfg(feature = "macros")]

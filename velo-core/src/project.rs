@@ -305,6 +305,7 @@ impl Project {
         let project = self.0.clone();
         engine::call(move |_| async move {
             let home = Engine::get()?.home(&project.config).await?;
+            home.make_way().await;
             let (record, lease) = (project.record.clone(), home.lease()?);
             let claim = move |tx: &Tx<'_>| claim(tx, &record, force, lease);
             home.state().write_durable("mark a project to go", claim).await?;

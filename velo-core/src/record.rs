@@ -1,6 +1,7 @@
 //! The records: what Velo knows of projects, branches, volumes and snapshots.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,9 @@ pub(crate) struct ProjectRecord {
     pub(crate) storage: StorageKind,
     pub(crate) runtime: RuntimeKind,
     pub(crate) postgres: Installation,
+    /// Where that keeps its extensions.
+    #[serde(default)]
+    pub(crate) share_dir: Option<PathBuf>,
     /// The C library that its text was sorted with from the beginning, where it is known. That of
     /// `postgres` may become another one, when its image is gone and its name means another.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::record::now;
+
 /// What a runner calls its run, in the environment of its tests: nextest, pytest-xdist.
 const OF_RUNNERS: [&str; 2] = ["NEXTEST_RUN_ID", "PYTEST_XDIST_TESTRUNUID"];
 
@@ -47,6 +49,9 @@ impl Run {
     }
 }
 
+/// The kernel's ticks in a second, as proc(5) counts them: the same wherever Velo runs.
+const TICKS: f64 = 100.0;
+
 /// This process and the one that started it, as they were when this code was loaded.
 static OWN: AtomicI32 = AtomicI32::new(0);
 static STARTED_BY: AtomicI32 = AtomicI32::new(0);
@@ -75,6 +80,18 @@ fn parent_now() -> Option<i32> {
 
 fn own() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// When the run began that this process is of, or else this process, in milliseconds since 1970.
+pub(crate) fn begun() -> u64 {
+    let of_run = Run::of_this_process().map(|run| run.started);
+    let ago = || {
+        let since_boot = of_run.or_else(|| started(own()))? as f64 / TICKS;
+        let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+        let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+        Some(((uptime - since_boot).max(0.0) * 1000.0) as u64)
+    };
+    now().saturating_sub(ago().unwrap_or(0))
 }
 
 /// The session of a process; 0 if its leader is out of sight.

@@ -29,6 +29,7 @@ mod sql;
 use build::claim;
 pub(crate) use build::{Claim, failed};
 pub use key::SeedKey;
+pub(crate) use key::pattern_in;
 
 /// A seed: data that is prepared once, for any number of branches. See [`Project::seed`].
 ///

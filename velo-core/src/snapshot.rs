@@ -133,6 +133,7 @@ pub(crate) async fn delete(
     shown: &str,
     op: &Op,
 ) -> Result<()> {
+    home.make_way().await;
     let _lock = home.lock(id, Mode::Exclusive, shown, &op.cancel).await?;
     let (owned, lease, name) = (project.clone(), home.lease()?, shown.to_owned());
     let claim = move |tx: &Tx<'_>| claim(tx, &owned, id, lease, &name);

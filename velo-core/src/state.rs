@@ -17,6 +17,7 @@ use crate::id::Id;
 mod open;
 mod tx;
 
+use open::BUSY;
 pub(crate) use tx::Tx;
 
 /// Something that is recorded.
@@ -64,7 +65,7 @@ fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
         let (kind, hint) = match code {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => (
                 ErrorKind::Corrupt,
-                "state.db is damaged: restore it from a backup, or move it away and run `velo doctor`",
+                "state.db is damaged: restore it and state.db-wal from a backup; nobody else knows whose the data is",
             ),
             Some(ErrorCode::DiskFull) => (ErrorKind::Exhausted, "free some space and try again"),
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
@@ -76,6 +77,13 @@ fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
             }
             _ => (ErrorKind::Io, "velo doctor looks at the home, and says what is wrong with it"),
         };
+        if kind == ErrorKind::Timeout {
+            let waited = BUSY.as_secs();
+            let what = format!(
+                "state.db: cannot {what}: another process has been writing to it for {waited} s"
+            );
+            return Error::new(kind, what).with_hint(hint);
+        }
         Error::new(kind, format!("state.db: cannot {what}: {e}")).with_hint(hint).with_source(e)
     }
 }

@@ -64,6 +64,7 @@ impl Switch<'_> {
 
     /// Stops it, cleanly; nothing happens if it does not run.
     pub(crate) async fn off(self, id: Id) -> Result<BranchRecord> {
+        self.home.make_way().await;
         self.nothing_is_lost(id).await?;
         let (record, _) = self.want(id, Wish::Off).await?;
         self.down(&record).await?;
@@ -72,6 +73,7 @@ impl Switch<'_> {
 
     /// Stops it, cleanly, until all are started again.
     pub(crate) async fn pause(self, id: Id) -> Result<BranchRecord> {
+        self.home.make_way().await;
         self.nothing_is_lost(id).await?;
         let (record, _) = self.want(id, Wish::Pause).await?;
         self.down(&record).await?;

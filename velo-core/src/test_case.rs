@@ -19,7 +19,7 @@ use crate::error::{ErrorKind, Result};
 use crate::from_branch::FromBranch;
 use crate::pool::Pool;
 use crate::project::Project;
-use crate::seed::SeedKey;
+use crate::seed::{SeedKey, pattern_in};
 use crate::spec::BranchSpec;
 
 /// How long a failed test's branch stays, and what says otherwise.
@@ -45,6 +45,9 @@ type Built = Pin<Box<dyn Future<Output = Result<(), Fault>>>>;
 /// A function that prepares a seed.
 pub struct Build {
     name: &'static str,
+    /// What tells it from others of its name: its path from the crate's root; of what is no function but a pointer to
+    /// one, where that is named.
+    path: &'static str,
     call: Box<dyn FnOnce(Branch) -> Built>,
 }
 
@@ -55,15 +58,17 @@ impl std::fmt::Debug for Build {
 }
 
 impl Build {
-    pub fn new<F, E>(name: &'static str, build: impl FnOnce(Branch) -> F + 'static) -> Self
+    pub fn new<B, F, E>(name: &'static str, module: &'static str, build: B) -> Self
     where
+        B: FnOnce(Branch) -> F + 'static,
         F: Future<Output = Result<(), E>> + 'static,
         E: Into<Fault>,
     {
+        let path = if size_of::<B>() == 0 { std::any::type_name::<B>() } else { module };
         let call = move |branch| -> Built {
             Box::pin(async move { build(branch).await.map_err(Into::into) })
         };
-        Self { name, call: Box::new(call) }
+        Self { name, path, call: Box::new(call) }
     }
 }
 
@@ -179,10 +184,10 @@ async fn branch(case: Case) -> Result<Branch> {
         return Branch::create(&project, BranchSpec::ephemeral().label(label)).await;
     }
     // The pools of this process: without a handle they would end with each test.
-    type Key = (&'static str, Option<&'static str>, Option<&'static str>);
+    type Key = (&'static str, Option<&'static str>, Option<(&'static str, &'static str)>);
     static POOLS: LazyLock<Mutex<HashMap<Key, Arc<OnceCell<Pool>>>>> =
         LazyLock::new(Mutex::default);
-    let key = (name, case.seed, case.build.as_ref().map(|build| build.name));
+    let key = (name, case.seed, case.build.as_ref().map(|build| (build.path, build.name)));
     let pool = {
         let mut pools = POOLS.lock().unwrap_or_else(|e| e.into_inner());
         pools.entry(key).or_default().clone()
@@ -206,12 +211,11 @@ async fn pool_of(case: Case, project: &str) -> Result<Pool> {
     let project = opened(project).await?;
     // Tests run in the folder of their package, but for those who moved away.
     let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| case.folder.to_owned());
-    let files =
-        case.seed.map(|files| Path::new(&folder).join(files).to_string_lossy().into_owned());
+    let files = case.seed.map(|files| pattern_in(Path::new(&folder), files));
     let Some(build) = case.build else {
         return project.seed_sql(files.unwrap_or_default()).await?.pool();
     };
-    let mut key = SeedKey::new().text(build.name).label(build.name);
+    let mut key = SeedKey::new().text(build.path).text(build.name).label(build.name);
     if let Some(files) = files {
         key = key.files(files)?;
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::client::sql;
 use common::home::{TestHome, eventually};
-use velo_core::{BranchInfo, Project};
+use velo_core::{Branch, BranchInfo, BranchSpec, Project};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -93,6 +93,40 @@ mod given {
         sql(&branch, "DROP TABLE built").await;
     }
 
+    /// Another one of the same name.
+    mod other {
+        use velo_core::Branch;
+
+        use crate::common::client::{attempt, sql};
+
+        async fn build(branch: Branch) -> Result<(), tokio_postgres::Error> {
+            attempt(&branch.url(), "CREATE TABLE built AS SELECT 8 AS n").await.map(drop)
+        }
+
+        #[velo_core::test(seed = "tests/migrations/", build = build)]
+        #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+        async fn one_that_is_built(branch: Branch) {
+            assert_eq!(sql(&branch, "SELECT n FROM built").await, "8");
+        }
+
+        const BUILD: fn(Branch) -> super::Built = |branch| Box::pin(build(branch));
+
+        #[velo_core::test(seed = "tests/migrations/", build = BUILD)]
+        #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+        async fn one_that_is_built_by_a_pointer(branch: Branch) {
+            assert_eq!(sql(&branch, "SELECT n FROM built").await, "8");
+        }
+    }
+
+    type Built = std::pin::Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>>>>;
+    const BUILD: fn(Branch) -> Built = |branch| Box::pin(build(branch));
+
+    #[velo_core::test(seed = "tests/migrations/", build = BUILD)]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    async fn one_that_is_built_by_a_pointer(branch: Branch) {
+        assert_eq!(sql(&branch, "SELECT n FROM built").await, "7");
+    }
+
     #[velo_core::test(build = build)]
     #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
     fn one_that_is_built_of_nothing(branch: blocking::Branch) {
@@ -168,7 +202,7 @@ async fn several_tests_share_a_seed_and_no_data() {
     let home = TestHome::new(None);
     let (output, said) = run(&home, "given::", &[]);
     assert!(output.status.success());
-    let tests = if cfg!(feature = "sqlx-0_8") { 8 } else { 7 };
+    let tests = if cfg!(feature = "sqlx-0_8") { 11 } else { 10 };
     assert!(said.contains(&format!("{tests} passed; 0 failed")));
 
     assert!(eventually(LONG, || home.servers().is_empty()));
@@ -177,7 +211,8 @@ async fn several_tests_share_a_seed_and_no_data() {
     let seeds = project.seeds().await.unwrap();
     let labels: Vec<_> = seeds.iter().map(|seed| seed.info().label.clone().unwrap()).collect();
     assert_eq!(labels.iter().filter(|label| *label == "migrations").count(), 1, "{labels:?}");
-    assert_eq!(labels.iter().filter(|label| *label == "build").count(), 2, "{labels:?}");
+    assert_eq!(labels.iter().filter(|label| *label == "build").count(), 3, "{labels:?}");
+    assert_eq!(labels.iter().filter(|label| *label == "BUILD").count(), 2, "{labels:?}");
 }
 
 #[tokio::test]
@@ -212,6 +247,24 @@ async fn a_failed_tests_branch_stays_for_its_time() {
     assert_eq!(urls.len(), 2, "{urls:?}");
     let names = common::client::attempt(&urls[0], "SELECT DISTINCT name FROM people").await;
     assert_eq!(names.unwrap(), "Cid");
+}
+
+#[tokio::test]
+async fn what_somebody_made_of_a_failed_tests_branch_stays_with_it() {
+    let home = TestHome::new(None);
+    assert!(!run(&home, "failing::panics", &[]).0.status.success());
+    let project = project(&home).await;
+    let [first] = &stays(&project).await[..] else { panic!("one stays") };
+    let kept = project.branch(first.name.clone().unwrap()).await.unwrap();
+    let spec = BranchSpec::named("finding").from(&kept);
+    Branch::create(&project, spec).await.unwrap();
+    assert!(!run(&home, "failing::panics", &[]).0.status.success());
+    let names: Vec<_> = stays(&project).await.into_iter().filter_map(|b| b.name).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names.contains(first.name.as_ref().unwrap()), "{names:?}");
+    // The other one goes for the next.
+    assert!(!run(&home, "failing::panics", &[]).0.status.success());
+    assert_eq!(stays(&project).await.len(), 3);
 }
 
 #[tokio::test]

@@ -178,6 +178,66 @@ async fn a_build_that_fails_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_server_that_dies_while_a_seed_is_built_makes_none() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let dies = async |branch: Branch| {
+        filled(branch.clone()).await?;
+        let pid = branch.info().await.unwrap().pid.unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        Ok::<_, tokio_postgres::Error>(())
+    };
+    let error = project.seed(key("dies"), dies).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Seed, "{error}");
+    assert!(error.to_string().contains("had ended"), "{error}");
+    alone(&project, &home).await;
+    let seed = seed(&project, "dies").await;
+    let branch = seed.branch().await.unwrap();
+    assert_eq!(sql(&branch, "SELECT count(*) FROM t").await, "1000");
+}
+
+#[tokio::test]
+async fn files_that_change_while_a_seed_is_built_make_none() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("1.sql");
+    let of_file = || key("files").files(folder.path().to_str().unwrap()).unwrap();
+    std::fs::write(&file, "old").unwrap();
+    let changes = async |branch: Branch| {
+        std::fs::write(&file, "new").unwrap();
+        filled(branch).await
+    };
+    let error = project.seed(of_file(), changes).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Seed, "{error}");
+    assert!(error.to_string().contains("were changed"), "{error}");
+    alone(&project, &home).await;
+    // Nothing of it is taken for a seed of the old ones.
+    std::fs::write(&file, "old").unwrap();
+    let seed = project.seed(of_file(), filled).await.unwrap();
+    assert_eq!(sql(&seed.branch().await.unwrap(), "SELECT count(*) FROM t").await, "1000");
+}
+
+#[tokio::test]
+async fn sql_files_are_run_whole_or_not_at_all() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("1.sql");
+    let pattern = folder.path().to_str().unwrap();
+    std::fs::write(&file, "BEGIN; CREATE TABLE t (n int);").unwrap();
+    let error = project.seed_sql(pattern).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Seed, "{error}");
+    assert!(error.to_string().contains("does not end it"), "{error}");
+    alone(&project, &home).await;
+    // As an editor writes it that marks the order of bytes.
+    std::fs::write(&file, "\u{feff}BEGIN; CREATE TABLE t AS SELECT 7 AS n; COMMIT;").unwrap();
+    let seed = project.seed_sql(pattern).await.unwrap();
+    assert_eq!(sql(&seed.branch().await.unwrap(), "SELECT n FROM t").await, "7");
+}
+
+#[tokio::test]
 async fn a_seed_may_start_from_another() {
     let home = TestHome::new(None);
     let project = home.project("seeds").await;

@@ -9,7 +9,22 @@ use pyo3::types::PyDict;
 
 use crate::error::raised;
 
-/// The settings that everything is done with.
+/// The settings that everything is done with: what is given here stands over the environment, and that over the settings
+/// file. All are named, and each may be left out.
+///
+/// - home, cache: the folder of all state and data; that of fetched PostgreSQLs
+/// - file: another settings file
+/// - storage: "auto", "zfs", "btrfs", "reflink" or "copy", of new projects
+/// - zfs_dataset, zfs_properties: the dataset below which volumes are made; properties that they get
+/// - runtime: "auto", "process" or "docker"; image: what containers of new projects run
+/// - memory, cpus, shm_size: the most that a container may take ("2G", 1.5, "1G")
+/// - pg_bin, pg_version: the folder of PostgreSQL's programs; its major version
+/// - user: whom servers run as, where this is root
+/// - ports: the first and the last that branches may have
+/// - start_timeout: the seconds that a server may take to start
+/// - max_running, max_memory, slot_timeout: how many servers may run, with how much memory, and for how many seconds a
+///   place is waited for
+/// - keep_free: what stays free on the disk ("10G")
 #[pyclass(frozen, module = "velo._velo")]
 pub(crate) struct Config(pub(crate) velo_core::Config);
 
@@ -58,11 +73,13 @@ impl Config {
         Ok(Self(config.build().map_err(raised)?))
     }
 
+    /// The folder of all state and data.
     #[getter]
     fn home(&self) -> PathBuf {
         self.0.home().to_owned()
     }
 
+    /// The storage of new projects, as it was set.
     #[getter]
     fn storage(&self) -> String {
         self.0.storage().to_string()

@@ -29,6 +29,12 @@ fn use_keeper(program: PathBuf, args: Vec<OsString>) {
     velo_core::__binding::use_program(program, args);
 }
 
+/// Has projects use the PostgreSQL of an installed package where there is no other.
+#[pyfunction]
+fn use_package(folder: PathBuf) {
+    velo_core::__binding::use_package(folder);
+}
+
 /// Has the branch of a failed test stay for so many seconds; whether it does.
 #[pyfunction]
 fn keep_failed(branch: &Bound<'_, branch::Branch>, seconds: f64) -> PyResult<call::Call> {
@@ -43,6 +49,7 @@ fn _velo(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(main, module)?)?;
     module.add_function(wrap_pyfunction!(use_keeper, module)?)?;
+    module.add_function(wrap_pyfunction!(use_package, module)?)?;
     module.add_function(wrap_pyfunction!(keep_failed, module)?)?;
     module.add_class::<call::Call>()?;
     module.add_class::<config::Config>()?;

@@ -202,6 +202,37 @@ def test_a_seed_counts_a_folder_without_what_python_compiled(project, tmp_path, 
     project.prune_seeds(0)
 
 
+def test_a_build_that_has_not_run_makes_no_seed(project):
+    async def build(branch):
+        pass
+
+    def generates(branch):
+        yield
+
+    for wrong, why in [(build, "is async"), (generates, "is a generator")]:
+        with pytest.raises(TypeError, match=why):
+            project.seed(build=wrong, label="wrong")
+    assert not [seed for seed in project.seeds() if seed.info().label == "wrong"]
+
+
+def test_a_seed_counts_what_is_behind_a_link(project, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "more").symlink_to(tmp_path / "real")
+    # It leads back, and ends there.
+    (tmp_path / "real" / "back").symlink_to(tmp_path / "migrations")
+    keys = set()
+    for text in ("one", "two"):
+        (tmp_path / "real" / "a.sql").write_text(text)
+        keys.add(project.seed(build=lambda branch: None, files=[tmp_path / "migrations/**"], code="links").key)
+    assert len(keys) == 2
+
+
+def test_a_time_that_python_does_not_know_is_refused(project):
+    with pytest.raises(velo.InvalidInputError, match="year 9999"):
+        velo.Branch.create(project, "late", ttl=1e12)
+
+
 def test_a_pool_hands_over_what_is_ready(project):
     pool = project.seed(build=write, label="pool").pool()
     pool.keep_ready(2, 4)

@@ -1,5 +1,6 @@
 """The command that comes with the wheel."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -28,3 +29,29 @@ def test_run_hands_on_signals_and_leaves_nothing(project):
     process.communicate(timeout=30)
     assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
     assert [b.shown for b in project.branches()] == ["main"]
+
+
+MAKES = """
+import velo
+try:
+    project = velo.Project.create("own", config=velo.Config(storage="copy", pg_version=18))
+except velo.PostgresMissingError as error:
+    print("missing:", error.hint)
+else:
+    print("made:", project.info().postgres)
+    project.delete(force=True)
+"""
+
+
+def test_the_extra_brings_a_postgresql(tmp_path):
+    """Where there is no other of its major: neither in the usual folders of the system, nor in the cache."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("VELO_", "PG"))}
+    environment |= {"VELO_HOME": str(tmp_path / "home"), "VELO_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
+    # Debian 12 has no such major.
+    tmp_path.chmod(0o755)
+    said = subprocess.run([sys.executable, "-c", MAKES], env=environment, capture_output=True, text=True, check=True)
+    if sys.version_info >= (3, 12):
+        assert said.stdout.startswith("made: "), said.stdout + said.stderr
+        assert [folder.name for folder in (tmp_path / "cache" / "pg").iterdir() if folder.is_dir()]
+    else:
+        assert "velo pg install" in said.stdout, said.stdout + said.stderr

@@ -104,6 +104,81 @@ def test_wrong(velo_branch):
     assert within(5, lambda: not living(home)), living(home)
 
 
+def test_what_is_said_to_stay_does(suite, home):
+    """Also where a test has two, and where many tests have one label."""
+    (suite / "test_orders.py").write_text(
+        """
+import pytest
+
+def test_two(velo_branch_factory):
+    velo_branch_factory(), velo_branch_factory()
+    assert False
+
+@pytest.mark.parametrize("op", ["+", "-", "*", "<", ">="])
+def test_operator(velo_branch, op):
+    assert False
+"""
+    )
+    for workers in ([], ["-n", "2"]):
+        said = run_pytest(suite, "-q", "--velo-keep=failed", *workers)
+        assert "6 failed" in said.stdout
+        urls = re.findall(r"psql '(.+)'", said.stdout)
+        assert len(set(urls)) == 7, said.stdout
+        for url in urls:
+            psycopg.connect(url).close()
+    (project,) = [p for p in velo.Project.list() if p.name != "api"]
+    project = velo.Project.open(project.name)
+    kept = [b for b in project.branches() if b.name != "main"]
+    assert len(kept) == 7, kept
+    # What somebody has made of one stays with it.
+    mine = velo.Branch.create(project, "mine", from_=kept[0].name)
+    run_pytest(suite, "-q", "--velo-keep=failed")
+    names = [b.name for b in project.branches()]
+    assert "mine" in names and kept[0].name in names
+    mine.delete()
+    for branch in project.branches():
+        if branch.name != "main":
+            project.branch(branch.name).delete(force=True)
+
+
+def test_a_seed_is_of_the_values_that_its_build_was_given(suite):
+    (suite / "conftest.py").write_text(
+        """
+import functools, psycopg, pytest
+
+def load(branch, n):
+    with psycopg.connect(branch.url) as db:
+        db.execute(f"CREATE TABLE orders AS SELECT {n} AS n")
+
+@pytest.fixture(scope="session", params=[1, 2])
+def velo_seed(velo_project, request):
+    return velo_project.seed(build=lambda branch: load(branch, request.param))
+
+@pytest.fixture(scope="session", params=[5, 6])
+def partial_seed(velo_project, request):
+    return velo_project.seed(build=functools.partial(load, n=request.param)), request.param
+"""
+    )
+    (suite / "test_orders.py").write_text(
+        """
+import psycopg
+
+def count(branch):
+    with psycopg.connect(branch.url) as db:
+        return db.execute("SELECT n FROM orders").fetchone()[0]
+
+def test_param(velo_branch, request):
+    assert count(velo_branch) == request.node.callspec.params["velo_seed"]
+
+def test_partial(partial_seed):
+    seed, n = partial_seed
+    with seed.branch() as branch:
+        assert count(branch) == n
+"""
+    )
+    passed(run_pytest(suite, "-q"), 4)
+
+
 def test_it_is_broken_off_in_the_middle(suite, home):
     (suite / "test_orders.py").write_text(SUITE.format(tests=10) + "\n        assert n < 5\n")
     for workers in ([], ["-n", "2"]):
@@ -213,6 +288,11 @@ def test_folders_have_seeds_of_their_own(suite):
     (inner / "test_parts.py").write_text(SUITE.format(tests=2).replace("orders", "parts"))
     (suite / "test_orders.py").write_text(SUITE.format(tests=2))
     passed(run_pytest(suite, "-q"), 4)
+    # pytest makes what is a session's once: it is not handed to a folder that has another seed.
+    (suite / "test_orders.py").write_text("def test_orders(velo_branch_session): pass")
+    (inner / "test_parts.py").write_text("def test_parts(velo_branch_session): pass")
+    said = run_pytest(suite, "-q")
+    assert "1 failed, 1 passed" in said.stdout and "another folder's velo_seed" in said.stdout, said.stdout
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
@@ -274,6 +354,29 @@ def test_options_are_checked(suite):
     (suite / "pytest.ini").write_text("[pytest]\nvelo_pool = 2\nvelo_storage = copy\n")
     (suite / "test_orders.py").write_text(SUITE.format(tests=3))
     assert "branches on copy" in run_pytest(suite, "-q").stdout
+    for option, why in [
+        ("--velo-pool=abc", "it is a number of branches"),
+        ("--velo-pool=-1", "it is a number of branches"),
+        ("--velo-pg=99999999999", "it is a major version"),
+        ("--velo-storage=reflink", "is on copy already"),
+    ]:
+        said = run_pytest(suite, "-q", option)
+        assert said.returncode == 4 and why in said.stdout + said.stderr, said.stdout + said.stderr
+        assert "INTERNALERROR" not in said.stdout and "passed" not in said.stdout, said.stdout
+    # Another PostgreSQL is another project's.
+    other = min(os.environ.get("VELO_TEST_PG", "").split() or [f"0={os.environ.get('VELO_PG_BIN', '')}"])
+    passed(run_pytest(suite, "-q", f"--velo-pg={other.split('=', 1)[1]}"), 3)
+    assert len([p for p in velo.Project.list() if p.name != "api"]) == 2
+
+
+def test_workers_need_no_installed_package(suite, tmp_path_factory):
+    """Where the package is imported from a folder that nobody else's Python looks into."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "velo").symlink_to(os.path.dirname(velo.__file__))
+    (suite / "conftest.py").write_text(f"import sys; sys.path.insert(0, {str(folder)!r})\n" + CONFTEST)
+    (suite / "test_orders.py").write_text(SUITE.format(tests=4))
+    # Without the folder where it is installed, but for what the tests themselves need.
+    passed(run_pytest(suite, "-q", "-n", "2"), 4)
 
 
 def test_unittest_has_it_too(suite):

@@ -37,7 +37,11 @@ pub(crate) fn run(out: &Out) -> Result<()> {
         found => found.is_ok(),
     };
     let (counts, works, warnings) = if exists {
-        let works = velo_core::doctor::storages(&config)?;
+        let works = match velo_core::doctor::storages(&config) {
+            // What works is tried with a file, for which there is no space. The rest can be told.
+            Err(error) if error.kind() == ErrorKind::Exhausted => Vec::new(),
+            works => works?,
+        };
         (count(&config)?, works, velo_core::doctor::space(&config))
     } else {
         (Counts::default(), Vec::new(), Vec::new())
@@ -81,6 +85,7 @@ pub(crate) fn run(out: &Out) -> Result<()> {
                     let all: Vec<_> = works.iter().map(|s| s.as_str()).collect();
                     format!("{best} (works here: {})", all.join(", "))
                 }
+                None if exists => "unknown: the disk is full".to_owned(),
                 None => "unknown until the home is made".to_owned(),
             };
             out.pairs(&[

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -99,6 +100,132 @@ fn docker_containers_of_others_with_a_servers_name_are_left_alone() {
     foreign.must_run();
     home.ok(&["branch", "delete", "boxed/dev"]);
     foreign.must_run();
+}
+
+/// A signal that comes before a container's first process listens to it is lost.
+#[test]
+fn docker_stops_what_is_just_starting_again() {
+    let Some(image) = image() else { return };
+    if is_podman() {
+        // There nothing is started again.
+        return;
+    }
+    let home = boxed(&image);
+    let log = home.json(&["branch", "get", "boxed/dev"])["id"].as_str().unwrap().to_owned();
+    let log = home.path().join("run").join(log).join("postgres.log");
+    for pause in [0, 100, 200, 300, 400, 500] {
+        let (name, _) = container_of(&home, "boxed/dev");
+        let runs = || told("GET", &format!("/containers/{name}/json"), &Value::Null);
+        let before = runs()["RestartCount"].as_u64().unwrap();
+        kill(&home, "boxed/dev");
+        wait_until("it is started again", || {
+            let now = runs();
+            now["RestartCount"].as_u64().unwrap() > before && now["State"]["Running"] == true
+        });
+        // Another moment of its start each time.
+        std::thread::sleep(Duration::from_millis(pause));
+        let ran = home.run(&["branch", "stop", "boxed/dev"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(!ran.stderr.contains("does not stop in time"), "after {pause} ms: {ran:?}");
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert!(!said.contains("immediate shutdown"), "after {pause} ms: {said}");
+        home.ok(&["branch", "start", "boxed/dev"]);
+    }
+}
+
+#[test]
+fn docker_containers_of_a_home_that_is_gone_are_ended() {
+    let Some(image) = image() else { return };
+    let home = boxed(&image);
+    let names = ["boxed/main", "boxed/dev"].map(|branch| container_of(&home, branch).0);
+    let there = |name: &str| ask("GET", &format!("/containers/{name}/json"), &Value::Null).0 == 200;
+    remove_all(home.path());
+    // Without a home only the engine can do it.
+    let doctor = home.run(&["doctor"]);
+    assert!(
+        doctor.stdout.contains(&format!("rm -f -v {}", names[0]))
+            || doctor.stdout.contains(&names[1]),
+        "{doctor:?}"
+    );
+    home.ok(&["project", "create", "new", "--image", &image]);
+    let gc = home.run(&["gc", "--unrecorded"]);
+    assert!(
+        gc.code == 1 && gc.stderr.contains("doctor --fix") || gc.stdout.contains("doctor --fix"),
+        "{gc:?}"
+    );
+    let fixed = home.run(&["doctor", "--fix"]);
+    assert_eq!(fixed.code, 0, "{fixed:?}");
+    for name in &names {
+        assert!(!there(name), "{name}: {fixed:?}");
+    }
+    assert!(there(&container_of(&home, "new/main").0));
+    assert!(!home.run(&["doctor"]).stdout.contains("no record names"));
+}
+
+/// Removes all that is in a home, as somebody does who means well.
+fn remove_all(home: &Path) {
+    for entry in std::fs::read_dir(home).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => std::fs::remove_dir_all(path).unwrap(),
+            false => std::fs::remove_file(path).unwrap(),
+        }
+    }
+}
+
+/// A container has the labels of its image, and so those of a server that the image was made of.
+#[test]
+fn docker_containers_of_an_image_of_a_server_are_somebodys_own() {
+    let Some(image) = image() else { return };
+    let home = boxed(&image);
+    let (name, volume) = container_of(&home, "boxed/dev");
+    let own = format!("{}-of-somebody", name.to_lowercase());
+    let server = told("GET", &format!("/containers/{name}/json"), &Value::Null);
+    let labels = &server["Config"]["Labels"];
+    assert_eq!(labels["velo.volume"], *volume, "{server}");
+    let made = [own.clone(), format!("{own}-idle")].map(|name| {
+        let body = serde_json::json!({
+            "Image": image,
+            "Labels": labels,
+            "Entrypoint": ["/bin/sh", "-c", "read _"],
+            "OpenStdin": true,
+        });
+        told("POST", &format!("/containers/create?name={name}"), &body);
+        Foreign(name)
+    });
+    let [foreign, idle] = made;
+    told("POST", &format!("/containers/{own}/start"), &Value::Null);
+
+    home.ok(&["branch", "delete", "boxed/dev"]);
+    let doctor = home.run(&["doctor"]);
+    assert!(!doctor.stdout.contains(&own), "{doctor:?}");
+    let gc = home.run(&["gc", "--unrecorded"]);
+    assert!(gc.code == 0 && !gc.stdout.contains(&own), "{gc:?}");
+    home.run(&["doctor", "--fix"]);
+    foreign.must_run();
+    assert_eq!(ask("GET", &format!("/containers/{}/json", idle.0), &Value::Null).0, 200);
+    if is_podman() {
+        return; // It makes images by rules that this machine has none of.
+    }
+    // A project of such an image is one as any.
+    told("POST", &format!("/commit?container={own}&repo={own}&tag=1"), &serde_json::json!({}));
+    let image = Image(format!("{own}:1"));
+    home.ok(&["project", "create", "again", "--image", &image.0]);
+    let doctor = home.run(&["doctor"]);
+    assert!(
+        !doctor.stdout.contains("nobody's") && !doctor.stdout.contains("no record"),
+        "{doctor:?}"
+    );
+    home.ok(&["project", "delete", "again"]);
+}
+
+/// An image, until this is dropped.
+struct Image(String);
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        ask("DELETE", &format!("/images/{}?force=1", self.0), &Value::Null);
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn expand(given: &Arguments, function: &ItemFn) -> Result<TokenStream> {
     let panics = attributes.iter().any(|attribute| attribute.path().is_ident("should_panic"));
     let (seed, project) = (option(given.seed.as_ref()), option(given.project.as_ref()));
     let build = option(given.build.as_ref().map(|path| {
-        quote_spanned! {path.span()=> ::velo_core::__test::Build::new(::core::stringify!(#path), #path) }
+        quote_spanned! {path.span()=> ::velo_core::__test::Build::new(::core::stringify!(#path), ::core::module_path!(), #path) }
     }));
     let label = name.to_string();
     let case = quote! {

@@ -66,6 +66,7 @@ pub(super) async fn delete(
     force: bool,
     op: &Op,
 ) -> Result<()> {
+    home.make_way().await;
     let lease = home.lease()?;
     let owned = project.clone();
     let (branches, snapshots) = home

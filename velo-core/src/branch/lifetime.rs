@@ -93,6 +93,9 @@ fn alter(
     })
 }
 
+/// In milliseconds since 1970. Others than Velo, such as Python, know no later time.
+const YEAR_10000: u64 = 253_402_300_800_000;
+
 /// Whether a branch can have this time.
 pub(crate) fn check_ttl(ephemeral: bool, time: Duration) -> Result<()> {
     if ephemeral {
@@ -103,6 +106,10 @@ pub(crate) fn check_ttl(ephemeral: bool, time: Duration) -> Result<()> {
         let what = "a time to live of nothing is over at once";
         return Err(Error::new(ErrorKind::InvalidInput, what)
             .with_hint("give it a time, like two hours, or none"));
+    }
+    if from_now(time) >= YEAR_10000 {
+        let what = "a time to live that ends after the year 9999 is too long";
+        return Err(Error::new(ErrorKind::InvalidInput, what).with_hint("none is for ever"));
     }
     Ok(())
 }

@@ -57,6 +57,7 @@ mod engine {
                 format!("{} rm -f -v {}", engine.program, forsaken.join(" ")),
             ));
         }
+        let without_home = home.is_none();
         let strays: Vec<String> = match home {
             Some(home) => crate::strays::of_nobody(home, containers).await?,
             None => containers,
@@ -69,7 +70,11 @@ mod engine {
             found.push(Finding::warn(
                 "docker",
                 format!("containers that no record names: {}", strays.join(", ")),
-                "velo doctor --fix stops those that run; velo gc --unrecorded removes the rest",
+                match without_home {
+                    true => format!("{} rm -f -v {}", engine.program, strays.join(" ")),
+                    false => "velo doctor --fix stops those that run; velo gc --unrecorded removes the rest"
+                        .to_owned(),
+                },
             ));
         }
         Ok(found)

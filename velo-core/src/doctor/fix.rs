@@ -44,6 +44,7 @@ pub fn fix(config: &Config) -> Result<Fixed> {
 }
 
 async fn set_right(home: &std::sync::Arc<Home>, config: &Config, op: &Op) -> Result<Vec<Deed>> {
+    home.make_way().await;
     let mut deeds = {
         let _one = reconcile::alone(home, &op.cancel).await?;
         gc::recorded(home).await?
@@ -55,6 +56,7 @@ async fn set_right(home: &std::sync::Arc<Home>, config: &Config, op: &Op) -> Res
             deeds.push(deed.came_to(&stray.stop(home).await));
         }
     }
+    deeds.extend(containers(home).await?);
     // A reset that may be over has its server on the data that is whole.
     for left in reconcile::lost(home).await? {
         if !left.keeps_data() && !left.is_reset() {
@@ -66,6 +68,27 @@ async fn set_right(home: &std::sync::Arc<Home>, config: &Config, op: &Op) -> Res
         settle(&branch, &home, &op).await
     });
     deeds.extend(settled.await.into_iter().flatten());
+    Ok(deeds)
+}
+
+#[cfg(not(all(feature = "docker", unix)))]
+async fn containers(_: &Home) -> Result<Vec<Deed>> {
+    Ok(Vec::new())
+}
+
+/// Ends servers whose data is gone as well: nobody but their engine knows them.
+#[cfg(all(feature = "docker", unix))]
+async fn containers(home: &Home) -> Result<Vec<Deed>> {
+    use crate::runtime::docker;
+    if !docker::answers().await && !strays::uses_containers(home).await? {
+        return Ok(Vec::new());
+    }
+    let mut deeds = Vec::new();
+    for container in strays::containers(home).await?.into_iter().filter(|found| found.runs) {
+        let ended = docker::end_unrecorded(&container.name).await;
+        let deed = Deed::new("stopped", "server", container.name, "no record names its container");
+        deeds.push(deed.came_to(&ended));
+    }
     Ok(deeds)
 }
 

@@ -209,7 +209,7 @@ fn listed(names: impl Iterator<Item = String>) -> String {
 /// Servers that run and ought not to, and the other way round.
 async fn servers(home: &Home, records: &Records, unrecorded: Vec<Stray>) -> Result<Vec<Finding>> {
     let (mut running, mut unwanted, mut down, mut shut) = (0usize, vec![], vec![], vec![]);
-    let (mut unheard, mut left, mut held) = (vec![], vec![], vec![]);
+    let (mut unheard, mut left, mut held, mut ended) = (vec![], vec![], vec![], vec![]);
     let mut silent_runtimes = vec![];
     let mut found: Vec<Finding> = Vec::new();
     for branch in records.branches.iter().filter(|b| b.phase == Phase::Ready) {
@@ -260,6 +260,7 @@ async fn servers(home: &Home, records: &Records, unrecorded: Vec<Stray>) -> Resu
         }
         match (runs, branch.wanted) {
             (true, false) => unwanted.push(name),
+            (false, true) if branch.ephemeral => ended.push(name),
             (false, true) => down.push(name),
             (true, true) if !lets_clients_in(home, project, branch).await => shut.push(name),
             _ => {}
@@ -282,11 +283,18 @@ async fn servers(home: &Home, records: &Records, unrecorded: Vec<Stray>) -> Resu
             },
         ));
     }
+    if !ended.is_empty() {
+        found.push(Finding::warn(
+            "servers",
+            format!("ended, and are still held by processes: {}", ended.join(", ")),
+            "they go with those processes; the end of their logs says why they ended",
+        ));
+    }
     if let Some(first) = shut.first() {
         found.push(Finding::warn(
             "servers",
             format!("run, and let no client in: {}", shut.join(", ")),
-            format!("velo branch start {first}"),
+            format!("velo branch start {first}; where it hangs, velo branch restart {first}"),
         ));
     }
     let mut strays = Vec::new();

@@ -141,6 +141,19 @@ impl Installation {
         Ok(Self { bin_dir, version, source, image: None })
     }
 
+    /// The folder of what is no program, such as the control files of extensions, as it says itself. Each packager has
+    /// another place for it.
+    pub(crate) async fn share_dir(&self, user: Option<&OsUser>) -> Option<PathBuf> {
+        let shown = Program::new(self.program("initdb"))
+            .args(["--show", "-D", "/nonexistent"])
+            .user(user)
+            .output(LIMIT)
+            .await
+            .ok()?;
+        let mut lines = shown.stderr.lines().chain(shown.stdout.lines());
+        lines.find_map(|line| line.strip_prefix("share_path=")).map(PathBuf::from)
+    }
+
     /// The C library it is linked with, where that is known.
     #[must_use]
     pub fn libc(&self) -> Option<Libc> {

@@ -35,6 +35,9 @@ pub(crate) struct ControlFile {
 /// `DB_SHUTDOWNED` and `DB_SHUTDOWNED_IN_RECOVERY`.
 const SHUT_DOWN: [u32; 2] = [1, 2];
 
+/// Where it is in a data directory.
+pub(crate) const FILE: &str = "global/pg_control";
+
 impl ControlFile {
     /// Whether the server was stopped cleanly, so that a start needs no recovery.
     pub(crate) fn was_shut_down(&self) -> bool {

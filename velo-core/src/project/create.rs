@@ -13,11 +13,11 @@ use crate::home::Home;
 use crate::id::{BranchName, Id, ProjectName};
 use crate::lookup::vacant;
 use crate::port;
-use crate::postgres::binaries::{self, Search};
 use crate::postgres::scram::Password;
 use crate::postgres::session::{Session, Target, ident, literal};
-use crate::postgres::{control, image};
+use crate::postgres::{control, image, install};
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord, now};
+use crate::reserve;
 use crate::run_dir::RunDir;
 use crate::runtime::{Limits, Runtime, RuntimeKind};
 use crate::slots::{self, Turn};
@@ -36,13 +36,17 @@ impl ProjectBuilder {
         can_limit(&*runtime, config.limits)?;
         let postgres = match runtime_kind {
             RuntimeKind::Docker => image::find(&config).await?,
-            _ => binaries::find(&Search::from(&config), home.host_user()).await?,
+            _ => install::find_or_unpack(&config, home.host_user(), op).await?,
         };
         let storage = storage::build(config.storage, &config).await?;
         fits(&*storage, &*runtime)?;
         let kind = storage.capability().name.parse()?;
         let storage = home.storage(kind)?;
 
+        let share_dir = match &postgres.image {
+            Some(_) => None,
+            None => postgres.share_dir(home.host_user()).await,
+        };
         let lease = home.lease()?;
         let project = ProjectRecord {
             id: Id::generate(),
@@ -53,6 +57,7 @@ impl ProjectBuilder {
             runtime: runtime_kind,
             libc: postgres.libc(),
             postgres,
+            share_dir,
             limits: config.limits,
             role: self.role.clone(),
             database: self.database.clone(),
@@ -163,6 +168,7 @@ impl ProjectBuilder {
         op: &Op,
     ) -> Result<Cut> {
         op.cancel.check()?;
+        reserve::keep(home.config.home())?;
         let volume = Object::Volume(main.volume);
         let label = Label::new(project.name.as_str(), main.shown(), "data");
         let mut spec = VolumeSpec::new(main.volume).label(label);

@@ -41,7 +41,7 @@ use crate::runtime::{
 };
 use crate::storage::Location;
 
-pub(crate) use self::own::{Found, answers, look, remove_idle};
+pub(crate) use self::own::{Found, answers, end_unrecorded, look, remove_idle};
 
 /// How long the processes of a container may outlive it.
 const ENDING: Duration = Duration::from_secs(2);
@@ -49,6 +49,8 @@ const ENDING: Duration = Duration::from_secs(2);
 /// container is killed; as for local processes.
 const FAST: Duration = Duration::from_secs(60);
 const IMMEDIATE: Duration = Duration::from_secs(10);
+/// How long a signal is waited for before it is sent again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct Docker {
@@ -208,29 +210,10 @@ impl Runtime for Docker {
         if matches!(seen, Seen::Anothers(_) | Seen::Foreign(_)) {
             return nothing_elsewhere(&instance.location).await;
         }
-        let mut attempts = vec![("SIGQUIT", IMMEDIATE)];
-        if mode == StopMode::Fast {
-            attempts.insert(0, ("SIGINT", FAST));
+        match end(engine, &name, mode).await? {
+            true => Ok(()),
+            false => nothing_elsewhere(&instance.location).await,
         }
-        for (signal, limit) in attempts {
-            // A signal that somebody sent also keeps the engine from starting it again.
-            let options = query::KillContainerOptionsBuilder::new().signal(signal).build();
-            match engine.api.kill_container(&name, Some(options)).await {
-                Ok(()) => {}
-                Err(error) => match refusal(&error) {
-                    Some(Refusal::Missing) => return nothing_elsewhere(&instance.location).await,
-                    // It does not run.
-                    Some(Refusal::Conflict) => break,
-                    _ => return Err(failed(format!("stop the container {name}"), error)),
-                },
-            }
-            let gone = ended(&engine.api, &name, "not-running");
-            if tokio::time::timeout(limit, gone).await.is_ok() {
-                break;
-            }
-            tracing::warn!(container = name, signal, "the server does not stop in time");
-        }
-        remove(engine, &name).await
     }
 
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
@@ -303,6 +286,34 @@ fn image_of(postgres: &Installation) -> Result<&Image> {
         )
         .with_hint("the runtime docker needs an image")
     })
+}
+
+/// Ends the server in a container, and removes that. Whether there was one.
+async fn end(engine: &Engine, name: &str, mode: StopMode) -> Result<bool> {
+    let fast = (mode == StopMode::Fast).then_some(("SIGINT", FAST));
+    for (signal, limit) in fast.into_iter().chain([("SIGQUIT", IMMEDIATE)]) {
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < limit {
+            // A signal that somebody sent also keeps the engine from starting it again. One that comes before the first
+            // process of a container listens to it is lost, and a second one changes nothing.
+            let options = query::KillContainerOptionsBuilder::new().signal(signal).build();
+            match engine.api.kill_container(name, Some(options)).await {
+                Ok(()) => {}
+                Err(error) => match refusal(&error) {
+                    Some(Refusal::Missing) => return Ok(false),
+                    // It does not run.
+                    Some(Refusal::Conflict) => return remove(engine, name).await.map(|()| true),
+                    _ => return Err(failed(format!("stop the container {name}"), error)),
+                },
+            }
+            let gone = ended(&engine.api, name, "not-running");
+            if tokio::time::timeout(AGAIN, gone).await.is_ok() {
+                return remove(engine, name).await.map(|()| true);
+            }
+        }
+        tracing::warn!(container = name, signal, "the server does not stop in time");
+    }
+    remove(engine, name).await.map(|()| true)
 }
 
 /// Waits until a container is in `condition`, and says how it ended. Missing is ended.

@@ -2,7 +2,7 @@
 
 use std::fs::TryLockError;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -97,7 +97,9 @@ impl Runtime for Process {
         let data = instance.location.host_path();
         let Some(pid) = postmaster(data) else {
             // The quick look: as long as anything of a server is there, it holds the lock.
-            if !data.join("postmaster.pid").exists() && unseen::is_free(data) {
+            if !data.join("postmaster.pid").exists()
+                && (unseen::is_free(data) || processes_in(data).is_empty())
+            {
                 return Ok(());
             }
             // One that was started a moment ago has not written its number yet, and children of one
@@ -192,6 +194,8 @@ impl Runtime for Process {
 fn postmaster(data: &Path) -> Option<Pid> {
     match data_file::postmaster(data) {
         Some(text) => named(&text).filter(|pid| is_of(*pid, data)),
+        // Somebody has removed it under a server.
+        None if !data.exists() => processes_in(data).into_iter().find(|pid| is_first(*pid)),
         None if unseen::is_free(data) => None,
         None => {
             let processes = processes_in(data);
@@ -322,10 +326,7 @@ async fn kill_all(data: &Path) -> Result<()> {
 
 /// Every process of a server on `data`: the postmaster and its children.
 pub(super) fn processes_in(data: &Path) -> Vec<Pid> {
-    // Nobody works in a folder that is not there.
-    let (true, Ok(entries)) = (data.exists(), std::fs::read_dir("/proc")) else {
-        return Vec::new();
-    };
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
         .filter(|pid| is_of(*pid, data))
@@ -337,16 +338,31 @@ pub(super) fn processes_in(data: &Path) -> Vec<Pid> {
 #[cfg(target_os = "linux")]
 fn is_of(pid: Pid, data: &Path) -> bool {
     let process = format!("/proc/{}", pid.as_raw_nonzero());
-    let name = std::fs::read(format!("{process}/comm"));
-    let works = std::fs::metadata(format!("{process}/cwd"));
-    match (std::fs::metadata(data), works) {
+    // Some distributions wrap it: `.postgres-wrapped`.
+    let is_postgres = || {
+        let name = std::fs::read(format!("{process}/comm"));
+        name.is_ok_and(|name| name.windows(8).any(|part| part == b"postgres"))
+    };
+    let folder = format!("{process}/cwd");
+    match (std::fs::metadata(data), std::fs::metadata(&folder)) {
         (Ok(data), Ok(works)) => {
-            // Some distributions wrap it: `.postgres-wrapped`.
-            name.is_ok_and(|name| name.windows(8).any(|part| part == b"postgres"))
-                && (works.dev(), works.ino()) == (data.dev(), data.ino())
+            (works.dev(), works.ino()) == (data.dev(), data.ino()) && is_postgres()
+        }
+        // The folder is gone, and has its name still for whoever works in it.
+        (Err(_), Ok(_)) => {
+            std::fs::read_link(&folder).is_ok_and(|works| was(data) == works) && is_postgres()
         }
         _ => false,
     }
+}
+
+/// How the kernel calls a folder that was removed.
+#[cfg(target_os = "linux")]
+fn was(data: &Path) -> PathBuf {
+    let parent = data.parent().and_then(|parent| parent.canonicalize().ok()).unwrap_or_default();
+    let mut path = parent.join(data.file_name().unwrap_or_default()).into_os_string();
+    path.push(" (deleted)");
+    path.into()
 }
 
 /// Untested: without /proc a live process with the number is taken for the server.

@@ -14,6 +14,7 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::lock::{Lock, Mode};
 use crate::lookup::alive;
+use crate::postgres::control;
 use crate::project;
 use crate::record::{Phase, Role, SeedMark, SnapshotRecord, now};
 use crate::runtime::StopMode;
@@ -45,6 +46,7 @@ pub(crate) struct Building {
 struct Place {
     project: Arc<project::Inner>,
     record: SnapshotRecord,
+    key: SeedKey,
     _lock: Lock,
 }
 
@@ -159,7 +161,7 @@ pub(super) async fn claim(
                 continue;
             }
         };
-        let place = Place { project: project.clone(), record, _lock: lock };
+        let place = Place { project: project.clone(), record, key: key.clone(), _lock: lock };
         let label = key.label.as_deref().unwrap_or("seed");
         let spec = BranchSpec::ephemeral().label(label).from(key.from.clone());
         tracing::info!(seed = %shown, "building it");
@@ -262,7 +264,19 @@ async fn take(home: &Home, place: &Place, branch: &Branch, op: &Op) -> Result<Sn
     let built = branch.current(home).await?;
     let stop = boot::stop(home, project, built.id, built.volume, StopMode::Fast);
     op.steps.run("stop", stop).await?;
+    let key = place.key.clone();
+    engine::blocking(move || key.is_of_its_files()).await?;
     let volume = built.volume;
+    let location = home.storage(project.storage)?.open(Object::Volume(volume)).await?;
+    let control = control::read(&location.host_path().join(control::FILE))?;
+    if !control.was_shut_down() {
+        // What a client was told is committed may never have been written.
+        return Err(Error::new(
+            ErrorKind::Seed,
+            "the server in which the seed was built had ended before it was stopped",
+        )
+        .with_hint("what was built may have gone with it, so none of it is kept; build it again"));
+    }
     let record = home.state().write("record what a seed is taken from", move |tx| {
         tx.update(id, |snapshot: &mut SnapshotRecord| {
             snapshot.source = Some(Object::Volume(volume));

@@ -1,6 +1,6 @@
 //! The hash that a seed is known by: its key, with what Velo itself knows of what it is made from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -21,11 +21,19 @@ pub(super) async fn hashed(
 ) -> Result<String> {
     let (record, from) = (project.record.clone(), key.from.clone());
     let source = home.state().read(move |tx| resolve(tx, &record, &from)).await?;
+    // Where another one is found than the project was made with, it is asked anew.
+    let share = match &project.record.share_dir {
+        Some(share) if installation.bin_dir == project.record.postgres.bin_dir => {
+            Some(share.clone())
+        }
+        _ if installation.image.is_some() => None,
+        _ => installation.share_dir(home.host_user()).await,
+    };
     let (key, postgres) = (key.clone(), installation.clone());
     engine::blocking(move || {
         let programs = match &postgres.image {
             Some(image) => image.id.clone(),
-            None => extensions(&postgres)?,
+            None => share.as_deref().map_or(Ok(String::new()), extensions)?,
         };
         key.finish(&[
             ("postgres", postgres.version.to_string()),
@@ -36,25 +44,14 @@ pub(super) async fn hashed(
     .await
 }
 
-/// What the extensions beside an installation say of their versions, as a hash.
-fn extensions(installation: &Installation) -> Result<String> {
-    let bin = &installation.bin_dir;
-    let beside = |path: &str| bin.parent().map(|prefix| prefix.join(path));
-    let debian =
-        PathBuf::from(format!("/usr/share/postgresql/{}/extension", installation.version.major));
-    let folders = [
-        beside("share/extension"),
-        beside("share/postgresql/extension"),
-        bin.starts_with("/usr/lib/postgresql").then_some(debian),
-    ];
+/// What the extensions of an installation say of their versions, as a hash.
+fn extensions(share: &Path) -> Result<String> {
     let mut hash = Sha256::new();
-    for folder in folders.iter().flatten() {
-        for (name, content) in controls(folder)? {
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name);
-            hash.update((content.len() as u64).to_le_bytes());
-            hash.update(content);
-        }
+    for (name, content) in controls(&share.join("extension"))? {
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name);
+        hash.update((content.len() as u64).to_le_bytes());
+        hash.update(content);
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

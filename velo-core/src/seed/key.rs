@@ -24,6 +24,8 @@ use crate::spec::BranchSource;
 #[must_use]
 pub struct SeedKey {
     hash: Sha256,
+    /// The files that were counted, and what they held: they must still when the seed is built.
+    files: Vec<(String, Files)>,
     /// What was said of the code that builds it; unless anything was, this program is the code.
     code: Option<String>,
     pub(crate) label: Option<String>,
@@ -41,6 +43,7 @@ impl SeedKey {
     pub fn new() -> Self {
         Self {
             hash: Sha256::new(),
+            files: Vec::new(),
             code: None,
             label: None,
             from: BranchSource::Named("main".into()),
@@ -56,19 +59,30 @@ impl SeedKey {
     /// none, [`ErrorKind::Io`] if a file cannot be read.
     pub fn files(mut self, pattern: impl AsRef<str>) -> Result<Self> {
         let pattern = pattern.as_ref();
-        let found = matching(pattern)?;
-        if found.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, format!("no file matches {pattern}"))
-                .with_hint("the pattern is taken from the folder that the program runs in"));
-        }
-        self.put("files", &(found.len() as u64).to_le_bytes());
-        for (place, path) in found {
-            let content = std::fs::read(&path)
-                .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
-            self.put("place", place.as_os_str().as_encoded_bytes());
-            self.put("content", &content);
-        }
+        let folder = std::env::current_dir()
+            .map_err(|e| Error::io("find the folder that the program runs in", e))?;
+        let absolute = pattern_in(&folder, pattern);
+        let files = files(&absolute)?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("no file matches {pattern}"))
+                .with_hint("the pattern is taken from the folder that the program runs in")
+        })?;
+        self.put("files", &files);
+        self.files.push((absolute, files));
         Ok(self)
+    }
+
+    /// The files are what they were when they were counted; else what was built is of another key.
+    pub(crate) fn is_of_its_files(&self) -> Result<()> {
+        for (pattern, counted) in &self.files {
+            if files(pattern)?.as_ref() != Some(counted) {
+                return Err(Error::new(
+                    ErrorKind::Seed,
+                    format!("files of {pattern} were changed while the seed was built of them"),
+                )
+                .with_hint("run it again: none of it is kept"));
+            }
+        }
+        Ok(())
     }
 
     /// Any text: a version, the settings that the build goes by.
@@ -100,10 +114,7 @@ impl SeedKey {
 
     /// Parts are told apart by what they are and how long they are, or `ab`, `c` would be `a`, `bc`.
     fn put(&mut self, what: &str, bytes: &[u8]) {
-        for part in [what.as_bytes(), bytes] {
-            self.hash.update((part.len() as u64).to_le_bytes());
-            self.hash.update(part);
-        }
+        put(&mut self.hash, what, bytes);
     }
 
     /// The key with `more` of what Velo knows, in hexadecimal.
@@ -118,6 +129,29 @@ impl SeedKey {
         }
         Ok(all.hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
+}
+
+fn put(hash: &mut Sha256, what: &str, bytes: &[u8]) {
+    for part in [what.as_bytes(), bytes] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+}
+
+/// What all files of a pattern hold, and where, as a hash.
+type Files = [u8; 32];
+
+/// The hash of the files that match; none if there are none.
+fn files(pattern: &str) -> Result<Option<Files>> {
+    let found = matching(pattern)?;
+    let mut hash = Sha256::new();
+    for (place, path) in &found {
+        let content =
+            std::fs::read(path).map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+        put(&mut hash, "place", place.as_os_str().as_encoded_bytes());
+        put(&mut hash, "content", &content);
+    }
+    Ok((!found.is_empty()).then(|| hash.finalize().into()))
 }
 
 /// Every file that matches, with its place beneath where the pattern begins to vary; sorted.
@@ -157,10 +191,34 @@ pub(super) fn matching(pattern: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
 
 /// The folder in which a pattern begins to vary.
 fn fixed(pattern: &Path) -> PathBuf {
-    let varies = |part: &std::path::Component<'_>| {
-        part.as_os_str().to_string_lossy().contains(['*', '?', '['])
-    };
-    pattern.components().take_while(|part| !varies(part)).collect()
+    let parts = pattern.components().map(|part| part.as_os_str().to_string_lossy());
+    parts.map_while(|part| plain(&part)).collect()
+}
+
+/// What a part of a pattern names, if that is one thing: `[[]` is no more than a bracket.
+fn plain(part: &str) -> Option<String> {
+    let (mut text, mut rest) = (String::new(), part);
+    while let Some(at) = rest.find(['*', '?', '[']) {
+        let mut quoted = rest[at..].chars();
+        let is_quoted = quoted.next() == Some('[');
+        let (char, end) = (quoted.next()?, quoted.next()?);
+        if !is_quoted || char == '!' || end != ']' {
+            return None;
+        }
+        text.extend([&rest[..at], char.encode_utf8(&mut [0; 4])]);
+        rest = quoted.as_str();
+    }
+    Some(text + rest)
+}
+
+/// A pattern of files in `folder`, which is none itself, whatever its name.
+pub(crate) fn pattern_in(folder: &Path, pattern: &str) -> String {
+    let path = folder.join(pattern);
+    if path.exists() || Path::new(pattern).is_absolute() {
+        return path.to_string_lossy().into_owned();
+    }
+    let folder = glob::Pattern::escape(&folder.to_string_lossy());
+    Path::new(&folder).join(pattern).to_string_lossy().into_owned()
 }
 
 /// What tells this program from another, and from itself before it was compiled anew: the identity that
@@ -219,6 +277,15 @@ mod tests {
         };
         for pattern in ["", "**/*.sql", "*.sql", "a.sql", "sub/", "sub/*"] {
             assert_eq!(of(&one, pattern), of(&two, pattern), "{pattern}");
+        }
+        // Also where the folder itself looks like a pattern.
+        let odd = tempfile::Builder::new().prefix("[1]*").tempdir().unwrap();
+        std::fs::create_dir(odd.path().join("sub")).unwrap();
+        std::fs::write(odd.path().join("a.sql"), "a").unwrap();
+        std::fs::write(odd.path().join("sub/b.sql"), "b").unwrap();
+        for pattern in ["**/*.sql", "*.sql", "a.sql", "sub/*"] {
+            let of_odd = key(SeedKey::new().files(pattern_in(odd.path(), pattern)).unwrap());
+            assert_eq!(of_odd, of(&one, pattern), "{pattern}");
         }
         assert_ne!(of(&one, "**/*.sql"), of(&one, "*.sql"));
         assert_eq!(of(&one, "**"), of(&one, ""));

@@ -79,7 +79,18 @@ async fn run_files(pattern: &str, branch: &Branch) -> Result<()> {
         for file in &files {
             let sql = std::fs::read_to_string(file)
                 .map_err(|e| Error::io(format!("read {}", file.display()), e))?;
-            client.batch_execute(&sql).await.map_err(|e| refused(file, &sql, e))?;
+            // A mark of its byte order, as some editors write it, is no SQL.
+            let sql = sql.strip_prefix('\u{feff}').unwrap_or(&sql);
+            client.batch_execute(sql).await.map_err(|e| refused(file, sql, e))?;
+            if in_transaction(&client).await.map_err(|e| refused(file, "", e))? {
+                return Err(Error::new(
+                    ErrorKind::Seed,
+                    format!("{} begins a transaction and does not end it", file.display()),
+                )
+                .with_hint(
+                    "end it with COMMIT, or take its BEGIN out: each file is one transaction",
+                ));
+            }
         }
         Ok(())
     };
@@ -92,6 +103,17 @@ async fn run_files(pattern: &str, branch: &Branch) -> Result<()> {
             Ok(()) => Error::new(ErrorKind::Postgres, "the server ended while a seed was built"),
         }),
     }
+}
+
+/// Whether a transaction goes on that began earlier.
+async fn in_transaction(client: &tokio_postgres::Client) -> Result<bool, tokio_postgres::Error> {
+    // In one message, which is a transaction of its own unless there is one.
+    let began = "SELECT transaction_timestamp() < statement_timestamp()";
+    let said = client.simple_query(began).await?;
+    Ok(said.iter().any(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0) == Some("t"),
+        _ => false,
+    }))
 }
 
 /// What PostgreSQL has against a file, and in which line.

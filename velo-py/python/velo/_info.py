@@ -19,7 +19,11 @@ def maybe_seconds(time: Optional[Seconds]) -> Optional[float]:
 
 
 def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    """What is beyond the last year that Python knows is its end."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return datetime.max.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)

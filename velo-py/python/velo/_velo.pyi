@@ -39,11 +39,13 @@ __all__ = [
     "keep_failed",
     "main",
     "use_keeper",
+    "use_package",
 ]
 
 __version__: str
 
 def main(args: Sequence[str]) -> int: ...
+def use_package(folder: _StrPath) -> None: ...
 def use_keeper(program: _StrPath, args: Sequence[str]) -> None: ...
 def keep_failed(branch: Branch, seconds: float) -> Call[bool]: ...
 

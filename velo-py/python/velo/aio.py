@@ -30,7 +30,7 @@ from ._info import (
     maybe_seconds,
     seconds,
 )
-from ._seeds import Path, Paths, code_of, files_of
+from ._seeds import Path, Paths, begun, code_of, files_of, pattern_of
 from ._velo import Config
 
 Source = Union[str, "Branch", "Snapshot", "Seed"]
@@ -146,7 +146,8 @@ class Project:
         over where it fails or dies.
 
         `files` are paths, folders or patterns (``migrations/**``, ``migrations/**/*.sql``), of which what Python compiled
-        does not count; `code` is unless told the whole file that `build` is defined in; the versions of PostgreSQL and of
+        does not count; `code` is unless told the whole file that `build` is defined in, with the plain values that it was
+        made with (as a closure has them); what objects hold does not count, so name that in `texts`. The versions of PostgreSQL and of
         its extensions count by themselves. What `build` raises is raised here, and nothing half made is left.
         """
         patterns, places = files_of(files, self._base)
@@ -162,7 +163,7 @@ class Project:
             return Seed(found)
         well = False
         try:
-            await build(Branch(found))
+            await begun(build(Branch(found)))
             well = True
         finally:
             seed = await building.built(well)
@@ -171,7 +172,7 @@ class Project:
 
     async def seed_sql(self, files: Path) -> Seed:
         """The seed that SQL files make, run in the order of their names: a file, a folder, or a pattern."""
-        return Seed(await self._raw.seed_sql(os.path.join(self._base, os.fspath(files))))
+        return Seed(await self._raw.seed_sql(pattern_of(os.fspath(files), self._base)))
 
     async def seeds(self) -> List[Seed]:
         """Every seed, oldest first, those that are being built among them."""

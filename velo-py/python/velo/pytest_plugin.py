@@ -24,6 +24,7 @@ import pytest
 from . import Branch, Config, Pool, Project, Seed, VeloError, _velo
 
 KEPT = "an hour"
+SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
 FIXTURES = ("velo_project", "velo_seed", "velo_branch", "velo_url")
 
 
@@ -59,11 +60,14 @@ class Suite:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.keep = self._keep()
+        self.least = self._least()
+        self.pg = self._pg()
         self._project: Optional[Project] = None
         self._pools: Dict[str, Pool] = {}
         self.waits: List[float] = []
         self.storages: List[str] = []
         self.obstacle: Optional[str] = None
+        self.seeds: Dict[str, str] = {}
 
     def option(self, name: str) -> Optional[str]:
         told = self.config.getoption(f"velo_{name}")
@@ -79,31 +83,51 @@ class Suite:
             return bool(worker["velo_keep"]) if worker else sys.stdout.isatty()
         return which == "failed"
 
+    def _least(self) -> Optional[int]:
+        told = self.option("pool")
+        if told is not None and not told.isdecimal():
+            raise pytest.UsageError(f"--velo-pool={told}: it is a number of branches")
+        return None if told is None else int(told)
+
+    def _pg(self) -> Dict[str, Any]:
+        which = self.option("pg")
+        if which is None:
+            return {}
+        if not which.isdecimal():
+            return {"pg_bin": which}
+        if not 1 <= len(which) <= 3:
+            raise pytest.UsageError(f"--velo-pg={which}: it is a major version like 17, or a folder")
+        return {"pg_version": int(which)}
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput["velo_keep"] = self.keep
 
     def project(self) -> Project:
-        """The project of this suite: that of its root folder, so that two checkouts have two."""
+        """The project of this suite: that of its root folder, so that two checkouts have two, and so has each PostgreSQL
+        that somebody names."""
         if self._project is None:
             self._project = self._opened()
         return self._project
 
     def _opened(self) -> Project:
         root = self.config.rootpath
-        path = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+        whose = os.fsencode(root) + "".join(f"\0{value}" for value in self.pg.values()).encode()
+        path = hashlib.sha256(whose).hexdigest()[:8]
         word = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")[:40]
-        postgres: Dict[str, Any] = {}
-        which = self.option("pg")
-        if which is not None:
-            postgres = {"pg_version": int(which)} if which.isdigit() else {"pg_bin": which}
-        config = Config(storage=self.option("storage"), **postgres)
+        storage = self.option("storage")
+        config = Config(storage=storage, **self.pg)
         name = f"{word or 'tests'}-{path}"
         made = not any(project.name == name for project in Project.list(config=config))
         project = Project.open_or_create(name, config=config)
         if made:
             # Seeds are cloned from its files: it needs no server.
             project.main().stop()
+        there = project.info().storage
+        if storage not in (None, "auto", there):
+            raise pytest.UsageError(
+                f"--velo-storage={storage}: the project of this suite is on {there} already. velo project delete {name}"
+            )
         # Wherever pytest was started.
         project._base = str(root)
         return project
@@ -111,10 +135,10 @@ class Suite:
     def pool(self, seed: Seed) -> Pool:
         pool = self._pools.get(seed.key)
         if pool is None:
-            pool = self._pools[seed.key] = seed.pool()
-            least = self.option("pool")
-            if least is not None:
-                pool.keep_ready(int(least), max(int(least), pool.info().limit))
+            pool = seed.pool()
+            if self.least is not None:
+                pool.keep_ready(self.least, max(self.least, pool.info().limit))
+            self._pools[seed.key] = pool
             self.storages.append(seed.project.info().storage)
         return pool
 
@@ -122,6 +146,7 @@ class Suite:
         begun = time.perf_counter()
         branch = self.pool(seed).acquire(label)
         self.waits.append(time.perf_counter() - begun)
+        self.seeds[branch.id] = seed.key
         return branch
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -147,6 +172,20 @@ class Suite:
             return None
         item.session.shouldfail = self.obstacle
         return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        """pytest makes a fixture of a session once, whatever seed it had then: with another one's data no test begins."""
+        request, names = getattr(item, "_request", None), getattr(item, "fixturenames", ())
+        shared = [name for name in SHARED if name in names]
+        if not shared or "velo_seed" not in names:
+            return
+        for name in shared:
+            branch = request.getfixturevalue(name)
+            if self.seeds.get(branch.id) != request.getfixturevalue("velo_seed").key:
+                pytest.fail(
+                    f"{name} was made with another folder's velo_seed: take one of a narrower scope here", pytrace=False
+                )
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:

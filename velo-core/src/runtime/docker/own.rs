@@ -7,8 +7,10 @@ use bollard::query_parameters as query;
 
 use super::connect::{Engine, Reached};
 use super::errors::{Refusal, failed, refusal};
-use super::{container, plain, remove, tool};
+use super::{container, end, plain, remove, tool};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::StopMode;
+use crate::storage::Location;
 
 /// A container of this installation's.
 #[derive(Debug)]
@@ -18,6 +20,7 @@ pub(crate) struct Found {
     pub(crate) volume: Option<PathBuf>,
     /// Whether it is a tool's container, and whoever runs it is there no more.
     pub(crate) forsaken: bool,
+    pub(crate) runs: bool,
 }
 
 /// The containers that belong to `home`; with `all` those too that do not run.
@@ -25,28 +28,57 @@ pub(super) async fn containers(engine: &Engine, home: &Path, all: bool) -> Resul
     let found = plain::list(&engine.socket, all).await?;
     let found = found.into_iter().filter_map(|summary| {
         let labels = summary.labels.unwrap_or_default();
-        if labels.get(container::HOME).is_none_or(|of| Path::new(of) != home) {
+        let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
+        if label(container::HOME).is_none_or(|of| Path::new(of) != home) {
             return None;
         }
         // One that the engine could not remove has lost its name.
         let name = summary.names.and_then(|names| names.into_iter().next());
         let name = name.map(|name| name.trim_start_matches('/').to_owned());
-        let name = name.filter(|name| !name.is_empty()).unwrap_or(summary.id);
+        let name = name.filter(|name| !name.is_empty());
+        let volume = label(container::VOLUME).map(PathBuf::from);
+        if let (Some(name), Some(volume)) = (&name, &volume)
+            && *name != container::name(&Location::HostPath(volume.clone()))
+            && !mounts(&summary.mounts, volume)
+        {
+            // Somebody's own, of an image that was made of a server: it has the labels of that.
+            return None;
+        }
+        let name = name.unwrap_or(summary.id);
         let made = u64::try_from(summary.created.unwrap_or_default()).unwrap_or_default();
         let made = Duration::from_secs(made);
         Some(Found {
-            volume: labels.get(container::VOLUME).map(PathBuf::from),
-            forsaken: labels.contains_key(container::TOOL_LABEL)
-                && !tool::is_held(home, &name, made),
+            volume,
+            forsaken: label(container::TOOL_LABEL).is_some() && !tool::is_held(home, &name, made),
+            runs: matches!(summary.state.as_deref(), Some("running" | "restarting" | "paused")),
             name,
         })
     });
     Ok(found.collect())
 }
 
+/// Whether the folder of a volume is seen in a container. Engines list it in ways of their own.
+fn mounts(listed: &serde_json::Value, volume: &Path) -> bool {
+    match listed {
+        serde_json::Value::String(text) => Path::new(text) == volume,
+        serde_json::Value::Array(all) => all.iter().any(|one| mounts(one, volume)),
+        serde_json::Value::Object(all) => all.values().any(|one| mounts(one, volume)),
+        _ => false,
+    }
+}
+
 /// Whether there is an engine that answers.
 pub(crate) async fn answers() -> bool {
     Engine::connect().await.is_ok()
+}
+
+/// Ends the server in a container that no record names, and removes the container.
+pub(crate) async fn end_unrecorded(name: &str) -> Result<()> {
+    let work = async {
+        let engine = Engine::connect().await?;
+        end(&engine, name, StopMode::Fast).await.map(drop)
+    };
+    crate::effect::step("stop an unrecorded container", work).await
 }
 
 /// Removes a container that does not run.

@@ -35,6 +35,9 @@ pub(super) struct Summary {
     pub(super) labels: Option<HashMap<String, String>>,
     /// In seconds since 1970.
     pub(super) created: Option<i64>,
+    pub(super) state: Option<String>,
+    #[serde(default)]
+    pub(super) mounts: serde_json::Value,
 }
 
 /// What an engine tells of one.

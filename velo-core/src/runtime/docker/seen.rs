@@ -38,7 +38,10 @@ pub(super) async fn see(engine: &Engine, volume: &Location) -> Result<Seen> {
 
 /// What is known of a container that Velo never made: one without its labels.
 pub(super) fn foreigner(found: &plain::Container) -> Option<String> {
-    let label = |name: &str| found.config.labels.as_ref().and_then(|labels| labels.get(name));
+    let label = |name: &str| {
+        let value = found.config.labels.as_ref()?.get(name)?;
+        Some(value).filter(|value| !value.is_empty())
+    };
     if label(container::HOME).is_some() && label(container::VOLUME).is_some() {
         return None;
     }
