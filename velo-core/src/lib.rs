@@ -111,6 +111,7 @@ pub use timings::Timings;
 pub mod __binding {
     //! What a binding to another language needs, for no one else.
     pub use crate::keeper::{serve_if_asked, use_program};
+    pub use crate::run::use_parents_run;
 
     /// See `postgres::install::use_package`.
     pub fn use_package(folder: std::path::PathBuf) {

@@ -4,7 +4,7 @@
 //! starts. All of these draw on one pool, which their keeper holds ([`crate::keeper`]); it ends with the
 //! process at the root of the run, which is the runner.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,15 @@ const OF_RUNNERS: [&str; 2] = ["NEXTEST_RUN_ID", "PYTEST_XDIST_TESTRUNUID"];
 /// The same for any other: a name, and the process that the run ends with, else the one that started this.
 const NAME: &str = "VELO_RUN";
 const ROOT: &str = "VELO_RUN_ROOT";
+
+/// Whether a binding has said that whoever started this process runs it, with others.
+static OF_PARENT: AtomicBool = AtomicBool::new(false);
+
+/// Has this process be of one run with all others of the process that started it: for runners that say in no variable
+/// of their own which run it is. A variable goes before it.
+pub fn use_parents_run() {
+    OF_PARENT.store(true, Ordering::Relaxed);
+}
 
 /// A run that this process is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +46,11 @@ impl Run {
                 let told = variable(ROOT).and_then(|root| root.parse().ok());
                 (name, told.or_else(parent)?)
             }
-            None => (OF_RUNNERS.iter().find_map(|name| variable(name))?, parent()?),
+            None => match OF_RUNNERS.iter().find_map(|name| variable(name)) {
+                Some(name) => (name, parent()?),
+                None if OF_PARENT.load(Ordering::Relaxed) => ("parent".to_owned(), parent()?),
+                None => return None,
+            },
         };
         Some(Self { name, root, started: started(root)? })
     }
