@@ -1,0 +1,4 @@
+import * as velo from './index.js';
+
+export * from './index.js';
+export default velo;

@@ -1,0 +1,73 @@
+'use strict';
+// Jest's environment for Node, in which tests have `velo`. It lives outside the sandbox of the tests, so that all files
+// of a worker share one suite.
+
+const { TestEnvironment: NodeEnvironment } = require('jest-environment-node');
+const { Branches, Suite } = require('../lib/suite.js');
+
+class VeloEnvironment extends NodeEnvironment {
+  #suite;
+  #file;
+  #test;
+  #name;
+
+  constructor(config, context) {
+    super(config, context);
+    this.#suite = Suite.of(config.projectConfig.rootDir);
+    this.#file = new Branches(this.#suite);
+  }
+
+  async setup() {
+    await super.setup();
+    this.global.velo = {
+      branch: (options) => (this.#test ?? this.#file).acquire(options?.label ?? this.#name),
+      project: () => this.#suite.project(),
+      seed: () => this.#suite.seed(),
+    };
+  }
+
+  async teardown() {
+    await this.#file.close();
+    await super.teardown();
+  }
+
+  async handleTestEvent(event, state) {
+    await super.handleTestEvent?.(event, state);
+    if (event.name === 'test_start') {
+      this.#test = new Branches(this.#suite);
+      this.#name = titleOf(event.test);
+    } else if (event.name === 'test_done' || event.name === 'test_skip' || event.name === 'test_todo') {
+      const branches = this.#test;
+      this.#test = undefined;
+      this.#name = undefined;
+      if (event.test.errors.length > 0) tell(event.test, await branches?.keep());
+      await branches?.close();
+    }
+  }
+}
+
+/** The names of a test and of what is around it, but for Jest's own root. */
+function titleOf(test) {
+  const names = [];
+  for (let block = test; block?.parent; block = block.parent) names.unshift(block.name);
+  return names.join(' ');
+}
+
+/** Puts a text into the report of a failed test: below the message of its first error. */
+function tell(test, text) {
+  if (!text) return;
+  const [first] = test.errors;
+  const error = Array.isArray(first) ? first[0] : first;
+  if (typeof error?.stack === 'string') {
+    const at = error.stack.search(/\n\s+at /);
+    const [message, stack] = at < 0 ? [error.stack, ''] : [error.stack.slice(0, at), error.stack.slice(at)];
+    error.stack = `${message}\n\n${text}\n${stack}`;
+  } else {
+    const told = new Error(text);
+    told.stack = text;
+    test.errors.push(told);
+  }
+}
+
+module.exports = VeloEnvironment;
+module.exports.TestEnvironment = VeloEnvironment;
