@@ -9,7 +9,7 @@ module.exports = async (globalConfig, projectConfig) => {
   } catch (error) {
     const told = printed(error);
     // Jest prints the stack, which says nothing of the matter.
-    told.stack = told.message;
+    if (told !== error) told.stack = told.message;
     throw told;
   }
 };

@@ -254,9 +254,9 @@ async function kept(branch, time) {
   ].join('\n');
 }
 
-/** An error whose message has the hint too: runners print only that. */
+/** An error of Velo's whose message has the hint too: runners print only that. Any other as it is. */
 function printed(error) {
-  if (!(error instanceof VeloError) || error.hint === undefined) return error;
+  if (!(error instanceof VeloError)) return error;
   const { kind, hint, context, cause } = error;
   return new VeloError(`velo: ${explained(error)}`, { kind, hint, context, cause });
 }

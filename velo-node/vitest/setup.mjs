@@ -12,7 +12,7 @@ export default async function setup(project) {
   } catch (error) {
     const told = printed(error);
     // Its stack says nothing of the matter.
-    told.stack = told.message;
+    if (told !== error) told.stack = told.message;
     throw told;
   }
   project.provide('velo', { root });

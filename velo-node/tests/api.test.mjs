@@ -1,0 +1,225 @@
+// The handles.
+
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, renameSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { inspect } from 'node:util';
+import pg from 'pg';
+import { Branch, Project, version } from 'velo-node';
+import { count, end, lives, project as make, query, require, within, write } from './support.mjs';
+
+let project;
+before(async () => {
+  project = await make();
+});
+after(end);
+
+const shown = async () => (await project.branches()).map((branch) => branch.shown);
+
+test('a branch lives as long as it is open', async () => {
+  const branch = await Branch.create(project, { label: 'tests/a b' });
+  assert.equal(branch.ephemeral, true);
+  assert.equal(branch.name, null);
+  assert.match(branch.fullName, /^api\/~tests-a-b\./);
+  await write(branch);
+  assert.equal(await count(branch), 1);
+  const info = await branch.info();
+  assert.deepEqual([info.state, info.parentShown, info.expiresAt], ['running', 'main', null]);
+  assert.ok(info.createdAt instanceof Date && Date.now() - info.createdAt < 300_000);
+  assert.ok(info.cut.major >= 14 && info.cut.at instanceof Date);
+  assert.match(info.cut.systemIdentifier, /^\d{10,20}$/);
+  assert.ok(branch.timings.total > 0 && branch.timings.steps.some((step) => step.name === 'clone'));
+  const { host, port, user, password, database } = branch.connection;
+  const db = new pg.Client({ host, port, user, password, database });
+  await db.connect();
+  await db.end();
+  for (const printed of [branch, branch.connection, project].map((one) => inspect(one))) {
+    assert.ok(!printed.includes(password), printed);
+  }
+  assert.ok((await branch.usage()).available > 0);
+  await branch.close();
+  assert.equal(lives(info.pid), false);
+});
+
+test('await using closes it', async () => {
+  const made = await Branch.create(project);
+  const { pid } = await made.info();
+  // What `await using` does, which Node 20 does not understand.
+  await made[Symbol.asyncDispose]();
+  assert.equal(lives(pid), false);
+});
+
+test('a lasting branch is changed and reset', async () => {
+  const branch = await Branch.create(project, { name: 'dev', settings: { work_mem: '5MB' } });
+  const { url } = branch;
+  await write(branch);
+  const taken = await branch.snapshot('before');
+  assert.deepEqual([taken.name, (await taken.info()).branch], ['before', 'dev']);
+  assert.ok((await taken.usage()).referenced > 0);
+  await write(branch);
+  await branch.reset({ snapshot: 'before' });
+  assert.deepEqual([await count(branch), branch.url], [1, url]);
+  assert.deepEqual(await query(url, 'SHOW work_mem'), [{ work_mem: '5MB' }]);
+  await branch.stop();
+  assert.equal((await branch.info()).state, 'stopped');
+  await branch.start();
+  await branch.restart();
+  await branch.protect();
+  await assert.rejects(branch.delete({ force: true }), { kind: 'conflict' });
+  await branch.protect(false);
+  await branch.setTtl(3_600_000);
+  assert.ok((await branch.info()).expiresAt > new Date());
+  await branch.setTtl(null);
+  assert.equal((await branch.info()).expiresAt, null);
+  assert.deepEqual(await branch.outgoing(), []);
+  const other = await Branch.create(project, { from: taken });
+  assert.equal(await count(other), 1);
+  await other.close();
+  assert.deepEqual((await project.snapshots()).map((one) => one.name), ['before']);
+  assert.equal((await project.snapshot('dev@before')).id, taken.id);
+  await taken.delete();
+  await branch.reset({ origin: true });
+  await branch.delete({ force: true });
+  assert.deepEqual(await shown(), ['main']);
+});
+
+test('an ephemeral branch can stay', async () => {
+  const branch = await Branch.create(project, { label: 'stays' });
+  await write(branch);
+  await branch.keep({ name: 'kept-one', ttl: 3_600_000 });
+  assert.equal(branch.ephemeral, false);
+  assert.equal(await count(await project.branch('kept-one')), 1);
+  await branch.delete({ force: true });
+});
+
+test('a branch goes with its last handle', async () => {
+  let branch = await Branch.create(project);
+  const { pid } = await branch.info();
+  branch = undefined;
+  const gc = require('node:vm').runInThisContext('gc', (require('node:v8').setFlagsFromString('--expose-gc'), {}));
+  assert.ok(await within(10_000, () => (gc(), !lives(pid))));
+});
+
+test('a seed is built once', async () => {
+  const calls = [];
+  const build = async (branch) => {
+    calls.push(branch.fullName);
+    await write(branch);
+  };
+  const first = await project.seed({ build, texts: ['once'], label: 'orders' });
+  assert.equal((await project.seed({ build, texts: ['once'] })).id, first.id);
+  assert.equal(calls.length, 1);
+  assert.notEqual((await project.seed({ build, texts: ['another'] })).id, first.id);
+  const info = await first.info();
+  assert.ok(info.ready && info.shown.startsWith('orders-') && info.usedAt instanceof Date);
+  const branch = await first.branch();
+  assert.equal(await count(branch), 1);
+  await branch.close();
+  assert.ok((await project.seeds()).some((seed) => seed.id === first.id));
+  assert.ok((await first.usage()).referenced > 0);
+  await first.delete();
+  const pruned = await project.pruneSeeds(0);
+  assert.ok(pruned.length > 0 && pruned.every((one) => one.ready));
+});
+
+test('of many who ask at once one builds it', async () => {
+  let built = 0;
+  const build = async (branch) => {
+    built += 1;
+    await write(branch);
+  };
+  const seeds = await Promise.all(Array.from({ length: 5 }, () => project.seed({ build, texts: ['crowd'] })));
+  assert.equal(built, 1);
+  assert.equal(new Set(seeds.map((seed) => seed.id)).size, 1);
+  await project.pruneSeeds(0);
+});
+
+test('what the build throws is what the seed is rejected with, and nothing stays', async () => {
+  const mine = new RangeError('mine');
+  const build = async (branch) => {
+    await write(branch);
+    throw mine;
+  };
+  const before = (await project.seeds()).length;
+  await assert.rejects(project.seed({ build }), (error) => error === mine);
+  assert.equal((await project.seeds()).length, before);
+  assert.deepEqual(await shown(), ['main']);
+});
+
+test('a seed counts the files and the code that make it', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'velo [seed] '));
+  writeFileSync(path.join(folder, 'one.sql'), 'CREATE TABLE one ()');
+  const bySql = await project.seedSql(folder);
+  writeFileSync(path.join(folder, 'two.sql'), 'CREATE TABLE two ()');
+  assert.notEqual((await project.seedSql(folder)).id, bySql.id);
+  const nothing = () => {};
+  const keyOf = async (files) => (await project.seed({ build: nothing, files })).key;
+  for (const pattern of ['*.sql', '**', '.']) {
+    const files = path.join(folder.replace('[seed]', '[[]seed[]]'), pattern);
+    const first = await keyOf(pattern === '.' ? folder : files);
+    writeFileSync(path.join(folder, 'two.sql'), `CREATE TABLE other_${pattern.length} ()`);
+    assert.notEqual(await keyOf(pattern === '.' ? folder : files), first);
+  }
+  const inner = path.join(folder, 'inner');
+  mkdirSync(inner);
+  renameSync(path.join(folder, 'two.sql'), path.join(inner, 'two.sql'));
+  const here = process.cwd();
+  process.chdir(folder);
+  try {
+    assert.equal(await keyOf(['inner', 'one.sql']), await keyOf(['inner/**', 'one.sql']));
+  } finally {
+    process.chdir(here);
+  }
+  const byCode = async (code) => (await project.seed({ build: nothing, code })).id;
+  assert.notEqual(await byCode('1'), await byCode('2'));
+  await assert.rejects(project.seed({ build: nothing.bind(null) }), { kind: 'invalid_input', hint: /give `code`/ });
+  await project.pruneSeeds(0);
+});
+
+test('a pool hands over what is ready', async () => {
+  const pool = await (await project.seed({ build: write, label: 'pool' })).pool();
+  await pool.keepReady(2, 4);
+  assert.ok(await within(60_000, async () => (await pool.info()).ready >= 2));
+  const [branch, other] = await Promise.all([pool.acquire({ label: 'mine' }), pool.acquire()]);
+  await write(branch);
+  assert.deepEqual([await count(branch), await count(other)], [2, 1]);
+  assert.match(branch.fullName, /~mine\./);
+  await Promise.all([branch.close(), other.close()]);
+  await pool.keepReady(0, 0);
+});
+
+test('the event loop turns meanwhile', async () => {
+  let turns = 0;
+  const timer = setInterval(() => (turns += 1), 1);
+  const branch = await Branch.create(project);
+  clearInterval(timer);
+  await branch.close();
+  assert.ok(turns >= 5, String(turns));
+});
+
+test('a signal ends a call, and what it began is undone', async () => {
+  const reason = new Error('no more');
+  const early = AbortSignal.abort(reason);
+  await assert.rejects(Branch.create(project, { signal: early }), { kind: 'canceled', cause: reason });
+  const controller = new AbortController();
+  const created = Branch.create(project, { signal: controller.signal });
+  setTimeout(() => controller.abort(reason), 5);
+  await assert.rejects(created, { kind: 'canceled', code: 'VELO_CANCELED', cause: reason });
+  assert.ok(await within(10_000, async () => (await shown()).length === 1), String(await shown()));
+  // One that comes too late does nothing.
+  const late = new AbortController();
+  const branch = await Branch.create(project, { signal: late.signal });
+  late.abort();
+  await write(branch);
+  await branch.close();
+});
+
+test('ESM and CommonJS have the same', () => {
+  const velo = require('velo-node');
+  assert.equal(velo.Branch, Branch);
+  assert.equal(velo.version, version);
+  assert.equal(version, require('velo-node/package.json').version);
+  assert.equal(typeof Project.open, 'function');
+});

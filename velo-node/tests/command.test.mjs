@@ -1,0 +1,35 @@
+// The command that comes with the package.
+
+import assert from 'node:assert/strict';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { version } from 'velo-node';
+import { HERE, end, living, project as make, run, start, within } from './support.mjs';
+
+let project;
+before(async () => {
+  project = await make();
+});
+after(end);
+
+const velo = (...args) => run('npx', ['--no-install', 'velo', ...args], { cwd: HERE });
+
+test('it is the command', async () => {
+  assert.equal((await velo('--version')).out, `velo ${version}\n`);
+  assert.equal((await velo('branch', 'url', 'api/main')).out.trim(), (await project.main()).url);
+  const wrong = await velo('branch', 'get', 'api/nope');
+  assert.equal(wrong.code, 1);
+  assert.match(wrong.err, /^error: /);
+  assert.equal((await velo('nonsense')).code, 2);
+});
+
+test('run hands on signals and leaves nothing', async () => {
+  const bin = path.join(HERE, '..', 'node_modules', '.bin', 'velo');
+  const running = start(bin, ['run', 'api', '--', 'sh', '-c', 'echo ready; exec sleep 600']);
+  await running.until(/ready/);
+  running.child.kill('SIGTERM');
+  const { code, signal } = await running.ended;
+  assert.ok(signal === 'SIGTERM' || code === 128 + 15, `${code} ${signal}`);
+  assert.ok(await within(10_000, () => living().length === 0), String(living()));
+  assert.deepEqual((await project.branches()).map(({ shown }) => shown), ['main']);
+});

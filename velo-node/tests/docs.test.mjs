@@ -1,0 +1,104 @@
+// What people read: the types, the texts, and the table of what is where.
+
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import * as velo from 'velo-node';
+import { HERE, require, run } from './support.mjs';
+
+const CHECKOUT = process.env.VELO_TEST_CHECKOUT;
+const CORE = path.join(CHECKOUT, 'velo-core/src');
+const read = (...parts) => readFileSync(path.join(...parts), 'utf8');
+const types = read(path.dirname(require.resolve('velo-node/package.json')), 'index.d.ts');
+
+/** The table: what Rust has, and what it is called here. */
+function table() {
+  const rows = new Map();
+  for (const line of read(CHECKOUT, 'velo-node/parity.md').split('\n')) {
+    const cells = line.split('|').slice(1, -1).map((cell) => cell.trim());
+    if (cells.length === 3 && cells[0].startsWith('`')) rows.set(cells[0].replaceAll('`', ''), cells[1]);
+  }
+  return rows;
+}
+
+test("the table has all of Rust's", () => {
+  const inFolder = (folder) => readdirSync(path.join(CORE, folder)).map((file) => `${folder}/${file}`);
+  const files = {
+    Project: ['project.rs', 'seed.rs', 'seed/sql.rs'],
+    ProjectBuilder: ['project/builder.rs'],
+    Branch: ['branch.rs', ...inFolder('branch')],
+    Snapshot: ['snapshot.rs'],
+    Seed: ['seed.rs', 'pool.rs'],
+    Pool: ['pool.rs'],
+    BranchSpec: ['spec.rs'],
+    SeedKey: ['seed/key.rs'],
+    ConfigBuilder: ['config/builder.rs'],
+  };
+  const rows = table();
+  const missing = [];
+  for (const [name, of] of Object.entries(files)) {
+    for (const file of of) {
+      for (const [, block] of read(CORE, file).matchAll(new RegExp(`^impl ${name} \\{\\n(.*?)^\\}`, 'gms'))) {
+        const shown = block.replace(/#\[doc\(hidden\)\]\s+pub (async )?fn/g, '');
+        for (const [, method] of shown.matchAll(/^ {4}pub (?:async )?fn (\w+)/gm)) {
+          if (!rows.has(`${name}::${method}`)) missing.push(`${name}::${method}`);
+        }
+      }
+    }
+  }
+  assert.deepEqual(missing, []);
+  assert.ok(rows.size > 80);
+});
+
+test('the table is true of JavaScript, and of its types', () => {
+  const wrong = [];
+  for (const [rust, here] of table()) {
+    if (here.startsWith('no: ')) continue;
+    const names = [...here.matchAll(/`([\w.]+)(?:\(([\w.]+)\))?`/g)];
+    if (names.length === 0) wrong.push(`${rust}: ${here}`);
+    for (const [, name, argument] of names) {
+      const [face, member] = name.split('.');
+      const made = velo[face];
+      const has = made && (!member || member in made || member in made.prototype);
+      if (!has) wrong.push(`${rust}: there is no ${name}`);
+      const declared = member ? new RegExp(`^ {2}(static |readonly )?${member}\\b`, 'm') : new RegExp(`class ${face}\\b`);
+      if (!declared.test(types)) wrong.push(`${rust}: ${name} has no type`);
+      if (argument && !new RegExp(`\\b${argument}\\??: `).test(types)) wrong.push(`${rust}: there is no ${argument}`);
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('every public name says what it is', () => {
+  const lines = types.split('\n');
+  const silent = lines.filter(
+    (line, at) =>
+      /^export (class|interface|type|const) |^ {2}(static )?\w+\(/.test(line) &&
+      !/constructor/.test(line) &&
+      !/\*\/\s*$/.test(lines[at - 1]),
+  );
+  assert.deepEqual(silent, []);
+});
+
+test('all versions are one', () => {
+  const [, version] = /^version = "(.+)"$/m.exec(read(CHECKOUT, 'Cargo.toml'));
+  const main = JSON.parse(read(CHECKOUT, 'velo-node/package.json'));
+  const platforms = readdirSync(path.join(CHECKOUT, 'velo-node/npm'));
+  assert.deepEqual(
+    main.optionalDependencies,
+    Object.fromEntries(platforms.sort().map((name) => [`velo-node-${name}`, version])),
+  );
+  for (const name of platforms) {
+    const one = JSON.parse(read(CHECKOUT, 'velo-node/npm', name, 'package.json'));
+    assert.deepEqual([one.name, one.version], [`velo-node-${name}`, version]);
+  }
+  assert.equal(main.version, version);
+  assert.equal(velo.version, version);
+});
+
+test('types', async () => {
+  const tsc = require.resolve('typescript/bin/tsc');
+  const said = await run(process.execPath, [tsc, '-p', path.join(HERE, 'types')], { cwd: HERE });
+  assert.deepEqual([said.code, said.out], [0, ''], said.err);
+});

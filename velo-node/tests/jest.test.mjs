@@ -1,0 +1,209 @@
+// Jest's hooks, in runs of their own: in band and with workers, failing, broken off and killed.
+
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
+import { after, test } from 'node:test';
+import { LONG, end, living, query, require, run, start, within } from './support.mjs';
+import { BODY, projectOf, suite } from './suites.mjs';
+
+after(end);
+
+const TESTS = LONG ? 500 : 100;
+const FILES = 4;
+const JEST = require.resolve('jest/bin/jest.js');
+const CONFIG = "module.exports = { preset: 'velo-node/jest' };";
+const jest = (of, args = [], options = {}) =>
+  run(process.execPath, [JEST, '--ci', '--colors=false', ...args], { cwd: of.folder, ...options });
+const gone = () => within(10_000, () => living().length === 0);
+
+/** Files with so many tests altogether. */
+function tests(number, files = FILES) {
+  const text = `
+const pg = require('pg');
+for (let n = 0; n < ${number / files}; n++) {
+  test('order ' + n, async () => {
+    const branch = await velo.branch();${BODY}
+  });
+}
+`;
+  return Object.fromEntries(Array.from({ length: files }, (_, n) => [`orders-${n}.test.js`, text]));
+}
+
+function passed({ code, err, out }, number) {
+  assert.match(err, new RegExp(`Tests: +${number} passed, ${number} total`), err + out);
+  assert.equal(code, 0, err);
+  for (const sign of ['did not exit', 'failed to exit', 'open handle', 'not stopped']) assert.ok(!err.includes(sign), err);
+}
+
+test('each test has its own, with one worker and with four', async () => {
+  const orders = suite({ 'jest.config.js': CONFIG, ...tests(TESTS) });
+  passed(await jest(orders, ['--runInBand', '--detectOpenHandles']), TESTS);
+  assert.ok(await gone(), String(living()));
+  const project = await projectOf(orders);
+  const [seed, ...others] = await project.seeds();
+  assert.deepEqual(others, []);
+  passed(await jest(orders, ['--maxWorkers=4']), TESTS);
+  assert.ok(await gone(), String(living()));
+  // It stays between runs, and was built once.
+  assert.deepEqual((await project.seeds()).map(({ id }) => id), [seed.id]);
+  assert.deepEqual((await project.branches()).map(({ shown }) => shown), ['main']);
+});
+
+test("a failed test's branch stays, and the report says where", async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    ...tests(4, 2),
+    'wrong.test.js': `
+const pg = require('pg');
+describe('orders', () => {
+  test('are wrong', async () => {
+    const db = new pg.Client((await velo.branch()).url);
+    await db.connect();
+    await db.query('INSERT INTO orders VALUES (42, false)');
+    await db.end();
+    expect(1).toBe(2);
+  });
+});
+`,
+  });
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+    const { code, err } = await jest(orders, args);
+    assert.equal(code, 1, err);
+    assert.match(err, /Tests: +1 failed, 4 passed, 5 total/);
+    assert.match(err, /its database stays for 60 minutes/);
+    const [, url] = /psql '(.+)'/.exec(err);
+    assert.deepEqual(await query(url, 'SELECT id FROM orders'), [{ id: 42 }]);
+    const [, name] = /velo branch delete (.+)/.exec(err);
+    assert.match(name, /orders-are-wrong/);
+    const project = await projectOf(orders);
+    // The next failure of the same test replaces it.
+    const kept = (await project.branches()).filter((branch) => branch.name !== 'main');
+    assert.equal(kept.length, 1);
+    assert.ok(kept[0].expiresAt > new Date());
+    assert.equal(name, `${project.name}/${kept[0].name}`);
+  }
+  const project = await projectOf(orders);
+  for (const { name } of await project.branches()) {
+    if (name !== 'main') await (await project.branch(name)).delete({ force: true });
+  }
+  const { err } = await jest(orders, [], { env: { ...process.env, VELO_KEEP_FAILED: 'none' } });
+  assert.ok(!err.includes('psql'), err);
+  assert.ok(await gone(), String(living()));
+});
+
+test('a killed run leaves nothing', async () => {
+  const orders = suite({ 'jest.config.js': CONFIG, ...tests(TESTS, TESTS / 5) });
+  for (const args of [['--runInBand'], ['--maxWorkers=4']]) {
+    const running = start(process.execPath, [JEST, '--ci', ...args], { cwd: orders.folder });
+    assert.ok(await within(60_000, () => (running.err.match(/^PASS/gm) ?? []).length >= 2), running.err);
+    running.child.kill('SIGKILL');
+    // Its workers hold what it says to the end.
+    assert.ok(await within(30_000, () => living().length === 0), String(living()));
+    await running.ended;
+  }
+  passed(await jest(orders, ['--maxWorkers=2']), TESTS);
+});
+
+test('a killed worker takes its tests with it, and nothing stays', async () => {
+  const orders = suite({ 'jest.config.js': CONFIG, ...tests(TESTS, TESTS / 5) });
+  const running = start(process.execPath, [JEST, '--ci', '--maxWorkers=4'], { cwd: orders.folder });
+  assert.ok(await within(60_000, () => (running.err.match(/^PASS/gm) ?? []).length >= 2), running.err);
+  const worker = readdirSync('/proc').find((pid) => {
+    try {
+      return (
+        readFileSync(`/proc/${pid}/stat`, 'utf8').includes(`) S ${running.child.pid} `) &&
+        readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('processChild')
+      );
+    } catch {
+      return false;
+    }
+  });
+  process.kill(Number(worker), 'SIGKILL');
+  const { code, err } = await running.ended;
+  assert.match(err, /A jest worker process \(pid=\d+\) was terminated|Tests: /);
+  assert.notEqual(code, null, err);
+  assert.ok(await gone(), String(living()));
+});
+
+test('hooks share a branch, and plain ones work without the preset', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'shared.test.js': `
+const pg = require('pg');
+const { VeloError, Branch } = require('velo-node');
+let shared;
+let own;
+const rows = async (branch) => {
+  const db = new pg.Client(branch.url);
+  await db.connect();
+  const { rows } = await db.query('SELECT count(*)::int AS n FROM orders');
+  await db.query('INSERT INTO orders SELECT coalesce(max(id), 0) + 1, true FROM orders');
+  await db.end();
+  return rows[0].n;
+};
+beforeAll(async () => { shared = await velo.branch(); });
+beforeEach(async () => { own = await velo.branch(); });
+test('one', async () => { expect([await rows(shared), await rows(own)]).toEqual([0, 0]); });
+test('two', async () => {
+  expect([await rows(shared), await rows(own)]).toEqual([1, 0]);
+  expect(new Set([own.url, shared.url, (await velo.branch()).url]).size).toBe(3);
+});
+test('errors are known in the sandbox', async () => {
+  const project = await velo.project();
+  await expect(project.branch('nope')).rejects.toBeInstanceOf(VeloError);
+  const branch = await Branch.create(project, { from: await velo.seed() });
+  expect(await rows(branch)).toBe(0);
+  await branch[Symbol.asyncDispose]();
+});
+`,
+  });
+  passed(await jest(orders, ['--detectOpenHandles']), 3);
+  orders.remove('shared.test.js');
+  orders.put('jest.config.js', 'module.exports = {};');
+  const plain = `
+const pg = require('pg');
+const velo = require('velo-node/jest');
+let branch;
+beforeEach(async () => { branch = await velo.branch(); });
+afterEach(() => branch.close());
+for (let n = 0; n < 5; n++) test('order ' + n, async () => {${BODY}});
+`;
+  for (const name of ['a', 'b']) orders.put(`${name}.test.js`, plain);
+  for (const args of [['--runInBand', '--detectOpenHandles'], ['--maxWorkers=2']]) passed(await jest(orders, args), 10);
+  assert.ok(await gone(), String(living()));
+});
+
+test('what keeps all from running is said once', async () => {
+  const orders = suite({ 'jest.config.js': CONFIG, ...tests(8) });
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+    const { code, err } = await jest(orders, args, { env: { ...process.env, VELO_PG_BIN: '/nowhere' } });
+    assert.equal(code, 1);
+    assert.equal(err.split('/nowhere holds no PostgreSQL').length, 2, err);
+    assert.match(err, /hint: name the folder/);
+    assert.ok(!err.includes('FAIL'), err);
+  }
+});
+
+test('a seed is of files and code, and a wrong file is named', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    ...tests(2, 1),
+    'velo.seed.js': "module.exports = { sql: 'migrations' };",
+    'migrations/1_orders.sql': 'CREATE TABLE orders (id int PRIMARY KEY, paid bool)',
+    'migrations/2_builds.sql': 'CREATE TABLE builds AS SELECT pg_backend_pid()',
+  });
+  passed(await jest(orders), 2);
+  // Wherever it is started.
+  passed(await run(process.execPath, [JEST, '--ci', '--rootDir', orders.folder], { cwd: '/' }), 2);
+  const project = await projectOf(orders);
+  assert.equal((await project.seeds()).length, 1);
+  orders.put('migrations/3_more.sql', 'CREATE TABLE more ()');
+  passed(await jest(orders), 2);
+  assert.equal((await project.seeds()).length, 2);
+  orders.put('velo.seed.js', "module.exports = { sql: 'migrations', colour: 'red' };");
+  assert.match((await jest(orders)).err, /velo\.seed\.js has no option colour/);
+  orders.remove('velo.seed.js');
+  orders.put('velo.seed.mjs', 'export default (await import("./esm.mjs")).default;');
+  orders.put('esm.mjs', "export default { sql: 'migrations/**' };");
+  passed(await jest(orders), 2);
+});

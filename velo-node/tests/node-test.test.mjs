@@ -1,0 +1,58 @@
+// The hooks for Node's own test runner.
+
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { end, living, query, run, within } from './support.mjs';
+import { BODY, projectOf, suite } from './suites.mjs';
+
+after(end);
+
+const node = (of, args, options = {}) =>
+  run(process.execPath, ['--test', '--test-reporter=tap', ...args], { cwd: of.folder, ...options });
+const gone = () => within(10_000, () => living().length === 0);
+
+test('each test has its own, and files share one pool', async () => {
+  const text = `
+const { test, before, after } = require('node:test');
+const pg = require('pg');
+const velo = require('velo-node/node-test');
+let shared;
+before(async () => { shared = await velo.branch(); });
+after(() => shared.close());
+for (let n = 0; n < 10; n++) test('order ' + n, async (t) => {
+    const branch = await velo.branch(t);${BODY}});
+`;
+  const orders = suite({ 'a.test.js': text, 'b.test.js': text, 'c.test.js': text });
+  const said = await node(orders, ['--test-concurrency=3', 'a.test.js', 'b.test.js', 'c.test.js']);
+  assert.match(said.out, /# pass 30\n# fail 0/, said.out + said.err);
+  assert.ok(await gone(), String(living()));
+  const project = await projectOf(orders);
+  assert.equal((await project.seeds()).length, 1);
+  assert.deepEqual((await project.branches()).map(({ shown }) => shown), ['main']);
+});
+
+test("a failed test's branch stays, and the report says where", async () => {
+  const orders = suite({
+    'wrong.test.mjs': `
+import assert from 'node:assert';
+import { test } from 'node:test';
+import pg from 'pg';
+import { branch } from 'velo-node/node-test';
+test('orders are wrong', async (t) => {
+  const db = new pg.Client((await branch(t)).url);
+  await db.connect();
+  await db.query('INSERT INTO orders VALUES (42, false)');
+  await db.end();
+  assert.equal(1, 2);
+});
+`,
+  });
+  const { code, out } = await node(orders, ['wrong.test.mjs']);
+  assert.equal(code, 1);
+  const [, url] = /psql '(.+)'/.exec(out);
+  assert.deepEqual(await query(url, 'SELECT id FROM orders'), [{ id: 42 }]);
+  const [, name] = /velo branch delete (.+)/.exec(out);
+  const project = await projectOf(orders);
+  await (await project.branch(name.slice(name.indexOf('/') + 1))).delete({ force: true });
+  assert.ok(await gone(), String(living()));
+});

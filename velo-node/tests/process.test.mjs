@@ -1,0 +1,136 @@
+// One process: loaded again and again, in threads that end, and how it ends itself.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { end, lives, living, project as make, script, within } from './support.mjs';
+
+let project;
+before(async () => {
+  project = await make();
+});
+after(end);
+
+const THREAD = `
+  const { parentPort } = require('node:worker_threads');
+  const { Branch, Project } = require('velo-node');
+  (async () => {
+    const project = await Project.open('api');
+    parentPort.postMessage('ready');
+    for (;;) await (await Branch.create(project)).close();
+  })();
+`;
+
+test('it is loaded 50 times in one process', async () => {
+  const said = await script(`
+    import { createRequire } from 'node:module';
+    import { readFileSync } from 'node:fs';
+    const require = createRequire(process.cwd() + '/x');
+    const threads = () => readFileSync('/proc/self/status', 'utf8').match(/Threads:\\t(\\d+)/)[1];
+    let before;
+    for (let time = 0; time < 50; time++) {
+      for (const file of Object.keys(require.cache)) delete require.cache[file];
+      const { Branch, Project, VeloError } = require('velo-node');
+      const project = await Project.open('api');
+      if (time % 10 === 0) await (await Branch.create(project)).close();
+      const error = await Project.open('nope').catch((thrown) => thrown);
+      if (!(error instanceof VeloError)) throw error;
+      if (time === 10) before = threads();
+    }
+    // One engine, however often it is loaded.
+    const engines = (await import('node:fs')).readdirSync('/proc/self/task').filter(
+      (task) => readFileSync('/proc/self/task/' + task + '/comm', 'utf8').trim() === 'velo-engine');
+    console.log('engines', engines.length);
+  `).ended;
+  assert.deepEqual([said.code, said.out], [0, 'engines 1\n'], said.err);
+});
+
+test('threads that end at random moments leave nothing', async () => {
+  const threads = [];
+  for (let number = 0; number < 8; number++) {
+    const worker = new Worker(THREAD, { eval: true });
+    const ended = new Promise((resolve, reject) => {
+      worker.once('error', reject);
+      worker.once('exit', resolve);
+    });
+    threads.push(
+      (async () => {
+        await new Promise((resolve) => worker.once('message', resolve));
+        await sleep(Math.random() * 150);
+        await worker.terminate();
+        await ended;
+      })(),
+    );
+  }
+  await Promise.all(threads);
+  assert.ok(await within(20_000, () => living().length === 0), String(living()));
+  assert.deepEqual((await project.branches()).map((branch) => branch.shown), ['main']);
+});
+
+test('a thread alone has it, and the process lives on after it', async () => {
+  const said = await script(`
+    import { Worker } from 'node:worker_threads';
+    for (let time = 0; time < 5; time++) {
+      const worker = new Worker(${JSON.stringify(THREAD)}, { eval: true });
+      await new Promise((resolve) => worker.once('message', resolve));
+      await new Promise((resolve) => setTimeout(resolve, 20 * time));
+      await worker.terminate();
+    }
+    console.log('alive');
+  `).ended;
+  assert.deepEqual([said.code, said.out], [0, 'alive\n'], said.err);
+  assert.ok(await within(20_000, () => living().length === 0), String(living()));
+});
+
+test('nothing keeps Node from exiting', async () => {
+  const said = await script(`
+    import { Branch, Project } from 'velo-node';
+    const project = await Project.open('api');
+    globalThis.branch = await Branch.create(project);
+    globalThis.pool = await (await project.seed({ build() {}, code: 'exit' })).pool();
+    const mine = process.getActiveResourcesInfo().filter((name) => /napi|velo/i.test(name));
+    console.log((await globalThis.branch.info()).pid, mine.length);
+  `).ended;
+  const [pid, open] = said.out.trim().split(' ').map(Number);
+  assert.deepEqual([said.code, open], [0, 0], said.err);
+  assert.ok(await within(5_000, () => !lives(pid)));
+});
+
+test('a call that is open keeps it', async () => {
+  const said = await script(`
+    import { Branch, Project } from 'velo-node';
+    Project.open('api').then((project) => Branch.create(project)).then((branch) => branch.close()).then(() => console.log('done'));
+  `).ended;
+  assert.equal(said.out, 'done\n', said.err);
+});
+
+test('a killed process leaves no server', async () => {
+  const said = script(`
+    import { Branch, Project } from 'velo-node';
+    globalThis.branch = await Branch.create(await Project.open('api'));
+    console.log('pid', (await globalThis.branch.info()).pid);
+    setInterval(() => {}, 1000);
+  `);
+  const [, pid] = await said.until(/pid (\d+)/);
+  said.child.kill('SIGKILL');
+  await said.ended;
+  assert.ok(await within(5_000, () => !lives(Number(pid))));
+});
+
+test("Velo's programs and Node's own children end side by side", async () => {
+  const said = await script(`
+    import { execFile } from 'node:child_process';
+    import { promisify } from 'node:util';
+    import { Branch, Project } from 'velo-node';
+    const run = promisify(execFile);
+    const project = await Project.open('api');
+    for (let time = 0; time < 3; time++) {
+      const [branch] = await Promise.all([Branch.create(project), run('true'), run('sleep', ['0.05'])]);
+      await Promise.all([branch.restart(), run('true')]);
+      await branch.close();
+    }
+    console.log('done');
+  `).ended;
+  assert.deepEqual([said.code, said.out], [0, 'done\n'], said.err);
+});

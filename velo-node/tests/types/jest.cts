@@ -1,0 +1,12 @@
+// What tests have with the preset, and what a CommonJS file gets.
+
+import { expectTypeOf } from 'expect-type';
+import hooks = require('velo-node/jest');
+import velo_ = require('velo-node');
+
+test('it is there', async () => {
+  expectTypeOf(await velo.branch()).toEqualTypeOf<velo_.Branch>();
+  expectTypeOf(await velo.branch({ label: 'mine' })).toEqualTypeOf<velo_.Branch>();
+  expectTypeOf(velo.seed).returns.resolves.toEqualTypeOf<velo_.Seed>();
+  expectTypeOf(hooks.branch).toEqualTypeOf<typeof velo.branch>();
+});

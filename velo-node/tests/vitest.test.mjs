@@ -1,0 +1,99 @@
+// Vitest's hooks, in runs of their own: with threads and with forks.
+
+import assert from 'node:assert/strict';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { end, living, query, require, run, start, within } from './support.mjs';
+import { BODY, projectOf, suite } from './suites.mjs';
+
+after(end);
+
+const VITEST = path.join(path.dirname(require.resolve('vitest/package.json')), 'vitest.mjs');
+const CONFIG = "export default { test: { globalSetup: ['velo-node/vitest/setup'] } };";
+const POOLS = [['--pool=threads'], ['--pool=forks', '--maxWorkers=3'], ['--no-file-parallelism']];
+const vitest = (of, args = [], options = {}) =>
+  run(process.execPath, [VITEST, 'run', '--no-color', ...args], { cwd: of.folder, ...options });
+const gone = () => within(10_000, () => living().length === 0);
+
+function tests(number, files = 4) {
+  const text = `
+import pg from 'pg';
+import { test } from 'velo-node/vitest';
+for (let n = 0; n < ${number / files}; n++) {
+  test('order ' + n, async ({ branch }) => {${BODY}  });
+}
+`;
+  return Object.fromEntries(Array.from({ length: files }, (_, n) => [`orders-${n}.test.mjs`, text]));
+}
+
+function passed({ code, out, err }, number) {
+  assert.match(out, new RegExp(`Tests +${number} passed \\(${number}\\)`), out + err);
+  assert.equal(code, 0, out + err);
+  for (const sign of ['close timed out', 'hanging', 'Unhandled']) assert.ok(!(out + err).includes(sign), out + err);
+}
+
+test('each test has its own, in threads and in forks', async () => {
+  const orders = suite({ 'vitest.config.mjs': CONFIG, ...tests(100) });
+  for (const args of POOLS) {
+    passed(await vitest(orders, args), 100);
+    assert.ok(await gone(), String(living()));
+  }
+  const project = await projectOf(orders);
+  assert.equal((await project.seeds()).length, 1);
+  assert.deepEqual((await project.branches()).map(({ shown }) => shown), ['main']);
+});
+
+test("a failed test's branch stays, and the report says where", async () => {
+  const orders = suite({
+    'vitest.config.mjs': CONFIG,
+    'wrong.test.mjs': `
+import pg from 'pg';
+import { describe, expect } from 'vitest';
+import { test } from 'velo-node/vitest';
+describe('orders', () => {
+  test('are wrong', async ({ branch }) => {
+    const db = new pg.Client(branch.url);
+    await db.connect();
+    await db.query('INSERT INTO orders VALUES (42, false)');
+    await db.end();
+    expect(1).toBe(2);
+  });
+});
+test('many', async ({ velo, branch }) => {
+  const urls = new Set([branch.url, (await velo.branch()).url, (await velo.branch()).url]);
+  expect(urls.size).toBe(3);
+});
+`,
+  });
+  const { code, out, err } = await vitest(orders);
+  assert.equal(code, 1);
+  assert.match(out, /Tests +1 failed \| 1 passed/);
+  const [, url] = /psql '(.+)'/.exec(out + err);
+  assert.deepEqual(await query(url, 'SELECT id FROM orders'), [{ id: 42 }]);
+  const [, name] = /velo branch delete (.+)/.exec(out + err);
+  assert.match(name, /orders-are-wrong/);
+  const project = await projectOf(orders);
+  await (await project.branch(name.slice(name.indexOf('/') + 1))).delete({ force: true });
+  assert.ok(await gone(), String(living()));
+});
+
+test('a killed run leaves nothing', async () => {
+  const orders = suite({ 'vitest.config.mjs': CONFIG, ...tests(200, 40) });
+  for (const args of POOLS) {
+    const running = start(process.execPath, [VITEST, 'run', '--no-color', '--reporter=verbose', ...args], {
+      cwd: orders.folder,
+    });
+    await running.until(/✓[^✓]*✓/u);
+    running.child.kill('SIGKILL');
+    assert.ok(await within(30_000, () => living().length === 0), String(living()));
+    await running.ended;
+  }
+});
+
+test('what keeps all from running is said once', async () => {
+  const orders = suite({ 'vitest.config.mjs': CONFIG, ...tests(8) });
+  const { code, out, err } = await vitest(orders, [], { env: { ...process.env, VELO_PG_BIN: '/nowhere' } });
+  assert.equal(code, 1);
+  assert.equal((out + err).split('/nowhere holds no PostgreSQL').length, 2, out + err);
+  assert.match(out + err, /hint: name the folder/);
+});
