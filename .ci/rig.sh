@@ -20,6 +20,10 @@ RIG_PYTHON_TESTS=(
 )
 RIG_PYRIGHT_PACKAGE=pyright@1.1.414
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
+RIG_NODE_TESTS=(
+    jest@30 @types/jest@30 vitest@4 typescript@5 expect-type@1 @types/node@20 pg@8.23.1 @types/pg@8 postgres@3.4.9
+    drizzle-orm@0.45 knex@3 typeorm@1
+)
 # The engine, with the libraries that a plain machine may lack; and what goes into the images of its containers. What they
 # depend on comes along.
 RIG_ENGINE_PACKAGES=(docker.io containerd runc libdevmapper1.02.1 libseccomp2)
@@ -162,6 +166,8 @@ rig_fill_python() {
 rig_fill_node() {
     rig_npm "$1" "${RIG_NODE_PACKAGES[@]}" && (cd "$1" && node -e 'require("pg"); require("postgres")')
 }
+
+rig_fill_node_tests() { rig_npm "$1" "${RIG_NODE_TESTS[@]}" && (cd "$1" && npx --no-install jest --version >/dev/null); }
 
 rig_fill_pyright() { rig_npm "$1" "$RIG_PYRIGHT_PACKAGE" && node "$1/node_modules/pyright/index.js" --version; }
 

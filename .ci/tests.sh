@@ -89,3 +89,9 @@ tests_of_pytest() { # LOG CODE
         }
         END { print p + 0, f + 0 + (f == 0 && code != 0) }' "$1"
 }
+
+# The same of the last lines of Node's runner: `ℹ pass 40`, `ℹ fail 0`.
+tests_of_node() { # LOG CODE
+    awk -v code="$2" '$1 == "ℹ" && $2 == "pass" { p += $3 } $1 == "ℹ" && $2 == "fail" { f += $3 }
+        END { print p + 0, f + 0 + (f == 0 && code != 0) }' "$1"
+}

@@ -1,0 +1,6 @@
+'use strict';
+
+const { copy } = require('../copy.js');
+const { many } = require('../../tests/many.js');
+
+many(copy);

@@ -1,0 +1,1 @@
+module.exports = { preset: 'velo-node/jest', testMatch: ['<rootDir>/tests/**/*.test.js'] };

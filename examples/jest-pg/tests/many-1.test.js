@@ -1,0 +1,5 @@
+'use strict';
+
+const { many } = require('./many.js');
+
+many(async () => (await velo.branch()).url);
