@@ -3,14 +3,16 @@
 //! In turn, in one project on btrfs, each a branch of `main` that is closed before the next is made:
 //! - `Branch::create` of the library in this process;
 //! - `velo.Branch.create` in a process of the Python that is named, in which `velo-py` is installed: the blocking
-//!   one, and that of asyncio, as that process measures it.
+//!   one, and that of asyncio, as that process measures it;
+//! - `Branch.create` in a process of Node, by the `velo-node` that is installed in the folder that is named.
 //!
 //! ```text
-//! cargo bench -p velo-benches --bench binding -- --python PYTHON [--short] [--samples N] [--json FILE] [--write]
+//! cargo bench -p velo-benches --bench binding -- [--python PYTHON] [--node FOLDER] [--short] [--samples N]
+//!     [--json FILE] [--write]
 //! ```
 //! In the folder that `VELO_TEST_BTRFS` names; PostgreSQL is the newest of `VELO_TEST_PG`, else the one that Velo
-//! finds. `.ci/python --bench` builds the wheel, installs it and runs this. `--write` renews
-//! `benches/results/binding.md`.
+//! finds. `.ci/python --bench` builds the wheel, `.ci/node --bench` the packages, installs them and runs this; what is
+//! given beside that goes to this. `--write` renews `benches/results/binding.md`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -23,19 +25,22 @@ use velo_benches::{Args, Result, Table, in_project, machine, publish};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Project};
 
-/// The faces of the package, by what the worker calls them.
-const FACES: [&str; 2] = ["blocking", "asyncio"];
+/// The faces of the Python package and of the npm package, by what their workers call them.
+const PYTHON: [&str; 2] = ["blocking", "asyncio"];
+const NODE: [&str; 1] = ["promise"];
 
 fn main() -> std::process::ExitCode {
     velo_benches::ended(run())
 }
 
 fn run() -> Result<()> {
-    let (args, mut own) = Args::with(5, 100, 1, &["--python"])?;
-    let Some(python) = own.remove("--python").map(PathBuf::from) else {
-        println!("skipped: no --python with velo-py is named");
+    let (args, mut own) = Args::with(5, 100, 1, &["--python", "--node"])?;
+    let mut own = |name| own.remove(name).map(PathBuf::from);
+    let bindings = Bindings { python: own("--python"), node: own("--node") };
+    if bindings.python.is_none() && bindings.node.is_none() {
+        println!("skipped: neither a --python with velo-py nor a --node with velo-node is named");
         return Ok(());
-    };
+    }
     let Some(folder) = std::env::var_os("VELO_TEST_BTRFS").map(PathBuf::from) else {
         println!("skipped: VELO_TEST_BTRFS names no folder");
         return Ok(());
@@ -43,41 +48,86 @@ fn run() -> Result<()> {
     let home = folder.join(format!("velo-binding-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let measured = runtime.block_on(in_project(&home, StorageKind::Btrfs, async |project| {
-        measure(project, &home, &python, args.samples).await
+        measure(project, &home, &bindings, args.samples).await
     }))?;
-    let version = Command::new(&python).arg("--version").output()?;
-    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-    let text = render(&measured, &version, &folder);
+    let versions = bindings.versions()?;
+    let text = render(&measured, &versions, &folder);
     let rows = measured.iter().map(|(name, times)| json!({"by": name, "create": times.json()}));
     let data = json!({
-        "date": machine::today(), "machine": machine::describe(), "python": version,
+        "date": machine::today(), "machine": machine::describe(), "bindings": versions,
         "rows": rows.collect::<Vec<_>>(),
     });
     publish("binding", &text, &data, args.json.as_deref(), args.write)
 }
 
+/// Where the bindings are installed.
+struct Bindings {
+    python: Option<PathBuf>,
+    node: Option<PathBuf>,
+}
+
+impl Bindings {
+    /// A worker for each, with the faces that it has.
+    fn workers(&self, home: &Path) -> Result<Vec<(&'static [&'static str], Worker)>> {
+        let mut workers: Vec<(&'static [&'static str], Worker)> = Vec::new();
+        if let Some(python) = &self.python {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("binding/worker.py");
+            workers.push((&PYTHON, Worker::start(Command::new(python).arg(script), home)?));
+        }
+        if let Some(folder) = &self.node {
+            // What a module imports is looked for beside it.
+            let script = folder.join("worker.mjs");
+            workers.push((&NODE, Worker::start(Command::new("node").arg(script), home)?));
+        }
+        Ok(workers)
+    }
+
+    fn versions(&self) -> Result<String> {
+        let version = |program: &Path| -> Result<String> {
+            let said = Command::new(program).arg("--version").output()?;
+            Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+        };
+        let mut versions = Vec::new();
+        if let Some(python) = &self.python {
+            versions.push(version(python)?);
+        }
+        if self.node.is_some() {
+            versions.push(format!("Node {}", version(Path::new("node"))?));
+        }
+        Ok(versions.join(", "))
+    }
+}
+
 async fn measure(
     project: &Project,
     home: &Path,
-    python: &Path,
+    bindings: &Bindings,
     samples: usize,
 ) -> Result<Vec<(&'static str, Times)>> {
-    let mut worker = Worker::start(python, home)?;
-    let mut all = vec![("Rust", Times::default())];
-    all.extend(FACES.map(|face| (face, Times::default())));
+    let mut workers = bindings.workers(home)?;
+    let mut rust = Times::default();
+    let mut theirs: Vec<Vec<Times>> =
+        workers.iter().map(|(faces, _)| faces.iter().map(|_| Times::default()).collect()).collect();
     // The first of each is not counted: it opens the home.
     for sample in 0..=samples {
-        for (name, times) in &mut all {
-            let took = match *name {
-                "Rust" => by_rust(project).await?,
-                face => worker.create(face)?,
-            };
-            if sample > 0 {
-                times.add(took);
+        let took = by_rust(project).await?;
+        if sample > 0 {
+            rust.add(took);
+        }
+        for ((faces, worker), times) in workers.iter_mut().zip(&mut theirs) {
+            for (face, times) in faces.iter().zip(times) {
+                let took = worker.create(face)?;
+                if sample > 0 {
+                    times.add(took);
+                }
             }
         }
     }
-    worker.end()?;
+    let mut all = vec![("Rust", rust)];
+    for ((faces, worker), times) in workers.into_iter().zip(theirs) {
+        worker.end()?;
+        all.extend(faces.iter().copied().zip(times));
+    }
     Ok(all)
 }
 
@@ -97,14 +147,9 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(python: &Path, home: &Path) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("binding/worker.py");
-        let mut process = Command::new(python)
-            .arg(script)
-            .env("VELO_HOME", home)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+    fn start(command: &mut Command, home: &Path) -> Result<Self> {
+        let mut process =
+            command.env("VELO_HOME", home).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (Some(asks), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
             return Err("the worker has no pipes".into());
         };
@@ -128,7 +173,7 @@ impl Worker {
     }
 }
 
-fn render(measured: &[(&str, Times)], python: &str, folder: &Path) -> String {
+fn render(measured: &[(&str, Times)], versions: &str, folder: &Path) -> String {
     let mut table = Table::new(&[
         "by",
         "samples",
@@ -152,11 +197,11 @@ fn render(measured: &[(&str, Times)], python: &str, folder: &Path) -> String {
     }
     format!(
         "# What a language's binding adds to a branch\n\n\
-         Written by `.ci/python --release --bench --write`.\n\n\
-         - Date: {}\n- Machine: {}; load {}, niceness {}\n- {}; {python}\n\n\
+         Written by `.ci/python --release --bench --write` or `.ci/node --release --bench --write`.\n\n\
+         - Date: {}\n- Machine: {}; load {}, niceness {}\n- {}; {versions}\n\n\
          Milliseconds until `Branch::create` of an ephemeral branch of a fresh cluster returns, in one run and in \
-         turn:\nin this process by the library, and in a process of Python's by `velo-py`, as that measures it. The last \
-         column\nis of the differences of neighbours.\n\n{}",
+         turn:\nin this process by the library, and in a process of Python's by `velo-py` (blocking, asyncio) or of Node's by \
+         `velo-node`\n(promise), as that measures it. The last column is of the differences to Rust's just before.\n\n{}",
         machine::today(),
         machine::describe(),
         machine::load(),

@@ -183,8 +183,8 @@ async function definitionOf(root) {
   const file = seedFile(root);
   if (file === undefined) return { build: () => {}, code: 'empty', label: 'empty' };
   const code = codeOf(root);
-  const loaded = await loadedFrom(file, code);
-  const told = typeof loaded === 'function' ? { build: loaded } : loaded;
+  const exported = await loadedFrom(file, code);
+  const told = typeof exported === 'function' ? { build: exported } : exported;
   if (typeof told !== 'object' || told === null) throw invalid(`${file} exports neither a function nor an object`);
   for (const name of Object.keys(told)) {
     if (!SEED_NAMES.includes(name)) throw invalid(`${file} has no option ${name}`, `it has ${SEED_NAMES.join(', ')}`);
@@ -198,25 +198,35 @@ async function definitionOf(root) {
   return { label: 'seed', ...told, code };
 }
 
-/** What a module exports, read anew where its text changed. */
+/** What a module exports, loaded anew where its text changed. */
 async function loadedFrom(file, code) {
-  try {
-    const known = require.cache[file];
-    if (known && known[LOADED] !== code) delete require.cache[file];
-    const loaded = require(file);
-    if (require.cache[file]) require.cache[file][LOADED] = code;
-    return loaded?.__esModule || isNamespace(loaded) ? (loaded.default ?? loaded) : loaded;
-  } catch (error) {
-    if (!MODULES.includes(error.code) && !(error instanceof SyntaxError)) throw error;
-  }
-  const hash = createHash('sha256').update(code).digest('hex').slice(0, 16);
-  const loaded = await import(`${pathToFileURL(file)}?${hash}`);
-  return loaded.default ?? loaded;
+  const known = loaded.get(file);
+  if (known?.code === code) return known.exported;
+  const exported = await loadedAnew(file, code, known !== undefined);
+  loaded.set(file, { code, exported });
+  return exported;
 }
 
-const LOADED = Symbol('the text that it was loaded from');
-const MODULES = ['ERR_REQUIRE_ESM', 'ERR_REQUIRE_ASYNC_MODULE', 'ERR_UNKNOWN_FILE_EXTENSION'];
-const isNamespace = (loaded) => loaded?.[Symbol.toStringTag] === 'Module';
+const loaded = new Map();
+
+async function loadedAnew(file, code, again) {
+  delete require.cache[file];
+  let exported;
+  try {
+    exported = require(file);
+  } catch (error) {
+    if (!ONLY_IMPORTED.includes(error.code) && !(error instanceof SyntaxError)) throw error;
+  }
+  // A module of ESM is required once, and a second time only under another name.
+  if (exported === undefined || (again && isModule(exported))) {
+    const hash = createHash('sha256').update(code).digest('hex').slice(0, 16);
+    exported = await import(`${pathToFileURL(file)}?${hash}`);
+  }
+  return (isModule(exported) || exported.__esModule) && exported.default !== undefined ? exported.default : exported;
+}
+
+const ONLY_IMPORTED = ['ERR_REQUIRE_ESM', 'ERR_REQUIRE_ASYNC_MODULE', 'ERR_UNKNOWN_FILE_EXTENSION'];
+const isModule = (exported) => exported?.[Symbol.toStringTag] === 'Module';
 
 /** Whether this process is one of several that a runner started. */
 function startedByRunner() {
