@@ -1,8 +1,7 @@
 //! Branches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use napi::bindgen_prelude::HashMap;
 use napi_derive::napi;
 use velo_core::{BranchSource, BranchSpec, ResetTarget, Result};
 

@@ -1,10 +1,10 @@
 //! Settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use napi::Env;
-use napi::bindgen_prelude::{Either, HashMap};
+use napi::bindgen_prelude::Either;
 use napi_derive::napi;
 use velo_core::{ConfigBuilder, Error, ErrorKind, Result};
 
