@@ -22,7 +22,7 @@ RIG_PYRIGHT_PACKAGE=pyright@1.1.414
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
 RIG_NODE_TESTS=(
     jest@30 @types/jest@30 vitest@4 typescript@5 expect-type@1 @types/node@20 pg@8.23.1 @types/pg@8 postgres@3.4.9
-    drizzle-orm@0.45 knex@3 typeorm@1
+    drizzle-orm@0.45 knex@3 typeorm@1 prisma@7 @prisma/client@7 @prisma/adapter-pg@7
 )
 # The engine, with the libraries that a plain machine may lack; and what goes into the images of its containers. What they
 # depend on comes along.

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { after, test } from 'node:test';
 import { LONG, end, living, query, require, run, start, within } from './support.mjs';
-import { BODY, projectOf, suite } from './suites.mjs';
+import { BODY, SEED, projectOf, suite } from './suites.mjs';
 
 after(end);
 
@@ -42,7 +42,14 @@ test('each test has its own, with one worker and with four', async () => {
   const project = await projectOf(orders);
   const [seed, ...others] = await project.seeds();
   assert.deepEqual(others, []);
-  passed(await jest(orders, ['--maxWorkers=4']), TESTS);
+  const running = start(process.execPath, [JEST, '--ci', '--maxWorkers=4'], { cwd: orders.folder });
+  const keepers = new Set();
+  const looking = setInterval(() => living().forEach((one) => one.startsWith('keeper') && keepers.add(one)), 100);
+  passed(await running.ended, TESTS);
+  clearInterval(looking);
+  assert.equal(keepers.size, 1, 'all workers draw on one pool');
+  assert.ok(await gone(), String(living()));
+  passed(await jest(orders, ['--maxWorkers=2', '--workerThreads']), TESTS);
   assert.ok(await gone(), String(living()));
   // It stays between runs, and was built once.
   assert.deepEqual((await project.seeds()).map(({ id }) => id), [seed.id]);
@@ -170,6 +177,19 @@ for (let n = 0; n < 5; n++) test('order ' + n, async () => {${BODY}});
 `;
   for (const name of ['a', 'b']) orders.put(`${name}.test.js`, plain);
   for (const args of [['--runInBand', '--detectOpenHandles'], ['--maxWorkers=2']]) passed(await jest(orders, args), 10);
+  assert.ok(await gone(), String(living()));
+});
+
+test('in watch mode a seed is made anew when its file changes', async () => {
+  const orders = suite({ 'jest.config.js': CONFIG, ...tests(2, 1) });
+  const watching = start(process.execPath, [JEST, '--watchAll', '--runInBand', '--colors=false'], { cwd: orders.folder });
+  const runs = () => (watching.err.match(/Tests: +2 passed, 2 total/g) ?? []).length;
+  assert.ok(await within(60_000, () => runs() === 1), watching.err);
+  orders.put('velo.seed.js', `// Changed.\n${SEED}`);
+  assert.ok(await within(60_000, () => runs() === 2), watching.err);
+  assert.equal((await (await projectOf(orders)).seeds()).length, 2);
+  watching.child.kill('SIGTERM');
+  await watching.ended;
   assert.ok(await gone(), String(living()));
 });
 
