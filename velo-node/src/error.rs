@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use napi::bindgen_prelude::{JsObjectValue, JsValue, Object, Unknown};
+use napi::bindgen_prelude::{JsValue, Object, Unknown};
 use napi::{Env, Status};
 use velo_core::Error;
 

@@ -98,7 +98,8 @@ test('a branch goes with its last handle', async () => {
   let branch = await Branch.create(project);
   const { pid } = await branch.info();
   branch = undefined;
-  const gc = require('node:vm').runInThisContext('gc', (require('node:v8').setFlagsFromString('--expose-gc'), {}));
+  require('node:v8').setFlagsFromString('--expose-gc');
+  const gc = require('node:vm').runInNewContext('gc');
   assert.ok(await within(10_000, () => (gc(), !lives(pid))));
 });
 
@@ -162,13 +163,13 @@ test('a seed counts the files and the code that make it', async () => {
     writeFileSync(path.join(folder, 'two.sql'), `CREATE TABLE other_${pattern.length} ()`);
     assert.notEqual(await keyOf(pattern === '.' ? folder : files), first);
   }
-  const inner = path.join(folder, 'inner');
-  mkdirSync(inner);
-  renameSync(path.join(folder, 'two.sql'), path.join(inner, 'two.sql'));
+  const inner = mkdtempSync(path.join(tmpdir(), 'velo-'));
+  mkdirSync(path.join(inner, 'inner'));
+  renameSync(path.join(folder, 'two.sql'), path.join(inner, 'inner', 'two.sql'));
   const here = process.cwd();
-  process.chdir(folder);
+  process.chdir(inner);
   try {
-    assert.equal(await keyOf(['inner', 'one.sql']), await keyOf(['inner/**', 'one.sql']));
+    assert.equal(await keyOf(['inner']), await keyOf(new Set(['inner/**'])));
   } finally {
     process.chdir(here);
   }

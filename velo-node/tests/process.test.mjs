@@ -72,7 +72,7 @@ test('a thread alone has it, and the process lives on after it', async () => {
   const said = await script(`
     import { Worker } from 'node:worker_threads';
     for (let time = 0; time < 5; time++) {
-      const worker = new Worker(${JSON.stringify(THREAD)}, { eval: true });
+      const worker = new Worker(${JSON.stringify(THREAD)}, { eval: true, execArgv: [] });
       await new Promise((resolve) => worker.once('message', resolve));
       await new Promise((resolve) => setTimeout(resolve, 20 * time));
       await worker.terminate();
