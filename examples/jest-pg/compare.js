@@ -13,7 +13,7 @@ const os = require('node:os');
 const path = require('node:path');
 const { Project } = require('velo-node');
 
-const JEST = require.resolve('jest/bin/jest.js');
+const JEST = require.resolve('jest/bin/jest');
 const TEMPLATE = ['--config', 'compare/jest.config.js'];
 const VELO = ['--testPathPatterns', 'many'];
 const RUNS = {

@@ -17,9 +17,11 @@ mod seed;
 mod snapshot;
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use napi_derive::napi;
+use rustix::io::FdFlags;
 
 /// The version of the addon, which is the package's.
 #[napi]
@@ -31,6 +33,12 @@ pub fn version() -> &'static str {
 /// be all that a process does.
 #[napi(js_name = "main")]
 pub fn command(args: Vec<String>) -> u32 {
+    // Node has its standard streams closed in what it starts, and gives its own children others; those of Velo's are to
+    // have these. One that is closed is closed.
+    let (input, output, errors) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for stream in [input.as_fd(), output.as_fd(), errors.as_fd()] {
+        let _ = rustix::io::fcntl_setfd(stream, FdFlags::empty());
+    }
     let served = velo_core::__binding::serve_if_asked();
     u32::from(served.unwrap_or_else(|| velo_cli::code(args.into_iter().map(OsString::from))))
 }

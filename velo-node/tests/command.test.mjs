@@ -21,6 +21,7 @@ test('it is the command', async () => {
   assert.equal(wrong.code, 1);
   assert.match(wrong.err, /^error: /);
   assert.equal((await velo('nonsense')).code, 2);
+  assert.equal((await velo('run', 'api', '--', 'echo', 'said')).out, 'said\n');
 });
 
 test('run hands on signals and leaves nothing', async () => {

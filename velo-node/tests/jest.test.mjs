@@ -10,7 +10,7 @@ after(end);
 
 const TESTS = LONG ? 500 : 100;
 const FILES = 4;
-const JEST = require.resolve('jest/bin/jest.js');
+const JEST = require.resolve('jest/bin/jest');
 const CONFIG = "module.exports = { preset: 'velo-node/jest' };";
 const jest = (of, args = [], options = {}) =>
   run(process.execPath, [JEST, '--ci', '--colors=false', ...args], { cwd: of.folder, ...options });
