@@ -233,7 +233,8 @@ function startedByRunner() {
   const { env } = process;
   if (!isMainThread) return false;
   const forked = env.JEST_WORKER_ID !== undefined || env.VITEST !== undefined;
-  return (forked && typeof process.send === 'function') || env.NODE_TEST_CONTEXT?.startsWith('child') === true;
+  // Not `send`: the sandbox of Jest has one in every process.
+  return (forked && process.connected === true) || env.NODE_TEST_CONTEXT?.startsWith('child') === true;
 }
 
 /** How long the branch of a failed test stays, by `VELO_KEEP_FAILED`; 0 is not at all. */
