@@ -1,6 +1,7 @@
 'use strict';
 
-const { copy } = require('../copy.js');
+// In this order: first a test's connections end, and then its database.
 const { many } = require('../../tests/many.js');
+const { copy } = require('../copy.js');
 
 many(copy);
