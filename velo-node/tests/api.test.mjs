@@ -8,7 +8,7 @@ import { after, before, test } from 'node:test';
 import { inspect } from 'node:util';
 import pg from 'pg';
 import { Branch, Project, version } from 'velo-node';
-import { count, end, lives, project as make, query, require, within, write } from './support.mjs';
+import { SOON, count, end, lives, project as make, query, require, within, write } from './support.mjs';
 
 let project;
 before(async () => {
@@ -100,7 +100,7 @@ test('a branch goes with its last handle', async () => {
   branch = undefined;
   require('node:v8').setFlagsFromString('--expose-gc');
   const gc = require('node:vm').runInNewContext('gc');
-  assert.ok(await within(10_000, () => (gc(), !lives(pid))));
+  assert.ok(await within(SOON, () => (gc(), !lives(pid))));
 });
 
 test('a seed is built once', async () => {
@@ -182,7 +182,7 @@ test('a seed counts the files and the code that make it', async () => {
 test('a pool hands over what is ready', async () => {
   const pool = await (await project.seed({ build: write, label: 'pool' })).pool();
   await pool.keepReady(2, 4);
-  assert.ok(await within(60_000, async () => (await pool.info()).ready >= 2));
+  assert.ok(await within(4 * SOON, async () => (await pool.info()).ready >= 2));
   const [branch, other] = await Promise.all([pool.acquire({ label: 'mine' }), pool.acquire()]);
   await write(branch);
   assert.deepEqual([await count(branch), await count(other)], [2, 1]);
@@ -204,11 +204,16 @@ test('a signal ends a call, and what it began is undone', async () => {
   const reason = new Error('no more');
   const early = AbortSignal.abort(reason);
   await assert.rejects(Branch.create(project, { signal: early }), { kind: 'canceled', cause: reason });
-  const controller = new AbortController();
-  const created = Branch.create(project, { signal: controller.signal });
-  setTimeout(() => controller.abort(reason), 5);
-  await assert.rejects(created, { kind: 'canceled', code: 'VELO_CANCELED', cause: reason });
-  assert.ok(await within(10_000, async () => (await shown()).length === 1), String(await shown()));
+  let error;
+  // Where the machine is busy, a branch may be there before the signal is.
+  while (error === undefined) {
+    const controller = new AbortController();
+    const created = Branch.create(project, { signal: controller.signal });
+    setTimeout(() => controller.abort(reason), 5);
+    error = await created.then((branch) => branch.close(), (thrown) => thrown);
+  }
+  assert.deepEqual([error.kind, error.code, error.cause], ['canceled', 'VELO_CANCELED', reason]);
+  assert.ok(await within(SOON, async () => (await shown()).length === 1), String(await shown()));
   // One that comes too late does nothing.
   const late = new AbortController();
   const branch = await Branch.create(project, { signal: late.signal });

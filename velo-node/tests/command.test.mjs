@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { version } from 'velo-node';
-import { HERE, end, living, project as make, run, start, within } from './support.mjs';
+import { HERE, end, gone, project as make, run, start } from './support.mjs';
 
 let project;
 before(async () => {
@@ -12,10 +12,11 @@ before(async () => {
 });
 after(end);
 
-const velo = (...args) => run('npx', ['--no-install', 'velo', ...args], { cwd: HERE });
+const BIN = path.join(HERE, '..', 'node_modules', '.bin', 'velo');
+const velo = (...args) => run(BIN, args, { cwd: HERE });
 
 test('it is the command', async () => {
-  assert.equal((await velo('--version')).out, `velo ${version}\n`);
+  assert.equal((await run('npx', ['--no-install', 'velo', '--version'], { cwd: HERE })).out, `velo ${version}\n`);
   assert.equal((await velo('branch', 'url', 'api/main')).out.trim(), (await project.main()).url);
   const wrong = await velo('branch', 'get', 'api/nope');
   assert.equal(wrong.code, 1);
@@ -25,12 +26,11 @@ test('it is the command', async () => {
 });
 
 test('run hands on signals and leaves nothing', async () => {
-  const bin = path.join(HERE, '..', 'node_modules', '.bin', 'velo');
-  const running = start(bin, ['run', 'api', '--', 'sh', '-c', 'echo ready; exec sleep 600']);
+  const running = start(BIN, ['run', 'api', '--', 'sh', '-c', 'echo ready; exec sleep 600']);
   await running.until(/ready/);
   running.child.kill('SIGTERM');
   const { code, signal } = await running.ended;
   assert.ok(signal === 'SIGTERM' || code === 128 + 15, `${code} ${signal}`);
-  assert.ok(await within(10_000, () => living().length === 0), String(living()));
+  await gone();
   assert.deepEqual((await project.branches()).map(({ shown }) => shown), ['main']);
 });

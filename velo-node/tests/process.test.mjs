@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { end, lives, living, project as make, script, within } from './support.mjs';
+import { SOON, end, gone, lives, project as make, script, within } from './support.mjs';
 
 let project;
 before(async () => {
@@ -64,7 +64,7 @@ test('threads that end at random moments leave nothing', async () => {
     );
   }
   await Promise.all(threads);
-  assert.ok(await within(20_000, () => living().length === 0), String(living()));
+  await gone();
   assert.deepEqual((await project.branches()).map((branch) => branch.shown), ['main']);
 });
 
@@ -80,7 +80,7 @@ test('a thread alone has it, and the process lives on after it', async () => {
     console.log('alive');
   `).ended;
   assert.deepEqual([said.code, said.out], [0, 'alive\n'], said.err);
-  assert.ok(await within(20_000, () => living().length === 0), String(living()));
+  await gone();
 });
 
 test('nothing keeps Node from exiting', async () => {
@@ -94,7 +94,7 @@ test('nothing keeps Node from exiting', async () => {
   `).ended;
   const [pid, open] = said.out.trim().split(' ').map(Number);
   assert.deepEqual([said.code, open], [0, 0], said.err);
-  assert.ok(await within(5_000, () => !lives(pid)));
+  assert.ok(await within(SOON, () => !lives(pid)));
 });
 
 test('a call that is open keeps it', async () => {
@@ -115,7 +115,7 @@ test('a killed process leaves no server', async () => {
   const [, pid] = await said.until(/pid (\d+)/);
   said.child.kill('SIGKILL');
   await said.ended;
-  assert.ok(await within(5_000, () => !lives(Number(pid))));
+  assert.ok(await within(SOON, () => !lives(Number(pid))));
 });
 
 test("Velo's programs and Node's own children end side by side", async () => {

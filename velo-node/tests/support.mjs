@@ -6,7 +6,7 @@
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -15,6 +15,8 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { Project } from 'velo-node';
 
+/** What has to happen by itself has done so by then, however busy the machine is; and no test waits for this long. */
+export const SOON = 30_000;
 export const LONG = process.env.VELO_TEST_LONG === '1';
 export const HERE = path.dirname(fileURLToPath(import.meta.url));
 export const require = createRequire(import.meta.url);
@@ -41,10 +43,15 @@ export async function project(name = 'api') {
   return made;
 }
 
+/** Nothing lives in the home, or soon. */
+export async function gone() {
+  if (!(await within(SOON, () => living().length === 0))) throw new Error(`left behind: ${living()}`);
+}
+
 /** Nothing of the home stays. */
 export async function end() {
   for (const { name } of await Project.list()) await (await Project.open(name)).delete({ force: true });
-  if (!(await within(10_000, () => living().length === 0))) throw new Error(`left behind: ${living()}`);
+  await gone();
   rmSync(home, { recursive: true, force: true });
 }
 
@@ -67,7 +74,7 @@ export function living() {
     // There was none yet.
   }
   for (const keeper of keepers) {
-    if (readdirSync(path.join(home, 'keepers', keeper)).includes('s')) found.push(`keeper ${keeper}`);
+    if (existsSync(path.join(home, 'keepers', keeper, 's'))) found.push(`keeper ${keeper}`);
   }
   return found;
 }
@@ -101,8 +108,8 @@ export function start(command, args, options = {}) {
     child.once('error', reject);
     child.once('close', (code, signal) => resolve({ code, signal, out: said.out, err: said.err }));
   });
-  said.until = async (pattern, milliseconds = 60_000) => {
-    const happened = await within(milliseconds, () => pattern.test(said.out) || child.exitCode !== null);
+  said.until = async (pattern) => {
+    const happened = await within(4 * SOON, () => pattern.test(said.out) || child.exitCode !== null);
     if (!happened || !pattern.test(said.out)) throw new Error(`no ${pattern}: ${said.out}${said.err}`);
     return pattern.exec(said.out);
   };
