@@ -2,13 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, renameSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { inspect } from 'node:util';
 import pg from 'pg';
 import { Branch, Project, version } from 'velo-node';
-import { SOON, count, end, lives, project as make, query, require, within, write } from './support.mjs';
+import { HERE, SOON, count, end, lives, project as make, query, require, within, write } from './support.mjs';
 
 let project;
 before(async () => {
@@ -150,7 +149,7 @@ test('what the build throws is what the seed is rejected with, and nothing stays
 });
 
 test('a seed counts the files and the code that make it', async () => {
-  const folder = mkdtempSync(path.join(tmpdir(), 'velo [seed] '));
+  const folder = mkdtempSync(path.join(HERE, 'velo [seed] '));
   writeFileSync(path.join(folder, 'one.sql'), 'CREATE TABLE one ()');
   const bySql = await project.seedSql(folder);
   writeFileSync(path.join(folder, 'two.sql'), 'CREATE TABLE two ()');
@@ -163,7 +162,7 @@ test('a seed counts the files and the code that make it', async () => {
     writeFileSync(path.join(folder, 'two.sql'), `CREATE TABLE other_${pattern.length} ()`);
     assert.notEqual(await keyOf(pattern === '.' ? folder : files), first);
   }
-  const inner = mkdtempSync(path.join(tmpdir(), 'velo-'));
+  const inner = mkdtempSync(path.join(HERE, 'velo-'));
   mkdirSync(path.join(inner, 'inner'));
   renameSync(path.join(folder, 'two.sql'), path.join(inner, 'inner', 'two.sql'));
   const here = process.cwd();

@@ -6,7 +6,7 @@
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -22,10 +22,7 @@ export const HERE = path.dirname(fileURLToPath(import.meta.url));
 export const require = createRequire(import.meta.url);
 
 /** A home of this file's own, in the environment of all that it starts. */
-export const home = path.join(
-  process.env.VELO_TEST_BTRFS ?? mkdtempSync(path.join(tmpdir(), 'velo-')),
-  `node-${randomBytes(4).toString('hex')}`,
-);
+export const home = path.join(process.env.VELO_TEST_BTRFS ?? tmpdir(), `velo-node-${randomBytes(4).toString('hex')}`);
 process.env.VELO_HOME = home;
 const newest = (process.env.VELO_TEST_PG ?? '')
   .split(' ')
