@@ -1,4 +1,4 @@
-//! The addon of the npm package `velo-node`: velo-core's handles, each call of which is a [`Call`](call::Call) that
+//! The addon of the npm package `velo-node`: velo-core's handles, each call of which is a `Call` that
 //! JavaScript has begin and gets a promise of. The face that people see is written in JavaScript over it.
 //!
 //! Nothing in here is a state: that is velo-core's, which is there once for the process, however many of its threads
