@@ -97,7 +97,8 @@ class Project extends Handle {
     const found = await call(() => building.next(), signal);
     if (found.seed) return new Seed(found.seed);
     try {
-      await build(new Branch(found.branch));
+      const result = await build(new Branch(found.branch));
+      if (typeof result?.next === 'function') throw invalid('build is a generator, of which nothing has run');
     } catch (error) {
       await call(() => building.built(false)).catch((undoing) => {
         throw new VeloError(undoing.message, { ...undoing, cause: error });

@@ -144,6 +144,8 @@ test('what the build throws is what the seed is rejected with, and nothing stays
   };
   const before = (await project.seeds()).length;
   await assert.rejects(project.seed({ build }), (error) => error === mine);
+  const generates = function* () {};
+  await assert.rejects(project.seed({ build: generates }), { kind: 'invalid_input', message: /generator/ });
   assert.equal((await project.seeds()).length, before);
   assert.deepEqual(await shown(), ['main']);
 });
