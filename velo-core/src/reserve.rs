@@ -20,13 +20,14 @@ fn path(home: &Path) -> PathBuf {
 /// Keeps it, where there is room for it and more. Without it nothing is worse but a disk that is full.
 pub(crate) fn keep(home: &Path) -> Result<()> {
     let path = path(home);
-    if path.symlink_metadata().is_ok() {
+    if path.symlink_metadata().is_ok_and(|file| file.len() >= SIZE) {
         return Ok(());
     }
     step_now("keep a reserve", || {
         let make = || {
             let mut options = std::fs::OpenOptions::new();
-            let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+            options.write(true).create(true).truncate(false).mode(0o600);
+            let file = options.custom_flags(libc::O_NOFOLLOW).open(&path)?;
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SIZE)?;
             Ok::<(), std::io::Error>(())
         };

@@ -79,12 +79,22 @@ async fn containers(_: &Home) -> Result<Vec<Deed>> {
 /// Ends servers whose data is gone as well: nobody but their engine knows them.
 #[cfg(all(feature = "docker", unix))]
 async fn containers(home: &Home) -> Result<Vec<Deed>> {
-    use crate::runtime::docker;
+    use crate::boot;
+    use crate::runtime::{RuntimeKind, docker};
     if !docker::answers().await && !strays::uses_containers(home).await? {
         return Ok(Vec::new());
     }
+    let found = strays::containers(home);
+    let found = match boot::in_time(RuntimeKind::Docker, boot::end_of_look(), found).await {
+        Ok(found) => found,
+        // What is wrong with the engine is a finding of its own.
+        Err(error) => {
+            tracing::warn!(%error, "containers that no record names are not looked for");
+            return Ok(Vec::new());
+        }
+    };
     let mut deeds = Vec::new();
-    for container in strays::containers(home).await?.into_iter().filter(|found| found.runs) {
+    for container in found.into_iter().filter(|found| found.runs) {
         let ended = docker::end_unrecorded(&container.name).await;
         let deed = Deed::new("stopped", "server", container.name, "no record names its container");
         deeds.push(deed.came_to(&ended));

@@ -97,9 +97,7 @@ impl Runtime for Process {
         let data = instance.location.host_path();
         let Some(pid) = postmaster(data) else {
             // The quick look: as long as anything of a server is there, it holds the lock.
-            if !data.join("postmaster.pid").exists()
-                && (unseen::is_free(data) || processes_in(data).is_empty())
-            {
+            if !data.join("postmaster.pid").exists() && unseen::is_free(data) {
                 return Ok(());
             }
             // One that was started a moment ago has not written its number yet, and children of one
