@@ -34,9 +34,8 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (args, mut own) = Args::with(5, 100, 1, &["--python", "--node"])?;
-    let mut own = |name| own.remove(name).map(PathBuf::from);
-    let bindings = Bindings { python: own("--python"), node: own("--node") };
+    let args = Args::parse(&["--python", "--node"], &[])?;
+    let bindings = Bindings { python: args.option("--python")?, node: args.option("--node")? };
     if bindings.python.is_none() && bindings.node.is_none() {
         println!("skipped: neither a --python with velo-py nor a --node with velo-node is named");
         return Ok(());
@@ -48,7 +47,7 @@ fn run() -> Result<()> {
     let home = folder.join(format!("velo-binding-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let measured = runtime.block_on(in_project(&home, StorageKind::Btrfs, async |project| {
-        measure(project, &home, &bindings, args.samples).await
+        measure(project, &home, &bindings, args.samples(5, 100, 1)).await
     }))?;
     let versions = bindings.versions()?;
     let text = render(&measured, &versions, &folder);

@@ -25,8 +25,8 @@ mod report;
 
 use std::path::PathBuf;
 
-use velo_benches::figures::{GB, size};
-use velo_benches::{Result, postgres, publish};
+use velo_benches::figures::GB;
+use velo_benches::{Args, Result, postgres, publish};
 use velo_core::storage::StorageKind;
 
 /// One storage to measure, and where.
@@ -41,59 +41,14 @@ const BACKENDS: [Backend; 3] = [
     Backend { kind: StorageKind::Copy, var: "VELO_TEST_EXT4" },
 ];
 
-/// What the command line says.
-struct Args {
-    sizes: Vec<u64>,
-    samples: usize,
-    backends: Vec<StorageKind>,
-    docker: bool,
-    json: Option<PathBuf>,
-    write: bool,
-    short: bool,
-    long: bool,
-}
-
-impl Args {
-    fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut sizes, mut samples, mut backends, mut docker) = (None, None, None, true);
-        let (mut json, mut write, mut short, mut long) = (None, false, false, false);
-        let mut args = args;
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
-            match arg.as_str() {
-                "--bench" => {} // cargo's
-                "--short" => short = true,
-                "--long" => long = true,
-                "--write" => write = true,
-                "--samples" => samples = Some(value()?.parse()?),
-                "--json" => json = Some(value()?.into()),
-                "--sizes" => {
-                    sizes = Some(value()?.split(',').map(size).collect::<Result<Vec<_>>>()?);
-                }
-                "--backends" => {
-                    let list = value()?;
-                    docker = list.split(',').any(|name| name == "docker");
-                    let storages = list.split(',').filter(|name| *name != "docker");
-                    backends = Some(storages.map(str::parse).collect::<velo_core::Result<_>>()?);
-                }
-                other => return Err(format!("unknown argument {other}").into()),
-            }
-        }
-        let mut sizes = sizes.unwrap_or_else(|| {
-            if short { vec![report::MB40] } else { vec![report::MB40, GB, 5 * GB] }
-        });
-        sizes.sort_unstable();
-        Ok(Self {
-            sizes,
-            samples: samples.unwrap_or(if short { 7 } else { 25 }).max(1),
-            backends: backends.unwrap_or_else(|| BACKENDS.iter().map(|b| b.kind).collect()),
-            docker,
-            json,
-            write,
-            short,
-            long,
-        })
-    }
+/// The storages to measure, and whether containers are.
+fn backends(args: &Args) -> Result<(Vec<StorageKind>, bool)> {
+    let Some(list) = args.option::<String>("--backends")? else {
+        return Ok((BACKENDS.iter().map(|b| b.kind).collect(), true));
+    };
+    let storages = list.split(',').filter(|name| *name != "docker");
+    let storages = storages.map(str::parse).collect::<velo_core::Result<_>>()?;
+    Ok((storages, list.split(',').any(|name| name == "docker")))
 }
 
 fn main() -> std::process::ExitCode {
@@ -101,20 +56,27 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let args = Args::parse(std::env::args().skip(1))?;
+    let args = Args::parse(&["--sizes", "--backends"], &["--long"])?;
+    let (storages, docker) = backends(&args)?;
+    let all = args.sizes("--sizes", if args.short { "40MB" } else { "40MB,1GB,5GB" })?;
+    let samples = args.samples(7, 25, 1);
     // One thread, which lives as long as the process: bare servers end with it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let postgres = postgres();
         let mut report = report::Report::new();
-        for backend in BACKENDS.iter().filter(|b| args.backends.contains(&b.kind)) {
+        for backend in BACKENDS.iter().filter(|b| storages.contains(&b.kind)) {
             let Some(folder) = std::env::var_os(backend.var).map(PathBuf::from) else {
                 report.skip(format!("{}: {} names no folder", backend.kind, backend.var));
                 continue;
             };
-            let most = if backend.kind == StorageKind::Copy && !args.long { GB } else { u64::MAX };
-            let sizes: Vec<u64> = args.sizes.iter().copied().filter(|s| *s <= most).collect();
-            if sizes.len() < args.sizes.len() {
+            let most = if backend.kind == StorageKind::Copy && !args.has("--long") {
+                GB
+            } else {
+                u64::MAX
+            };
+            let sizes: Vec<u64> = all.iter().copied().filter(|s| *s <= most).collect();
+            if sizes.len() < all.len() {
                 report.skip(format!("{}: over 1 GB only with --long", backend.kind));
             }
             let plan = measure::Plan {
@@ -123,12 +85,12 @@ fn run() -> Result<()> {
                 postgres: postgres.clone(),
                 image: None,
                 sizes,
-                samples: args.samples,
+                samples,
                 short: args.short,
             };
             measure::backend(&plan, &mut report).await?;
         }
-        if args.docker {
+        if docker {
             let image = std::env::var("VELO_TEST_IMAGE_DEBIAN");
             let folder = std::env::var_os("VELO_TEST_BTRFS").map(PathBuf::from);
             match (image, folder) {
@@ -139,7 +101,7 @@ fn run() -> Result<()> {
                         postgres: None,
                         image: Some(image),
                         sizes: vec![report::MB40],
-                        samples: args.samples,
+                        samples,
                         short: args.short,
                     };
                     measure::backend(&plan, &mut report).await?;

@@ -23,48 +23,28 @@ mod space;
 
 use std::path::PathBuf;
 
-use velo_benches::figures::{GB, size};
-use velo_benches::{Result, postgres, publish};
+use velo_benches::{Args, Result, postgres, publish};
 
 /// What the command line says.
-struct Args {
+struct Told {
     sizes: [u64; 2],
-    samples: usize,
     home: Option<PathBuf>,
     load: bool,
-    json: Option<PathBuf>,
-    write: bool,
 }
 
-impl Args {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut large, mut small, mut samples, mut home) = (None, None, None, None);
-        let (mut load, mut json, mut write, mut short) = (false, None, false, false);
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
-            match arg.as_str() {
-                "--bench" => {} // cargo's
-                "--short" => short = true,
-                "--load" => load = true,
-                "--write" => write = true,
-                "--size" => large = Some(size(&value()?)?),
-                "--beside" => small = Some(size(&value()?)?),
-                "--samples" => samples = Some(value()?.parse()?),
-                "--home" => home = Some(std::path::absolute(value()?)?),
-                "--json" => json = Some(value()?.into()),
-                other => return Err(format!("unknown argument {other}").into()),
-            }
-        }
-        let (some, more) = if short { (64 << 20, 256 << 20) } else { (100 << 20, GB) };
-        let sizes = [small.unwrap_or(some), large.unwrap_or(more)];
+impl Told {
+    fn by(args: &Args) -> Result<Self> {
+        let (some, more) = if args.short { ("64MB", "256MB") } else { ("100MB", "1GB") };
+        let sizes = [args.size("--beside", some)?, args.size("--size", more)?];
         if sizes[0] >= sizes[1] {
             return Err("--size must be larger than --beside".into());
         }
+        let home = args.option::<PathBuf>("--home")?.map(std::path::absolute).transpose()?;
+        let load = args.has("--load");
         if load && home.is_none() {
             return Err("--load wants --home: what it loads would be removed".into());
         }
-        let samples = samples.unwrap_or(if short { 2 } else { 15 }).max(1);
-        Ok(Self { sizes, samples, home, load, json, write })
+        Ok(Self { sizes, home, load })
     }
 }
 
@@ -73,8 +53,9 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let args = Args::parse(std::env::args().skip(1))?;
-    let (folder, keep) = match (&args.home, std::env::var_os("VELO_TEST_BTRFS")) {
+    let args = Args::parse(&["--size", "--beside", "--home"], &["--load"])?;
+    let told = Told::by(&args)?;
+    let (folder, keep) = match (&told.home, std::env::var_os("VELO_TEST_BTRFS")) {
         (Some(home), _) => (home.clone(), true),
         (None, Some(folder)) => {
             (PathBuf::from(folder).join(format!("velo-large-{}", std::process::id())), false)
@@ -88,9 +69,9 @@ fn run() -> Result<()> {
         folder,
         keep,
         postgres: postgres(),
-        sizes: args.sizes,
-        samples: args.samples,
-        load: args.load,
+        sizes: told.sizes,
+        samples: args.samples(2, 15, 1),
+        load: told.load,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Some(report) = runtime.block_on(measure::all(&plan))? else { return Ok(()) };

@@ -36,28 +36,29 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let args = Args::parse(5, 40, 2)?;
+    let args = Args::parse(&[], &[])?;
+    let samples = args.samples(5, 40, 2);
     // One thread, which lives as long as the process: bare servers end with it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if let Some(folder) = std::env::var_os(FOLDER) {
-            let measured = measure::measure("", Path::new(&folder), args.samples).await?;
+            let measured = measure::measure("", Path::new(&folder), samples).await?;
             println!("{}", serde_json::to_string(&measured)?);
             return Ok(());
         }
         let mut all = Vec::new();
         match std::env::var_os("VELO_TEST_EXT4") {
             Some(folder) => {
-                all.push(measure::measure("ext4", Path::new(&folder), args.samples).await?);
+                all.push(measure::measure("ext4", Path::new(&folder), samples).await?);
                 let memory = Path::new("/dev/shm");
-                all.push(measure::measure("memory", memory, args.samples).await?);
+                all.push(measure::measure("memory", memory, samples).await?);
             }
             None => println!("skipped: VELO_TEST_EXT4 names no folder"),
         }
         match std::env::var("VELO_TEST_IMAGE_DEBIAN") {
             Ok(image) => {
                 for memory in [false, true] {
-                    all.push(container::measure(&image, memory, args.samples).await?);
+                    all.push(container::measure(&image, memory, samples).await?);
                 }
             }
             Err(_) => println!("skipped: VELO_TEST_IMAGE_DEBIAN names no image"),

@@ -24,47 +24,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use velo_benches::figures::{Times, label, ms, size};
-use velo_benches::{Result, Table, client, in_project, machine, publish};
+use velo_benches::figures::{Times, label, ms};
+use velo_benches::{Args, Result, Table, client, in_project, machine, publish};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, Pool, Project, Seed, SeedKey};
 
 /// Between two requests.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// What the command line says.
-struct Args {
-    sizes: Vec<u64>,
-    samples: usize,
-    tests: usize,
-    json: Option<PathBuf>,
-    write: bool,
-}
-
-impl Args {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut sizes, mut samples, mut tests) = (None, None, None);
-        let (mut json, mut write, mut short) = (None, false, false);
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
-            match arg.as_str() {
-                "--bench" => {} // cargo's
-                "--short" => short = true,
-                "--write" => write = true,
-                "--sizes" => sizes = Some(value()?.split(',').map(size).collect::<Result<_>>()?),
-                "--samples" => samples = Some(value()?.parse()?),
-                "--tests" => tests = Some(value()?.parse()?),
-                "--json" => json = Some(value()?.into()),
-                other => return Err(format!("unknown argument {other}").into()),
-            }
-        }
-        let all = if short { "40MB" } else { "40MB,1GB" };
-        let sizes = sizes.map_or_else(|| all.split(',').map(size).collect(), Ok)?;
-        let samples = samples.unwrap_or(if short { 20 } else { 200 }).max(2);
-        let tests = tests.unwrap_or(if short { 50 } else { 1000 });
-        Ok(Self { sizes, samples, tests, json, write })
-    }
-}
 
 /// What was measured of a seed.
 struct Measured {
@@ -87,22 +53,24 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let args = Args::parse(std::env::args().skip(1))?;
+    let args = Args::parse(&["--sizes", "--tests"], &[])?;
+    let samples = args.samples(20, 200, 2);
+    let tests = args.option("--tests")?.unwrap_or(if args.short { 50 } else { 1000 });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Some(folder) = std::env::var_os("VELO_TEST_BTRFS").map(PathBuf::from) else {
         println!("skipped: VELO_TEST_BTRFS names no folder");
         return Ok(());
     };
     let mut all = Vec::new();
-    for size in &args.sizes {
-        all.push(runtime.block_on(measure(&folder, *size, &args))?);
+    for size in args.sizes("--sizes", if args.short { "40MB" } else { "40MB,1GB" })? {
+        all.push(runtime.block_on(measure(&folder, size, samples, tests))?);
     }
     publish("ready", &render(&all, &folder), &data(&all), args.json.as_deref(), args.write)
 }
 
-async fn measure(folder: &Path, size: u64, args: &Args) -> Result<Measured> {
+async fn measure(folder: &Path, size: u64, samples: usize, tests: usize) -> Result<Measured> {
     let home = folder.join(format!("velo-ready-{}-{}", std::process::id(), size >> 20));
-    let sample = async |project: &Project| sample(project, &home, size, args).await;
+    let sample = async |project: &Project| sample(project, &home, size, samples, tests).await;
     in_project(&home, StorageKind::Btrfs, sample).await
 }
 
@@ -120,8 +88,13 @@ async fn seed(project: &Project, size: u64) -> Result<Seed> {
     Ok(seed.await?)
 }
 
-async fn sample(project: &Project, home: &Path, size: u64, args: &Args) -> Result<Measured> {
-    let samples = args.samples;
+async fn sample(
+    project: &Project,
+    home: &Path,
+    size: u64,
+    samples: usize,
+    tests: usize,
+) -> Result<Measured> {
     let seed = seed(project, size).await?;
     let mut measured = Measured {
         size,
@@ -168,7 +141,7 @@ async fn sample(project: &Project, home: &Path, size: u64, args: &Args) -> Resul
     project.finish_deletions().await?;
     measured.of_run = shared::measure(home, samples)?;
     // At last: btrfs goes on for a while with what a thousand branches leave.
-    measured.tests = tests::run(&filled(&seed).await?, args.tests).await?;
+    measured.tests = tests::run(&filled(&seed).await?, tests).await?;
     Ok(measured)
 }
 

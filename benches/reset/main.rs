@@ -37,11 +37,11 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let args = Args::parse(5, 25, 1)?;
+    let args = Args::parse(&[], &[])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut all = Vec::new();
     for (storage, folder) in cloning_places() {
-        all.push(runtime.block_on(measure(storage, &folder, args.samples))?);
+        all.push(runtime.block_on(measure(storage, &folder, args.samples(5, 25, 1)))?);
     }
     if all.is_empty() {
         return Ok(());

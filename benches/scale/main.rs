@@ -21,42 +21,25 @@ mod keys;
 mod measure;
 mod report;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use velo_benches::{Result, cloning_places, publish};
+use velo_benches::{Args, Result, cloning_places, publish};
 
 /// How many idle branches' memory is counted.
 const IDLE: usize = 100;
 
 /// What the command line says.
-pub(crate) struct Args {
+pub(crate) struct Plan {
     branches: usize,
     samples: usize,
     short: bool,
-    json: Option<PathBuf>,
-    write: bool,
 }
 
-impl Args {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut branches, mut samples) = (None, None);
-        let (mut json, mut write, mut short) = (None, false, false);
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
-            match arg.as_str() {
-                "--bench" => {} // cargo's
-                "--short" => short = true,
-                "--write" => write = true,
-                "--branches" => branches = Some(value()?.parse()?),
-                "--samples" => samples = Some(value()?.parse()?),
-                "--json" => json = Some(value()?.into()),
-                other => return Err(format!("unknown argument {other}").into()),
-            }
-        }
-        let branches = branches.unwrap_or(if short { 60 } else { 500 }).max(2);
-        let samples = samples.unwrap_or(if short { 6 } else { 40 }).max(2);
-        Ok(Self { branches, samples, short, json, write })
+impl Plan {
+    fn of(args: &Args) -> Result<Self> {
+        let branches = args.option("--branches")?.unwrap_or(if args.short { 60 } else { 500 });
+        let samples = args.samples(6, 40, 2);
+        Ok(Self { branches: branches.max(2), samples, short: args.short })
     }
 
     fn branches(&self) -> usize {
@@ -80,15 +63,16 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let args = Args::parse(std::env::args().skip(1))?;
+    let args = Args::parse(&["--branches"], &[])?;
+    let plan = Plan::of(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut all = Vec::new();
     for (storage, folder) in cloning_places() {
-        all.push(runtime.block_on(measure::all(storage, &folder, &args))?);
+        all.push(runtime.block_on(measure::all(storage, &folder, &plan))?);
     }
     if all.is_empty() {
         return Ok(());
     }
-    let text = report::render(&all, &args);
+    let text = report::render(&all, &plan);
     publish("scale", &text, &report::data(&all), args.json.as_deref(), args.write)
 }

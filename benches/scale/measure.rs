@@ -9,7 +9,7 @@ use velo_benches::{Result, client, in_project, machine, server};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Project, Seed, SeedKey};
 
-use crate::{Args, keys};
+use crate::{Plan, keys};
 
 /// How long branches are left alone before their memory is counted.
 const REST: Duration = Duration::from_secs(2);
@@ -55,16 +55,16 @@ pub(crate) struct End {
 }
 
 /// Measures one storage, in a home of its own.
-pub(crate) async fn all(storage: StorageKind, folder: &Path, args: &Args) -> Result<Measured> {
+pub(crate) async fn all(storage: StorageKind, folder: &Path, plan: &Plan) -> Result<Measured> {
     let home = folder.join(format!("velo-scale-{}", std::process::id()));
-    in_project(&home, storage, async |project| sample(project, storage, folder, args).await).await
+    in_project(&home, storage, async |project| sample(project, storage, folder, plan).await).await
 }
 
 async fn sample(
     project: &Project,
     storage: StorageKind,
     folder: &Path,
-    args: &Args,
+    plan: &Plan,
 ) -> Result<Measured> {
     let key = SeedKey::new().code(include_str!("measure.rs")).label("scale");
     let seed = project.seed(key, async |branch| {
@@ -92,25 +92,25 @@ async fn sample(
     }
     project.finish_deletions().await?;
     eprintln!("{storage}: with few alive");
-    end(project, &seed, args.samples.div_ceil(2), &mut measured.few).await?;
+    end(project, &seed, plan.samples.div_ceil(2), &mut measured.few).await?;
     let mut alive = Vec::new();
-    while alive.len() < args.branches {
+    while alive.len() < plan.branches {
         alive.push(seed.branch().await?);
-        if alive.len() == args.idle() {
+        if alive.len() == plan.idle() {
             eprintln!("{storage}: memory of {} idle branches", alive.len());
             measured.memory = memory(&alive).await?;
         }
     }
     eprintln!("{storage}: with {} alive", alive.len());
     measured.many.alive = alive.len();
-    tokio::time::sleep(args.rest()).await;
-    end(project, &seed, args.samples, &mut measured.many).await?;
+    tokio::time::sleep(plan.rest()).await;
+    end(project, &seed, plan.samples, &mut measured.many).await?;
     for branch in alive {
         branch.close().await?;
     }
     project.finish_deletions().await?;
     eprintln!("{storage}: with few alive again");
-    end(project, &seed, args.samples / 2, &mut measured.few).await?;
+    end(project, &seed, plan.samples / 2, &mut measured.few).await?;
     Ok(measured)
 }
 

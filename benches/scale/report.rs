@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use velo_benches::figures::{Times, ms};
 use velo_benches::{Table, machine};
 
-use crate::Args;
+use crate::Plan;
 use crate::measure::{End, Measured};
 
 /// One of the figures of an end.
@@ -18,7 +18,7 @@ const CREATED_KB: u64 = 100;
 const QUERIED_KB: u64 = 500;
 
 /// As Markdown.
-pub(crate) fn render(all: &[Measured], args: &Args) -> String {
+pub(crate) fn render(all: &[Measured], plan: &Plan) -> String {
     let mut systems = String::new();
     for one in all {
         let (storage, system) = (one.storage, &one.file_system);
@@ -48,14 +48,14 @@ pub(crate) fn render(all: &[Measured], args: &Args) -> String {
         machine::describe(),
         machine::load(),
         machine::niceness(),
-        args.rest().as_secs(),
+        plan.rest().as_secs(),
         ends(all).render(),
         steps(all).render(),
         processor(all).render(),
         all.first().map_or(0, |one| one.memory.len()),
         all.first().map_or(0, |one| one.created.len()),
         sizes(all).render(),
-        targets(all, args).render(),
+        targets(all, plan).render(),
     )
 }
 
@@ -211,7 +211,7 @@ fn sizes(all: &[Measured]) -> Table {
     table
 }
 
-fn targets(all: &[Measured], args: &Args) -> Table {
+fn targets(all: &[Measured], plan: &Plan) -> Table {
     let mut table = Table::new(&["target", "storage", "figure", ""]);
     let said = |met: bool| if met { "met" } else { "missed" }.to_owned();
     for one in all {
@@ -224,7 +224,7 @@ fn targets(all: &[Measured], args: &Args) -> Table {
         for (what, of) in costs {
             let ratio = ratio(one, of);
             table.row(vec![
-                format!("{what} with {} alive at most {RATIO} of that with few", args.branches()),
+                format!("{what} with {} alive at most {RATIO} of that with few", plan.branches()),
                 storage.clone(),
                 format!("{ratio:.2}"),
                 said(ratio <= RATIO),

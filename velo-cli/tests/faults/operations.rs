@@ -141,6 +141,11 @@ fn stopped_branch(home: &Home) {
     home.ok(&["branch", "stop", "api/b"]);
 }
 
+/// As it is when the disk was full.
+fn without_reserve(home: &Home) {
+    let _ = std::fs::remove_file(home.path().join("reserve"));
+}
+
 fn snapshot(home: &Home) {
     home.ok(&["snapshot", "create", "api/main@s"]);
 }
@@ -513,7 +518,7 @@ pub const OPERATIONS: &[Operation] = &[
     Operation::new(&["branch", "delete", "api/b", "--force"], tree, tree_gone),
     Operation::new(&["snapshot", "create", "api/main@s"], nothing, snapshot_made),
     Operation::new(&["snapshot", "delete", "api/main@s"], snapshot, snapshot_gone),
-    Operation::new(&["project", "create", "other"], nothing, project_made),
+    Operation::new(&["project", "create", "other"], without_reserve, project_made),
     Operation::new(&["project", "create", "other", "--database", "app"], nothing, project_made)
         .between("runtime: start", "commit a project"),
     Operation::new(&["project", "delete", "other", "--force"], project, project_gone),

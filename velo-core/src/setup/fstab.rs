@@ -1,8 +1,10 @@
 //! Lines of `/etc/fstab`.
 
 use std::fmt;
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::journal::replace;
 use crate::config::resolved;
@@ -10,6 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The table of file systems that this machine mounts at boot.
 pub(super) const TABLE: &str = "/etc/fstab";
+
+/// How long another setup may take to write its line.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// How a btrfs for Velo is mounted.
 const OPTIONS: [&str; 4] = ["loop", "noatime", "nofail", "user_subvol_rm_allowed"];
@@ -108,10 +113,28 @@ fn read(fstab: &Path) -> Result<String> {
     }
 }
 
-fn write(fstab: &Path, text: &str) -> Result<()> {
+/// Replaces the table by what `change` makes of it. One setup at a time: the table is another file after each.
+fn rewrite(fstab: &Path, change: impl FnOnce(&str) -> String) -> Result<()> {
     let real = real(fstab)?;
+    let folder = real.parent().unwrap_or(Path::new("/"));
+    let fault = |e| Error::io(format!("lock {}", folder.display()), e);
+    let lock = File::open(folder).map_err(fault)?;
+    let begun = Instant::now();
+    while let Err(error) = lock.try_lock() {
+        match error {
+            TryLockError::WouldBlock if begun.elapsed() < WAIT => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            TryLockError::WouldBlock => {
+                let what = format!("another program has locked {}", folder.display());
+                return Err(Error::new(ErrorKind::Conflict, what)
+                    .with_hint("wait until the other setup is done, and try again"));
+            }
+            TryLockError::Error(e) => return Err(fault(e)),
+        }
+    }
     let mode = std::fs::metadata(&real).map_or(0o644, |m| m.permissions().mode() & 0o777);
-    replace(&real, text.as_bytes(), mode)
+    replace(&real, change(&read(fstab)?).as_bytes(), mode)
 }
 
 /// The file that the table is. What leads to it is left to whoever made that.
@@ -177,12 +200,12 @@ pub(super) fn names(fstab: &Path, place: &Path) -> bool {
 
 /// Adds the line at the end.
 pub(super) fn add(fstab: &Path, line: &Line) -> Result<()> {
-    write(fstab, &with(&read(fstab)?, line))
+    rewrite(fstab, |text| with(text, line))
 }
 
 /// Removes what mounts the image there, and no other line.
 pub(super) fn remove(fstab: &Path, line: &Line) -> Result<()> {
-    write(fstab, &without(&read(fstab)?, line))
+    rewrite(fstab, |text| without(text, line))
 }
 
 pub(crate) fn with(text: &str, line: &Line) -> String {
@@ -209,6 +232,30 @@ mod tests {
             assert!(there.lines().any(|l| l == line().to_string()), "{there:?}");
             assert_eq!(without(&there, &line()).trim_end(), text.trim_end());
         }
+    }
+
+    #[test]
+    fn of_many_setups_at_once_each_has_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("fstab");
+        std::fs::write(&table, "/dev/vda / ext4 defaults 0 1\n").unwrap();
+        let line =
+            |n: usize| Line { image: format!("/{n}.img").into(), at: format!("/{n}").into() };
+        let (table, line) = (&table, &line);
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                scope.spawn(move || {
+                    for _ in 0..10 {
+                        add(table, &line(n)).unwrap();
+                        assert!(has(table, &line(n)).unwrap(), "{n}");
+                        remove(table, &line(n)).unwrap();
+                    }
+                    add(table, &line(n)).unwrap();
+                });
+            }
+        });
+        let text = std::fs::read_to_string(table).unwrap();
+        assert_eq!(text.lines().count(), 9, "{text}");
     }
 
     #[test]

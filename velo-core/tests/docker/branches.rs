@@ -358,17 +358,25 @@ async fn docker_containers_that_nobody_knows_are_found() {
     };
     assert_eq!(of(&known).len(), 1, "{known:?}");
     assert_eq!(of(&known)[0].0, velo_core::doctor::Status::Ok, "{known:?}");
+    // Its name is its volume's: else it is somebody's own, of an image that was made of a server.
+    let volume = project.info().id.to_string();
+    let name = format!("velo-{}", volume.to_lowercase());
     let body = bollard::models::ContainerCreateBody {
         image: Some(project.info().postgres.image.unwrap().id),
         labels: Some(std::collections::HashMap::from([
             ("velo.home".into(), home.config().home().display().to_string()),
-            ("velo.volume".into(), "/nowhere".into()),
+            ("velo.volume".into(), format!("/nowhere/{volume}")),
         ])),
         entrypoint: Some(vec!["/bin/sh".into()]),
         ..Default::default()
     };
     let stray = engine
-        .create_container(None::<bollard::query_parameters::CreateContainerOptions>, body)
+        .create_container(
+            Some(
+                bollard::query_parameters::CreateContainerOptionsBuilder::new().name(&name).build(),
+            ),
+            body,
+        )
         .await
         .unwrap()
         .id;
