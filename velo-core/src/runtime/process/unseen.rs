@@ -19,7 +19,7 @@ const FILE: &str = "PG_VERSION";
 const LOOKS: Duration = Duration::from_millis(200);
 
 /// How long the lock of a process that ends may be there when the process is seen no more.
-const ENDING: Duration = Duration::from_millis(50);
+const ENDING: Duration = Duration::from_millis(500);
 
 fn open(data: &Path) -> std::io::Result<File> {
     data_file::open(&data.join(FILE))
