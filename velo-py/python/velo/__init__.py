@@ -12,7 +12,9 @@ a `Snapshot` is a commit; a `Seed` is data that was prepared once, and a `Pool` 
 error is a `VeloError`, with its `kind`, a `hint` and its cause.
 """
 
+import os as _os
 import sys as _sys
+from importlib.util import find_spec as _find_spec
 
 from . import _velo
 from ._blocking import Branch, Pool, Project, Seed, Snapshot
