@@ -132,15 +132,18 @@ def test_a_cause_is_the_exceptions_cause(home):
 
 
 def test_a_seed_is_built_once(project):
-    calls = []
+    class Calls:
+        """What an object holds makes no other seed; a list would, whatever is in it."""
+
+        names = []
 
     def build(branch):
-        calls.append(branch.full_name)
+        Calls.names.append(branch.full_name)
         write(branch)
 
     first = project.seed(build=build, texts=["once"], label="orders")
     assert project.seed(build=build, texts=["once"]).id == first.id
-    assert len(calls) == 1
+    assert len(Calls.names) == 1
     assert project.seed(build=build, texts=["another"]).id != first.id
     assert first.info().ready and first.info().shown.startswith("orders-")
     with first.branch() as branch:

@@ -62,7 +62,7 @@ def test_each_test_has_its_own(suite, home):
     said = run_pytest(suite, "-q")
     passed(said, TESTS)
     assert re.search(rf"velo: {TESTS} branches on \w+; each was waited for [\d.]+ ms", said.stdout)
-    assert not living(home)
+    assert within(5, lambda: not living(home)), living(home)
 
 
 def test_workers_share_one_pool(suite, home):
@@ -220,7 +220,8 @@ def test_a_killed_worker_leaves_nothing(suite, home):
         out = process.stdout.read()
         process.wait(120)
     # xdist starts another one, and says which test went with the first.
-    assert "crashed" in out and f"{TESTS - 1} passed" in out, out[-2000:]
+    # That may have passed a moment before.
+    assert "crashed" in out and re.search(rf"({TESTS - 1}|{TESTS}) passed", out), out[-2000:]
     assert within(5, lambda: not living(home)), living(home)
 
 

@@ -90,6 +90,9 @@ def _text(value: Any, seen: Set[int]) -> Optional[str]:
     if id(value) in seen:
         return None
     seen = seen | {id(value)}
+    if type(value).__module__ == "_pytest.fixtures":
+        # What a fixture is parametrized by is had of its request.
+        return f"param {_text(getattr(value, 'param', None), seen)}"
     if isinstance(value, dict):
         pairs = [f"{_text(key, seen)}: {_text(its, seen)}" for key, its in value.items()]
         return "{" + ", ".join(sorted(pairs)) + "}"
@@ -132,7 +135,8 @@ def code_of(build: Callable[..., Any]) -> str:
 
 
 def _code(build: Any, seen: Set[int]) -> str:
-    function, given = build, []
+    function: Any = build
+    given: List[str] = []
     while True:
         given += _given(function, seen)
         inner = getattr(function, "__wrapped__", None)

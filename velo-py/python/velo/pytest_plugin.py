@@ -176,9 +176,10 @@ class Suite:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
         """pytest makes a fixture of a session once, whatever seed it had then: with another one's data no test begins."""
-        request, names = getattr(item, "_request", None), getattr(item, "fixturenames", ())
+        request: Any = getattr(item, "_request", None)
+        names = getattr(item, "fixturenames", ())
         shared = [name for name in SHARED if name in names]
-        if not shared or "velo_seed" not in names:
+        if request is None or not shared or "velo_seed" not in names:
             return
         for name in shared:
             branch = request.getfixturevalue(name)
