@@ -148,11 +148,11 @@ fn docker_containers_of_a_home_that_is_gone_are_ended() {
         "{doctor:?}"
     );
     home.ok(&["project", "create", "new", "--image", &image]);
+    // PostgreSQL notices by itself that its data is gone, a minute later or at its next checkpoint; then gc can do it.
     let gc = home.run(&["gc", "--unrecorded"]);
-    assert!(
-        gc.code == 1 && gc.stderr.contains("doctor --fix") || gc.stdout.contains("doctor --fix"),
-        "{gc:?}"
-    );
+    let said = gc.stdout.contains("doctor --fix") || gc.stderr.contains("doctor --fix");
+    let lives = names.iter().any(|name| there(name));
+    assert!(gc.code == i32::from(lives) && said == lives, "{gc:?}");
     let fixed = home.run(&["doctor", "--fix"]);
     assert_eq!(fixed.code, 0, "{fixed:?}");
     for name in &names {
