@@ -15,6 +15,14 @@ pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
         .map_err(|e| Error::io(format!("set the mode of {}", path.display()), e))
 }
 
+/// Opens one of Velo's files to change it, or makes it, for its user alone. A link is not followed: it leads to whatever
+/// whoever put it there wanted to be written to.
+pub(crate) fn open(path: &Path) -> std::io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
 /// An error unless a folder of Velo's is one, and not a link to another that would be written to, nor
 /// somebody's who could make one of what is in it.
 pub(crate) fn must_be_folder(path: &Path, owner: Option<&OsUser>) -> Result<()> {

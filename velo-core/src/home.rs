@@ -121,8 +121,9 @@ impl Home {
     pub(crate) fn is_there(folder: &Path) -> Result<bool> {
         // In this order: others may be making it.
         let has_data = has_data(folder);
-        if Self::exists(folder) || !has_data {
-            return Ok(Self::exists(folder));
+        let exists = Self::exists(folder);
+        if exists || !has_data {
+            return Ok(exists);
         }
         let what = format!(
             "{} holds data, and state.db, which says whose it is, is gone",

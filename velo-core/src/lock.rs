@@ -49,15 +49,7 @@ extern "C" fn close_in_child() {
 impl Lock {
     /// Takes the lock on `path` (made if missing, mode 0600) if it is free.
     pub(crate) fn try_take(path: &Path, mode: Mode) -> Result<Option<Self>> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
+        let file = crate::disk::open(path)
             .map_err(|e| Error::io(format!("open the lock file {}", path.display()), e))?;
         let taken = match mode {
             Mode::Shared => file.try_lock_shared(),

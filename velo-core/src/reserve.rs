@@ -1,7 +1,6 @@
 //! A little space that is kept for a disk that is full: who deletes has to write as well.
 
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::effect::step_now;
@@ -25,9 +24,7 @@ pub(crate) fn keep(home: &Path) -> Result<()> {
     }
     step_now("keep a reserve", || {
         let make = || {
-            let mut options = std::fs::OpenOptions::new();
-            options.write(true).create(true).truncate(false).mode(0o600);
-            let file = options.custom_flags(libc::O_NOFOLLOW).open(&path)?;
+            let file = crate::disk::open(&path)?;
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SIZE)?;
             Ok::<(), std::io::Error>(())
         };

@@ -70,10 +70,16 @@ async fn runtimes(home: &Home) -> Result<Vec<Arc<dyn Runtime>>> {
     let mut all = Vec::new();
     all.extend(home.runtime(RuntimeKind::Process).ok());
     #[cfg(all(feature = "docker", unix))]
-    if uses_containers(home).await? || runtime::docker::answers().await {
+    if may_have_containers(home).await? {
         all.push(home.runtime(RuntimeKind::Docker)?);
     }
     Ok(all)
+}
+
+/// Whether there is an engine, or ought to be one.
+#[cfg(all(feature = "docker", unix))]
+async fn may_have_containers(home: &Home) -> Result<bool> {
+    Ok(uses_containers(home).await? || runtime::docker::answers().await)
 }
 
 /// Whether servers of a project are containers.
@@ -192,9 +198,13 @@ pub(crate) async fn locks(home: &Home) -> Result<Vec<String>> {
         .await
 }
 
-/// The containers of this home that no record names, running or not.
+/// The containers of this home that no record names, running or not. Without an engine there are none, unless
+/// servers are known to be in one.
 #[cfg(all(feature = "docker", unix))]
 pub(crate) async fn containers(home: &Home) -> Result<Vec<runtime::docker::Found>> {
+    if !may_have_containers(home).await? {
+        return Ok(Vec::new());
+    }
     let (_, found) = runtime::docker::look(home.config.home()).await?;
     of_nobody(home, found).await
 }

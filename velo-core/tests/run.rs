@@ -146,6 +146,13 @@ struct Worker {
 }
 
 impl Worker {
+    /// One that is told what to do by its standard input.
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (to, from) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, to, from }
+    }
+
     fn tell(&mut self, what: &str) {
         writeln!(self.to.as_mut().unwrap(), "{what}").unwrap();
     }
@@ -189,19 +196,15 @@ fn orphan(home: &TestHome) -> Worker {
     let own = std::env::current_exe().unwrap();
     // It begins when the shell has ended.
     let begin = "{ read -r go; exec \"$0\" --exact works --nocapture; } <&3 3<&- &";
-    let mut shell = Command::new("setsid")
-        .args(["sh", "-c", &format!("exec 3<&0; {begin}")])
-        .arg(own)
-        .env(HOME, home.config().home())
-        .env("VELO_RUN", "a test")
-        .env_remove("VELO_RUN_ROOT")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (to, from) = (shell.stdin.take(), BufReader::new(shell.stdout.take().unwrap()));
-    assert!(shell.wait().unwrap().success());
-    let mut worker = Worker { child: shell, to, from };
+    let mut worker = Worker::spawn(
+        Command::new("setsid")
+            .args(["sh", "-c", &format!("exec 3<&0; {begin}")])
+            .arg(own)
+            .env(HOME, home.config().home())
+            .env("VELO_RUN", "a test")
+            .env_remove("VELO_RUN_ROOT"),
+    );
+    assert!(worker.child.wait().unwrap().success());
     worker.tell("go");
     worker
 }
@@ -209,18 +212,14 @@ fn orphan(home: &TestHome) -> Worker {
 /// A worker whose runner is killed before it asks for anything. What takes it over is of its session, as the first process
 /// of a container is.
 fn taken_over(home: &TestHome) -> Worker {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "takes_over", "--nocapture"])
-        .env(HOME, home.config().home())
-        .env(BEGINS_LATE, "1")
-        .env("VELO_RUN", "a test")
-        .env_remove("VELO_RUN_ROOT")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (to, from) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-    let mut worker = Worker { child, to, from };
+    let mut worker = Worker::spawn(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "takes_over", "--nocapture"])
+            .env(HOME, home.config().home())
+            .env(BEGINS_LATE, "1")
+            .env("VELO_RUN", "a test")
+            .env_remove("VELO_RUN_ROOT"),
+    );
     assert_eq!(worker.hear(), "begun");
     worker.tell("go");
     worker
@@ -242,17 +241,13 @@ impl Run {
     }
 
     fn worker(&self) -> Worker {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "works", "--nocapture"])
-            .env(HOME, self.home.config().home())
-            .env("VELO_RUN", "a test")
-            .env("VELO_RUN_ROOT", self.root.id().to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (to, from) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        Worker { child, to, from }
+        Worker::spawn(
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "works", "--nocapture"])
+                .env(HOME, self.home.config().home())
+                .env("VELO_RUN", "a test")
+                .env("VELO_RUN_ROOT", self.root.id().to_string()),
+        )
     }
 
     /// The keepers of the home, by what they are started for.

@@ -44,32 +44,22 @@ impl State {
     /// Opens `path`, or makes it (mode 0600), but not where there is data that it ought to name: a file
     /// that was emptied, or parted from its WAL, is no new one.
     pub(crate) fn open(path: &Path, has_data: bool) -> Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            // SQLite follows a link, to whatever whoever put it there wanted to be written to.
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .map_err(|e| {
-                let hint = match e.kind() {
-                    std::io::ErrorKind::PermissionDenied => {
-                        "it belongs to the user who made it: be that user, or set VELO_HOME"
-                    }
-                    std::io::ErrorKind::ReadOnlyFilesystem => {
-                        "set VELO_HOME to a folder that can be written to"
-                    }
-                    _ => "it must be a file: move it away, or set VELO_HOME to another folder",
-                };
-                let error = Error::io(format!("open {}", path.display()), e);
-                match error.kind() {
-                    ErrorKind::Exhausted => error,
-                    _ => error.with_hint(hint),
+        let file = crate::disk::open(path).map_err(|e| {
+            let hint = match e.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "it belongs to the user who made it: be that user, or set VELO_HOME"
                 }
-            })?;
+                std::io::ErrorKind::ReadOnlyFilesystem => {
+                    "set VELO_HOME to a folder that can be written to"
+                }
+                _ => "it must be a file: move it away, or set VELO_HOME to another folder",
+            };
+            let error = Error::io(format!("open {}", path.display()), e);
+            match error.kind() {
+                ErrorKind::Exhausted => error,
+                _ => error.with_hint(hint),
+            }
+        })?;
         if !file.metadata().is_ok_and(|file| file.is_file()) {
             return Err(Error::new(ErrorKind::Corrupt, format!("{} is no file", path.display()))
                 .with_hint("move it away, or set VELO_HOME to another folder"));
