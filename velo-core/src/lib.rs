@@ -112,6 +112,7 @@ pub mod __binding {
     //! What a binding to another language needs, for no one else.
     pub use crate::keeper::{serve_if_asked, use_program};
     pub use crate::run::use_parents_run;
+    pub use crate::seed::outside::{AskedSeed, NextOfSeed, WantedSeed};
 
     /// See `postgres::install::use_package`.
     pub fn use_package(folder: std::path::PathBuf) {

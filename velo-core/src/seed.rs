@@ -24,10 +24,12 @@ use crate::storage::{Object, Usage};
 mod build;
 mod hashed;
 mod key;
+#[cfg(target_os = "linux")]
+pub(crate) mod outside;
 mod sql;
 
 use build::claim;
-pub(crate) use build::{Claim, failed};
+pub(crate) use build::{Building, Claim, failed};
 pub use key::SeedKey;
 pub(crate) use key::pattern_in;
 

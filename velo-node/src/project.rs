@@ -1,6 +1,9 @@
 //! Projects.
 
+use std::sync::Arc;
+
 use napi_derive::napi;
+use velo_core::__binding::{AskedSeed, WantedSeed};
 
 use crate::branch::{Branch, Source};
 use crate::call::Call;
@@ -117,7 +120,9 @@ impl Project {
         label: Option<String>,
         source: Option<&Source>,
     ) -> Building {
-        Building::begin(&self.0, files, texts, code, label, source.map(|source| source.0.clone()))
+        let from = source.map(|source| source.0.clone());
+        let wanted = WantedSeed { files, texts, code, label, from };
+        Building(Arc::new(AskedSeed::new(&self.0, wanted)))
     }
 
     #[napi]

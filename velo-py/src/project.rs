@@ -1,8 +1,10 @@
 //! Projects.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use velo_core::__binding::{AskedSeed, WantedSeed};
 
 use crate::branch::{Branch, Source, source};
 use crate::call::Call;
@@ -123,7 +125,8 @@ impl Project {
         label: Option<String>,
         source_: Option<Source<'_>>,
     ) -> Building {
-        Building::begin(&self.0, files, texts, code, label, source_.map(source))
+        let wanted = WantedSeed { files, texts, code, label, from: source_.map(source) };
+        Building(Arc::new(AskedSeed::new(&self.0, wanted)))
     }
 
     fn seed_sql(&self, pattern: String) -> Call {

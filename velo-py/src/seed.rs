@@ -1,11 +1,9 @@
 //! Seeds, what builds them, and pools of their branches.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
-use tokio::sync::oneshot;
-use velo_core::{BranchSource, SeedKey};
+use velo_core::__binding::{AskedSeed, NextOfSeed};
 
 use crate::branch::Branch;
 use crate::call::Call;
@@ -63,120 +61,30 @@ impl Seed {
     }
 }
 
-type Work = Pin<Box<dyn Future<Output = velo_core::Result<velo_core::Seed>> + Send>>;
-
 /// A seed that somebody asked for. What builds it is Python, and runs where whoever asked runs: [`Building::next`] gives
 /// the seed, or the branch that is to become it; then [`Building::built`] says that it is done.
 ///
 /// Dropped in the middle, what was begun is undone.
 #[pyclass(frozen, module = "velo._velo")]
-pub(crate) struct Building {
-    state: Arc<Mutex<Option<State>>>,
-}
-
-struct State {
-    work: Work,
-    /// Comes where nobody has built it.
-    branch: oneshot::Receiver<velo_core::Branch>,
-    done: oneshot::Sender<bool>,
-}
-
-/// Python's own exception is what is raised.
-const FAILED: &str = "the code that builds it raised an exception";
-
-impl Building {
-    pub(crate) fn begin(
-        project: &velo_core::Project,
-        files: Vec<String>,
-        texts: Vec<String>,
-        code: String,
-        label: Option<String>,
-        from: Option<BranchSource>,
-    ) -> Self {
-        let (asks, branch) = oneshot::channel();
-        let (done, built) = oneshot::channel();
-        let project = project.clone();
-        let work = Box::pin(async move {
-            let mut key = SeedKey::new().code(code);
-            for pattern in files {
-                key = key.files(pattern)?;
-            }
-            for text in texts {
-                key = key.text(text);
-            }
-            if let Some(label) = label {
-                key = key.label(label);
-            }
-            if let Some(from) = from {
-                key = key.from(from);
-            }
-            project
-                .seed(key, async move |branch| match asks.send(branch) {
-                    Ok(()) if built.await.unwrap_or(false) => Ok(()),
-                    _ => Err(FAILED),
-                })
-                .await
-        });
-        Self { state: Arc::new(Mutex::new(Some(State { work, branch, done }))) }
-    }
-
-    fn taken(state: &Mutex<Option<State>>) -> velo_core::Result<State> {
-        let state = state.lock().unwrap_or_else(|e| e.into_inner()).take();
-        state.ok_or_else(|| {
-            velo_core::Error::new(
-                velo_core::ErrorKind::Conflict,
-                "this seed was waited for already",
-            )
-        })
-    }
-}
-
-enum Next {
-    Seed(velo_core::Seed),
-    Branch(velo_core::Branch),
-}
+pub(crate) struct Building(pub(crate) Arc<AskedSeed>);
 
 #[pymethods]
 impl Building {
     fn next(&self) -> Call {
-        let slot = self.state.clone();
-        let next = async move {
-            let State { mut work, mut branch, done } = Self::taken(&slot)?;
-            tokio::select! {
-                biased;
-                Ok(branch) = &mut branch => {
-                    let (_, never) = oneshot::channel();
-                    *slot.lock().unwrap_or_else(|e| e.into_inner()) =
-                        Some(State { work, branch: never, done });
-                    Ok(Next::Branch(branch))
-                }
-                seed = &mut work => seed.map(Next::Seed),
-            }
-        };
-        Call::new(next, |py, next| match next {
-            Next::Seed(seed) => Ok(Py::new(py, Seed(seed))?.into_any()),
-            Next::Branch(branch) => Ok(Py::new(py, Branch(branch))?.into_any()),
+        let asked = self.0.clone();
+        Call::new(async move { asked.next().await }, |py, next| match next {
+            NextOfSeed::Seed(seed) => Ok(Py::new(py, Seed(seed))?.into_any()),
+            NextOfSeed::Branch(branch) => Ok(Py::new(py, Branch(branch))?.into_any()),
         })
     }
 
     /// The seed, where it was built well; else what was made is undone.
     fn built(&self, well: bool) -> Call {
-        let slot = self.state.clone();
-        Call::new(
-            async move {
-                let State { work, done, .. } = Self::taken(&slot)?;
-                // Where nobody hears it the work is over, and says why.
-                let _ = done.send(well);
-                match work.await {
-                    Err(error) if !well && error.kind() == velo_core::ErrorKind::Seed => Ok(None),
-                    other => other.map(Some),
-                }
-            },
-            |py, seed| match seed {
-                Some(seed) => Ok(Py::new(py, Seed(seed))?.into_any()),
-                None => Ok(py.None()),
-            },
-        )
+        let asked = self.0.clone();
+        Call::new(async move { asked.built(well).await }, |py, seed| match seed {
+            Some(seed) => Ok(Py::new(py, Seed(seed))?.into_any()),
+            None => Ok(py.None()),
+        })
     }
 }
 
