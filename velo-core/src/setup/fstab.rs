@@ -113,10 +113,21 @@ fn read(fstab: &Path) -> Result<String> {
     }
 }
 
-/// Replaces the table by what `change` makes of it. One setup at a time: the table is another file after each.
-fn rewrite(fstab: &Path, change: impl FnOnce(&str) -> String) -> Result<()> {
+/// Replaces the table by what `change` makes of it.
+fn rewrite(fstab: &Path, line: &Line, change: impl FnOnce(&str) -> String) -> Result<()> {
     let real = real(fstab)?;
-    let folder = real.parent().unwrap_or(Path::new("/"));
+    let _alone = alone_with(&real, line)?;
+    let mode = std::fs::metadata(&real).map_or(0o644, |m| m.permissions().mode() & 0o777);
+    replace(&real, change(&read(fstab)?).as_bytes(), mode)
+}
+
+/// Keeps other setups off the table. The lock is on its folder, for the table is another file after each change; none
+/// where the image is in that folder as well, on which its setup holds a lock already.
+fn alone_with(table: &Path, line: &Line) -> Result<Option<File>> {
+    let folder = table.parent().unwrap_or(Path::new("/"));
+    if line.image.parent().is_some_and(|of_image| resolved(of_image) == resolved(folder)) {
+        return Ok(None);
+    }
     let fault = |e| Error::io(format!("lock {}", folder.display()), e);
     let lock = File::open(folder).map_err(fault)?;
     let begun = Instant::now();
@@ -133,8 +144,7 @@ fn rewrite(fstab: &Path, change: impl FnOnce(&str) -> String) -> Result<()> {
             TryLockError::Error(e) => return Err(fault(e)),
         }
     }
-    let mode = std::fs::metadata(&real).map_or(0o644, |m| m.permissions().mode() & 0o777);
-    replace(&real, change(&read(fstab)?).as_bytes(), mode)
+    Ok(Some(lock))
 }
 
 /// The file that the table is. What leads to it is left to whoever made that.
@@ -200,12 +210,12 @@ pub(super) fn names(fstab: &Path, place: &Path) -> bool {
 
 /// Adds the line at the end.
 pub(super) fn add(fstab: &Path, line: &Line) -> Result<()> {
-    rewrite(fstab, |text| with(text, line))
+    rewrite(fstab, line, |text| with(text, line))
 }
 
 /// Removes what mounts the image there, and no other line.
 pub(super) fn remove(fstab: &Path, line: &Line) -> Result<()> {
-    rewrite(fstab, |text| without(text, line))
+    rewrite(fstab, line, |text| without(text, line))
 }
 
 pub(crate) fn with(text: &str, line: &Line) -> String {
