@@ -31,6 +31,41 @@ fn put_state(home: &Home, files: &BTreeMap<&'static str, Vec<u8>>) {
     }
 }
 
+/// As root is in a container: it may not look at others' processes.
+#[test]
+#[cfg(target_os = "linux")]
+fn root_without_a_right_to_trace_sees_its_servers() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    let run = |args: &[&str]| -> Ran {
+        let mut command = home.command_of(Path::new("setpriv"));
+        command.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]);
+        command.arg(program()).args(args).output().unwrap().into()
+    };
+    for args in [
+        &["project", "create", "api"][..],
+        &["branch", "create", "api/dev"],
+        &["branch", "stop", "api/dev"],
+        &["branch", "start", "api/dev"],
+        &["run", "api", "--", "true"],
+        &["branch", "delete", "api/dev"],
+        &["branch", "restart", "api/main"],
+        &["doctor"],
+    ] {
+        let ran = run(args);
+        assert!(ran.code == 0 && !ran.stderr.contains("not gone"), "{args:?}: {ran:?}");
+    }
+    // One that was killed is no obstacle either.
+    let pid = home.json(&["branch", "get", "api/main"])["pid"].as_i64().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let ran = run(&["project", "delete", "api", "--force"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(processes(home.path()).is_empty());
+}
+
 #[test]
 fn a_state_of_yesterday_destroys_nothing() {
     let home = Home::with_project();

@@ -411,6 +411,13 @@ fn a_file_system_comes_and_goes() {
     corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "none of Velo's");
     assert!(corner.is_mounted());
     std::fs::remove_dir_all(&notes).unwrap();
+    // However it is called.
+    for name in ["reserved-seats.csv", "state.db.bak"] {
+        let file = corner.path("home").join(name);
+        std::fs::write(&file, "mine").unwrap();
+        corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "none of Velo's");
+        std::fs::remove_file(file).unwrap();
+    }
 
     corner.ok(&["--undo", "--yes"]);
     corner.nothing_is_left();

@@ -18,7 +18,7 @@ use crate::reconcile::{self, Left, Round};
 use crate::record::ProjectRecord;
 use crate::run_dir::RunDir;
 use crate::storage::Object;
-use crate::strays::{self, Stray};
+use crate::strays::{self, Looks, Stray};
 use crate::teardown;
 
 /// What is to be removed.
@@ -161,7 +161,7 @@ async fn would(home: &Home) -> Result<Vec<Deed>> {
 /// What is there and no record names.
 async fn unrecorded(home: &Home, spec: GcSpec) -> Result<Vec<Deed>> {
     let removes = spec.unrecorded && !spec.dry_run;
-    let mut deeds = Vec::new();
+    let (mut deeds, mut looks) = (Vec::new(), Looks::default());
     for stray in strays::objects(home).await? {
         let bytes = measured(&*stray.storage, stray.object).await;
         let kind = match stray.object {
@@ -169,7 +169,7 @@ async fn unrecorded(home: &Home, spec: GcSpec) -> Result<Vec<Deed>> {
             Object::Snapshot(_) => "snapshot",
         };
         let deed = Deed::removed(kind, stray.name(), "no record names it").of_bytes(bytes);
-        deeds.push(deed.came_to(&remove_stray(home, &stray, removes).await));
+        deeds.push(deed.came_to(&remove_stray(home, &stray, &mut looks, removes).await));
     }
     deeds.extend(lost(home, removes).await?);
     Ok(deeds)
@@ -191,8 +191,8 @@ async fn lost(home: &Home, removes: bool) -> Result<Vec<Deed>> {
 }
 
 /// Removes it if nobody works on it; or says only whether somebody does.
-async fn remove_stray(home: &Home, stray: &Stray, removes: bool) -> Result<()> {
-    if stray.is_served(home).await? {
+async fn remove_stray(home: &Home, stray: &Stray, looks: &mut Looks, removes: bool) -> Result<()> {
+    if looks.is_served(home, stray).await? {
         return Err(Error::new(ErrorKind::Conflict, "a server runs on it")
             .with_hint("velo doctor --fix stops it"));
     }
@@ -212,7 +212,7 @@ async fn containers(_: &Home, _: bool) -> Result<Vec<Deed>> {
 async fn containers(home: &Home, removes: bool) -> Result<Vec<Deed>> {
     use crate::runtime::docker;
     let mut deeds = Vec::new();
-    for container in strays::containers(home).await? {
+    for container in strays::containers(home).await?.into_iter().filter(|c| c.of_this_home) {
         let result = match removes {
             true => docker::remove_idle(&container.name).await,
             false => Ok(()),

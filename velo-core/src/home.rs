@@ -140,11 +140,12 @@ impl Home {
     pub(crate) fn is_own(name: &std::ffi::OsStr) -> bool {
         const FOLDERS: [&str; 7] =
             ["leases", "locks", "volumes", "snapshots", "run", "docker", "keepers"];
+        const FILES: [&str; 6] =
+            ["state.db", "state.db-wal", "state.db-shm", "state.db-journal", "reserve", "zfs.json"];
         let name = name.to_string_lossy();
         FOLDERS.contains(&&*name)
-            || ["state.db", "reserve", "zfs.json", ".zfs.json-", ".velo-"]
-                .iter()
-                .any(|own| name.starts_with(own))
+            || FILES.contains(&&*name)
+            || [".zfs.json-", ".velo-"].iter().any(|own| name.starts_with(own))
     }
 
     /// The same home with another caller's settings.

@@ -469,7 +469,7 @@ impl Left {
         let mut deeds = Vec::new();
         for (project, branch) in self.served(home).await? {
             let name = format!("{}/{}", project.name, branch.shown());
-            let result = boot::stop(home, &project, branch.id, branch.volume, StopMode::Fast).await;
+            let result = stop(home, &project, &branch).await;
             deeds.push(Deed::new("stopped", "server", name, UNKNOWN).came_to(&result));
         }
         Ok(deeds)
@@ -491,6 +491,13 @@ impl Left {
             Self::Place(id) => slots::leave(home, id).await,
         }
     }
+}
+
+/// Stops a server of which nobody knows whether it was to be stopped.
+async fn stop(home: &Home, project: &ProjectRecord, branch: &BranchRecord) -> Result<()> {
+    let instance = boot::instance(home, project, branch.id, branch.volume)?;
+    crate::strays::refuse_loss(&*home.runtime(project.runtime)?, &instance.location)?;
+    boot::stop(home, project, branch.id, branch.volume, StopMode::Fast).await
 }
 
 /// Ends the start or the stop of a server, under the branch's lock.

@@ -84,6 +84,8 @@ pub(crate) async fn reset(
     let shown = format!("the branch {}/{}", project.name, branch.shown());
     let _lock = home.lock(branch.id, Mode::Exclusive, &shown, &op.cancel).await?;
     op.cancel.check()?;
+    // Where it fails the old server starts again, in another container.
+    Switch { home, project, op }.nothing_is_lost(branch.id).await?;
     let (old, new) = begin(home, project, branch.id, &shown, source).await?;
     let done = renew(home, project, &old, new, source, op).await;
     match done {

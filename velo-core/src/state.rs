@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 
+mod file;
 mod open;
 mod tx;
 
@@ -48,9 +49,16 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + 'static {
     }
 }
 
+/// The file with the connection to it, which is closed first.
+#[derive(Debug)]
+struct Opened {
+    connection: Mutex<Connection>,
+    _file: file::Held,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct State {
-    db: Arc<Mutex<Connection>>,
+    db: Arc<Opened>,
     /// The home's leases, which records name.
     leases: PathBuf,
 }
@@ -143,7 +151,7 @@ impl State {
     ) -> Result<T> {
         let db = self.db.clone();
         crate::engine::blocking(move || {
-            let mut db = db.lock().unwrap_or_else(|e| e.into_inner());
+            let mut db = db.connection.lock().unwrap_or_else(|e| e.into_inner());
             db.pragma_update(None, "synchronous", synchronous).map_err(sql("write"))?;
             let tx = db.transaction_with_behavior(behavior).map_err(sql("begin"))?;
             let tx = Tx(tx);

@@ -7,10 +7,12 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::boot;
+use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Home, NAMED};
 use crate::id::Id;
 use crate::lock::{Lock, Mode};
+use crate::postgres::tablespaces;
 use crate::record::{BranchRecord, ProjectRecord, SnapshotRecord, VolumeRecord};
 use crate::run_dir::RunDir;
 use crate::runtime::{self, InstanceRef, Runtime, RuntimeKind, Status, StopMode};
@@ -57,12 +59,49 @@ impl Stray {
     pub(crate) async fn stop(&self, home: &Home) -> Result<()> {
         let instance = self.instance();
         for runtime in runtimes(home).await? {
-            if runtime.status(&instance).await? != Status::Stopped {
-                runtime.stop(&instance, StopMode::Fast).await?;
+            if runtime.status(&instance).await? == Status::Stopped
+                && !runtime.orphans(&instance).await?
+            {
+                continue;
             }
+            refuse_loss(&*runtime, &self.location)?;
+            runtime.stop(&instance, StopMode::Fast).await?;
         }
-        Ok(())
+        match self.is_served(home).await? {
+            true => Err(Error::new(ErrorKind::Conflict, "something works on it still")
+                .with_hint("end its processes, by the numbers that `fuser` tells")),
+            false => Ok(()),
+        }
     }
+}
+
+/// Who asks of one stray after the other whether it is served: an engine that hangs is waited for once.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    over: Option<tokio::time::Instant>,
+}
+
+impl Looks {
+    pub(crate) async fn is_served(&mut self, home: &Home, stray: &Stray) -> Result<bool> {
+        let end = self.over.unwrap_or_else(boot::end_of_look);
+        let served = boot::in_time(RuntimeKind::Docker, end, stray.is_served(home)).await;
+        if served.as_ref().is_err_and(|e| e.kind() == ErrorKind::Timeout) {
+            self.over = Some(end);
+        }
+        served
+    }
+}
+
+/// An error if a stop took data along: a container has more than its volume, and goes with its server.
+pub(crate) fn refuse_loss(runtime: &dyn Runtime, data: &Location) -> Result<()> {
+    if !runtime.capability().bridged || !tablespaces::has_one_elsewhere(data.host_path()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        "it has a tablespace in its container, which goes with a stop",
+    )
+    .with_hint("save what is in it first; then remove the container by its engine"))
 }
 
 /// Every runtime that servers of this home may be in.
@@ -205,18 +244,20 @@ pub(crate) async fn containers(home: &Home) -> Result<Vec<runtime::docker::Found
     if !may_have_containers(home).await? {
         return Ok(Vec::new());
     }
+    let before = volumes(home).await?;
     let (_, found) = runtime::docker::look(home.config.home()).await?;
-    of_nobody(home, found).await
+    of_nobody(home, before, found).await
 }
 
-/// Those of these containers that no record names.
+/// Those of these containers that no record names, nor named before they were looked for.
 #[cfg(all(feature = "docker", unix))]
 pub(crate) async fn of_nobody(
     home: &Home,
+    mut known: HashSet<PathBuf>,
     mut found: Vec<runtime::docker::Found>,
 ) -> Result<Vec<runtime::docker::Found>> {
-    // Read after the containers, so that what was made meanwhile is known.
-    let known = volumes(home).await?;
+    // And after them, so that what was made meanwhile is known.
+    known.extend(volumes(home).await?);
     // One without a volume is a tool's, which another process may be running.
     found.retain(|container| container.volume.as_ref().is_some_and(|v| !known.contains(v)));
     Ok(found)
@@ -224,7 +265,7 @@ pub(crate) async fn of_nobody(
 
 /// Where every volume is that a record names.
 #[cfg(all(feature = "docker", unix))]
-async fn volumes(home: &Home) -> Result<HashSet<PathBuf>> {
+pub(crate) async fn volumes(home: &Home) -> Result<HashSet<PathBuf>> {
     let recorded = home.state().read(|tx| {
         let projects = tx.every::<ProjectRecord>()?;
         let volumes = tx.every::<VolumeRecord>()?;

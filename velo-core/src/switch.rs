@@ -82,6 +82,7 @@ impl Switch<'_> {
 
     /// Stops it, cleanly, and starts it again.
     pub(crate) async fn off_and_on(self, id: Id) -> Result<BranchRecord> {
+        self.home.make_way().await;
         self.nothing_is_lost(id).await?;
         let (record, before) = self.want(id, Wish::On).await?;
         self.down(&record).await?;

@@ -162,6 +162,47 @@ fn docker_containers_of_a_home_that_is_gone_are_ended() {
     assert!(!home.run(&["doctor"]).stdout.contains("no record names"));
 }
 
+/// Another home may have the path in another mount namespace, and the same engine.
+#[test]
+fn docker_containers_of_another_home_of_the_path_are_left_to_it() {
+    let Some(image) = image() else { return };
+    if !is_root() {
+        return;
+    }
+    let home = boxed(&image);
+    let name = container_of(&home, "boxed/main").0;
+    let there = "mount -t tmpfs -o mode=755 other \"$1\" && shift && velo=$1 && \
+        \"$velo\" project create api && \"$velo\" doctor && \"$velo\" doctor --fix && \
+        \"$velo\" gc --unrecorded && exec \"$@\"";
+    let args = ["project", "delete", "api", "--force"];
+    let Some(ran) = elsewhere(&home, there, &[home.path()], home.path(), &args) else { return };
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("of another home that has this path"), "{ran:?}");
+    let (code, said) = ask("GET", &format!("/containers/{name}/json"), &Value::Null);
+    assert!(code == 200 && said["State"]["Running"] == true, "{said}");
+    assert_eq!(home.sql("boxed/main", "SELECT 1"), "1");
+}
+
+/// An engine that is not there hides nothing else.
+#[test]
+fn docker_that_is_gone_keeps_nothing_else_from_being_set_right() {
+    let Some(image) = image() else { return };
+    let home = boxed(&image);
+    home.ok(&["project", "create", "local"]);
+    kill(&home, "local/main");
+    let stray = home.path().join("volumes/01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    std::fs::create_dir(&stray).unwrap();
+    let without = |args: &[&str]| {
+        home.run_with(args, |command| {
+            command.env("DOCKER_HOST", "unix:///nowhere/docker.sock");
+        })
+    };
+    let fixed = without(&["doctor", "--fix"]);
+    assert!(fixed.stdout.contains("local/main"), "{fixed:?}");
+    assert_eq!(home.sql("local/main", "SELECT 1"), "1");
+    std::fs::remove_dir(&stray).unwrap();
+}
+
 /// Removes all that is in a home, as somebody does who means well.
 fn remove_all(home: &Path) {
     for entry in std::fs::read_dir(home).unwrap() {

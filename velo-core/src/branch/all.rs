@@ -8,7 +8,7 @@ use super::Branch;
 use crate::boot;
 use crate::config::Config;
 use crate::engine::{self, Call, Engine, Op};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::home::Home;
 use crate::lock::Mode;
 use crate::postgres::session::Session;
@@ -136,7 +136,11 @@ impl Branch {
     /// Makes its server as the record says, if nobody works on it at this moment.
     pub(crate) async fn settle(&self, home: &Home, op: &Op) -> Result<Option<Settled>> {
         let shown = format!("the branch {}", self.full_name());
-        let _lock = home.lock_now(self.id(), &shown).await?;
+        let _lock = match home.lock_now(self.id(), &shown).await {
+            // Whoever works on it, or has it cloned, leaves it as it ought to be.
+            Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
+            lock => lock?,
+        };
         let record = self.current(home).await?;
         if record.phase != Phase::Ready || record.ephemeral {
             return Ok(None);

@@ -26,6 +26,10 @@ mod engine {
 
     pub(super) async fn look(config: &Config, home: Option<&Home>) -> Result<Vec<Finding>> {
         let chosen = config.chosen_runtime() == Docker;
+        let known = match home {
+            Some(home) => crate::strays::volumes(home).await?,
+            None => Default::default(),
+        };
         let there = boot::in_time(Docker, boot::end_of_look(), docker::look(config.home()));
         let (engine, containers) = match there.await {
             Ok(found) => found,
@@ -57,24 +61,33 @@ mod engine {
                 format!("{} rm -f -v {}", engine.program, forsaken.join(" ")),
             ));
         }
-        let without_home = home.is_none();
-        let strays: Vec<String> = match home {
-            Some(home) => crate::strays::of_nobody(home, containers).await?,
+        let strays = match home {
+            Some(home) => crate::strays::of_nobody(home, known, containers).await?,
             None => containers,
-        }
-        .into_iter()
-        .filter(|container| container.volume.is_some())
-        .map(|container| container.name)
-        .collect();
-        if !strays.is_empty() {
+        };
+        let strays = strays.into_iter().filter(|container| container.volume.is_some());
+        let (own, others): (Vec<_>, Vec<_>) =
+            strays.partition(|container| home.is_some() && container.of_this_home);
+        let names = |all: Vec<docker::Found>, between: &str| {
+            let names: Vec<_> = all.into_iter().map(|container| container.name).collect();
+            names.join(between)
+        };
+        if !own.is_empty() {
             found.push(Finding::warn(
                 "docker",
-                format!("containers that no record names: {}", strays.join(", ")),
-                match without_home {
-                    true => format!("{} rm -f -v {}", engine.program, strays.join(" ")),
-                    false => "velo doctor --fix stops those that run; velo gc --unrecorded removes the rest"
-                        .to_owned(),
-                },
+                format!("containers that no record names: {}", names(own, ", ")),
+                "velo doctor --fix stops those that run; velo gc --unrecorded removes the rest",
+            ));
+        }
+        if !others.is_empty() {
+            let shown = names(others, " ");
+            found.push(Finding::warn(
+                "docker",
+                format!("containers of another home that has this path, or had it: {shown}"),
+                format!(
+                    "if that home is nowhere any more (in no other container or mount namespace): {} rm -f -v {shown}",
+                    engine.program
+                ),
             ));
         }
         Ok(found)

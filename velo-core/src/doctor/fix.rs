@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::Finding;
+use crate::boot;
 use crate::branch::{self, Branch, Settled};
 use crate::care::Deed;
 use crate::config::Config;
@@ -12,7 +13,7 @@ use crate::error::Result;
 use crate::gc;
 use crate::home::Home;
 use crate::reconcile;
-use crate::strays;
+use crate::strays::{self, Looks};
 
 /// What was set right, and what is left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,10 +51,13 @@ async fn set_right(home: &std::sync::Arc<Home>, config: &Config, op: &Op) -> Res
         gc::recorded(home).await?
     };
     // First of all servers: one of these may hold another one's port.
+    let mut looks = Looks::default();
     for stray in strays::objects(home).await? {
-        if stray.is_served(home).await? {
-            let deed = Deed::new("stopped", "server", stray.name(), "no record names its data");
-            deeds.push(deed.came_to(&stray.stop(home).await));
+        let deed = Deed::new("stopped", "server", stray.name(), "no record names its data");
+        match looks.is_served(home, &stray).await {
+            Ok(false) => {}
+            Ok(true) => deeds.push(deed.came_to(&stray.stop(home).await)),
+            Err(error) => deeds.push(deed.came_to(&Err(error))),
         }
     }
     deeds.extend(containers(home).await?);
@@ -76,11 +80,10 @@ async fn containers(_: &Home) -> Result<Vec<Deed>> {
     Ok(Vec::new())
 }
 
-/// Ends servers whose data is gone as well: nobody but their engine knows them.
+/// Ends servers of this home whose data is gone as well: nobody but their engine knows them.
 #[cfg(all(feature = "docker", unix))]
 async fn containers(home: &Home) -> Result<Vec<Deed>> {
-    use crate::boot;
-    use crate::runtime::{RuntimeKind, docker};
+    use crate::runtime::RuntimeKind;
     let found = strays::containers(home);
     let found = match boot::in_time(RuntimeKind::Docker, boot::end_of_look(), found).await {
         Ok(found) => found,
@@ -91,12 +94,21 @@ async fn containers(home: &Home) -> Result<Vec<Deed>> {
         }
     };
     let mut deeds = Vec::new();
-    for container in found.into_iter().filter(|found| found.runs) {
-        let ended = docker::end_unrecorded(&container.name).await;
+    for container in found.into_iter().filter(|found| found.runs && found.of_this_home) {
+        let ended = end(home, &container).await;
         let deed = Deed::new("stopped", "server", container.name, "no record names its container");
         deeds.push(deed.came_to(&ended));
     }
     Ok(deeds)
+}
+
+#[cfg(all(feature = "docker", unix))]
+async fn end(home: &Home, container: &crate::runtime::docker::Found) -> Result<()> {
+    if let Some(volume) = &container.volume {
+        let runtime = home.runtime(crate::runtime::RuntimeKind::Docker)?;
+        strays::refuse_loss(&*runtime, &crate::storage::Location::HostPath(volume.clone()))?;
+    }
+    crate::runtime::docker::end_unrecorded(&container.name).await
 }
 
 async fn settle(branch: &Branch, home: &Home, op: &Op) -> Option<Deed> {

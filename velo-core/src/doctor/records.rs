@@ -13,7 +13,7 @@ use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, Vo
 use crate::run_dir::RunDir;
 use crate::runtime::{RuntimeKind, Status};
 use crate::storage::{Object, StorageKind};
-use crate::strays::{self, Stray};
+use crate::strays::{self, Looks, Stray};
 
 /// Everything that is recorded.
 struct Records {
@@ -297,11 +297,16 @@ async fn servers(home: &Home, records: &Records, unrecorded: Vec<Stray>) -> Resu
             format!("velo branch start {first}; where it hangs, velo branch restart {first}"),
         ));
     }
-    let mut strays = Vec::new();
+    let (mut strays, mut unasked, mut looks) = (Vec::new(), None, Looks::default());
     for stray in unrecorded {
-        if stray.is_served(home).await? {
-            strays.push(stray.name());
+        match looks.is_served(home, &stray).await {
+            Ok(true) => strays.push(stray.name()),
+            Ok(false) => {}
+            Err(error) => unasked = Some(error),
         }
+    }
+    if let Some(error) = unasked {
+        found.push(Finding::error("servers", &error));
     }
     if !strays.is_empty() {
         found.push(Finding::warn(

@@ -19,6 +19,8 @@ use crate::runtime::{
 };
 use crate::storage::Location;
 
+#[cfg(target_os = "linux")]
+mod owner;
 mod unseen;
 
 /// How long a fast shutdown may take (it writes a checkpoint) before it becomes an immediate one.
@@ -342,16 +344,18 @@ fn is_of(pid: Pid, data: &Path) -> bool {
         name.is_ok_and(|name| name.windows(8).any(|part| part == b"postgres"))
     };
     let folder = format!("{process}/cwd");
-    match (std::fs::metadata(data), std::fs::metadata(&folder)) {
-        (Ok(data), Ok(works)) => {
-            (works.dev(), works.ino()) == (data.dev(), data.ino()) && is_postgres()
-        }
-        // The folder is gone, and has its name still for whoever works in it.
-        (Err(_), Ok(_)) => {
-            std::fs::read_link(&folder).is_ok_and(|works| was(data) == works) && is_postgres()
-        }
-        _ => false,
+    let found = std::fs::metadata(data);
+    let works = || std::fs::metadata(&folder);
+    let works = match &found {
+        Ok(data) => owner::seen_by(data, works),
+        Err(_) => works(),
+    };
+    let Ok(works) = works else { return false };
+    if found.is_ok_and(|data| (works.dev(), works.ino()) == (data.dev(), data.ino())) {
+        return is_postgres();
     }
+    // The folder is gone, or another one is in its place; it has its name still for whoever works in it.
+    std::fs::read_link(&folder).is_ok_and(|works| was(data) == works) && is_postgres()
 }
 
 /// How the kernel calls a folder that was removed.

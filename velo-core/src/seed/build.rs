@@ -47,6 +47,8 @@ struct Place {
     project: Arc<project::Inner>,
     record: SnapshotRecord,
     key: SeedKey,
+    /// The process whose it is: what was forked from that has no say.
+    pid: u32,
     _lock: Lock,
 }
 
@@ -57,11 +59,18 @@ impl Place {
 }
 
 impl Building {
+    /// What is to be finished or undone, if that is for this process to do.
+    fn place(&mut self) -> Option<Place> {
+        self.place.take_if(|place| place.pid == std::process::id())
+    }
+
     /// Takes what was built for the seed.
     pub(crate) fn finish_call(mut self: Box<Self>) -> Call<Seed> {
         engine::call(move |op| async move {
-            let Some(place) = self.place.take() else {
-                return Err(Error::new(ErrorKind::Internal, "a seed is finished twice"));
+            let Some(place) = self.place() else {
+                let what = "a seed is finished once, and by the process that began it";
+                return Err(Error::new(ErrorKind::Conflict, what)
+                    .with_hint("have what was forked in the build end by itself (os._exit)"));
             };
             let home = Engine::get()?.home(&place.project.config).await?;
             let (project, branch) = (place.project.clone(), self.branch.clone());
@@ -83,7 +92,7 @@ impl Building {
 
     /// Undoes what was built.
     pub(crate) fn give_up_call(mut self: Box<Self>) -> Call<()> {
-        let (place, branch) = (self.place.take(), self.branch.clone());
+        let (place, branch) = (self.place(), self.branch.clone());
         engine::call(move |_| async move {
             let Some(place) = place else { return Ok(()) };
             let home = Engine::get()?.home(&place.project.config).await?;
@@ -110,7 +119,7 @@ pub(crate) fn failed(
 
 impl Drop for Building {
     fn drop(&mut self) {
-        let Some(place) = self.place.take() else { return };
+        let Some(place) = self.place() else { return };
         let branch = self.branch.clone();
         engine::spawn(async move {
             let work = async {
@@ -153,6 +162,7 @@ pub(super) async fn claim(
                 drop(Lock::take(&path, Mode::Shared, Duration::MAX, &shown, &op.cancel).await?);
                 if still(home, &record).await? {
                     crate::reconcile::run(home).await;
+                    refuse_lost(home, &record, &shown)?;
                     // Another process may be the one who cleans up, or the one who could not undo it may
                     // live on.
                     op.cancel.guard(tokio::time::sleep(pause)).await?;
@@ -161,7 +171,8 @@ pub(super) async fn claim(
                 continue;
             }
         };
-        let place = Place { project: project.clone(), record, key: key.clone(), _lock: lock };
+        let pid = std::process::id();
+        let place = Place { project: project.clone(), record, key: key.clone(), pid, _lock: lock };
         let label = key.label.as_deref().unwrap_or("seed");
         let spec = BranchSpec::ephemeral().label(label).from(key.from.clone());
         tracing::info!(seed = %shown, "building it");
@@ -233,6 +244,17 @@ async fn still(home: &Home, before: &SnapshotRecord) -> Result<bool> {
         home.remove_lock(id)?;
     }
     Ok(now.is_some_and(|now| now.phase != Phase::Ready))
+}
+
+/// An error where nobody knows who was building it: that is never finished, and nothing is removed unasked.
+fn refuse_lost(home: &Home, record: &SnapshotRecord, shown: &str) -> Result<()> {
+    if !record.lease.is_some_and(|lease| crate::lease::is_lost(&home.leases(), lease)) {
+        return Ok(());
+    }
+    let what = format!("{shown} was being built by a process that this home knows nothing of");
+    Err(Error::new(ErrorKind::Conflict, what).with_hint(
+        "as after a restored backup: velo gc --unrecorded removes it, and it is built anew",
+    ))
 }
 
 /// Notes that somebody asked for it.

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{State, sql};
+use super::file::Held;
+use super::{Opened, State, sql};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What leads from each format of the file to the next, beginning with an empty file.
@@ -44,7 +45,7 @@ impl State {
     /// Opens `path`, or makes it (mode 0600), but not where there is data that it ought to name: a file
     /// that was emptied, or parted from its WAL, is no new one.
     pub(crate) fn open(path: &Path, has_data: bool) -> Result<Self> {
-        let file = crate::disk::open(path).map_err(|e| {
+        let file = Held::open(path).map_err(|e| {
             let hint = match e.kind() {
                 std::io::ErrorKind::PermissionDenied => {
                     "it belongs to the user who made it: be that user, or set VELO_HOME"
@@ -60,12 +61,11 @@ impl State {
                 _ => error.with_hint(hint),
             }
         })?;
-        if !file.metadata().is_ok_and(|file| file.is_file()) {
+        if !file.is_file() {
             return Err(Error::new(ErrorKind::Corrupt, format!("{} is no file", path.display()))
                 .with_hint("move it away, or set VELO_HOME to another folder"));
         }
-        drop(file);
-        keep_index_in_place(path);
+        keep_index_in_place(path, &file);
         let mut db = Connection::open(path).map_err(sql("open it"))?;
         db.busy_timeout(BUSY).map_err(sql("set it up"))?;
         // Whoever is refused below writes no WAL back into a file that is not his.
@@ -96,9 +96,7 @@ impl State {
             ));
         }
         if version < VERSION {
-            let mode: String = db
-                .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-                .map_err(sql("set it up"))?;
+            let mode = write_ahead(&db).map_err(sql("set it up"))?;
             if mode != "wal" {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
@@ -123,7 +121,24 @@ impl State {
         // on persistent things ask for more with `durable`.
         db.pragma_update(None, "synchronous", "NORMAL").map_err(sql("set it up"))?;
         db.set_prepared_statement_cache_capacity(32);
-        Ok(Self { db: Arc::new(Mutex::new(db)), leases: path.with_file_name("leases") })
+        let db = Opened { connection: Mutex::new(db), _file: file };
+        Ok(Self { db: Arc::new(db), leases: path.with_file_name("leases") })
+    }
+}
+
+/// Has the file written by a WAL. SQLite refuses that at once where another process is just doing the same, and asks
+/// no busy handler.
+fn write_ahead(db: &Connection) -> rusqlite::Result<String> {
+    let begun = Instant::now();
+    loop {
+        match db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(rusqlite::Error::SqliteFailure(e, _))
+                if e.code == rusqlite::ErrorCode::DatabaseBusy && begun.elapsed() < BUSY =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
     }
 }
 
@@ -132,12 +147,10 @@ impl State {
 /// copied first could not be, and whoever writes to it would die of SIGBUS. Other file systems need and
 /// know nothing of it, and SQLite makes the file itself if this does not.
 #[cfg(target_os = "linux")]
-fn keep_index_in_place(path: &Path) {
-    use std::io::Read;
+fn keep_index_in_place(path: &Path, file: &Held) {
     use std::os::unix::fs::OpenOptionsExt;
-    let mut begin = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut begin));
-    if read.is_err() || !(begin.is_empty() || begin == b"SQLite format 3\0") {
+    let is_state = |begin: Vec<u8>| begin.is_empty() || begin == b"SQLite format 3\0";
+    if !file.begin(16).is_ok_and(is_state) {
         return; // it is refused, and nothing is made beside it
     }
     let mut index = path.as_os_str().to_owned();
@@ -151,7 +164,7 @@ fn keep_index_in_place(path: &Path) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn keep_index_in_place(_: &Path) {}
+fn keep_index_in_place(_: &Path, _: &Held) {}
 
 fn known(version: i32, path: &Path) -> Result<()> {
     if version <= VERSION {
@@ -196,6 +209,46 @@ mod tests {
         db.pragma_update(None, "user_version", 1).unwrap();
     }
 
+    #[test]
+    fn many_may_make_it_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..60 {
+            let path = dir.path().join(format!("{round}.db"));
+            std::thread::scope(|scope| {
+                let open = || State::open(&path, false).map(drop);
+                let all = [(); 4].map(|()| scope.spawn(open));
+                for one in all {
+                    one.join().unwrap().unwrap();
+                }
+            });
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_second_opening_leaves_the_first_ones_locks() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let state = State::open(&path, false).unwrap();
+        let read = || {
+            let db = state.db.connection.lock().unwrap();
+            header(&db).unwrap()
+        };
+        read();
+        let inode = format!(":{} ", path.metadata().unwrap().ino());
+        let own = format!(" {} ", std::process::id());
+        let locked = || {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().any(|line| line.contains(&inode) && line.contains(&own))
+        };
+        assert!(locked(), "{}", std::fs::read_to_string("/proc/locks").unwrap());
+        drop(State::open(&path, false).unwrap());
+        assert!(locked());
+        drop(state);
+        assert!(!locked());
+    }
+
     fn version(path: &Path) -> i32 {
         header(&Connection::open(path).unwrap()).unwrap().1
     }
@@ -212,7 +265,7 @@ mod tests {
         });
         assert_eq!(version(&path), VERSION);
         let state = State::open(&path, false).unwrap();
-        let db = state.db.lock().unwrap();
+        let db = state.db.connection.lock().unwrap();
         let tx = Tx(db.unchecked_transaction().unwrap());
         let id = |text: &str| text.parse::<Id>().unwrap();
         let volumes = tx.every::<VolumeRecord>().unwrap();
@@ -228,7 +281,7 @@ mod tests {
     fn what_one_branch_needs_is_found_without_a_look_at_all_others() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open(&dir.path().join("state.db"), false).unwrap();
-        let db = state.db.lock().unwrap();
+        let db = state.db.connection.lock().unwrap();
         for (query, index) in [
             ("kind = 'branch' AND expires <= 5 ORDER BY id DESC", "record_expires"),
             ("kind = 'volume' AND owner = 'x' ORDER BY id", "record_owner"),

@@ -155,6 +155,12 @@ async fn docker_takes_no_tablespace_along_with_a_stop() {
     ask(&main, "DROP TABLESPACE ts").await;
     main.restart().await.unwrap();
     assert_eq!(ask(&main, "SELECT n FROM t").await, "7");
+    // Nor with a reset, which may fail when the old server is gone.
+    let dev = Branch::create(&project, BranchSpec::named("dev")).await.unwrap();
+    ask(&dev, "CREATE TABLESPACE ts LOCATION '/var/lib/postgresql/data'").await;
+    let refused = dev.reset().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{}", told(&refused));
+    assert!(refused.to_string().contains("tablespace"), "{}", told(&refused));
 }
 
 /// Cuts the container of a branch off its networks, as somebody may by hand.

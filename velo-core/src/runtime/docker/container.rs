@@ -1,6 +1,7 @@
 //! What a container is made of.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{
@@ -19,6 +20,8 @@ pub(super) type Body = ContainerCreateBody;
 
 /// The label with the home that a container belongs to.
 pub(super) const HOME: &str = "velo.home";
+/// The label that tells a home from others that have, had or will have its path: its folder's inode and birth.
+pub(super) const FOLDER: &str = "velo.folder";
 /// The label with the volume that a server runs on.
 pub(super) const VOLUME: &str = "velo.volume";
 /// The label with the lease under which a server's container was asked for.
@@ -224,7 +227,17 @@ fn base(engine: &Engine, image: &str, (uid, gid): (u32, u32), mounts: Vec<Mount>
 }
 
 fn labels(home: &Path) -> HashMap<String, String> {
-    HashMap::from([(HOME.to_owned(), home.display().to_string())])
+    HashMap::from([
+        (HOME.to_owned(), home.display().to_string()),
+        (FOLDER.to_owned(), folder(home).unwrap_or_default()),
+    ])
+}
+
+/// What tells the folder of a home from any other of its path. Nothing where that cannot be looked at.
+pub(super) fn folder(home: &Path) -> Option<String> {
+    let found = home.metadata().ok()?;
+    let born = found.created().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(format!("{}-{}", found.ino(), born.as_nanos()))
 }
 
 #[cfg(test)]

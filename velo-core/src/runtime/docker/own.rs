@@ -21,11 +21,15 @@ pub(crate) struct Found {
     /// Whether it is a tool's container, and whoever runs it is there no more.
     pub(crate) forsaken: bool,
     pub(crate) runs: bool,
+    /// Whether it was made for the home that is there now, and not for another one of its path: one that was deleted
+    /// since, or that somebody else sees there.
+    pub(crate) of_this_home: bool,
 }
 
 /// The containers that belong to `home`; with `all` those too that do not run.
 pub(super) async fn containers(engine: &Engine, home: &Path, all: bool) -> Result<Vec<Found>> {
     let found = plain::list(&engine.socket, all).await?;
+    let folder = container::folder(home);
     let found = found.into_iter().filter_map(|summary| {
         let labels = summary.labels.unwrap_or_default();
         let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
@@ -51,6 +55,7 @@ pub(super) async fn containers(engine: &Engine, home: &Path, all: bool) -> Resul
             volume,
             forsaken: label(container::TOOL_LABEL).is_some() && !tool::is_held(home, &name, made),
             runs: matches!(summary.state.as_deref(), Some("running" | "restarting" | "paused")),
+            of_this_home: folder.is_some() && label(container::FOLDER) == folder.as_ref(),
             name,
         })
     });

@@ -78,7 +78,12 @@ fn has_visible_holder(file: &File) -> bool {
         return true;
     };
     processes.flatten().any(|process| {
-        std::fs::metadata(process.path().join("fd/0"))
-            .is_ok_and(|m| (m.dev(), m.ino()) == (wanted.dev(), wanted.ino()))
+        let input = process.path().join("fd/0");
+        let look = || std::fs::metadata(&input);
+        #[cfg(target_os = "linux")]
+        let found = super::owner::seen_by(&wanted, look);
+        #[cfg(not(target_os = "linux"))]
+        let found = look();
+        found.is_ok_and(|m| (m.dev(), m.ino()) == (wanted.dev(), wanted.ino()))
     })
 }
