@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use velo_benches::figures::{GB, label};
 use velo_benches::server::{self, data_of};
-use velo_benches::{Result, client, machine};
+use velo_benches::{Result, client, engine, machine};
 use velo_core::runtime::RuntimeKind;
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Config, Project};
@@ -152,7 +152,7 @@ async fn containers(plan: &Plan, base: &Path, config: &Config, report: &mut Repo
         postgres: format!(
             "{}, {}",
             project.info().postgres.version,
-            crate::container::engine().await?
+            engine::describe().await?
         ),
     });
     let mut filled = 0;
