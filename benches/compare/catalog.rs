@@ -115,12 +115,16 @@ impl Catalog {
             };
             if seed.is_huge() && major < 18 {
                 let why = "it copies: one such row, on ext4, stands for all of them";
-                strategies.iter().for_each(|strategy| all.skip(Kind::Template(major, *strategy), why));
+                strategies
+                    .iter()
+                    .for_each(|strategy| all.skip(Kind::Template(major, *strategy), why));
                 continue;
             }
             let Some((_, bin)) = self.postgres.iter().find(|(there, _)| *there == major) else {
                 let why = format!("VELO_TEST_PG names no PostgreSQL {major}");
-                strategies.iter().for_each(|strategy| all.skip(Kind::Template(major, *strategy), &why));
+                strategies
+                    .iter()
+                    .for_each(|strategy| all.skip(Kind::Template(major, *strategy), &why));
                 continue;
             };
             let server = Server::new(major, bin.clone(), base.join(format!("pg{major}")));

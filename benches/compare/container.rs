@@ -87,7 +87,8 @@ impl Row for Container {
     }
 
     fn settings(&self) -> String {
-        "fsync = off, password (SCRAM); initdb and the seed in each; the engine's own storage".to_owned()
+        "fsync = off, password (SCRAM); initdb and the seed in each; the engine's own storage"
+            .to_owned()
     }
 
     fn postgres(&self) -> String {

@@ -86,7 +86,9 @@ impl Plan {
         let sizes = args.sizes("--sizes", if short { "10MB" } else { "10MB,1GB,10GB" })?;
         let mut places = Place::ALL.to_vec();
         if let Some(list) = args.option::<String>("--places")? {
-            places.retain(|place| list.split(',').any(|name| name.eq_ignore_ascii_case(&place.to_string())));
+            places.retain(|place| {
+                list.split(',').any(|name| name.eq_ignore_ascii_case(&place.to_string()))
+            });
         }
         let seconds = Duration::from_secs;
         Ok(Self {

@@ -143,7 +143,11 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
         subject.keep("prepare", prepared);
         subject.measured.postgres = subject.row.postgres();
         subject.measured.settings = subject.row.settings();
-        eprintln!("  {}: prepared in {:.1} s", subject.measured.kind, begun.elapsed().as_secs_f64());
+        eprintln!(
+            "  {}: prepared in {:.1} s",
+            subject.measured.kind,
+            begun.elapsed().as_secs_f64()
+        );
     }
     let begun = Instant::now();
     let stage = |name: &str| eprintln!("  {name} ({:.0} s)", begun.elapsed().as_secs_f64());
@@ -151,6 +155,11 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     cold(subjects, seed, plan).await;
     stage("ready");
     ready(subjects, seed, plan).await;
+    // Servers that wait would have their share of whatever comes.
+    for subject in subjects.iter_mut().filter(|subject| subject.works()) {
+        let emptied = subject.row.empty().await;
+        subject.keep("ready", emptied);
+    }
     stage("callers");
     crowds(subjects, seed, plan).await;
     stage("extents");

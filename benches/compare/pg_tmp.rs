@@ -88,7 +88,8 @@ impl Row for PgTmp {
 
     async fn create(&self) -> Result<Instance> {
         // Without an end of its own: it would be a process that sleeps for a minute.
-        let said = program::output(self.command(&self.program)?.args(["-w", "0"]), &self.dir).await?;
+        let said =
+            program::output(self.command(&self.program)?.args(["-w", "0"]), &self.dir).await?;
         let mut to: Config = said.trim().parse()?;
         to.user("postgres");
         let folder = match to.get_hosts() {

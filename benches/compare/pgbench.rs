@@ -173,7 +173,8 @@ fn transactions(bin: &Path, to: &Config, plan: &Plan) -> Result<f64> {
 
 fn pgbench(bin: &Path, to: &Config) -> Result<Command> {
     let mut command = Command::new(bin.join("pgbench"));
-    let (Some(Host::Tcp(host)), Some(port)) = (to.get_hosts().first(), to.get_ports().first()) else {
+    let (Some(Host::Tcp(host)), Some(port)) = (to.get_hosts().first(), to.get_ports().first())
+    else {
         return Err("pgbench goes over TCP".into());
     };
     command.arg("-h").arg(host).arg("-p").arg(port.to_string());

@@ -75,7 +75,8 @@ impl Row for Pglite {
     }
 
     fn settings(&self) -> String {
-        "a dump without compression, restored into memory for each; one process, queries within it".to_owned()
+        "a dump without compression, restored into memory for each; one process, queries within it"
+            .to_owned()
     }
 
     fn postgres(&self) -> String {

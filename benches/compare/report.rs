@@ -160,7 +160,11 @@ impl Report {
         for velo in self.rows.iter().filter(|row| row.kind == Kind::Velo) {
             for row in self.all(velo.place, velo.size) {
                 let (theirs, own) = (row.cold.first.median(), velo.cold.first.median());
-                if row.kind == Kind::Floor || row.kind == Kind::VeloDocker || theirs.is_nan() || theirs >= own {
+                if row.kind == Kind::Floor
+                    || row.kind == Kind::VeloDocker
+                    || theirs.is_nan()
+                    || theirs >= own
+                {
                     continue;
                 }
                 table.row(vec![
@@ -178,8 +182,18 @@ impl Report {
 
     fn times(&self, of: fn(&Measured) -> &crate::measure::Series) -> Table {
         let mut table = Table::new(&[
-            "seed", "place", "row", "samples", "endpoint", "p95", "p99", "first query", "p95", "p99",
-            "delete", "p95",
+            "seed",
+            "place",
+            "row",
+            "samples",
+            "endpoint",
+            "p95",
+            "p99",
+            "first query",
+            "p95",
+            "p99",
+            "delete",
+            "p95",
         ]);
         for row in self.rows.iter().filter(|row| !of(row).first.0.is_empty()) {
             let series = of(row);
@@ -195,8 +209,9 @@ impl Report {
     }
 
     fn crowd_table(&self) -> Table {
-        let mut table =
-            Table::new(&["seed", "place", "row", "callers", "samples", "p50", "p95", "p99", "a second"]);
+        let mut table = Table::new(&[
+            "seed", "place", "row", "callers", "samples", "p50", "p95", "p99", "a second",
+        ]);
         for row in &self.rows {
             for crowd in &row.crowds {
                 let mut cells = head(row);
@@ -227,7 +242,8 @@ impl Report {
     }
 
     fn suite_table(&self) -> Table {
-        let mut table = Table::new(&["place", "row", "tests", "seconds", "prepared", "tests a second"]);
+        let mut table =
+            Table::new(&["place", "row", "tests", "seconds", "prepared", "tests a second"]);
         for (kind, place, done) in &self.suites {
             table.row(vec![
                 place.to_string(),
@@ -314,8 +330,11 @@ impl Report {
             table.row(vec![place, size, skip.row.clone(), format!("skipped: {}", skip.why)]);
         }
         for row in &self.rows {
-            for note in row.notes.iter().cloned().chain(row.failed.as_ref().map(|f| format!("FAILED: {f}"))) {
-                let cells = vec![row.place.to_string(), label(row.size), row.kind.to_string(), note];
+            for note in
+                row.notes.iter().cloned().chain(row.failed.as_ref().map(|f| format!("FAILED: {f}")))
+            {
+                let cells =
+                    vec![row.place.to_string(), label(row.size), row.kind.to_string(), note];
                 table.row(cells);
             }
         }
@@ -337,7 +356,7 @@ impl Report {
         for size in self.sizes() {
             for (name, what, of) in [
                 ("cold", "nothing ready", cold as fn(&Measured) -> f64),
-                ("ready", "one ready", ready),
+                ("ready", "one ready", ready as fn(&Measured) -> f64),
             ] {
                 let short = label(size).replace(' ', "").to_lowercase();
                 let title = format!("Request to first query, {what}, a seed of {}", label(size));
@@ -350,7 +369,12 @@ impl Report {
         }
         let memory = |row: &Measured| row.memory.last().map_or(f64::NAN, |m| m.each / 1024.0);
         if let Some(size) = self.sizes().first() {
-            plot("memory".to_owned(), "Memory of an idle branch (PSS)", "MB", self.bars(*size, memory));
+            plot(
+                "memory".to_owned(),
+                "Memory of an idle branch (PSS)",
+                "MB",
+                self.bars(*size, memory),
+            );
         }
         plots
     }
@@ -370,16 +394,18 @@ impl Report {
             json!({"endpoint": series.endpoint.json(), "first_query": series.first.json(),
                    "delete": series.delete.json()})
         };
-        let done = |done: &Done| {
-            json!({"tests": done.count, "seconds": done.seconds, "prepared_seconds": done.prepared})
-        };
+        let done = |done: &Done| json!({"tests": done.count, "seconds": done.seconds, "prepared_seconds": done.prepared});
         let row = |row: &Measured| {
             let crowds = row.crowds.iter().map(|crowd| {
                 json!({"callers": crowd.callers, "first_query": crowd.first.json(), "a_second": crowd.a_second})
             });
-            let memory = row.memory.iter().map(|m| json!({"branches": m.branches, "pss_kb_each": m.each}));
-            let steps: serde_json::Map<_, _> =
-                row.steps.iter().map(|(name, times)| (name.clone(), json!(times.median()))).collect();
+            let memory =
+                row.memory.iter().map(|m| json!({"branches": m.branches, "pss_kb_each": m.each}));
+            let steps: serde_json::Map<_, _> = row
+                .steps
+                .iter()
+                .map(|(name, times)| (name.clone(), json!(times.median())))
+                .collect();
             json!({
                 "row": row.kind.to_string(), "place": row.place.to_string(), "seed_bytes": row.size,
                 "postgres": row.postgres, "settings": row.settings,
@@ -394,12 +420,8 @@ impl Report {
             json!({"target": target.what, "seed_bytes": target.size, "figure": target.figure,
                    "met": target.met, "cause": target.cause})
         };
-        let skip = |skip: &Skip| {
-            json!({"row": skip.row, "place": skip.place.to_string(), "seed_bytes": skip.size, "why": skip.why})
-        };
-        let throughput = |one: &Throughput| {
-            json!({"place": one.place.to_string(), "what": one.what, "velo_tps": one.velo.0, "bare_tps": one.bare.0})
-        };
+        let skip = |skip: &Skip| json!({"row": skip.row, "place": skip.place.to_string(), "seed_bytes": skip.size, "why": skip.why});
+        let throughput = |one: &Throughput| json!({"place": one.place.to_string(), "what": one.what, "velo_tps": one.velo.0, "bare_tps": one.bare.0});
         let suites = self.suites.iter().map(|(kind, place, suite)| {
             json!({"row": kind.to_string(), "place": place.to_string(), "suite": done(suite)})
         });

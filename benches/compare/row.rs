@@ -176,6 +176,11 @@ pub(crate) trait Row {
         self.create().await
     }
 
+    /// Lets go of those that are ready.
+    async fn empty(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// One as a test suite takes it.
     async fn take(&self) -> Result<Instance> {
         self.create().await

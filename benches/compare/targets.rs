@@ -41,7 +41,8 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
         let fastest = templates
             .filter(|row| !row.ready.first.0.is_empty())
             .min_by(|one, other| ready(one).total_cmp(&ready(other)));
-        let what = "request to first query on btrfs, ready, of the fastest ready template database's";
+        let what =
+            "request to first query on btrfs, ready, of the fastest ready template database's";
         targets.push(at_most(what, size, READY, velo, fastest, ready, ready_cause));
     }
     for (size, least) in TESTS.into_iter().filter(|(size, _)| report.sizes().contains(size)) {
@@ -128,7 +129,8 @@ fn at_least(
     velo: Option<&Measured>,
     theirs: Option<&Measured>,
 ) -> Target {
-    let known = velo.zip(theirs).filter(|(velo, theirs)| velo.tests.is_some() && theirs.tests.is_some());
+    let known =
+        velo.zip(theirs).filter(|(velo, theirs)| velo.tests.is_some() && theirs.tests.is_some());
     let Some((velo, theirs)) = known else { return unknown(what, Some(size)) };
     let ratio = a_second(velo) / a_second(theirs);
     let met = ratio >= least;
@@ -211,7 +213,10 @@ fn cold_cause(velo: &Measured, theirs: &Measured) -> String {
 fn ready_cause(velo: &Measured, theirs: &Measured) -> String {
     let parts = |row: &Measured| {
         let endpoint = row.ready.endpoint.median();
-        format!("{endpoint:.2} ms to the endpoint, {} ms after it", ms(row.ready.first.median() - endpoint))
+        format!(
+            "{endpoint:.2} ms to the endpoint, {} ms after it",
+            ms(row.ready.first.median() - endpoint)
+        )
     };
     format!("{}; theirs ({}): {}", parts(velo), theirs.kind, parts(theirs))
 }

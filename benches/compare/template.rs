@@ -109,6 +109,17 @@ impl Inner {
             .await?;
         Ok(Instance { to: Some(cluster.to(&name)), held: Held::Name(name) })
     }
+
+    fn next_ready(&self) -> Option<Instance> {
+        self.ready.borrow_mut().pop_front()
+    }
+
+    /// Waits until none is being made behind the caller.
+    async fn made(&self) {
+        while self.making.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
 }
 
 #[async_trait(?Send)]
@@ -167,14 +178,20 @@ impl Row for Template {
             let one = self.create().await?;
             self.0.ready.borrow_mut().push_back(one);
         }
-        while self.0.making.get() > 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        self.0.made().await;
+        Ok(())
+    }
+
+    async fn empty(&self) -> Result<()> {
+        self.0.made().await;
+        while let Some(one) = self.0.next_ready() {
+            self.delete(one).await?;
         }
         Ok(())
     }
 
     async fn ready(&self) -> Result<Instance> {
-        let ready = self.0.ready.borrow_mut().pop_front();
+        let ready = self.0.next_ready();
         // As IntegreSQL does: the next is made behind the caller, and none of its requests is counted.
         let inner = self.0.clone();
         inner.making.set(inner.making.get() + 1);
@@ -190,6 +207,7 @@ impl Row for Template {
     }
 
     async fn end(&mut self) -> Result<()> {
+        self.0.made().await;
         self.0.ready.borrow_mut().clear();
         // It ends with the last who has it.
         drop(self.0.server.running.borrow_mut().take());

@@ -177,6 +177,11 @@ impl Row for Velo {
         Ok(instance(self.pool()?.acquire().await?))
     }
 
+    async fn empty(&self) -> Result<()> {
+        drop(self.pool.borrow_mut().take());
+        self.settle().await
+    }
+
     async fn take(&self) -> Result<Instance> {
         self.ready().await
     }

@@ -149,11 +149,7 @@ async fn containers(plan: &Plan, base: &Path, config: &Config, report: &mut Repo
     report.facts(Facts {
         backend: backend.to_owned(),
         file_system: machine::file_system(base),
-        postgres: format!(
-            "{}, {}",
-            project.info().postgres.version,
-            engine::describe().await?
-        ),
+        postgres: format!("{}, {}", project.info().postgres.version, engine::describe().await?),
     });
     let mut filled = 0;
     fill(&main, MB40, &mut filled).await?;

@@ -9,12 +9,7 @@ use crate::Result;
 #[must_use]
 pub fn config(to: &Connection) -> Config {
     let mut config = Config::new();
-    config
-        .host(&to.host)
-        .port(to.port)
-        .user(&to.user)
-        .password(&to.password)
-        .dbname(&to.database);
+    config.host(&to.host).port(to.port).user(&to.user).password(&to.password).dbname(&to.database);
     config
 }
 
