@@ -26,7 +26,8 @@ pub(crate) fn command(program: &Path, bin: &Path, home: &Path) -> Result<Command
 /// file.
 pub(crate) async fn output(command: &mut Command, home: &Path) -> Result<String> {
     let log = home.join("stderr");
-    let out = command.stderr(std::fs::File::create(&log)?).output().await?;
+    command.stdout(Stdio::piped()).stderr(std::fs::File::create(&log)?);
+    let out = command.spawn()?.wait_with_output().await?;
     if !out.status.success() {
         let why = std::fs::read_to_string(&log).unwrap_or_default();
         let what = command.as_std().get_program().to_string_lossy().into_owned();
