@@ -17,7 +17,8 @@
 //! are those of `VELO_TEST_PG`; Velo's is the newest of them. Containers are of the engine of `DOCKER_HOST` and of the
 //! image `VELO_TEST_IMAGE_DEBIAN`. `VELO_TEST_PEER_MITOSIS` and `VELO_TEST_PEER_PG_TMP` name programs,
 //! `VELO_TEST_PEER_PGLITE` a folder with `pglite.mjs` and its modules. A row whose peer is not there is in the table of
-//! what was not measured, with the reason. `--short` is the small seed with few samples, as CI runs it. `--write`
+//! what was not measured, with the reason. `--short` is the small seed with few samples, as CI runs it: several callers,
+//! memory, tests and pgbench on btrfs alone. `--write`
 //! renews `benches/results/compare.md` and the plots beside it. A missed target is said, and is no failure; a row that
 //! breaks is one.
 

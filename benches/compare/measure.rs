@@ -107,9 +107,9 @@ impl Subject {
         !seed.is_small() && !self.measured.clones
     }
 
-    /// Whether the short form is over sooner without it.
-    fn is_slow(&self, plan: &Plan) -> bool {
-        plan.short && self.measured.cold.first.median() > 1000.0
+    /// Whether the short form does without it: more than one branch at a time is tried in one place.
+    fn is_left_out(&self, plan: &Plan) -> bool {
+        plan.short && self.measured.place != Place::Btrfs
     }
 
     fn note(&mut self, what: &str) {
@@ -305,15 +305,13 @@ async fn crowds(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     for subject in subjects.iter_mut() {
         if subject.is_heavy(seed) {
             subject.note("concurrent callers: with the smallest seed alone, for it copies");
-        } else if subject.is_slow(plan) {
-            subject.note("concurrent callers: not in the short form");
         }
     }
     for callers in &plan.callers {
         for subject in subjects.iter_mut().filter(|subject| subject.works()) {
             // The floor has one at a time.
             let kind = subject.measured.kind;
-            if kind == Kind::Floor || subject.is_heavy(seed) || subject.is_slow(plan) {
+            if kind == Kind::Floor || subject.is_heavy(seed) || subject.is_left_out(plan) {
                 continue;
             }
             match crowd(&*subject.row, *callers, plan).await {
@@ -382,8 +380,8 @@ async fn look(row: &dyn Row, instance: &Instance) -> Result<Option<Extents>> {
 }
 
 async fn memory_of(subject: &mut Subject, plan: &Plan) -> Result<()> {
-    if subject.measured.kind == Kind::Floor {
-        // It has one at a time; its settings are those of Velo's row.
+    // The floor has one at a time, with the settings of Velo's row.
+    if subject.measured.kind == Kind::Floor || subject.is_left_out(plan) {
         return Ok(());
     }
     let mut alive = Vec::new();
@@ -397,9 +395,8 @@ async fn memory_of(subject: &mut Subject, plan: &Plan) -> Result<()> {
 }
 
 async fn idle(subject: &mut Subject, plan: &Plan, alive: &mut Vec<Instance>) -> Result<()> {
-    let most = if subject.is_slow(plan) { 1 } else { usize::MAX };
     let row = &*subject.row;
-    for branches in plan.idle.iter().copied().filter(|branches| *branches <= most) {
+    for branches in plan.idle.iter().copied() {
         while alive.len() < branches {
             if available_memory()? < LEAST_MEMORY {
                 let note = format!("memory: {} at most, for no more was left", alive.len());

@@ -119,7 +119,7 @@ impl Report {
         part(
             "Space of its own",
             "Data extents that no other file shares, the most that was seen; of a template database its own folder, \
-             not the WAL\nof its server. Updated is one row in a hundred, side by side, and a checkpoint.",
+             not the WAL\nof its server, nor what that still has in its buffers. Updated is one row in a hundred, side by side, and a checkpoint.",
             self.space_table(),
         );
         part(
@@ -186,13 +186,13 @@ impl Report {
             "place",
             "row",
             "samples",
-            "endpoint",
+            "endpoint p50",
             "p95",
             "p99",
-            "first query",
+            "first query p50",
             "p95",
             "p99",
-            "delete",
+            "delete p50",
             "p95",
         ]);
         for row in self.rows.iter().filter(|row| !of(row).first.0.is_empty()) {

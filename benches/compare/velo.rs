@@ -1,7 +1,6 @@
 //! Velo, with its defaults; and the floor under it.
 
 use std::cell::{OnceCell, RefCell};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
