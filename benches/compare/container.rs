@@ -1,5 +1,6 @@
 //! A fresh container for each test, which loads its data anew: what testcontainers does.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -29,13 +30,15 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) struct Container {
     image: String,
     engine: Option<Docker>,
+    about: String,
     seed: Option<Seed>,
-    version: String,
+    /// Known from the first one on.
+    version: OnceCell<String>,
 }
 
 impl Container {
     pub(crate) fn new(image: String) -> Self {
-        Self { image, engine: None, seed: None, version: String::new() }
+        Self { image, engine: None, about: String::new(), seed: None, version: OnceCell::new() }
     }
 
     fn engine(&self) -> Result<&Docker> {
@@ -76,6 +79,10 @@ impl Container {
         for statement in &seed.statements {
             session.batch_execute(statement).await?;
         }
+        if self.version.get().is_none() {
+            let version: String = session.query_one("SHOW server_version", &[]).await?.get(0);
+            self.version.get_or_init(|| version);
+        }
         Ok(to)
     }
 }
@@ -87,12 +94,14 @@ impl Row for Container {
     }
 
     fn settings(&self) -> String {
-        "fsync = off, password (SCRAM); initdb and the seed in each; the engine's own storage"
-            .to_owned()
+        format!(
+            "{}; fsync = off, password (SCRAM); initdb and the seed in each; the engine's own storage",
+            self.about
+        )
     }
 
     fn postgres(&self) -> String {
-        self.version.clone()
+        self.version.get().cloned().unwrap_or_default()
     }
 
     fn clones(&self) -> bool {
@@ -102,12 +111,8 @@ impl Row for Container {
     async fn prepare(&mut self, seed: &Seed) -> Result<()> {
         self.engine = Some(engine::connect(120).await?);
         self.seed = Some(seed.clone());
-        // The first one is not measured: it warms what the engine reads of the image.
-        let first = self.create().await?;
-        let session = client::open(first.to.as_ref().ok_or("it has no address")?).await?;
-        let version: String = session.query_one("SHOW server_version", &[]).await?.get(0);
-        self.version = format!("{version}, {}", engine::describe().await?);
-        self.delete(first).await
+        self.about = engine::describe().await?;
+        Ok(())
     }
 
     async fn create(&self) -> Result<Instance> {

@@ -141,8 +141,6 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
         let begun = Instant::now();
         let prepared = subject.row.prepare(seed).await;
         subject.keep("prepare", prepared);
-        subject.measured.postgres = subject.row.postgres();
-        subject.measured.settings = subject.row.settings();
         eprintln!(
             "  {}: prepared in {:.1} s",
             subject.measured.kind,
@@ -192,6 +190,9 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
 /// Ends them, the last first: some rest on those before.
 pub(crate) async fn end(subjects: &mut [Subject]) {
     for subject in subjects.iter_mut().rev() {
+        // Known by now, if ever.
+        subject.measured.postgres = subject.row.postgres();
+        subject.measured.settings = subject.row.settings();
         let ended = subject.row.end().await;
         subject.keep("end", ended);
     }
