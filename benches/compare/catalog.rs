@@ -149,7 +149,10 @@ impl Catalog {
                     let dir = base.join("pg_tmp");
                     all.rows.push(Box::new(PgTmp::new(program.clone(), bin.to_owned(), dir)));
                 }
-                None => all.skip(Kind::PgTmp, "VELO_TEST_PEER_PG_TMP names no program (no package registry has it)"),
+                None => all.skip(
+                    Kind::PgTmp,
+                    "VELO_TEST_PEER_PG_TMP names no program (no package registry has it)",
+                ),
             }
         }
         if all.place == Place::Memory {

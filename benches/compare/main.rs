@@ -18,7 +18,7 @@
 //! image `VELO_TEST_IMAGE_DEBIAN`. `VELO_TEST_PEER_MITOSIS` and `VELO_TEST_PEER_PG_TMP` name programs,
 //! `VELO_TEST_PEER_PGLITE` a folder with `pglite.mjs` and its modules. A row whose peer is not there is in the table of
 //! what was not measured, with the reason. `--short` is the small seed with few samples, as CI runs it: several callers,
-//! memory, tests and pgbench on btrfs alone. `--write`
+//! memory, tests and pgbench on btrfs alone, extents where files share any. `--write`
 //! renews `benches/results/compare.md` and the plots beside it. A missed target is said, and is no failure; a row that
 //! breaks is one.
 
@@ -63,6 +63,8 @@ pub(crate) struct Plan {
     least: usize,
     /// How long the samples of one row may take in one stage.
     budget: Duration,
+    /// How many are ready before one is asked for, as in a pool that has had the time to fill.
+    ready: usize,
     callers: Vec<usize>,
     /// How many branches all callers together make.
     calls: usize,
@@ -99,6 +101,7 @@ impl Plan {
             samples: args.samples(2, 100, 1),
             least: if short { 1 } else { 4 },
             budget: if short { seconds(2) } else { seconds(60) },
+            ready: if short { 1 } else { 4 },
             callers: if short { vec![1, 4] } else { vec![1, 4, 16] },
             calls: if short { 4 } else { 64 },
             looks: if short { 1 } else { 3 },

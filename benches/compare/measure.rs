@@ -1,5 +1,6 @@
 //! What is measured of the rows of one place and size: in turn, so that all meet the same machine.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -65,10 +66,9 @@ pub(crate) struct Memory {
     pub(crate) branches: usize,
     /// PSS of each, in kB.
     pub(crate) each: f64,
+    /// The same by what the processes are.
+    pub(crate) parts: BTreeMap<String, f64>,
 }
-
-/// How many are ready before one is asked for, as in a pool that has had the time to fill.
-const READY: usize = 4;
 
 /// How much memory must be left when idle branches are counted.
 const LEAST_MEMORY: u64 = 3 << 30;
@@ -162,6 +162,10 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     crowds(subjects, seed, plan).await;
     stage("extents");
     for subject in subjects.iter_mut().filter(|subject| subject.works()) {
+        // Where nothing is shared, it works as where something is.
+        if plan.short && !subject.measured.place.clones() {
+            continue;
+        }
         let result = extents_of(subject, if seed.is_huge() { 1 } else { plan.looks }).await;
         subject.keep("extents", result);
     }
@@ -260,7 +264,7 @@ async fn ready(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
                 return Ok(());
             }
             let filling = Instant::now();
-            subject.row.fill(if heavy { 1 } else { READY }).await?;
+            subject.row.fill(if heavy { 1 } else { plan.ready }).await?;
             let begun = Instant::now();
             let instance = subject.row.ready().await?;
             let times = sample(&*subject.row, instance, begun).await?;
@@ -416,11 +420,18 @@ async fn idle(subject: &mut Subject, plan: &Plan, alive: &mut Vec<Instance>) -> 
         }
         servers.sort_unstable();
         servers.dedup();
-        let mut sum = 0;
-        for pid in servers {
-            sum += server::memory(pid)?.values().sum::<u64>();
+        let mut parts = BTreeMap::new();
+        for (what, kb) in servers
+            .into_iter()
+            .map(server::memory)
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+        {
+            *parts.entry(what).or_insert(0.0) += kb as f64 / branches as f64;
         }
-        subject.measured.memory.push(Memory { branches, each: sum as f64 / branches as f64 });
+        let each = parts.values().sum();
+        subject.measured.memory.push(Memory { branches, each, parts });
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use velo_benches::figures::{Times, label, ms};
 
-use crate::measure::Measured;
+use crate::measure::{Measured, Memory};
 use crate::report::Report;
 use crate::row::{Kind, Place, Strategy};
 
@@ -185,8 +185,13 @@ fn memory(report: &Report) -> Target {
         cause: if ratio <= MEMORY {
             String::new()
         } else {
-            "what a postmaster and its processes have of their own before any query; see scale.md for its parts"
-                .to_owned()
+            let parts = |memory: &Memory| {
+                let mut parts: Vec<_> = memory.parts.iter().collect();
+                parts.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+                let shown = parts.iter().map(|(what, kb)| format!("{what} {kb:.0}"));
+                shown.take(4).collect::<Vec<_>>().join(", ")
+            };
+            format!("kB of each: {}; theirs: {}", parts(one), parts(other))
         },
     }
 }
