@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bollard::Docker;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters as query;
-use bollard::{API_DEFAULT_VERSION, Docker};
 
 use velo_benches::floor::{Floor, Sample};
-use velo_benches::{Result, client};
+use velo_benches::{Result, client, engine, process};
 
 const NAME: &str = "velo-bench-floor";
 
@@ -21,22 +21,10 @@ pub(crate) struct Container {
     port: u16,
 }
 
-async fn connect() -> Result<Docker> {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///run/docker.sock".into());
-    let engine = Docker::connect_with_unix(&host, 60, API_DEFAULT_VERSION)?;
-    Ok(engine.negotiate_version().await?)
-}
-
-/// What engine it is.
-pub(crate) async fn engine() -> Result<String> {
-    let version = connect().await?.version().await?;
-    Ok(format!("Docker {}", version.version.unwrap_or_default()))
-}
-
 impl Container {
     /// One like that of the branch whose server works in `data` and writes to `log`.
     pub(crate) async fn like(data: &Path, log: &Path, floor: Floor) -> Result<Self> {
-        let engine = connect().await?;
+        let engine = engine::connect(60).await?;
         let id = data.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         let real = engine.inspect_container(&format!("velo-{id}"), None).await?;
         let mut body: ContainerCreateBody =
@@ -121,13 +109,10 @@ impl Container {
         self.engine.create_container(Some(options), body).await?;
         self.engine.start_container(NAME, None).await?;
         let begun = Instant::now();
-        let pid_file = self.floor.clone_path().join("postmaster.pid");
         let mut to = self.floor.connection.clone();
         to.port = port;
         loop {
-            let ready = std::fs::read_to_string(&pid_file)
-                .is_ok_and(|text| text.lines().nth(7).is_some_and(|line| line.trim() == "ready"));
-            if ready {
+            if process::is_ready(&self.floor.clone_path()) {
                 drop(client::first_answer(&to).await?);
                 return Ok(());
             }

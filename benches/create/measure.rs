@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use velo_benches::figures::{GB, label};
 use velo_benches::server::{self, data_of};
-use velo_benches::{Result, client, machine};
+use velo_benches::{Result, client, engine, machine};
 use velo_core::runtime::RuntimeKind;
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Config, Project};
@@ -149,11 +149,7 @@ async fn containers(plan: &Plan, base: &Path, config: &Config, report: &mut Repo
     report.facts(Facts {
         backend: backend.to_owned(),
         file_system: machine::file_system(base),
-        postgres: format!(
-            "{}, {}",
-            project.info().postgres.version,
-            crate::container::engine().await?
-        ),
+        postgres: format!("{}, {}", project.info().postgres.version, engine::describe().await?),
     });
     let mut filled = 0;
     fill(&main, MB40, &mut filled).await?;

@@ -1,11 +1,11 @@
 //! The same in a container that may nothing.
 
+use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters as query;
-use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt;
-use velo_benches::Result;
+use velo_benches::{Result, engine};
 
 use crate::measure::Measured;
 
@@ -16,9 +16,7 @@ const USER: &str = "postgres";
 
 /// Measures in a container of `image`, on the engine's overlayfs or in memory.
 pub(crate) async fn measure(image: &str, memory: bool, samples: usize) -> Result<Measured> {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///run/docker.sock".into());
-    let engine =
-        Docker::connect_with_unix(&host, 120, API_DEFAULT_VERSION)?.negotiate_version().await?;
+    let engine = engine::connect(120).await?;
     let body = body(image, memory, samples)?;
     let id = engine.create_container(None::<query::CreateContainerOptions>, body).await?.id;
     let measured = run(&engine, &id).await;

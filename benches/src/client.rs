@@ -1,22 +1,28 @@
 //! The one client: what is timed ends with its first answer.
 
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 use velo_core::Connection;
 
 use crate::Result;
 
-/// Connects over TCP with the password.
-pub async fn connect(to: &Connection) -> std::result::Result<Client, tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::Config::new()
-        .host(&to.host)
-        .port(to.port)
-        .user(&to.user)
-        .password(&to.password)
-        .dbname(&to.database)
-        .connect(NoTls)
-        .await?;
+/// How a branch is reached over TCP with its password.
+#[must_use]
+pub fn config(to: &Connection) -> Config {
+    let mut config = Config::new();
+    config.host(&to.host).port(to.port).user(&to.user).password(&to.password).dbname(&to.database);
+    config
+}
+
+/// Connects.
+pub async fn open(to: &Config) -> std::result::Result<Client, tokio_postgres::Error> {
+    let (client, connection) = to.connect(NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
+}
+
+/// Connects over TCP with the password.
+pub async fn connect(to: &Connection) -> std::result::Result<Client, tokio_postgres::Error> {
+    open(&config(to)).await
 }
 
 /// Connects, and returns once a query is answered.

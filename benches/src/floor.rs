@@ -6,15 +6,13 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::{Result, client};
+use crate::{Result, client, process};
 use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
-use tokio_postgres::Client;
 use velo_core::Connection;
 use velo_core::storage::StorageKind;
 
@@ -32,6 +30,23 @@ pub struct Floor {
     pub args: Vec<OsString>,
     /// A real branch's, but for the port.
     pub connection: Connection,
+}
+
+/// A bare server.
+pub struct Running {
+    child: Child,
+    /// What the clone under it took.
+    pub clone: Duration,
+    /// How it is reached.
+    pub connection: Connection,
+}
+
+impl Running {
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 /// What one sample took.
@@ -114,6 +129,22 @@ impl Floor {
     /// # Errors
     /// If the clone or its server fails.
     pub async fn sample(&self) -> Result<Sample> {
+        let begun = Instant::now();
+        let running = self.start()?;
+        let answered = client::first_answer(&running.connection).await;
+        let total = begun.elapsed();
+        let clone = running.clone;
+        let ended = self.end(running);
+        drop(answered?);
+        ended?;
+        Ok(Sample { total, clone })
+    }
+
+    /// From nothing to a server that is ready. It ends with this thread.
+    ///
+    /// # Errors
+    /// If the clone or its server fails; nothing stays.
+    pub fn start(&self) -> Result<Running> {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let begun = Instant::now();
         self.clone_data()?;
@@ -122,15 +153,27 @@ impl Floor {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
             _ => {}
         }
-        let cloned = begun.elapsed();
-        let mut child = self.spawn(port)?;
-        let answered = self.answered(&mut child, port).await;
-        let total = begun.elapsed();
-        let ended = stop(&mut child);
+        let clone = begun.elapsed();
+        let mut connection = self.connection.clone();
+        connection.port = port;
+        let mut running = Running { child: self.spawn(port)?, clone, connection };
+        match self.ready(&mut running.child) {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                self.end(running)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a server, and removes what it ran on.
+    ///
+    /// # Errors
+    /// If it does not end, or something of it stays.
+    pub fn end(&self, mut running: Running) -> Result<()> {
+        let ended = process::quit(&mut running.child);
         self.remove()?;
-        drop(answered?);
-        ended?;
-        Ok(Sample { total, clone: cloned })
+        ended
     }
 
     fn spawn(&self, port: u16) -> Result<Child> {
@@ -146,32 +189,13 @@ impl Floor {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        if rustix::process::geteuid().is_root() {
-            command.uid(self.owner.0).gid(self.owner.1);
-        }
-        // SAFETY: between fork and exec it makes one system call (prctl) and allocates nothing.
-        unsafe {
-            command.pre_exec(|| {
-                let quit = Some(rustix::process::Signal::QUIT);
-                Ok(rustix::process::set_parent_process_death_signal(quit)?)
-            });
-        }
+        process::tie(&mut command, Some(self.owner));
         Ok(command.spawn()?)
     }
 
-    /// Waits for the line in `postmaster.pid`: a connection attempt before that would cost the
-    /// server a process.
-    async fn answered(&self, child: &mut Child, port: u16) -> Result<Client> {
+    fn ready(&self, child: &mut Child) -> Result<()> {
         let begun = Instant::now();
-        let pid_file = self.clone_path().join("postmaster.pid");
-        let mut to = self.connection.clone();
-        to.port = port;
-        loop {
-            let ready = std::fs::read_to_string(&pid_file)
-                .is_ok_and(|text| text.lines().nth(7).is_some_and(|line| line.trim() == "ready"));
-            if ready {
-                return client::first_answer(&to).await;
-            }
+        while !process::is_ready(&self.clone_path()) {
             let late = begun.elapsed() > Duration::from_secs(60);
             if late || child.try_wait()?.is_some() {
                 let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
@@ -179,6 +203,7 @@ impl Floor {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
+        Ok(())
     }
 
     /// One bare clone.
@@ -270,14 +295,6 @@ impl Drop for Floor {
             eprintln!("cannot remove {}: {error}", self.dir.display());
         }
     }
-}
-
-fn stop(child: &mut Child) -> Result<()> {
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        rustix::process::kill_process(pid, rustix::process::Signal::QUIT)?;
-    }
-    child.wait()?;
-    Ok(())
 }
 
 /// `struct btrfs_ioctl_vol_args_v2`, whose first three fields and name are what is used.

@@ -2,9 +2,12 @@
 
 mod args;
 pub mod client;
+pub mod engine;
+pub mod extents;
 pub mod figures;
 pub mod floor;
 pub mod machine;
+pub mod process;
 pub mod server;
 mod table;
 
@@ -53,17 +56,22 @@ pub fn publish(
     Ok(())
 }
 
-/// The newest PostgreSQL of `VELO_TEST_PG` (`15=/…/bin 18=/…/bin`).
+/// The PostgreSQLs of `VELO_TEST_PG` (`15=/…/bin 18=/…/bin`): major, folder of programs.
 #[must_use]
-pub fn postgres() -> Option<PathBuf> {
-    let list = std::env::var("VELO_TEST_PG").ok()?;
+pub fn all_postgres() -> Vec<(u32, PathBuf)> {
+    let list = std::env::var("VELO_TEST_PG").unwrap_or_default();
     list.split_whitespace()
         .filter_map(|item| {
             let (major, dir) = item.split_once('=')?;
             Some((major.parse::<u32>().ok()?, PathBuf::from(dir)))
         })
-        .max()
-        .map(|(_, dir)| dir)
+        .collect()
+}
+
+/// The newest PostgreSQL of `VELO_TEST_PG`.
+#[must_use]
+pub fn postgres() -> Option<PathBuf> {
+    all_postgres().into_iter().max().map(|(_, dir)| dir)
 }
 
 /// Measures something in a project of its own, with the newest PostgreSQL, in a home that is not there yet. Whatever

@@ -53,7 +53,11 @@ pub fn file_system(path: &Path) -> String {
         })
         .max_by_key(|(length, ..)| *length);
     let Some((_, device, kind, options)) = best else { return "unknown".into() };
-    let device = if device.contains("loop") { "on a loop device" } else { "on a disk" };
+    let device = match kind {
+        "tmpfs" => "in memory",
+        _ if device.contains("loop") => "on a loop device",
+        _ => "on a disk",
+    };
     // Some options name folders.
     let options: Vec<&str> = options.split(',').filter(|o| !o.contains('/')).collect();
     format!("{kind} {device} ({})", options.join(","))

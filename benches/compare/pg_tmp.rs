@@ -1,0 +1,142 @@
+//! pg_tmp (ephemeralpg): a cluster of its own for each, which an earlier call has made, and which loads its data anew.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use tokio::process::Command;
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+use velo_benches::{Result, client, process};
+
+use crate::cluster::make_folder;
+use crate::program;
+use crate::row::{Held, Instance, Kind, Row};
+use crate::seed::Seed;
+
+pub(crate) struct PgTmp {
+    program: PathBuf,
+    bin: PathBuf,
+    dir: PathBuf,
+    seed: Option<Seed>,
+    version: String,
+}
+
+impl PgTmp {
+    pub(crate) fn new(program: PathBuf, bin: PathBuf, dir: PathBuf) -> Self {
+        Self { program, bin, dir, seed: None, version: String::new() }
+    }
+
+    /// A program of the server's, or of pg_tmp's, which finds its own others beside it.
+    fn command(&self, program: &Path) -> Result<Command> {
+        let mut command = program::command(program, &self.bin, &self.dir)?;
+        let beside = self.program.parent().unwrap_or(Path::new("/usr/bin"));
+        let path = format!("{}:{}:/usr/bin:/bin", self.bin.display(), beside.display());
+        // Its folders go where their size is known to be paid for.
+        command.env("PATH", path).env("SYSTMP", &self.dir).env("TMPDIR", &self.dir);
+        Ok(command)
+    }
+
+    fn folder(instance: &Instance) -> Result<&Path> {
+        match &instance.held {
+            Held::Folder(folder) => Ok(folder),
+            _ => Err("this is no folder".into()),
+        }
+    }
+
+    /// PGDATA, which is called after the version.
+    fn data_in(folder: &Path) -> Result<PathBuf> {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.join("PG_VERSION").exists() {
+                return Ok(path);
+            }
+        }
+        Err(format!("there is no data in {}", folder.display()).into())
+    }
+}
+
+#[async_trait(?Send)]
+impl Row for PgTmp {
+    fn kind(&self) -> Kind {
+        Kind::PgTmp
+    }
+
+    fn settings(&self) -> String {
+        "pg_tmp's own (fsync, synchronous_commit and full_page_writes off, shared_buffers = 12MB), a cluster that \
+         the call before made, Unix socket; the seed loaded into each"
+            .to_owned()
+    }
+
+    fn postgres(&self) -> String {
+        self.version.clone()
+    }
+
+    fn clones(&self) -> bool {
+        false
+    }
+
+    async fn prepare(&mut self, seed: &Seed) -> Result<()> {
+        make_folder(&self.dir, process::server_user()?)?;
+        self.seed = Some(seed.clone());
+        // The first has a cluster made for the next.
+        let first = self.create().await?;
+        let session = client::open(first.to.as_ref().ok_or("it has no address")?).await?;
+        self.version = session.query_one("SHOW server_version", &[]).await?.get(0);
+        drop(session);
+        self.delete(first).await
+    }
+
+    async fn create(&self) -> Result<Instance> {
+        // Without an end of its own: it would be a process that sleeps for a minute.
+        let said =
+            program::output(self.command(&self.program)?.args(["-w", "0"]), &self.dir).await?;
+        let mut to: Config = said.trim().parse()?;
+        to.user("postgres");
+        let folder = match to.get_hosts() {
+            [Host::Unix(folder)] => folder.clone(),
+            _ => return Err(format!("pg_tmp says: {said}").into()),
+        };
+        let instance = Instance { to: Some(to), held: Held::Folder(folder) };
+        for statement in &self.seed.as_ref().ok_or("it has no seed")?.statements {
+            self.run(&instance, statement).await?;
+        }
+        Ok(instance)
+    }
+
+    async fn delete(&self, instance: Instance) -> Result<()> {
+        let folder = Self::folder(&instance)?;
+        let mut stop = self.command(&self.bin.join("pg_ctl"))?;
+        stop.arg("-D").arg(Self::data_in(folder)?).args(["-m", "immediate", "-w", "stop"]);
+        program::output(&mut stop, &self.dir).await?;
+        Ok(std::fs::remove_dir_all(folder)?)
+    }
+
+    /// A cluster is being made for the next one, as slowly as it may.
+    async fn settle(&self) -> Result<()> {
+        for _ in 0..200 {
+            let made = std::fs::read_dir(&self.dir)?.filter_map(std::result::Result::ok);
+            if made.into_iter().any(|entry| entry.path().join("NEW").exists()) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    async fn servers(&self, instance: &Instance) -> Result<Vec<u32>> {
+        Ok(vec![program::postmaster(&Self::data_in(Self::folder(instance)?)?)?])
+    }
+
+    async fn data(&self, instance: &Instance) -> Result<Option<PathBuf>> {
+        Ok(Some(Self::data_in(Self::folder(instance)?)?))
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        if !self.dir.exists() {
+            return Ok(());
+        }
+        // What it still makes would be made into a folder that is gone.
+        self.settle().await?;
+        Ok(std::fs::remove_dir_all(&self.dir)?)
+    }
+}
