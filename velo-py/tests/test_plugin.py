@@ -183,6 +183,49 @@ def test_partial(partial_seed):
     passed(run_pytest(suite, "-q"), 4)
 
 
+def test_a_seed_is_of_the_class_that_its_fixture_was_parametrized_by(suite):
+    (suite / "conftest.py").write_text(
+        """
+import psycopg, pytest
+
+class Small:
+    n = 1
+
+class Big:
+    n = 2
+
+class Object:
+    pass
+
+def load(branch, what):
+    with psycopg.connect(branch.url) as db:
+        db.execute(f"CREATE TABLE orders AS SELECT {what.n} AS n")
+
+@pytest.fixture(scope="session", params=[Small, Big])
+def velo_seed(velo_project, request):
+    return velo_project.seed(build=lambda branch: load(branch, request.param))
+
+@pytest.fixture(scope="session", params=[Object()])
+def object_seed(velo_project, request):
+    return velo_project.seed(build=lambda branch: load(branch, request.param))
+"""
+    )
+    (suite / "test_orders.py").write_text(
+        """
+import psycopg
+
+def test_param(velo_branch, request):
+    with psycopg.connect(velo_branch.url) as db:
+        wanted = request.node.callspec.params["velo_seed"].n
+        assert db.execute("SELECT n FROM orders").fetchone() == (wanted,)
+"""
+    )
+    passed(run_pytest(suite, "-q"), 2)
+    (suite / "test_orders.py").write_text("def test_param(object_seed): pass")
+    said = run_pytest(suite, "-q")
+    assert "1 error" in said.stdout and "give `texts`" in said.stdout, said.stdout
+
+
 def test_it_is_broken_off_in_the_middle(suite, home):
     (suite / "test_orders.py").write_text(SUITE.format(tests=10) + "\n        assert n < 5\n")
     for workers in ([], ["-n", "2"]):

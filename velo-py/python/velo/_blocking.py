@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Callable, Iterable, List, Mapping, Optional, Type, Union, cast
 
 from . import _velo
+from ._code import code_of
 from ._info import (
     BranchInfo,
     Connection,
@@ -20,7 +21,7 @@ from ._info import (
     maybe_seconds,
     seconds,
 )
-from ._seeds import Path, Paths, code_of, done, files_of, pattern_of
+from ._seeds import Path, Paths, done, files_of, pattern_of
 from ._velo import Config
 
 Source = Union[str, "Branch", "Snapshot", "Seed"]
@@ -140,11 +141,12 @@ class Project:
         made with (as a closure has them); what objects hold does not count, so name that in `texts`. The versions of PostgreSQL and of
         its extensions count by themselves. What `build` raises is raised here, and nothing half made is left.
         """
+        texts = [*texts]
         patterns, places = files_of(files, self._base)
         building = self._raw.seed(
             patterns,
             [*places, *texts],
-            code_of(build) if code is None else code,
+            code_of(build, texts) if code is None else code,
             label,
             raw_source(from_),
         )
