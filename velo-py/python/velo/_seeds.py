@@ -7,28 +7,50 @@ import inspect
 import os
 from typing import Iterable, Iterator, List, Set, Tuple, TypeVar, Union
 
+from ._velo import SeedError
+
 Path = Union[str, "os.PathLike[str]"]
 Paths = Union[Path, Iterable[Path]]
 
 
-def files_of(paths: Paths, base: str = "") -> Tuple[List[str], List[str]]:
-    """The files and patterns that `paths` name, relative ones in `base`, and the places of those files as texts.
+class Files:
+    """The files that paths, folders and patterns name, as they were when they were looked for.
 
     What Python compiled is no source: it comes after the first run, and would make another key.
     """
-    patterns: List[str] = []
-    places: List[str] = []
-    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        named = os.fspath(path)
+
+    def __init__(self, paths: Paths, base: str = "") -> None:
+        self._named = [os.fspath(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+        # Where relative paths begin; a build may go elsewhere.
+        self._base = base or os.getcwd()
+        self._found = [self._look(named) for named in self._named]
+
+    @property
+    def patterns(self) -> List[str]:
+        """What velo-core is to read."""
+        return [pattern for patterns, _ in self._found for pattern in patterns]
+
+    @property
+    def places(self) -> List[str]:
+        """Where those files are in the folders that were named."""
+        return [place for _, places in self._found for place in places]
+
+    def are_still_all(self) -> None:
+        """Refuses a seed while whose build a file came: velo-core was told of the others alone, and looks at those."""
+        for named, found in zip(self._named, self._found):
+            if self._look(named) != found:
+                error = SeedError(f"files of {named} were changed while the seed was built of them")
+                error.kind, error.hint, error.context = "seed", "run it again: none of it is kept", {}
+                raise error
+
+    def _look(self, named: str) -> Tuple[List[str], List[str]]:
         if named.endswith("**"):
             named += "/*"
-        folder = os.path.join(base, named[: -len("/**/*")] if named.endswith("/**/*") else named)
+        folder = os.path.join(self._base, named[: -len("/**/*")] if named.endswith("/**/*") else named)
         found = sorted(os.path.relpath(file, folder) for file in _below(folder, set()))
         sources = [file for file in found if "__pycache__" not in file.split(os.sep)]
         # What is no folder, or has nothing in it, is looked for as it was named.
-        patterns += [os.path.join(folder, file) for file in sources] or [pattern_of(named, base)]
-        places += sources
-    return patterns, places
+        return [os.path.join(folder, file) for file in sources] or [pattern_of(named, self._base)], sources
 
 
 def pattern_of(path: str, base: str) -> str:

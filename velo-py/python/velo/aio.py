@@ -31,7 +31,7 @@ from ._info import (
     maybe_seconds,
     seconds,
 )
-from ._seeds import Path, Paths, begun, files_of, pattern_of
+from ._seeds import Files, Path, Paths, begun, pattern_of
 from ._velo import Config
 
 Source = Union[str, "Branch", "Snapshot", "Seed"]
@@ -151,11 +151,10 @@ class Project:
         made with (as a closure has them); what objects hold does not count, so name that in `texts`. The versions of PostgreSQL and of
         its extensions count by themselves. What `build` raises is raised here, and nothing half made is left.
         """
-        texts = [*texts]
-        patterns, places = files_of(files, self._base)
+        texts, counted = [*texts], Files(files, self._base)
         building = self._raw.seed(
-            patterns,
-            [*places, *texts],
+            counted.patterns,
+            [*counted.places, *texts],
             code_of(build, texts) if code is None else code,
             label,
             raw_source(from_),
@@ -166,10 +165,11 @@ class Project:
         well = False
         try:
             await begun(build(Branch(found)))
+            counted.are_still_all()
             well = True
         finally:
             seed = await building.built(well)
-        # Where it was not built well, what `build` raised is on its way.
+        # Where it was not built well, what was raised is on its way.
         return Seed(cast(_velo.Seed, seed))
 
     async def seed_sql(self, files: Path) -> Seed:
