@@ -417,6 +417,22 @@ def test_options_are_checked(suite):
     assert len([p for p in velo.Project.list() if p.name != "api"]) == 2
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+def test_another_storage_than_the_projects_is_refused_before_the_first_test(suite, workers):
+    (suite / "test_orders.py").write_text(SUITE.format(tests=3))
+    passed(run_pytest(suite, "-q", "--velo-storage=copy"), 3)
+    said = run_pytest(suite, "-q", "--velo-storage=reflink", *workers)
+    assert said.returncode not in (0, 1, 3), said.stdout + said.stderr
+    assert said.stdout.count("the project of this suite is on copy already") == 1, said.stdout + said.stderr
+    assert "velo project delete" in said.stdout and "passed" not in said.stdout, said.stdout
+    assert "INTERNALERROR" not in said.stdout + said.stderr, said.stdout + said.stderr
+    # As it is where a fixture is asked for in a test alone.
+    (suite / "test_orders.py").write_text("def test_order(request): request.getfixturevalue('velo_url')")
+    said = run_pytest(suite, "-q", "--velo-storage=reflink", *workers)
+    assert said.returncode != 0 and "is on copy already" in said.stdout, said.stdout + said.stderr
+    assert "INTERNALERROR" not in said.stdout + said.stderr, said.stdout + said.stderr
+
+
 def test_workers_need_no_installed_package(suite, tmp_path_factory):
     """Where the package is imported from a folder that nobody else's Python looks into."""
     folder = tmp_path_factory.mktemp("elsewhere")

@@ -25,6 +25,8 @@ from . import Branch, Config, Pool, Project, Seed, VeloError, _velo
 
 KEPT = "an hour"
 SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
+# What keeps a suite from having its project. Out of a worker of xdist pytest's own would come as a crash.
+OBSTACLES = (VeloError, pytest.UsageError)
 FIXTURES = ("velo_project", "velo_seed", "velo_branch", "velo_url")
 
 
@@ -155,12 +157,13 @@ class Suite:
             return
         try:
             self.project()
-        except VeloError as error:
+        except OBSTACLES as error:
             self.give_up(error)
 
-    def give_up(self, error: VeloError) -> None:
+    def give_up(self, error: Exception) -> None:
         """Ends the run: whatever asks for a branch would fail of the same."""
-        message = f"velo: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
+        hint = getattr(error, "hint", None)
+        message = f"velo: {error}" + (f"\nhint: {hint}" if hint else "")
         if not hasattr(self.config, "workerinput"):
             pytest.exit(message, returncode=pytest.ExitCode.USAGE_ERROR)
         self.obstacle = message
@@ -242,7 +245,7 @@ def velo_project(request: pytest.FixtureRequest) -> Project:
     suite = suite_of(request.config)
     try:
         return suite.project()
-    except VeloError as error:
+    except OBSTACLES as error:
         # Of a test that came here by another plugin's fixtures nobody knew before.
         suite.give_up(error)
         request.session.shouldfail = suite.obstacle or str(error)
