@@ -443,7 +443,7 @@ def test_workers_need_no_installed_package(suite, tmp_path_factory):
     passed(run_pytest(suite, "-q", "-n", "2"), 4)
 
 
-def test_unittest_has_it_too(suite):
+def test_unittest_has_it_too(suite, project):
     (suite / "test_orders.py").write_text(
         """
 import psycopg, velo.unittest
@@ -464,3 +464,30 @@ class Orders(velo.unittest.BranchTestCase):
         [sys.executable, "-m", "unittest", "-v", "test_orders"], cwd=suite, capture_output=True, text=True
     )
     assert said.returncode == 0 and "Ran 2 tests" in said.stderr, said.stderr
+
+
+def test_unittests_own_project_runs_no_server_afterwards(suite, home):
+    (suite / "test_orders.py").write_text(
+        """
+import psycopg, velo.unittest
+
+class Orders(velo.unittest.BranchTestCase):
+    def test_one(self):
+        with psycopg.connect(self.branch.url) as db:
+            db.execute("CREATE TABLE only_here ()")
+"""
+    )
+    try:
+        for _ in range(2):
+            said = subprocess.run(
+                [sys.executable, "-m", "unittest", "-v", "test_orders"], cwd=suite, capture_output=True, text=True
+            )
+            assert said.returncode == 0 and "Ran 1 test" in said.stderr, said.stderr
+            assert within(5, lambda: not living(home)), living(home)
+        # Whoever starts it finds it running afterwards.
+        main = velo.Project.open("tests").main()
+        main.start()
+        subprocess.run([sys.executable, "-m", "unittest", "-q", "test_orders"], cwd=suite, check=True)
+        assert main.info().state == "running"
+    finally:
+        velo.Project.open("tests").delete(force=True)

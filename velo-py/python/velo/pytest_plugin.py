@@ -22,6 +22,7 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
 import pytest
 
 from . import Branch, Config, Pool, Project, Seed, VeloError, _velo
+from ._suite import project_of
 
 KEPT = "an hour"
 SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
@@ -120,11 +121,7 @@ class Suite:
         storage = self.option("storage")
         config = Config(storage=storage, **self.pg)
         name = f"{word or 'tests'}-{path}"
-        made = not any(project.name == name for project in Project.list(config=config))
-        project = Project.open_or_create(name, config=config)
-        if made:
-            # Seeds are cloned from its files: it needs no server.
-            project.main().stop()
+        project = project_of(name, config)
         there = project.info().storage
         if storage not in (None, "auto", there):
             raise pytest.UsageError(
