@@ -147,9 +147,16 @@ class Project:
         over where it fails or dies.
 
         `files` are paths, folders or patterns (``migrations/**``, ``migrations/**/*.sql``), of which what Python compiled
-        does not count; `code` is unless told the whole file that `build` is defined in, with the plain values that it was
-        made with (as a closure has them); what objects hold does not count, so name that in `texts`. The versions of PostgreSQL and of
-        its extensions count by themselves. What `build` raises is raised here, and nothing half made is left.
+        does not count. Where one of them changes, or another comes, while the seed is built, `SeedError` is raised.
+
+        `code` is unless told the whole file that `build` is defined in, with the plain values that it was made with (as a
+        closure has them), and the names and files of classes and functions among them. A path counts as it is, not what is
+        at it: one in a temporary folder makes a seed of its own in each run. What objects hold does not count, nor what a
+        module's globals hold that `build` reads: name that in `texts`. A fixture's parameter (``request.param``) that is no
+        plain value raises `TypeError` where there are no `texts`.
+
+        The versions of PostgreSQL and of its extensions count by themselves. What `build` raises is raised here, and
+        nothing half made is left.
         """
         texts, counted = [*texts], Files(files, self._base)
         building = self._raw.seed(
