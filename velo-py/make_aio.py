@@ -66,7 +66,7 @@ def made(blocking):
         ("def __exit__", "def __aexit__"),
         ("        self.close()", "        await self.close()"),
         ("            done(build(Branch(found)))", "            await begun(build(Branch(found)))"),
-        ("code_of, done, files_of", "begun, code_of, files_of"),
+        ("Paths, done, pattern_of", "Paths, begun, pattern_of"),
         ("Callable[[Branch], object]", "Callable[[Branch], Awaitable[object]]"),
         ("import Callable", "import Awaitable, Callable"),
         (">>> project = Project.", ">>> project = await Project."),

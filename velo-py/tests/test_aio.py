@@ -103,3 +103,18 @@ def test_what_a_build_raises_is_raised(project):
         assert all(seed.info().ready for seed in await project.seeds())
 
     asyncio.run(main())
+
+
+def test_a_file_that_comes_while_a_seed_is_built_is_noticed(project, tmp_path):
+    async def main():
+        project = await aio.Project.open("api")
+        (tmp_path / "one.sql").write_text("1")
+
+        async def build(branch):
+            (tmp_path / "two.sql").write_text("2")
+
+        with pytest.raises(velo.SeedError, match="were changed while the seed was built"):
+            await project.seed(build=build, files=[tmp_path], label="comes")
+        assert not [seed for seed in await project.seeds() if seed.info().label == "comes"]
+
+    asyncio.run(main())

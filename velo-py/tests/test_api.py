@@ -205,6 +205,37 @@ def test_a_seed_counts_a_folder_without_what_python_compiled(project, tmp_path, 
     project.prune_seeds(0)
 
 
+@pytest.mark.parametrize("pattern", ["", "**", "**/*", "*.sql", "v*/**"])
+def test_a_file_that_comes_while_a_seed_is_built_is_noticed(project, tmp_path, monkeypatch, pattern):
+    inner = tmp_path / "versions"
+    inner.mkdir()
+    (tmp_path / "one.sql").write_text("1")
+    (inner / "one.sql").write_text("1")
+    calls = []
+
+    def build(branch):
+        calls.append(branch.id)
+        # What Python compiles meanwhile is none of it.
+        (tmp_path / "__pycache__").mkdir(exist_ok=True)
+        (tmp_path / "__pycache__" / "one.cpython-311.pyc").write_text("compiled")
+        if len(calls) == 1:
+            (tmp_path / "two.sql").write_text("2")
+            (inner / "two.sql").write_text("2")
+        # A relative path stays what it was.
+        os.chdir("/")
+
+    monkeypatch.chdir(tmp_path.parent)
+    files = os.path.join(tmp_path.name, pattern)
+    with pytest.raises(velo.SeedError, match="were changed while the seed was built") as raised:
+        project.seed(build=build, files=(path for path in [files]), texts=[pattern], label="comes")
+    assert (raised.value.kind, raised.value.hint) == ("seed", "run it again: none of it is kept")
+    assert not [seed for seed in project.seeds() if seed.info().label == "comes"]
+    assert calls[0] not in [branch.id for branch in project.branches()]
+    monkeypatch.chdir(tmp_path.parent)
+    assert project.seed(build=build, files=[files], texts=[pattern]).info().ready
+    project.prune_seeds(0)
+
+
 def test_a_build_that_has_not_run_makes_no_seed(project):
     async def build(branch):
         pass

@@ -54,6 +54,11 @@ def suite(home, tmp_path):
             velo.Project.open(project.name).delete(force=True)
 
 
+def kept_of(project):
+    """The branches that were kept. The keeper of a run that has just ended may still have some that it made ready."""
+    return [branch for branch in project.branches() if branch.name != "main" and not branch.ephemeral]
+
+
 def passed(said, number):
     assert f"{number} passed" in said.stdout and said.returncode == 0, said.stdout + said.stderr
 
@@ -97,7 +102,7 @@ def test_wrong(velo_branch):
         assert kept.info().expires_at is not None
         # The next failure of the same test replaces it.
         if workers:
-            assert len([b for b in velo.Project.open(project).branches() if b.name != "main"]) == 1
+            assert len(kept_of(velo.Project.open(project))) == 1
             kept.delete(force=True)
     assert "psql" not in run_pytest(suite, "-q", "--velo-keep=none").stdout
     assert "psql" not in run_pytest(suite, "-q").stdout, "this is no terminal"
@@ -128,7 +133,7 @@ def test_operator(velo_branch, op):
             psycopg.connect(url).close()
     (project,) = [p for p in velo.Project.list() if p.name != "api"]
     project = velo.Project.open(project.name)
-    kept = [b for b in project.branches() if b.name != "main"]
+    kept = kept_of(project)
     assert len(kept) == 7, kept
     # What somebody has made of one stays with it.
     mine = velo.Branch.create(project, "mine", from_=kept[0].name)
@@ -136,9 +141,8 @@ def test_operator(velo_branch, op):
     names = [b.name for b in project.branches()]
     assert "mine" in names and kept[0].name in names
     mine.delete()
-    for branch in project.branches():
-        if branch.name != "main":
-            project.branch(branch.name).delete(force=True)
+    for branch in kept_of(project):
+        project.branch(branch.name).delete(force=True)
 
 
 def test_a_seed_is_of_the_values_that_its_build_was_given(suite):
@@ -177,6 +181,49 @@ def test_partial(partial_seed):
 """
     )
     passed(run_pytest(suite, "-q"), 4)
+
+
+def test_a_seed_is_of_the_class_that_its_fixture_was_parametrized_by(suite):
+    (suite / "conftest.py").write_text(
+        """
+import psycopg, pytest
+
+class Small:
+    n = 1
+
+class Big:
+    n = 2
+
+class Object:
+    pass
+
+def load(branch, what):
+    with psycopg.connect(branch.url) as db:
+        db.execute(f"CREATE TABLE orders AS SELECT {what.n} AS n")
+
+@pytest.fixture(scope="session", params=[Small, Big])
+def velo_seed(velo_project, request):
+    return velo_project.seed(build=lambda branch: load(branch, request.param))
+
+@pytest.fixture(scope="session", params=[Object()])
+def object_seed(velo_project, request):
+    return velo_project.seed(build=lambda branch: load(branch, request.param))
+"""
+    )
+    (suite / "test_orders.py").write_text(
+        """
+import psycopg
+
+def test_param(velo_branch, request):
+    with psycopg.connect(velo_branch.url) as db:
+        wanted = request.node.callspec.params["velo_seed"].n
+        assert db.execute("SELECT n FROM orders").fetchone() == (wanted,)
+"""
+    )
+    passed(run_pytest(suite, "-q"), 2)
+    (suite / "test_orders.py").write_text("def test_param(object_seed): pass")
+    said = run_pytest(suite, "-q")
+    assert "1 error" in said.stdout and "give `texts`" in said.stdout, said.stdout
 
 
 def test_it_is_broken_off_in_the_middle(suite, home):
@@ -370,6 +417,22 @@ def test_options_are_checked(suite):
     assert len([p for p in velo.Project.list() if p.name != "api"]) == 2
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+def test_another_storage_than_the_projects_is_refused_before_the_first_test(suite, workers):
+    (suite / "test_orders.py").write_text(SUITE.format(tests=3))
+    passed(run_pytest(suite, "-q", "--velo-storage=copy"), 3)
+    said = run_pytest(suite, "-q", "--velo-storage=reflink", *workers)
+    assert said.returncode not in (0, 1, 3), said.stdout + said.stderr
+    assert said.stdout.count("the project of this suite is on copy already") == 1, said.stdout + said.stderr
+    assert "velo project delete" in said.stdout and "passed" not in said.stdout, said.stdout
+    assert "INTERNALERROR" not in said.stdout + said.stderr, said.stdout + said.stderr
+    # As it is where a fixture is asked for in a test alone.
+    (suite / "test_orders.py").write_text("def test_order(request): request.getfixturevalue('velo_url')")
+    said = run_pytest(suite, "-q", "--velo-storage=reflink", *workers)
+    assert said.returncode != 0 and "is on copy already" in said.stdout, said.stdout + said.stderr
+    assert "INTERNALERROR" not in said.stdout + said.stderr, said.stdout + said.stderr
+
+
 def test_workers_need_no_installed_package(suite, tmp_path_factory):
     """Where the package is imported from a folder that nobody else's Python looks into."""
     folder = tmp_path_factory.mktemp("elsewhere")
@@ -380,7 +443,7 @@ def test_workers_need_no_installed_package(suite, tmp_path_factory):
     passed(run_pytest(suite, "-q", "-n", "2"), 4)
 
 
-def test_unittest_has_it_too(suite):
+def test_unittest_has_it_too(suite, project):
     (suite / "test_orders.py").write_text(
         """
 import psycopg, velo.unittest
@@ -401,3 +464,30 @@ class Orders(velo.unittest.BranchTestCase):
         [sys.executable, "-m", "unittest", "-v", "test_orders"], cwd=suite, capture_output=True, text=True
     )
     assert said.returncode == 0 and "Ran 2 tests" in said.stderr, said.stderr
+
+
+def test_unittests_own_project_runs_no_server_afterwards(suite, home):
+    (suite / "test_orders.py").write_text(
+        """
+import psycopg, velo.unittest
+
+class Orders(velo.unittest.BranchTestCase):
+    def test_one(self):
+        with psycopg.connect(self.branch.url) as db:
+            db.execute("CREATE TABLE only_here ()")
+"""
+    )
+    try:
+        for _ in range(2):
+            said = subprocess.run(
+                [sys.executable, "-m", "unittest", "-v", "test_orders"], cwd=suite, capture_output=True, text=True
+            )
+            assert said.returncode == 0 and "Ran 1 test" in said.stderr, said.stderr
+            assert within(5, lambda: not living(home)), living(home)
+        # Whoever starts it finds it running afterwards.
+        main = velo.Project.open("tests").main()
+        main.start()
+        subprocess.run([sys.executable, "-m", "unittest", "-q", "test_orders"], cwd=suite, check=True)
+        assert main.info().state == "running"
+    finally:
+        velo.Project.open("tests").delete(force=True)

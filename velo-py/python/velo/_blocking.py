@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Callable, Iterable, List, Mapping, Optional, Type, Union, cast
 
 from . import _velo
+from ._code import code_of
 from ._info import (
     BranchInfo,
     Connection,
@@ -20,7 +21,7 @@ from ._info import (
     maybe_seconds,
     seconds,
 )
-from ._seeds import Path, Paths, code_of, done, files_of, pattern_of
+from ._seeds import Files, Path, Paths, done, pattern_of
 from ._velo import Config
 
 Source = Union[str, "Branch", "Snapshot", "Seed"]
@@ -136,15 +137,22 @@ class Project:
         over where it fails or dies.
 
         `files` are paths, folders or patterns (``migrations/**``, ``migrations/**/*.sql``), of which what Python compiled
-        does not count; `code` is unless told the whole file that `build` is defined in, with the plain values that it was
-        made with (as a closure has them); what objects hold does not count, so name that in `texts`. The versions of PostgreSQL and of
-        its extensions count by themselves. What `build` raises is raised here, and nothing half made is left.
+        does not count. Where one of them changes, or another comes, while the seed is built, `SeedError` is raised.
+
+        `code` is unless told the whole file that `build` is defined in, with the plain values that it was made with (as a
+        closure has them), and the names and files of classes and functions among them. A path counts as it is, not what is
+        at it: one in a temporary folder makes a seed of its own in each run. What objects hold does not count, nor what a
+        module's globals hold that `build` reads: name that in `texts`. A fixture's parameter (``request.param``) that is no
+        plain value raises `TypeError` where there are no `texts`.
+
+        The versions of PostgreSQL and of its extensions count by themselves. What `build` raises is raised here, and
+        nothing half made is left.
         """
-        patterns, places = files_of(files, self._base)
+        texts, counted = [*texts], Files(files, self._base)
         building = self._raw.seed(
-            patterns,
-            [*places, *texts],
-            code_of(build) if code is None else code,
+            counted.patterns,
+            [*counted.places, *texts],
+            code_of(build, texts) if code is None else code,
             label,
             raw_source(from_),
         )
@@ -154,10 +162,11 @@ class Project:
         well = False
         try:
             done(build(Branch(found)))
+            counted.are_still_all()
             well = True
         finally:
             seed = building.built(well).wait()
-        # Where it was not built well, what `build` raised is on its way.
+        # Where it was not built well, what was raised is on its way.
         return Seed(cast(_velo.Seed, seed))
 
     def seed_sql(self, files: Path) -> Seed:

@@ -22,9 +22,12 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
 import pytest
 
 from . import Branch, Config, Pool, Project, Seed, VeloError, _velo
+from ._suite import project_of
 
 KEPT = "an hour"
 SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
+# What keeps a suite from having its project. Out of a worker of xdist pytest's own would come as a crash.
+OBSTACLES = (VeloError, pytest.UsageError)
 FIXTURES = ("velo_project", "velo_seed", "velo_branch", "velo_url")
 
 
@@ -118,11 +121,7 @@ class Suite:
         storage = self.option("storage")
         config = Config(storage=storage, **self.pg)
         name = f"{word or 'tests'}-{path}"
-        made = not any(project.name == name for project in Project.list(config=config))
-        project = Project.open_or_create(name, config=config)
-        if made:
-            # Seeds are cloned from its files: it needs no server.
-            project.main().stop()
+        project = project_of(name, config)
         there = project.info().storage
         if storage not in (None, "auto", there):
             raise pytest.UsageError(
@@ -155,12 +154,13 @@ class Suite:
             return
         try:
             self.project()
-        except VeloError as error:
+        except OBSTACLES as error:
             self.give_up(error)
 
-    def give_up(self, error: VeloError) -> None:
+    def give_up(self, error: Exception) -> None:
         """Ends the run: whatever asks for a branch would fail of the same."""
-        message = f"velo: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
+        hint = getattr(error, "hint", None)
+        message = f"velo: {error}" + (f"\nhint: {hint}" if hint else "")
         if not hasattr(self.config, "workerinput"):
             pytest.exit(message, returncode=pytest.ExitCode.USAGE_ERROR)
         self.obstacle = message
@@ -242,7 +242,7 @@ def velo_project(request: pytest.FixtureRequest) -> Project:
     suite = suite_of(request.config)
     try:
         return suite.project()
-    except VeloError as error:
+    except OBSTACLES as error:
         # Of a test that came here by another plugin's fixtures nobody knew before.
         suite.give_up(error)
         request.session.shouldfail = suite.obstacle or str(error)

@@ -6,6 +6,7 @@ import unittest
 from typing import ClassVar, Optional
 
 from . import Branch, Pool, Project, Seed
+from ._suite import project_of
 
 
 class BranchTestCase(unittest.TestCase):
@@ -27,8 +28,8 @@ class BranchTestCase(unittest.TestCase):
 
     @classmethod
     def velo_project(cls) -> Project:
-        """The project; unless it is overridden, the one that is called ``tests``."""
-        return Project.open_or_create("tests")
+        """The project; unless it is overridden, the one that is called ``tests``, of which no server stays."""
+        return project_of("tests")
 
     @classmethod
     def velo_seed(cls) -> Seed:

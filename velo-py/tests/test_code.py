@@ -1,0 +1,162 @@
+"""What the code that builds a seed was given, of pytest's own requests."""
+
+import collections
+import datetime
+import decimal
+import enum
+import fractions
+import ipaddress
+import os
+import re
+import subprocess
+import sys
+import types
+import uuid
+from pathlib import Path
+
+import pytest
+
+from velo._code import code_of
+
+
+class Small:
+    pass
+
+
+class Big:
+    pass
+
+
+class Size(enum.Enum):
+    SMALL = 1
+    BIG = 2
+
+    def __repr__(self):
+        return "a size"
+
+
+def small(branch):
+    pass
+
+
+def big(branch):
+    pass
+
+
+def adds(n):
+    return lambda branch: n
+
+
+def names(n):
+    def same(branch):
+        return n
+
+    return same
+
+
+class Loader:
+    def load(self, branch):
+        pass
+
+
+def made(n):
+    class Local:
+        what = n
+
+        @classmethod
+        def load(cls, branch):
+            return n
+
+    return Local
+
+
+def of_a_module_that_is_gone(n):
+    module = {"__name__": "conftest"}
+    exec(f"class Data:\n    n = {n}", module)
+    return module["Data"]
+
+
+# Two of a kind each; what is alike is no plain value's own text.
+VALUES = [
+    Small, Big, made(1), made(2), of_a_module_that_is_gone(1), of_a_module_that_is_gone(2), int, float, small, big,
+    len, max, adds(1), adds(2), names(1), names(2), Loader.load, lambda n: n + 1, lambda n: n - 1, lambda n: n[1:2],
+    lambda n: n[1:3], lambda n: lambda m: m + 1, lambda n: lambda m: m - 1, (Small, 1), (Small, 2), [Small], [Big],
+    {"what": small}, {"what": big}, {small}, {big}, collections.deque([Small]), collections.deque([Big]),
+    types.MappingProxyType({"what": 1}), types.MappingProxyType({"what": 2}), collections.UserDict(a=1),
+    collections.UserDict(a=2), collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1), Size.SMALL,
+    Size.BIG, fractions.Fraction(1, 2), fractions.Fraction(1, 3), decimal.Decimal("1.0"), decimal.Decimal("1.00"),
+    range(1), range(2), bytearray(b"1"), bytearray(b"2"), b"1", b"2", Path("1"), Path("2"), uuid.UUID(int=1),
+    uuid.UUID(int=2), datetime.date(2026, 1, 1), datetime.date(2026, 1, 2), re.compile("1" * 300 + "1"),
+    re.compile("1" * 300 + "2"), re.compile("1"), re.compile("1", re.I), ipaddress.ip_address("::1"),
+    ipaddress.ip_address("::2"), ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("10.0.0.0/9"), None, ...,
+    1, 2, "1", True, 1.0, 1j,
+]  # fmt: skip
+SEEN = {}
+
+
+@pytest.fixture(params=VALUES, ids=repr)
+def code(request):
+    return code_of(lambda branch: request.param), request.param
+
+
+def test_each_parameter_makes_a_code_of_its_own(code):
+    text, value = code
+    assert SEEN.setdefault(text, value) is value
+
+
+def test_what_was_seen_is_not_all_the_same():
+    assert len(SEEN) in (0, len(VALUES))
+
+
+PRINTED = """
+import functools
+from test_code import VALUES, code_of, small
+for value in [*VALUES, {"a", "b", "c"}, lambda branch: branch in {"a", "b", "c"}]:
+    print(code_of(functools.partial(small, value)))
+"""
+
+
+def test_a_code_is_the_same_in_another_process():
+    said = set()
+    for number in "123":
+        environment = {**os.environ, "PYTHONHASHSEED": number}
+        line = [sys.executable, "-c", PRINTED]
+        said.add(subprocess.run(line, cwd=Path(__file__).parent, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+    assert len(said) == 1
+
+
+UNKNOWN = [
+    Loader(), [Loader()], {"loader": Loader()}, Loader().load, made(Loader()), names(Loader()), (1, {Loader(): 1}), re,
+]  # fmt: skip
+
+
+@pytest.fixture(params=UNKNOWN, ids=str)
+def unknown(request):
+    return request
+
+
+def test_a_parameter_of_which_nobody_knows_what_it_is_is_refused(unknown):
+    with pytest.raises(TypeError, match="parameter.*give `texts`"):
+        code_of(lambda branch: unknown.param)
+    # Whoever says what tells them apart has been asked.
+    assert code_of(lambda branch: unknown.param, texts=["one"])
+
+
+def test_what_else_a_build_holds_is_no_parameter():
+    loader = Loader()
+    assert code_of(lambda branch: loader)
+    local = made([])
+    build = lambda branch: local
+    before = code_of(build)
+    local.what.append(1)
+    assert code_of(build) == before
+
+
+def test_a_structure_that_holds_itself_has_an_end():
+    ring = [1]
+    ring.append(ring)
+
+    def again(branch):
+        return again, ring
+
+    assert code_of(again) == code_of(again)
