@@ -354,6 +354,31 @@ async fn of_sixteen_processes_one_builds_and_another_takes_over_from_the_dead() 
     assert!(seeds[0].info().ready);
 }
 
+/// As after a state that was copied in the middle of a build, and is put back.
+#[tokio::test]
+async fn of_a_builder_that_nobody_knows_it_is_said() {
+    let home = TestHome::new(None);
+    home.project("seeds").await;
+    let leases = || {
+        let all = std::fs::read_dir(home.config().home().join("leases")).unwrap();
+        all.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let before = leases();
+    let mut dying = process(&home, true);
+    assert!(eventually(Duration::from_secs(60), || begun(&home) == 1));
+    let own: Vec<_> = leases().into_iter().filter(|lease| !before.contains(lease)).collect();
+    dying.kill().unwrap();
+    dying.wait().unwrap();
+    own.iter().for_each(|lease| std::fs::remove_file(lease).unwrap());
+    let told = process(&home, false).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&told.stderr);
+    assert!(!told.status.success() && said.contains("velo gc --unrecorded"), "{said}");
+    assert!(eventually(Duration::from_secs(60), || home.servers_of_branches() == 1), "main's");
+    let spec = velo_core::gc::GcSpec::new().unrecorded();
+    velo_core::gc::collect(home.config(), spec).await.unwrap();
+    all_have_it(vec![process(&home, false)]);
+}
+
 /// A checkout with one migration.
 fn checkout(home: &TestHome, name: &str, sql: &str) -> PathBuf {
     let folder = home.config().home().join("..").join(name);

@@ -162,7 +162,7 @@ pub(super) async fn claim(
                 drop(Lock::take(&path, Mode::Shared, Duration::MAX, &shown, &op.cancel).await?);
                 if still(home, &record).await? {
                     crate::reconcile::run(home).await;
-                    refuse_lost(home, &record, &shown)?;
+                    refuse_lost(home, &record, &shown).await?;
                     // Another process may be the one who cleans up, or the one who could not undo it may
                     // live on.
                     op.cancel.guard(tokio::time::sleep(pause)).await?;
@@ -247,8 +247,14 @@ async fn still(home: &Home, before: &SnapshotRecord) -> Result<bool> {
 }
 
 /// An error where nobody knows who was building it: that is never finished, and nothing is removed unasked.
-fn refuse_lost(home: &Home, record: &SnapshotRecord, shown: &str) -> Result<()> {
+async fn refuse_lost(home: &Home, record: &SnapshotRecord, shown: &str) -> Result<()> {
     if !record.lease.is_some_and(|lease| crate::lease::is_lost(&home.leases(), lease)) {
+        return Ok(());
+    }
+    // A lease that somebody has buried meanwhile has no records any more.
+    let (id, lease) = (record.id, record.lease);
+    let now = home.state().read(move |tx| tx.get::<SnapshotRecord>(id)).await?;
+    if now.is_none_or(|now| now.lease != lease || now.phase == Phase::Ready) {
         return Ok(());
     }
     let what = format!("{shown} was being built by a process that this home knows nothing of");
