@@ -196,6 +196,93 @@ test('in watch mode a seed is made anew when its file changes', async () => {
   await gone();
 });
 
+/** A suite that is watched, whose seed has the text of `db/version`, by what velo.seed.* says; and what its test saw. */
+function versions(files) {
+  const versioned = suite({
+    'jest.config.js': CONFIG,
+    'db/version': '1',
+    'a.test.js': `
+const pg = require('pg');
+test('version', async () => {
+  const db = new pg.Client((await velo.branch()).url);
+  await db.connect();
+  const { rows } = await db.query('SELECT version FROM versions');
+  await db.end();
+  process.stderr.write('VERSION ' + rows[0].version + '.\\n');
+});
+`,
+    ...files,
+  });
+  const watching = start(process.execPath, [JEST, '--watchAll', '--runInBand', '--colors=false'], { cwd: versioned.folder });
+  const seen = () => [...watching.err.matchAll(/VERSION (\w+)\./g)].map(([, version]) => version);
+  const ran = (times) => within(4 * SOON, () => watching.err.split(/^Tests: /m).length > times);
+  const over = async () => {
+    watching.child.kill('SIGTERM');
+    await watching.ended;
+    await gone();
+  };
+  return { ...versioned, watching, seen, ran, over };
+}
+
+const MIGRATE = (version) => `
+const pg = require('pg');
+exports.version = '${version}';
+exports.migrate = async (branch) => {
+  const db = new pg.Client(branch.url);
+  await db.connect();
+  await db.query("CREATE TABLE versions AS SELECT '${version}' AS version");
+  await db.end();
+};
+`;
+
+test('in watch mode a seed is made by what velo.seed.js requires as it is then', async () => {
+  const of = versions({
+    'velo.seed.js': `
+const inner = require('./db/inner.js');
+/** @type {import('./db/inner.js')} */
+module.exports = { files: 'db/migrate.js', texts: [inner.text], build: inner.build };
+`,
+    'db/inner.js': `
+exports.build = (branch) => require('./migrate.js').migrate(branch);
+exports.text = require('node:fs').readFileSync(__dirname + '/version', 'utf8');
+`,
+    'db/migrate.js': MIGRATE('a'),
+  });
+  assert.ok(await of.ran(1), of.watching.err);
+  of.put('db/migrate.js', MIGRATE('b'));
+  assert.ok(await of.ran(2), of.watching.err);
+  assert.deepEqual(of.seen(), ['a', 'b'], of.watching.err);
+  const project = await projectOf(of);
+  assert.equal((await project.seeds()).length, 2);
+  of.put('db/version', '2');
+  of.put('a.test.js', `${readFileSync(path.join(of.folder, 'a.test.js'))}// again`);
+  assert.ok(await of.ran(3), of.watching.err);
+  assert.equal((await project.seeds()).length, 3, 'texts are evaluated anew');
+  await of.over();
+  // A run of its own finds what the watched one made.
+  const { err } = await jest(of, ['--runInBand']);
+  assert.match(err, /VERSION b\./);
+  assert.equal((await project.seeds()).length, 3);
+});
+
+test('in watch mode no seed is made by modules of before', async () => {
+  for (const [name, text] of [
+    ['velo.seed.mjs', "import db from './db/migrate.js';\nexport default { files: 'db/**', build: db.migrate };"],
+    ['velo.seed.js', "module.exports = { files: 'db/**', build: async (b) => (await import('./db/migrate.js')).migrate(b) };"],
+  ]) {
+    const of = versions({ 'velo.seed.js': '', [name]: text, 'db/migrate.js': MIGRATE('a') });
+    if (name !== 'velo.seed.js') of.remove('velo.seed.js');
+    assert.ok(await of.ran(1), of.watching.err);
+    of.put('db/migrate.js', MIGRATE('b'));
+    assert.ok(await of.ran(2), of.watching.err);
+    assert.deepEqual(of.seen(), ['a'], of.watching.err);
+    assert.match(of.watching.err, /may have old code of it: .*velo\.seed\.m?js imports modules/);
+    assert.match(of.watching.err, /start the run again/);
+    await of.over();
+    assert.match((await jest(of, ['--runInBand'])).err, /VERSION b\./);
+  }
+});
+
 test('what keeps all from running is said once', async () => {
   const orders = suite({ 'jest.config.js': CONFIG, ...tests(8) });
   for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
