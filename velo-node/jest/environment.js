@@ -2,25 +2,30 @@
 // Jest's environment for Node, in which tests have `velo`. It lives outside the sandbox of the tests, so that all files
 // of a worker share one suite.
 
+const path = require('node:path');
 const { TestEnvironment: NodeEnvironment } = require('jest-environment-node');
 const { Branches, Suite } = require('../lib/suite.js');
 
 class VeloEnvironment extends NodeEnvironment {
   #suite;
   #file;
+  #fileName;
   #test;
   #name;
+  /** Nobody can tell which of the tests that run at once asks. */
+  #concurrent = false;
 
   constructor(config, context) {
     super(config, context);
     this.#suite = Suite.of(config.projectConfig.rootDir);
     this.#file = new Branches(this.#suite);
+    this.#fileName = path.basename(context.testPath ?? 'file').replace(/\.([^.]*\.)?[^.]*$/, '');
   }
 
   async setup() {
     await super.setup();
     this.global.velo = {
-      branch: (options) => (this.#test ?? this.#file).acquire(options?.label ?? this.#name),
+      branch: (options) => (this.#test ?? this.#file).acquire(options?.label ?? this.#name ?? this.#fileName),
       project: () => this.#suite.project(),
       seed: () => this.#suite.seed(),
     };
@@ -33,7 +38,9 @@ class VeloEnvironment extends NodeEnvironment {
 
   async handleTestEvent(event, state) {
     await super.handleTestEvent?.(event, state);
-    if (event.name === 'test_start') {
+    if (event.name === 'run_start') {
+      this.#concurrent = [...testsOf(state.rootDescribeBlock)].some((test) => test.concurrent);
+    } else if (event.name === 'test_start' && !this.#concurrent) {
       this.#test = new Branches(this.#suite);
       this.#name = titleOf(event.test);
     } else if (event.name === 'test_done' || event.name === 'test_skip' || event.name === 'test_todo') {
@@ -43,6 +50,14 @@ class VeloEnvironment extends NodeEnvironment {
       if (event.test.errors.length > 0) tell(event.test, await branches?.keep());
       await branches?.close();
     }
+  }
+}
+
+/** The tests of a block and of those in it. */
+function* testsOf(block) {
+  for (const child of block.children) {
+    if (child.type === 'describeBlock') yield* testsOf(child);
+    else yield child;
   }
 }
 

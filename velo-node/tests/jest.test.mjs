@@ -183,6 +183,34 @@ for (let n = 0; n < 5; n++) test('order ' + n, async () => {${BODY}});
   await gone();
 });
 
+test('of concurrent tests each has its branch to its end', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'at-once.test.js': `
+const { setTimeout: sleep } = require('node:timers/promises');
+const pg = require('pg');
+const query = async (branch, text) => {
+  const db = new pg.Client(branch.url);
+  await db.connect();
+  await db.query(text);
+  await db.end();
+};
+test('plain', async () => { await query(await velo.branch(), 'SELECT 1'); });
+describe('at once', () => {
+  test.concurrent('short', async () => { await velo.branch(); await sleep(600); }, 60_000);
+  test.concurrent('long', async () => {
+    await sleep(300);
+    const branch = await velo.branch();
+    await sleep(1500);
+    await query(branch, 'SELECT 1');
+  }, 60_000);
+});
+`,
+  });
+  passed(await jest(orders, ['--detectOpenHandles']), 3);
+  await gone();
+});
+
 test('in watch mode a seed is made anew when its file changes', async () => {
   const orders = suite({ 'jest.config.js': CONFIG, ...tests(2, 1) });
   const watching = start(process.execPath, [JEST, '--watchAll', '--runInBand', '--colors=false'], { cwd: orders.folder });
