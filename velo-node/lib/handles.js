@@ -2,7 +2,7 @@
 // The handles that people see: what the addon's can do, with promises, dates and Velo's errors.
 
 const { inspect } = require('node:util');
-const { call, direct, options, present } = require('./call.js');
+const { call, checkSignal, direct, options, present } = require('./call.js');
 const { Config, RAW } = require('./config.js');
 const { VeloError, invalid } = require('./error.js');
 const { codeOf, patternsOf } = require('./files.js');
@@ -99,6 +99,7 @@ class Project extends Handle {
     try {
       const result = await build(new Branch(found.branch));
       if (typeof result?.next === 'function') throw invalid('build is a generator, of which nothing has run');
+      checkSignal(signal);
     } catch (error) {
       await call(() => building.built(false)).catch((undoing) => {
         throw new VeloError(undoing.message, { ...undoing, cause: error });
