@@ -10,6 +10,7 @@ const KEEP = 60 * 60 * 1000;
 /** The branches of one test, or of one file. */
 class Branches {
   #made = [];
+  #isClosed = false;
 
   constructor(suite) {
     this.suite = suite;
@@ -17,7 +18,12 @@ class Branches {
 
   async acquire(label) {
     try {
+      if (this.#isClosed) throw late();
       const branch = await this.suite.acquire(label);
+      if (this.#isClosed) {
+        await branch.close();
+        throw late();
+      }
       this.#made.push(branch);
       return branch;
     } catch (error) {
@@ -34,12 +40,17 @@ class Branches {
     return told.join('\n');
   }
 
-  /** Ends those that do not stay. */
+  /** Ends those that do not stay, and what comes later. */
   async close() {
+    this.#isClosed = true;
     const made = this.#made;
     this.#made = [];
     await Promise.all(made.map((branch) => branch.close()));
   }
+}
+
+function late() {
+  return new VeloError('the test that asked for this branch has ended', { kind: 'canceled' });
 }
 
 /** How long the branch of a failed test stays, by `VELO_KEEP_FAILED`; 0 is not at all. */
@@ -77,4 +88,17 @@ function printed(error) {
   return new VeloError(`velo: ${explained(error)}`, { kind, hint, context, cause });
 }
 
-module.exports = { Branches, printed };
+/** What keeps all tests from running. Runners print the stack, which of an error of Velo's says nothing of the matter. */
+function obstacle(error) {
+  const told = printed(error);
+  if (told !== error) {
+    told.stack = told.message;
+    return told;
+  }
+  const said = (text) => `velo: the seed cannot be built: ${text}`;
+  const failed = new VeloError(said(error?.message ?? error), { kind: 'seed', cause: error });
+  failed.stack = said(error?.stack ?? error);
+  return failed;
+}
+
+module.exports = { Branches, obstacle, printed };

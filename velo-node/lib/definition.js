@@ -41,10 +41,14 @@ async function definitionOf(root) {
   return { label: 'seed', ...told, build, code };
 }
 
+const STALE = 'stale';
+const isStale = (error) => error instanceof VeloError && error.context[STALE] !== undefined;
+
 /** What was built by code of before would be stored under the key of the files as they are now. */
 function refuse(file) {
   throw new VeloError(`the seed is to be built anew, and this process may have old code of it: ${file} imports modules`, {
     kind: 'conflict',
+    context: { [STALE]: file },
     hint: 'start the run again: what is imported cannot be loaded twice in a process, what CommonJS requires can',
   });
 }
@@ -111,4 +115,4 @@ function imports(file) {
   return /\bimport\s*\((?!\s*['"][^'"./])/.test(code);
 }
 
-module.exports = { codeOf, definitionOf, hasSeed: (root) => seedFile(root) !== undefined };
+module.exports = { codeOf, definitionOf, hasSeed: (root) => seedFile(root) !== undefined, isStale };

@@ -5,9 +5,9 @@ const { createHash } = require('node:crypto');
 const path = require('node:path');
 const { isMainThread } = require('node:worker_threads');
 const { addon } = require('./addon.js');
-const { Branches, printed } = require('./branches.js');
+const { Branches, obstacle, printed } = require('./branches.js');
 const { Config } = require('./config.js');
-const { codeOf, definitionOf, hasSeed } = require('./definition.js');
+const { codeOf, definitionOf, hasSeed, isStale } = require('./definition.js');
 const { BASE, Project } = require('./handles.js');
 const { embeddedPostgres } = require('./postgres.js');
 
@@ -62,6 +62,19 @@ class Suite {
       throw error;
     });
     return (await this.#pool).acquire({ label });
+  }
+
+  /** Before the first test of a run, where no time limit of a test's counts: all that they have in common. */
+  async begin() {
+    this.#forget();
+    await this.project();
+    if (!hasSeed(this.root)) return;
+    try {
+      await this.seed();
+    } catch (error) {
+      // The processes of tests may be new ones.
+      if (!isStale(error)) throw error;
+    }
   }
 
   /** Waits until the files of what was closed are gone, and lets go of all. */
@@ -171,4 +184,4 @@ function startedByRunner() {
   return (forked && process.connected === true) || env.NODE_TEST_CONTEXT?.startsWith('child') === true;
 }
 
-module.exports = { Branches, Suite, printed };
+module.exports = { Branches, Suite, obstacle, printed };

@@ -322,6 +322,53 @@ test('what keeps all from running is said once', async () => {
   }
 });
 
+test('a seed is built before the first test, and fails once for all', async () => {
+  const orders = suite({ 'jest.config.js': CONFIG.replace(' }', ', testTimeout: 5000 }'), ...tests(8) });
+  const seeds = async () => (await (await projectOf(orders)).seeds()).length;
+  const slowly = (why) => `${SEED}
+const fill = module.exports;
+module.exports = async (branch) => {
+  await new Promise((resolve) => setTimeout(resolve, 6000, '${why}'));
+  await fill(branch);
+};
+`;
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+    orders.put('velo.seed.js', slowly(args));
+    passed(await jest(orders, args), 8);
+  }
+  assert.equal(await seeds(), 2);
+  orders.put('velo.seed.js', "module.exports = () => { throw new RangeError('not this way'); };");
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+    const { code, err } = await jest(orders, args);
+    assert.equal(code, 1);
+    assert.match(err, /velo: the seed cannot be built: RangeError: not this way\n +at .*velo\.seed\.js/);
+    assert.equal(err.split('RangeError').length, 2, err);
+    assert.ok(!err.includes('FAIL'), err);
+  }
+  // A suite without a seed has none built.
+  orders.remove('velo.seed.js');
+  orders.put('orders-0.test.js', "test('needs none', () => {});");
+  passed(await jest(orders, ['orders-0']), 1);
+  assert.equal(await seeds(), 2);
+});
+
+test('a branch that comes after its test has ended is closed', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'late.test.js': `
+let asked;
+test('does not wait', () => { asked = velo.branch({ label: 'late' }).then(() => 'came', (error) => error.message); });
+test('is told', async () => {
+  expect(await asked).toMatch(/the test that asked for this branch has ended/);
+  const all = await (await velo.project()).branches();
+  expect(all.filter(({ shown, state }) => shown.startsWith('~late') && state === 'running')).toEqual([]);
+}, 60_000);
+`,
+  });
+  passed(await jest(orders), 2);
+  await gone();
+});
+
 test('a seed is of files and code, and a wrong file is named', async () => {
   const orders = suite({
     'jest.config.js': CONFIG,
