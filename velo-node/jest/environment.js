@@ -47,10 +47,24 @@ class VeloEnvironment extends NodeEnvironment {
       const branches = this.#test;
       this.#test = undefined;
       this.#name = undefined;
-      if (event.test.errors.length > 0) tell(event.test, await branches?.keep());
-      await branches?.close();
+      try {
+        const failed = event.test.errors.length > 0 && isLastTry(event.test, this.global, state);
+        if (failed) tell(event.test, await branches?.keep());
+      } finally {
+        await branches?.close();
+      }
     }
   }
+}
+
+/** Whether a test that failed is not tried again. */
+function isLastTry(test, global, state) {
+  const number = (text) => Number.parseInt(text, 10) || 0;
+  let retries = number(global[Symbol.for('RETRY_TIMES')]);
+  for (let block = test.parent; block; block = block.parent) {
+    retries = Math.max(retries, number(state.describeRetryOptions?.get(block)?.numRetries));
+  }
+  return test.invocations > retries;
 }
 
 /** The tests of a block and of those in it. */

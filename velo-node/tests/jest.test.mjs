@@ -322,6 +322,27 @@ test('what keeps all from running is said once', async () => {
   }
 });
 
+test('of a test that is tried again only the last try stays', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'a.test.js': `
+jest.retryTimes(2);
+let tries = 0;
+test('passes at last', async () => { await velo.branch(); tries += 1; expect(tries).toBe(3); });
+test('never passes', async () => { await velo.branch(); expect(1).toBe(2); });
+test.failing('is meant to', async () => { await velo.branch(); expect(1).toBe(2); });
+`,
+  });
+  const { err } = await jest(orders);
+  assert.match(err, /Tests: +1 failed, 2 passed, 3 total/);
+  assert.equal(err.split('its database stays').length, 2, err);
+  const project = await projectOf(orders);
+  const kept = (await project.branches()).filter(({ name }) => name?.startsWith('kept/'));
+  assert.deepEqual(kept.map(({ name }) => name.replace(/-\w+$/, '')), ['kept/never-passes']);
+  await (await project.branch(kept[0].name)).delete({ force: true });
+  await gone();
+});
+
 test('a seed is built before the first test, and fails once for all', async () => {
   const orders = suite({ 'jest.config.js': CONFIG.replace(' }', ', testTimeout: 5000 }'), ...tests(8) });
   const seeds = async () => (await (await projectOf(orders)).seeds()).length;

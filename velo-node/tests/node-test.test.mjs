@@ -55,3 +55,17 @@ test('orders are wrong', async (t) => {
   await (await project.branch(name.slice(name.indexOf('/') + 1))).delete({ force: true });
   await gone();
 });
+
+test('what is to do does not stay', async () => {
+  const orders = suite({
+    'todo.test.mjs': `
+import { test } from 'node:test';
+import { branch } from 'velo-node/node-test';
+test('is told', { todo: true }, async (t) => { await branch(t); throw new Error('not yet'); });
+test('tells', async (t) => { await branch(t); t.todo('later'); throw new Error('not yet'); });
+`,
+  });
+  const { out, code } = await node(orders, ['todo.test.mjs']);
+  assert.deepEqual([code, out.includes('psql')], [0, false], out);
+  await gone();
+});

@@ -117,3 +117,25 @@ module.exports = async (branch) => {
   assert.match(out + err, /velo: the seed cannot be built: not this way/);
   assert.equal((out + err).split('the seed cannot be built').length, 2, out + err);
 });
+
+test('of a test that is tried again only the last try stays, and none of one that is to fail', async () => {
+  const orders = suite({
+    'vitest.config.mjs': CONFIG,
+    'a.test.mjs': `
+import { expect } from 'vitest';
+import { test } from 'velo-node/vitest';
+let tries = 0;
+test.fails('is meant to', async ({ branch }) => { expect(branch.url).toBe('x'); });
+test('passes at last', { retry: 3 }, async ({ branch }) => { tries += 1; expect(tries).toBe(4); });
+test('never passes', { retry: 2 }, async ({ branch }) => { expect(1).toBe(2); });
+`,
+  });
+  const { out, err } = await vitest(orders);
+  assert.match(out, /Tests +1 failed \| \d passed/);
+  assert.equal(new Set((out + err).match(/velo branch delete .+/g)).size, 1, out + err);
+  const project = await projectOf(orders);
+  const kept = (await project.branches()).filter(({ name }) => name?.startsWith('kept/'));
+  assert.deepEqual(kept.map(({ name }) => name.replace(/-\w+$/, '')), ['kept/never-passes']);
+  await (await project.branch(kept[0].name)).delete({ force: true });
+  await gone();
+});
