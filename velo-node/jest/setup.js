@@ -5,7 +5,7 @@ const { Suite, obstacle } = require('../lib/suite.js');
 
 module.exports = async (globalConfig, projectConfig) => {
   try {
-    await Suite.of(projectConfig.rootDir).begin();
+    await Suite.of(projectConfig.rootDir).begin({ isWatched: globalConfig.watch || globalConfig.watchAll });
   } catch (error) {
     throw obstacle(error);
   }

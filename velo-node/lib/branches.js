@@ -65,9 +65,54 @@ function keepTime() {
   return Number(number) * { m: 1, h: 60, d: 24 * 60 }[unit] * 60_000;
 }
 
+/** The most branches of failed tests that a project keeps, as velo-core has it. */
+const MOST = 10;
+const BEGAN = '_VELO_NODE_RUN_BEGAN';
+
+/** Notes in what this process starts that a run begins, where one process has many: velo-core takes all for one. */
+function noteBegin() {
+  process.env[BEGAN] = String(Date.now());
+}
+
+/** When this run began, if others of the same process were before it; else 0. */
+function began() {
+  // What Node watches it starts anew for each run.
+  if (process.env.NODE_TEST_CONTEXT && process.env.WATCH_REPORT_DEPENDENCIES) return performance.timeOrigin;
+  return Number(process.env[BEGAN] ?? 0);
+}
+
+/** Ends branches that were kept before this run: the same test's, and where there are as many as may be, the oldest. */
+async function makeWay(branch, time, begin) {
+  const { project } = branch;
+  const [, label = 'branch'] = /~(.+)\.[^.]*$/.exec(branch.fullName) ?? [];
+  let kept = 0;
+  const before = [];
+  for (const { name, expiresAt, protected: isProtected } of await project.branches()) {
+    const [, of] = /^kept\/(.*)-[^-]*$/.exec(name ?? '') ?? [];
+    if (of === undefined) continue;
+    const mayGo = expiresAt !== null && !isProtected && expiresAt - time < begin;
+    if (mayGo && of === label && (await goes(project, name))) continue;
+    kept += 1;
+    if (mayGo) before.push(name);
+  }
+  while (kept >= MOST && before.length > 0) if (await goes(project, before.shift())) kept -= 1;
+}
+
+/** Deletes a branch that has nothing below it. Whether it is gone. */
+async function goes(project, name) {
+  try {
+    await (await project.branch(name)).delete();
+  } catch (error) {
+    if (error.kind === 'conflict') return false;
+    if (error.kind !== 'not_found') throw error;
+  }
+  return true;
+}
+
 /** Has the branch of a failed test stay for a while, and says how it is reached and ended. */
 async function kept(branch, time) {
   try {
+    if (began() > 0) await makeWay(branch, time, began());
     if (!(await call((addon) => addon.keepFailed(branch[RAW], time)))) {
       return `velo: its database does not stay: others do already (velo branch list ${branch.project.name})`;
     }
@@ -101,4 +146,4 @@ function obstacle(error) {
   return failed;
 }
 
-module.exports = { Branches, obstacle, printed };
+module.exports = { Branches, noteBegin, obstacle, printed };

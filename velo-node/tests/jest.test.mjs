@@ -263,6 +263,28 @@ exports.migrate = async (branch) => {
 };
 `;
 
+test('in watch mode a failed test has one branch that stays', async () => {
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+    const text = (time) => `test('fails', async () => { await velo.branch(); await velo.branch(); expect(1).toBe(2); }); // ${time}`;
+    const orders = suite({ 'jest.config.js': CONFIG, ...tests(2, 2), 'wrong.test.js': text(0) });
+    const watching = start(process.execPath, [JEST, '--watchAll', '--colors=false', ...args], { cwd: orders.folder });
+    for (let time = 1; time <= 4; time++) {
+      assert.ok(await within(4 * SOON, () => watching.err.split(/^Tests: /m).length > time), watching.err);
+      orders.put('wrong.test.js', text(time));
+    }
+    assert.ok(await within(4 * SOON, () => watching.err.split(/^Tests: /m).length > 5), watching.err);
+    watching.child.kill('SIGTERM');
+    await watching.ended;
+    assert.ok(!watching.err.includes('does not stay'), watching.err);
+    const project = await projectOf(orders);
+    const kept = (await project.branches()).filter(({ name }) => name?.startsWith('kept/')).map(({ name }) => name);
+    const told = [...watching.err.matchAll(/velo branch delete [^/]+\/(.+)/g)].map(([, name]) => name);
+    assert.deepEqual(kept.sort(), told.slice(-2).sort(), watching.err);
+    for (const name of kept) await (await project.branch(name)).delete({ force: true });
+    await gone();
+  }
+});
+
 test('in watch mode a seed is made by what velo.seed.js requires as it is then', async () => {
   const of = versions({
     'velo.seed.js': `

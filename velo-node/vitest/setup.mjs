@@ -15,6 +15,6 @@ export default async function setup(project) {
   }
   project.provide('velo', { root });
   // What goes wrong then is said by the tests, which ask for the same.
-  project.onTestsRerun(() => suite.begin().catch(() => {}));
+  project.onTestsRerun(() => suite.begin({ isWatched: true }).catch(() => {}));
   return () => suite.end();
 }
