@@ -32,8 +32,11 @@ class VeloEnvironment extends NodeEnvironment {
   }
 
   async teardown() {
-    await this.#file.close();
-    await super.teardown();
+    try {
+      await this.#file.close();
+    } finally {
+      await super.teardown();
+    }
   }
 
   async handleTestEvent(event, state) {
@@ -49,10 +52,14 @@ class VeloEnvironment extends NodeEnvironment {
       this.#name = undefined;
       try {
         const failed = event.test.errors.length > 0 && isLastTry(event.test, this.global, state);
-        if (failed) tell(event.test, await branches?.keep());
+        if (failed) tell(event.test.errors, await branches?.keep());
       } finally {
         await branches?.close();
       }
+    } else if (event.name === 'run_finish') {
+      const failed = [...testsOf(state.rootDescribeBlock)].find((test) => test.errors.length > 0);
+      if (failed) tell(failed.errors, await this.#file.keep());
+      else if (state.unhandledErrors.length > 0) tell(state.unhandledErrors, await this.#file.keep());
     }
   }
 }
@@ -82,10 +89,10 @@ function titleOf(test) {
   return names.join(' ');
 }
 
-/** Puts a text into the report of a failed test: below the message of its first error. */
-function tell(test, text) {
+/** Puts a text into the report of what failed: below the message of its first error. */
+function tell(errors, text) {
   if (!text) return;
-  const [first] = test.errors;
+  const [first] = errors;
   const error = Array.isArray(first) ? first[0] : first;
   if (typeof error?.stack === 'string') {
     const at = error.stack.search(/\n\s+at /);
@@ -94,7 +101,7 @@ function tell(test, text) {
   } else {
     const told = new Error(text);
     told.stack = text;
-    test.errors.push(told);
+    errors.push(told);
   }
 }
 

@@ -13,10 +13,15 @@ const suite = () => Suite.of(process.cwd());
 async function branch(test, options) {
   const branches = new Branches(suite());
   const isTodo = todoOf(test);
+  let isSubtestFailed = false;
+  // That of a subtest counts for the test only after its hooks.
+  test?.afterEach((subtest) => {
+    if (subtest?.passed === false) isSubtestFailed = true;
+  });
   const made = await branches.acquire(options?.label ?? test?.fullName ?? test?.name);
   test?.after(async () => {
     try {
-      if (test.passed === false && !isTodo()) {
+      if ((test.passed === false || isSubtestFailed) && !isTodo()) {
         for (const line of (await branches.keep()).split('\n')) test.diagnostic(line);
       }
     } finally {

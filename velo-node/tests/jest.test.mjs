@@ -344,6 +344,31 @@ test('what keeps all from running is said once', async () => {
   }
 });
 
+test("a failed file's branches stay", async () => {
+  const shared = `
+let shared;
+beforeAll(async () => { shared = await velo.branch(); });
+`;
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'orders.test.js': `${shared}
+test('has its own', async () => { await velo.branch(); });
+test('uses the shared one', () => { expect(shared.url).toBe('x'); });
+`,
+    'before.test.js': "beforeAll(async () => { await velo.branch(); throw new Error('no'); });\ntest('never runs', () => {});",
+    'after.test.js': `${shared}\ntest('runs', () => {});\nafterAll(() => { throw new Error('no'); });`,
+    'good.test.js': `${shared}\ntest('runs', () => {});`,
+  });
+  const { code, err } = await jest(orders, ['--maxWorkers=2']);
+  assert.equal(code, 1);
+  const project = await projectOf(orders);
+  for (const [, url] of err.matchAll(/psql '(.+)'/g)) assert.deepEqual(await query(url, 'SELECT 1 AS n'), [{ n: 1 }]);
+  const told = new Set([...err.matchAll(/velo branch delete [^/]+\/(.+)/g)].map(([, name]) => name));
+  assert.deepEqual([...told].map((name) => name.replace(/-\w+$/, '')).sort(), ['kept/after', 'kept/before', 'kept/orders']);
+  for (const name of told) await (await project.branch(name)).delete({ force: true });
+  await gone();
+});
+
 test('of a test that is tried again only the last try stays', async () => {
   const orders = suite({
     'jest.config.js': CONFIG,

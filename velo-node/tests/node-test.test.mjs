@@ -69,3 +69,23 @@ test('tells', async (t) => { await branch(t); t.todo('later'); throw new Error('
   assert.deepEqual([code, out.includes('psql')], [0, false], out);
   await gone();
 });
+
+test("a failed subtest's test has its branch stay", async () => {
+  const orders = suite({
+    'parent.test.mjs': `
+import { test } from 'node:test';
+import { branch } from 'velo-node/node-test';
+test('parent', async (t) => {
+  await branch(t);
+  await t.test('inner', async (inner) => inner.test('innermost', () => { throw new Error('no'); }));
+});
+test('good', async (t) => { await branch(t); await t.test('inner', () => {}); });
+`,
+  });
+  const { out, code } = await node(orders, ['parent.test.mjs']);
+  assert.equal(code, 1);
+  const told = [...out.matchAll(/velo branch delete [^/]+\/(.+)/g)].map(([, name]) => name);
+  assert.deepEqual(told.map((name) => name.replace(/-\w+$/, '')), ['kept/parent'], out);
+  await (await (await projectOf(orders)).branch(told[0])).delete({ force: true });
+  await gone();
+});
