@@ -14,7 +14,7 @@ export interface Velo {
   seed(): Promise<Seed>;
 }
 
-/** The same in plain hooks, without the preset: then whoever asks closes it. */
+/** The same in plain hooks, without the preset: then whoever asks closes it, or it lives to the end of the file. */
 export const branch: Velo['branch'];
 export const project: Velo['project'];
 export const seed: Velo['seed'];

@@ -139,6 +139,7 @@ async function opened(how, name, config, founding, signal) {
   return new Project(await call((addon) => addon.Project.get(how, name, rawConfig(config), present(founding)), signal));
 }
 
+/** One that is ephemeral goes with its last handle. */
 class Branch extends Handle {
   static async create(project, given) {
     const names = ['name', 'from', 'label', 'settings', 'memory', 'cpus', 'shmSize', 'quota', 'ttl', 'start', 'signal'];
@@ -239,16 +240,26 @@ class Branch extends Handle {
 
   async close(given) {
     await call(() => this[RAW].close(), signalOf(given, 'close'));
+    held.delete(this);
   }
 
   async delete(given) {
     const { force = false, signal } = options(given, ['force', 'signal'], 'delete');
     await call(() => this[RAW].delete(force), signal);
+    held.delete(this);
   }
 
   [ASYNC_DISPOSE]() {
     return this.close();
   }
+}
+
+const held = new Set();
+
+/** Has a branch live until it is closed, whether or not somebody has its handle. */
+function hold(branch) {
+  held.add(branch);
+  return branch;
 }
 
 class Snapshot extends Handle {
@@ -372,4 +383,4 @@ const branchInfo = (raw) => ({
   expiresAt: date(raw.expiresAt),
 });
 
-module.exports = { BASE, Branch, Config, Connection, Pool, Project, Seed, Snapshot };
+module.exports = { BASE, Branch, Config, Connection, Pool, Project, Seed, Snapshot, hold };

@@ -2,6 +2,7 @@
 // For Node's own test runner.
 
 const { executionAsyncResource } = require('node:async_hooks');
+const { hold } = require('../lib/handles.js');
 const { Branches, Suite } = require('../lib/suite.js');
 
 const suite = () => Suite.of(process.cwd());
@@ -28,7 +29,7 @@ async function branch(test, options) {
       await branches.close();
     }
   });
-  return made;
+  return test ? made : hold(made);
 }
 
 /** What tells whether a test is to do. Its context does not say; what Node runs it by does, to whoever asks at once. */

@@ -89,3 +89,29 @@ test('good', async (t) => { await branch(t); await t.test('inner', () => {}); })
   await (await (await projectOf(orders)).branch(told[0])).delete({ force: true });
   await gone();
 });
+
+test('what a plain hook made lives until it is closed', async () => {
+  const orders = suite({
+    'held.test.mjs': `
+import { before, after, test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import { branch, project } from 'velo-node/node-test';
+let url;
+before(async () => { ({ url } = await branch()); });
+test('has it', async () => {
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc');
+  for (let time = 0; time < 20; time++) { gc(); await sleep(50); }
+  const db = new pg.Client(url);
+  await db.connect();
+  await db.end();
+});
+`,
+  });
+  const { out, code } = await node(orders, ['held.test.mjs']);
+  assert.equal(code, 0, out);
+  await gone();
+});
