@@ -2,8 +2,9 @@
 // For Node's own test runner.
 
 const { executionAsyncResource } = require('node:async_hooks');
+const { invalid } = require('../lib/error.js');
 const { hold } = require('../lib/handles.js');
-const { Branches, Suite } = require('../lib/suite.js');
+const { Branches, Suite, printed } = require('../lib/suite.js');
 
 const suite = () => Suite.of(process.cwd());
 
@@ -12,6 +13,10 @@ const suite = () => Suite.of(process.cwd());
  * hour; else whoever asks closes it.
  */
 async function branch(test, options) {
+  if (test && typeof test.after !== 'function') {
+    const hint = 'in `before` of a suite ask without it, as `branch()`, and close the branch in `after`';
+    throw printed(invalid('this is no context of a test, at whose end the branch could end', hint));
+  }
   const branches = new Branches(suite());
   const isTodo = todoOf(test);
   let isSubtestFailed = false;

@@ -115,3 +115,26 @@ test('has it', async () => {
   assert.equal(code, 0, out);
   await gone();
 });
+
+test('a context that is none of a test is told at once', async () => {
+  const orders = suite({
+    'suite.test.mjs': `
+import assert from 'node:assert';
+import { before, beforeEach, describe, it } from 'node:test';
+import { branch, project } from 'velo-node/node-test';
+describe('orders', () => {
+  let error;
+  before(async (context) => { error = await branch(context).catch((thrown) => thrown); });
+  beforeEach(async (t) => { await branch(t); });
+  it('are not asked for', async () => {
+    assert.match(error?.message, /this is no context of a test/);
+    assert.match(error?.message, /hint: in .before. of a suite/);
+    assert.equal((await (await project()).branches()).filter(({ shown }) => shown.startsWith('~orders.')).length, 0);
+  });
+});
+`,
+  });
+  const { out, code } = await node(orders, ['suite.test.mjs']);
+  assert.equal(code, 0, out);
+  await gone();
+});
