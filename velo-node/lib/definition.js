@@ -38,7 +38,8 @@ async function definitionOf(root) {
     throw invalid(`${file} has neither sql nor build`, 'sql names files; build is a function that is given a branch');
   }
   const build = isNew || told.build === undefined ? told.build : () => refuse(file);
-  return { label: 'seed', ...told, build, code };
+  // Of SQL files lists have the name of their folder.
+  return { label: told.sql === undefined ? 'seed' : undefined, ...told, build, code };
 }
 
 const STALE = 'stale';

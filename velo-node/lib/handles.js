@@ -110,9 +110,9 @@ class Project extends Handle {
   }
 
   async seedSql(files, given) {
-    const signal = signalOf(given, 'seedSql');
+    const { texts, label, signal } = options(given, ['texts', 'label', 'signal'], 'seedSql');
     const [pattern] = patternsOf([files], this[BASE] ?? process.cwd());
-    return new Seed(await call(() => this[RAW].seedSql(pattern), signal));
+    return new Seed(await call(() => this[RAW].seedSql(pattern, [...(texts ?? [])], label), signal));
   }
 
   async seeds(given) {

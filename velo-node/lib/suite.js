@@ -126,7 +126,7 @@ class Suite {
   async #made() {
     const project = await this.project();
     const { build, sql, files, texts, label, code } = await this.#defined();
-    if (sql !== undefined) return project.seedSql(sql);
+    if (sql !== undefined) return project.seedSql(sql, { texts, label });
     const watched = async (branch) => {
       try {
         return await build(branch);

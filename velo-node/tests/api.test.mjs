@@ -175,6 +175,10 @@ test('a seed counts the files and the code that make it', async () => {
   const bySql = await project.seedSql(folder);
   writeFileSync(path.join(folder, 'two.sql'), 'CREATE TABLE two ()');
   assert.notEqual((await project.seedSql(folder)).id, bySql.id);
+  const told = await project.seedSql(folder, { texts: ['1'], label: 'mine' });
+  assert.match((await told.info()).shown, /^mine-/);
+  assert.equal((await project.seedSql(folder, { texts: ['1'] })).id, told.id);
+  assert.notEqual((await project.seedSql(folder, { texts: ['2'] })).id, told.id);
   const nothing = () => {};
   const keyOf = async (files) => (await project.seed({ build: nothing, files })).key;
   for (const pattern of ['*.sql', '**', '.']) {

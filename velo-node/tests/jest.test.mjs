@@ -87,7 +87,7 @@ describe('orders', () => {
     const project = await projectOf(orders);
     // The next failure of the same test replaces it.
     const kept = (await project.branches()).filter((branch) => branch.name !== 'main');
-    assert.equal(kept.length, 1);
+    assert.equal(kept.length, 1, kept.map(({ shown, state }) => `${shown} ${state}`).join());
     assert.ok(kept[0].expiresAt > new Date());
     assert.equal(name, `${project.name}/${kept[0].name}`);
   }
@@ -453,6 +453,10 @@ test('a seed is of files and code, and a wrong file is named', async () => {
   orders.put('migrations/3_more.sql', 'CREATE TABLE more ()');
   passed(await jest(orders), 2);
   assert.equal((await project.seeds()).length, 2);
+  orders.put('velo.seed.js', "module.exports = { sql: 'migrations', label: 'mine', texts: [process.env.TEXT] };");
+  for (const TEXT of ['a', 'b']) passed(await jest(orders, [], { env: { ...process.env, TEXT } }), 2);
+  const shown = await Promise.all((await project.seeds()).map(async (seed) => (await seed.info()).shown));
+  assert.deepEqual(shown.map((name) => name.replace(/-\w+$/, '')), ['migrations', 'migrations', 'mine', 'mine']);
   orders.put('velo.seed.js', "module.exports = { sql: 'migrations', colour: 'red' };");
   assert.match((await jest(orders)).err, /velo\.seed\.js has no option colour/);
   orders.remove('velo.seed.js');
