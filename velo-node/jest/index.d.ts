@@ -5,7 +5,7 @@ export interface Velo {
   /**
    * A PostgreSQL of this test's own, which begins with what velo.seed.js makes; each call gives another one. With the
    * preset it ends with the test, or where it was asked for in `beforeAll`, or the file has a `test.concurrent`, with the
-   * file; of a test that fails it stays for an hour, and the report has its URL.
+   * file; of a test or a file that fails it stays for an hour, and the report has its URL.
    */
   branch(options?: { label?: string }): Promise<Branch>;
   /** The project of this suite, by its root folder. */
