@@ -154,6 +154,14 @@ export interface SeedOptions extends CallOptions {
   from?: Source | undefined;
 }
 
+/** What a seed of SQL files is known by beside them. */
+export interface SeedSqlOptions extends CallOptions {
+  /** Any texts that it depends on. */
+  texts?: Iterable<string> | undefined;
+  /** What lists call it; unless told as the files' folder. */
+  label?: string | undefined;
+}
+
 /** A repository: branches and snapshots of one PostgreSQL cluster. */
 export class Project {
   private constructor();
@@ -190,7 +198,7 @@ export class Project {
    */
   seed(options: SeedOptions): Promise<Seed>;
   /** The seed that SQL files make, run in the order of their names: a file, a folder, or a pattern. */
-  seedSql(files: string, options?: CallOptions): Promise<Seed>;
+  seedSql(files: string, options?: SeedSqlOptions): Promise<Seed>;
   /** Every seed, oldest first, those that are being built among them. */
   seeds(options?: CallOptions): Promise<Seed[]>;
   /** Deletes the seeds that nobody has asked for in so long, but those with branches. What was deleted. */

@@ -2,47 +2,83 @@
 // Jest's environment for Node, in which tests have `velo`. It lives outside the sandbox of the tests, so that all files
 // of a worker share one suite.
 
+const path = require('node:path');
 const { TestEnvironment: NodeEnvironment } = require('jest-environment-node');
 const { Branches, Suite } = require('../lib/suite.js');
 
 class VeloEnvironment extends NodeEnvironment {
   #suite;
   #file;
+  #fileName;
   #test;
   #name;
+  /** Nobody can tell which of the tests that run at once asks. */
+  #concurrent = false;
 
   constructor(config, context) {
     super(config, context);
     this.#suite = Suite.of(config.projectConfig.rootDir);
     this.#file = new Branches(this.#suite);
+    this.#fileName = path.basename(context.testPath ?? 'file').replace(/\.([^.]*\.)?[^.]*$/, '');
   }
 
   async setup() {
     await super.setup();
     this.global.velo = {
-      branch: (options) => (this.#test ?? this.#file).acquire(options?.label ?? this.#name),
+      branch: (options) => (this.#test ?? this.#file).acquire(options?.label ?? this.#name ?? this.#fileName),
       project: () => this.#suite.project(),
       seed: () => this.#suite.seed(),
     };
   }
 
   async teardown() {
-    await this.#file.close();
-    await super.teardown();
+    try {
+      await this.#file.close();
+    } finally {
+      await super.teardown();
+    }
   }
 
   async handleTestEvent(event, state) {
     await super.handleTestEvent?.(event, state);
-    if (event.name === 'test_start') {
+    if (event.name === 'run_start') {
+      this.#concurrent = [...testsOf(state.rootDescribeBlock)].some((test) => test.concurrent);
+    } else if (event.name === 'test_start' && !this.#concurrent) {
       this.#test = new Branches(this.#suite);
       this.#name = titleOf(event.test);
     } else if (event.name === 'test_done' || event.name === 'test_skip' || event.name === 'test_todo') {
       const branches = this.#test;
       this.#test = undefined;
       this.#name = undefined;
-      if (event.test.errors.length > 0) tell(event.test, await branches?.keep());
-      await branches?.close();
+      try {
+        const failed = event.test.errors.length > 0 && isLastTry(event.test, this.global, state);
+        if (failed) tell(event.test.errors, await branches?.keep());
+      } finally {
+        await branches?.close();
+      }
+    } else if (event.name === 'run_finish') {
+      const failed = [...testsOf(state.rootDescribeBlock)].find((test) => test.errors.length > 0);
+      if (failed) tell(failed.errors, await this.#file.keep());
+      else if (state.unhandledErrors.length > 0) tell(state.unhandledErrors, await this.#file.keep());
     }
+  }
+}
+
+/** Whether a test that failed is not tried again. */
+function isLastTry(test, global, state) {
+  const number = (text) => Number.parseInt(text, 10) || 0;
+  let retries = number(global[Symbol.for('RETRY_TIMES')]);
+  for (let block = test.parent; block; block = block.parent) {
+    retries = Math.max(retries, number(state.describeRetryOptions?.get(block)?.numRetries));
+  }
+  return test.invocations > retries;
+}
+
+/** The tests of a block and of those in it. */
+function* testsOf(block) {
+  for (const child of block.children) {
+    if (child.type === 'describeBlock') yield* testsOf(child);
+    else yield child;
   }
 }
 
@@ -53,10 +89,10 @@ function titleOf(test) {
   return names.join(' ');
 }
 
-/** Puts a text into the report of a failed test: below the message of its first error. */
-function tell(test, text) {
+/** Puts a text into the report of what failed: below the message of its first error. */
+function tell(errors, text) {
   if (!text) return;
-  const [first] = test.errors;
+  const [first] = errors;
   const error = Array.isArray(first) ? first[0] : first;
   if (typeof error?.stack === 'string') {
     const at = error.stack.search(/\n\s+at /);
@@ -65,7 +101,7 @@ function tell(test, text) {
   } else {
     const told = new Error(text);
     told.stack = text;
-    test.errors.push(told);
+    errors.push(told);
   }
 }
 

@@ -4,8 +4,8 @@ import type { Branch, Project, Seed } from '../index.js';
 export interface Velo {
   /**
    * A PostgreSQL of this test's own, which begins with what velo.seed.js makes; each call gives another one. With the
-   * preset it ends with the test, or where it was asked for in `beforeAll` with the file; of a test that fails it stays
-   * for an hour, and the report has its URL.
+   * preset it ends with the test, or where it was asked for in `beforeAll`, or the file has a `test.concurrent`, with the
+   * file; of a test or a file that fails it stays for an hour, and the report has its URL.
    */
   branch(options?: { label?: string }): Promise<Branch>;
   /** The project of this suite, by its root folder. */
@@ -14,7 +14,7 @@ export interface Velo {
   seed(): Promise<Seed>;
 }
 
-/** The same in plain hooks, without the preset: then whoever asks closes it. */
+/** The same in plain hooks, without the preset: then whoever asks closes it, or it lives to the end of the file. */
 export const branch: Velo['branch'];
 export const project: Velo['project'];
 export const seed: Velo['seed'];

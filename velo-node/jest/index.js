@@ -1,6 +1,7 @@
 'use strict';
 // For suites without the preset: the same in plain hooks.
 
+const { hold } = require('../lib/handles.js');
 const { Suite, printed } = require('../lib/suite.js');
 
 const suite = () => Suite.of(process.cwd());
@@ -9,7 +10,7 @@ const suite = () => Suite.of(process.cwd());
 async function branch(options) {
   if (globalThis.velo) return globalThis.velo.branch(options);
   try {
-    return await suite().acquire(options?.label ?? globalThis.expect?.getState?.().currentTestName);
+    return hold(await suite().acquire(options?.label ?? globalThis.expect?.getState?.().currentTestName));
   } catch (error) {
     throw printed(error);
   }

@@ -1,15 +1,12 @@
 'use strict';
-// Before the first test of a run: what keeps all of them from running is said once.
+// Before the first test of a run: the seed is built, and what keeps all tests from running is said once.
 
-const { Suite, printed } = require('../lib/suite.js');
+const { Suite, obstacle } = require('../lib/suite.js');
 
 module.exports = async (globalConfig, projectConfig) => {
   try {
-    await Suite.of(projectConfig.rootDir).project();
+    await Suite.of(projectConfig.rootDir).begin({ isWatched: globalConfig.watch || globalConfig.watchAll });
   } catch (error) {
-    const told = printed(error);
-    // Jest prints the stack, which says nothing of the matter.
-    if (told !== error) told.stack = told.message;
-    throw told;
+    throw obstacle(error);
   }
 };

@@ -63,11 +63,11 @@ function usesGlibc(report) {
   }
 }
 
-/** The program that a keeper is. A debugger or a loader that the tests run with is not for it. */
+/** The program that a keeper is. A debugger, a loader or a coverage that the tests run with is not for it. */
 function keeper() {
   const command = [process.execPath, path.join(__dirname, '..', 'bin', 'velo')];
   const env = '/usr/bin/env';
-  return existsSync(env) ? [env, ['-u', 'NODE_OPTIONS', ...command]] : [command[0], command.slice(1)];
+  return existsSync(env) ? [env, ['-u', 'NODE_OPTIONS', '-u', 'NODE_V8_COVERAGE', ...command]] : [command[0], command.slice(1)];
 }
 
 module.exports = { PLATFORMS, addon, platformOf };

@@ -2,7 +2,7 @@
 // The handles that people see: what the addon's can do, with promises, dates and Velo's errors.
 
 const { inspect } = require('node:util');
-const { call, direct, options, present } = require('./call.js');
+const { call, checkSignal, direct, options, present } = require('./call.js');
 const { Config, RAW } = require('./config.js');
 const { VeloError, invalid } = require('./error.js');
 const { codeOf, patternsOf } = require('./files.js');
@@ -99,6 +99,7 @@ class Project extends Handle {
     try {
       const result = await build(new Branch(found.branch));
       if (typeof result?.next === 'function') throw invalid('build is a generator, of which nothing has run');
+      checkSignal(signal);
     } catch (error) {
       await call(() => building.built(false)).catch((undoing) => {
         throw new VeloError(undoing.message, { ...undoing, cause: error });
@@ -109,9 +110,9 @@ class Project extends Handle {
   }
 
   async seedSql(files, given) {
-    const signal = signalOf(given, 'seedSql');
+    const { texts, label, signal } = options(given, ['texts', 'label', 'signal'], 'seedSql');
     const [pattern] = patternsOf([files], this[BASE] ?? process.cwd());
-    return new Seed(await call(() => this[RAW].seedSql(pattern), signal));
+    return new Seed(await call(() => this[RAW].seedSql(pattern, [...(texts ?? [])], label), signal));
   }
 
   async seeds(given) {
@@ -138,6 +139,7 @@ async function opened(how, name, config, founding, signal) {
   return new Project(await call((addon) => addon.Project.get(how, name, rawConfig(config), present(founding)), signal));
 }
 
+/** One that is ephemeral goes with its last handle. */
 class Branch extends Handle {
   static async create(project, given) {
     const names = ['name', 'from', 'label', 'settings', 'memory', 'cpus', 'shmSize', 'quota', 'ttl', 'start', 'signal'];
@@ -238,16 +240,26 @@ class Branch extends Handle {
 
   async close(given) {
     await call(() => this[RAW].close(), signalOf(given, 'close'));
+    held.delete(this);
   }
 
   async delete(given) {
     const { force = false, signal } = options(given, ['force', 'signal'], 'delete');
     await call(() => this[RAW].delete(force), signal);
+    held.delete(this);
   }
 
   [ASYNC_DISPOSE]() {
     return this.close();
   }
+}
+
+const held = new Set();
+
+/** Has a branch live until it is closed, whether or not somebody has its handle. */
+function hold(branch) {
+  held.add(branch);
+  return branch;
 }
 
 class Snapshot extends Handle {
@@ -371,4 +383,4 @@ const branchInfo = (raw) => ({
   expiresAt: date(raw.expiresAt),
 });
 
-module.exports = { BASE, Branch, Config, Connection, Pool, Project, Seed, Snapshot };
+module.exports = { BASE, Branch, Config, Connection, Pool, Project, Seed, Snapshot, hold };

@@ -1,7 +1,10 @@
 'use strict';
 // For Node's own test runner.
 
-const { Branches, Suite } = require('../lib/suite.js');
+const { executionAsyncResource } = require('node:async_hooks');
+const { invalid } = require('../lib/error.js');
+const { hold } = require('../lib/handles.js');
+const { Branches, Suite, printed } = require('../lib/suite.js');
 
 const suite = () => Suite.of(process.cwd());
 
@@ -10,13 +13,43 @@ const suite = () => Suite.of(process.cwd());
  * hour; else whoever asks closes it.
  */
 async function branch(test, options) {
+  if (test && typeof test.after !== 'function') {
+    const hint = 'in `before` of a suite ask without it, as `branch()`, and close the branch in `after`';
+    throw printed(invalid('this is no context of a test, at whose end the branch could end', hint));
+  }
   const branches = new Branches(suite());
+  const isTodo = todoOf(test);
+  let isSubtestFailed = false;
+  // That of a subtest counts for the test only after its hooks.
+  test?.afterEach((subtest) => {
+    if (subtest?.passed === false) isSubtestFailed = true;
+  });
   const made = await branches.acquire(options?.label ?? test?.fullName ?? test?.name);
   test?.after(async () => {
-    if (test.passed === false) for (const line of (await branches.keep()).split('\n')) test.diagnostic(line);
-    await branches.close();
+    try {
+      if ((test.passed === false || isSubtestFailed) && !isTodo()) {
+        for (const line of (await branches.keep()).split('\n')) test.diagnostic(line);
+      }
+    } finally {
+      await branches.close();
+    }
   });
-  return made;
+  return test ? made : hold(made);
+}
+
+/** What tells whether a test is to do. Its context does not say; what Node runs it by does, to whoever asks at once. */
+function todoOf(test) {
+  const running = executionAsyncResource();
+  const isIts = test !== undefined && running?.name === test.name;
+  let isCalled = false;
+  if (typeof test?.todo === 'function') {
+    const { todo } = test;
+    test.todo = (...args) => {
+      isCalled = true;
+      return todo.apply(test, args);
+    };
+  }
+  return () => isCalled || (isIts && running.isTodo === true);
 }
 
 const project = () => suite().project();

@@ -126,9 +126,9 @@ impl Project {
     }
 
     #[napi]
-    pub fn seed_sql(&self, pattern: String) -> Call {
+    pub fn seed_sql(&self, pattern: String, texts: Vec<String>, label: Option<String>) -> Call {
         let project = self.0.clone();
-        Call::new(async move { project.seed_sql(pattern).await }, Seed)
+        Call::new(async move { project.seed_sql_as(pattern, texts, label).await }, Seed)
     }
 
     #[napi]

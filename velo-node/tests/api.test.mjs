@@ -150,12 +150,35 @@ test('what the build throws is what the seed is rejected with, and nothing stays
   assert.deepEqual(await shown(), ['main']);
 });
 
+test('a seed that is given up while it is built can be built by the next', async () => {
+  const controller = new AbortController();
+  const reason = new Error('no more');
+  const given = { code: 'given up', build: write };
+  const build = async (branch) => {
+    await write(branch);
+    controller.abort(reason);
+  };
+  const before = (await project.seeds()).length;
+  await assert.rejects(project.seed({ ...given, build, signal: controller.signal }), { kind: 'canceled', cause: reason });
+  assert.equal((await project.seeds()).length, before);
+  assert.deepEqual(await shown(), ['main']);
+  const seed = await project.seed({ ...given, signal: AbortSignal.timeout(4 * SOON) });
+  const branch = await seed.branch();
+  assert.equal(await count(branch), 1);
+  await branch.close();
+  await seed.delete();
+});
+
 test('a seed counts the files and the code that make it', async () => {
   const folder = mkdtempSync(path.join(HERE, 'velo [seed] '));
   writeFileSync(path.join(folder, 'one.sql'), 'CREATE TABLE one ()');
   const bySql = await project.seedSql(folder);
   writeFileSync(path.join(folder, 'two.sql'), 'CREATE TABLE two ()');
   assert.notEqual((await project.seedSql(folder)).id, bySql.id);
+  const told = await project.seedSql(folder, { texts: ['1'], label: 'mine' });
+  assert.match((await told.info()).shown, /^mine-/);
+  assert.equal((await project.seedSql(folder, { texts: ['1'] })).id, told.id);
+  assert.notEqual((await project.seedSql(folder, { texts: ['2'] })).id, told.id);
   const nothing = () => {};
   const keyOf = async (files) => (await project.seed({ build: nothing, files })).key;
   for (const pattern of ['*.sql', '**', '.']) {

@@ -9,6 +9,8 @@ import { HERE, require, run } from './support.mjs';
 
 const CHECKOUT = process.env.VELO_TEST_CHECKOUT;
 const CORE = path.join(CHECKOUT, 'velo-core/src');
+const { platformOf } = require(path.join(path.dirname(require.resolve('velo-node')), 'lib/addon.js'));
+const ADDON = platformOf(process);
 const read = (...parts) => readFileSync(path.join(...parts), 'utf8');
 const types = read(path.dirname(require.resolve('velo-node/package.json')), 'index.d.ts');
 
@@ -71,6 +73,17 @@ test('every public name says what it is', () => {
       !/\*\/\s*$/.test(lines[at - 1]),
   );
   assert.deepEqual(silent, []);
+});
+
+test('what is packed has its licences, and a text that needs no repository', () => {
+  const folder = path.dirname(require.resolve('velo-node/package.json'));
+  for (const name of ['LICENSE-APACHE', 'LICENSE-MIT']) {
+    assert.equal(read(folder, name), read(CHECKOUT, name));
+    assert.equal(read(path.dirname(require.resolve(`velo-node-${ADDON}/package.json`)), name), read(CHECKOUT, name));
+  }
+  // Where packages are shown, a link into the repository leads nowhere.
+  const links = [...read(folder, 'README.md').matchAll(/\]\(([^)]+)\)/g)].map(([, to]) => to);
+  assert.deepEqual(links.filter((to) => !/^(https:|#)/.test(to)), []);
 });
 
 test('all versions are one', () => {

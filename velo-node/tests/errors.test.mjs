@@ -47,6 +47,9 @@ test('whoever writes the wrong thing is told', async () => {
   assert.throws(() => new Config({ storage: 'floppy' }), invalid);
   assert.throws(() => new Config({ colour: 'red' }), { ...invalid, message: 'Config has no option colour' });
   assert.throws(() => new Config({ ports: [1] }), invalid);
+  for (const wrong of [{ maxRunning: 1.5 }, { maxRunning: -1 }, { maxRunning: '3' }, { pgVersion: 15.4 }, { ports: [1.5, 2] }]) {
+    assert.throws(() => new Config(wrong), { ...invalid, message: /is a whole number, and .+ is none$/ });
+  }
 });
 
 test('every kind of the core is in the types', () => {

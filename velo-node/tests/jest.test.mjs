@@ -86,14 +86,15 @@ describe('orders', () => {
     assert.match(name, /orders-are-wrong/);
     const project = await projectOf(orders);
     // The next failure of the same test replaces it.
-    const kept = (await project.branches()).filter((branch) => branch.name !== 'main');
+    // What ended with its process may be there until it is undone.
+    const kept = (await project.branches()).filter(({ name }) => name?.startsWith('kept/'));
     assert.equal(kept.length, 1);
     assert.ok(kept[0].expiresAt > new Date());
     assert.equal(name, `${project.name}/${kept[0].name}`);
   }
   const project = await projectOf(orders);
   for (const { name } of await project.branches()) {
-    if (name !== 'main') await (await project.branch(name)).delete({ force: true });
+    if (name?.startsWith('kept/')) await (await project.branch(name)).delete({ force: true });
   }
   const { err } = await jest(orders, [], { env: { ...process.env, VELO_KEEP_FAILED: 'none' } });
   assert.ok(!err.includes('psql'), err);
@@ -183,17 +184,160 @@ for (let n = 0; n < 5; n++) test('order ' + n, async () => {${BODY}});
   await gone();
 });
 
+test('of concurrent tests each has its branch to its end', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'at-once.test.js': `
+const { setTimeout: sleep } = require('node:timers/promises');
+const pg = require('pg');
+const query = async (branch, text) => {
+  const db = new pg.Client(branch.url);
+  await db.connect();
+  await db.query(text);
+  await db.end();
+};
+test('plain', async () => { await query(await velo.branch(), 'SELECT 1'); });
+describe('at once', () => {
+  test.concurrent('short', async () => { await velo.branch(); await sleep(600); }, 60_000);
+  test.concurrent('long', async () => {
+    await sleep(300);
+    const branch = await velo.branch();
+    await sleep(1500);
+    await query(branch, 'SELECT 1');
+  }, 60_000);
+});
+`,
+  });
+  passed(await jest(orders, ['--detectOpenHandles']), 3);
+  await gone();
+});
+
 test('in watch mode a seed is made anew when its file changes', async () => {
   const orders = suite({ 'jest.config.js': CONFIG, ...tests(2, 1) });
   const watching = start(process.execPath, [JEST, '--watchAll', '--runInBand', '--colors=false'], { cwd: orders.folder });
   const runs = () => (watching.err.match(/Tests: +2 passed, 2 total/g) ?? []).length;
   assert.ok(await within(4 * SOON, () => runs() === 1), watching.err);
-  orders.put('velo.seed.js', `// Changed.\n${SEED}`);
-  assert.ok(await within(4 * SOON, () => runs() === 2), watching.err);
+  await changed(watching, () => orders.put('velo.seed.js', `// Changed.\n${SEED}`));
+  assert.ok(runs() >= 2, watching.err);
   assert.equal((await (await projectOf(orders)).seeds()).length, 2);
   watching.child.kill('SIGTERM');
   await watching.ended;
   await gone();
+});
+
+/** Changes a file until a run is over that comes of it: Jest passes over what changes while one is about to end. */
+async function changed(watching, put) {
+  const runs = () => watching.err.split(/^Tests: /m).length;
+  const before = runs();
+  const again = async () => {
+    put();
+    return within(SOON / 2, () => runs() > before);
+  };
+  assert.ok((await again()) || (await again()) || (await again()), watching.err);
+}
+
+/** A suite that is watched, whose seed has the text of `db/version`, by what velo.seed.* says; and what its test saw. */
+function versions(files) {
+  const versioned = suite({
+    'jest.config.js': CONFIG,
+    'db/version': '1',
+    'a.test.js': `
+const pg = require('pg');
+test('version', async () => {
+  const db = new pg.Client((await velo.branch()).url);
+  await db.connect();
+  const { rows } = await db.query('SELECT version FROM versions');
+  await db.end();
+  process.stderr.write('VERSION ' + rows[0].version + '.\\n');
+});
+`,
+    ...files,
+  });
+  const watching = start(process.execPath, [JEST, '--watchAll', '--runInBand', '--colors=false'], { cwd: versioned.folder });
+  const seen = () => [...watching.err.matchAll(/VERSION (\w+)\./g)].map(([, version]) => version);
+  const first = () => within(4 * SOON, () => /^Tests: /m.test(watching.err));
+  const over = async () => {
+    watching.child.kill('SIGTERM');
+    await watching.ended;
+    await gone();
+  };
+  return { ...versioned, watching, seen, first, over };
+}
+
+const MIGRATE = (version) => `
+const pg = require('pg');
+exports.version = '${version}';
+exports.migrate = async (branch) => {
+  const db = new pg.Client(branch.url);
+  await db.connect();
+  await db.query("CREATE TABLE versions AS SELECT '${version}' AS version");
+  await db.end();
+};
+`;
+
+test('in watch mode a failed test has one branch that stays', async () => {
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+    const text = (time) => `test('fails', async () => { await velo.branch(); await velo.branch(); expect(1).toBe(2); }); // ${time}`;
+    const orders = suite({ 'jest.config.js': CONFIG, ...tests(2, 2), 'wrong.test.js': text(0) });
+    const watching = start(process.execPath, [JEST, '--watchAll', '--colors=false', ...args], { cwd: orders.folder });
+    assert.ok(await within(4 * SOON, () => /^Tests: /m.test(watching.err)), watching.err);
+    for (let time = 1; time <= 4; time++) await changed(watching, () => orders.put('wrong.test.js', text(time)));
+    watching.child.kill('SIGTERM');
+    await watching.ended;
+    assert.ok(!watching.err.includes('does not stay'), watching.err);
+    const project = await projectOf(orders);
+    const kept = (await project.branches()).filter(({ name }) => name?.startsWith('kept/')).map(({ name }) => name);
+    const told = [...watching.err.matchAll(/velo branch delete [^/]+\/(.+)/g)].map(([, name]) => name);
+    assert.deepEqual(kept.sort(), told.slice(-2).sort(), watching.err);
+    for (const name of kept) await (await project.branch(name)).delete({ force: true });
+    await gone();
+  }
+});
+
+test('in watch mode a seed is made by what velo.seed.js requires as it is then', async () => {
+  const of = versions({
+    'velo.seed.js': `
+const inner = require('./db/inner.js');
+/** @type {import('./db/inner.js')} */
+module.exports = { files: 'db/migrate.js', texts: [inner.text], build: inner.build };
+`,
+    'db/inner.js': `
+exports.build = (branch) => require('./migrate.js').migrate(branch);
+exports.text = require('node:fs').readFileSync(__dirname + '/version', 'utf8');
+`,
+    'db/migrate.js': MIGRATE('a'),
+  });
+  assert.ok(await of.first(), of.watching.err);
+  await changed(of.watching, () => of.put('db/migrate.js', MIGRATE('b')));
+  assert.deepEqual(of.seen(), ['a', 'b'], of.watching.err);
+  const project = await projectOf(of);
+  assert.equal((await project.seeds()).length, 2);
+  of.put('db/version', '2');
+  const again = `${readFileSync(path.join(of.folder, 'a.test.js'))}// again`;
+  await changed(of.watching, () => of.put('a.test.js', again));
+  assert.equal((await project.seeds()).length, 3, 'texts are evaluated anew');
+  await of.over();
+  // A run of its own finds what the watched one made.
+  const { err } = await jest(of, ['--runInBand']);
+  assert.match(err, /VERSION b\./);
+  assert.equal((await project.seeds()).length, 3);
+});
+
+test('in watch mode no seed is made by modules of before', async () => {
+  for (const [name, text] of [
+    ['velo.seed.mjs', "import db from './db/migrate.js';\nexport default { files: 'db/**', build: db.migrate };"],
+    ['velo.seed.js', "module.exports = { files: 'db/**', build: async (b) => (await import('./db/migrate.js')).migrate(b) };"],
+  ]) {
+    const of = versions({ 'velo.seed.js': '', [name]: text, 'db/migrate.js': MIGRATE('a') });
+    if (name !== 'velo.seed.js') of.remove('velo.seed.js');
+    assert.ok(await of.first(), of.watching.err);
+    await changed(of.watching, () => of.put('db/migrate.js', MIGRATE('b')));
+    assert.deepEqual(of.seen(), ['a'], of.watching.err);
+    assert.match(of.watching.err, /may have old code of it: .*velo\.seed\.m?js imports modules/);
+    assert.match(of.watching.err, /start the run again/);
+    await of.over();
+    assert.match((await jest(of, ['--runInBand'])).err, /VERSION b\./);
+  }
 });
 
 test('what keeps all from running is said once', async () => {
@@ -205,6 +349,99 @@ test('what keeps all from running is said once', async () => {
     assert.match(err, /hint: name the folder/);
     assert.ok(!err.includes('FAIL'), err);
   }
+});
+
+test("a failed file's branches stay", async () => {
+  const shared = `
+let shared;
+beforeAll(async () => { shared = await velo.branch(); });
+`;
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'orders.test.js': `${shared}
+test('has its own', async () => { await velo.branch(); });
+test('uses the shared one', () => { expect(shared.url).toBe('x'); });
+`,
+    'before.test.js': "beforeAll(async () => { await velo.branch(); throw new Error('no'); });\ntest('never runs', () => {});",
+    'after.test.js': `${shared}\ntest('runs', () => {});\nafterAll(() => { throw new Error('no'); });`,
+    'good.test.js': `${shared}\ntest('runs', () => {});`,
+  });
+  const { code, err } = await jest(orders, ['--maxWorkers=2']);
+  assert.equal(code, 1);
+  const project = await projectOf(orders);
+  for (const [, url] of err.matchAll(/psql '(.+)'/g)) assert.deepEqual(await query(url, 'SELECT 1 AS n'), [{ n: 1 }]);
+  const told = new Set([...err.matchAll(/velo branch delete [^/]+\/(.+)/g)].map(([, name]) => name));
+  assert.deepEqual([...told].map((name) => name.replace(/-\w+$/, '')).sort(), ['kept/after', 'kept/before', 'kept/orders']);
+  for (const name of told) await (await project.branch(name)).delete({ force: true });
+  await gone();
+});
+
+test('of a test that is tried again only the last try stays', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'a.test.js': `
+jest.retryTimes(2);
+let tries = 0;
+test('passes at last', async () => { await velo.branch(); tries += 1; expect(tries).toBe(3); });
+test('never passes', async () => { await velo.branch(); expect(1).toBe(2); });
+test.failing('is meant to', async () => { await velo.branch(); expect(1).toBe(2); });
+`,
+  });
+  const { err } = await jest(orders);
+  assert.match(err, /Tests: +1 failed, 2 passed, 3 total/);
+  assert.equal(err.split('its database stays').length, 2, err);
+  const project = await projectOf(orders);
+  const kept = (await project.branches()).filter(({ name }) => name?.startsWith('kept/'));
+  assert.deepEqual(kept.map(({ name }) => name.replace(/-\w+$/, '')), ['kept/never-passes']);
+  await (await project.branch(kept[0].name)).delete({ force: true });
+  await gone();
+});
+
+test('a seed is built before the first test, and fails once for all', async () => {
+  const orders = suite({ 'jest.config.js': CONFIG.replace(' }', ', testTimeout: 5000 }'), ...tests(8) });
+  const seeds = async () => (await (await projectOf(orders)).seeds()).length;
+  const slowly = (why) => `${SEED}
+const fill = module.exports;
+module.exports = async (branch) => {
+  await new Promise((resolve) => setTimeout(resolve, 6000, '${why}'));
+  await fill(branch);
+};
+`;
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+    orders.put('velo.seed.js', slowly(args));
+    passed(await jest(orders, args), 8);
+  }
+  assert.equal(await seeds(), 2);
+  orders.put('velo.seed.js', "module.exports = () => { throw new RangeError('not this way'); };");
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+    const { code, err } = await jest(orders, args);
+    assert.equal(code, 1);
+    assert.match(err, /velo: the seed cannot be built: RangeError: not this way\n +at .*velo\.seed\.js/);
+    assert.equal(err.split('RangeError').length, 2, err);
+    assert.ok(!err.includes('FAIL'), err);
+  }
+  // A suite without a seed has none built.
+  orders.remove('velo.seed.js');
+  orders.put('orders-0.test.js', "test('needs none', () => {});");
+  passed(await jest(orders, ['orders-0']), 1);
+  assert.equal(await seeds(), 2);
+});
+
+test('a branch that comes after its test has ended is closed', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'late.test.js': `
+let asked;
+test('does not wait', () => { asked = velo.branch({ label: 'late' }).then(() => 'came', (error) => error.message); });
+test('is told', async () => {
+  expect(await asked).toMatch(/the test that asked for this branch has ended/);
+  const all = await (await velo.project()).branches();
+  expect(all.filter(({ shown, state }) => shown.startsWith('~late') && state === 'running')).toEqual([]);
+}, 60_000);
+`,
+  });
+  passed(await jest(orders), 2);
+  await gone();
 });
 
 test('a seed is of files and code, and a wrong file is named', async () => {
@@ -223,6 +460,10 @@ test('a seed is of files and code, and a wrong file is named', async () => {
   orders.put('migrations/3_more.sql', 'CREATE TABLE more ()');
   passed(await jest(orders), 2);
   assert.equal((await project.seeds()).length, 2);
+  orders.put('velo.seed.js', "module.exports = { sql: 'migrations', label: 'mine', texts: [process.env.TEXT] };");
+  for (const TEXT of ['a', 'b']) passed(await jest(orders, [], { env: { ...process.env, TEXT } }), 2);
+  const shown = await Promise.all((await project.seeds()).map(async (seed) => (await seed.info()).shown));
+  assert.deepEqual(shown.map((name) => name.replace(/-\w+$/, '')), ['migrations', 'migrations', 'mine', 'mine']);
   orders.put('velo.seed.js', "module.exports = { sql: 'migrations', colour: 'red' };");
   assert.match((await jest(orders)).err, /velo\.seed\.js has no option colour/);
   orders.remove('velo.seed.js');

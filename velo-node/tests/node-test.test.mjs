@@ -55,3 +55,86 @@ test('orders are wrong', async (t) => {
   await (await project.branch(name.slice(name.indexOf('/') + 1))).delete({ force: true });
   await gone();
 });
+
+test('what is to do does not stay', async () => {
+  const orders = suite({
+    'todo.test.mjs': `
+import { test } from 'node:test';
+import { branch } from 'velo-node/node-test';
+test('is told', { todo: true }, async (t) => { await branch(t); throw new Error('not yet'); });
+test('tells', async (t) => { await branch(t); t.todo('later'); throw new Error('not yet'); });
+`,
+  });
+  const { out, code } = await node(orders, ['todo.test.mjs']);
+  assert.deepEqual([code, out.includes('psql')], [0, false], out);
+  await gone();
+});
+
+test("a failed subtest's test has its branch stay", async () => {
+  const orders = suite({
+    'parent.test.mjs': `
+import { test } from 'node:test';
+import { branch } from 'velo-node/node-test';
+test('parent', async (t) => {
+  await branch(t);
+  await t.test('inner', async (inner) => inner.test('innermost', () => { throw new Error('no'); }));
+});
+test('good', async (t) => { await branch(t); await t.test('inner', () => {}); });
+`,
+  });
+  const { out, code } = await node(orders, ['parent.test.mjs']);
+  assert.equal(code, 1);
+  const told = [...out.matchAll(/velo branch delete [^/]+\/(.+)/g)].map(([, name]) => name);
+  assert.deepEqual(told.map((name) => name.replace(/-\w+$/, '')), ['kept/parent'], out);
+  await (await (await projectOf(orders)).branch(told[0])).delete({ force: true });
+  await gone();
+});
+
+test('what a plain hook made lives until it is closed', async () => {
+  const orders = suite({
+    'held.test.mjs': `
+import { before, after, test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import { branch, project } from 'velo-node/node-test';
+let url;
+before(async () => { ({ url } = await branch()); });
+test('has it', async () => {
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc');
+  for (let time = 0; time < 20; time++) { gc(); await sleep(50); }
+  const db = new pg.Client(url);
+  await db.connect();
+  await db.end();
+});
+`,
+  });
+  const { out, code } = await node(orders, ['held.test.mjs']);
+  assert.equal(code, 0, out);
+  await gone();
+});
+
+test('a context that is none of a test is told at once', async () => {
+  const orders = suite({
+    'suite.test.mjs': `
+import assert from 'node:assert';
+import { before, beforeEach, describe, it } from 'node:test';
+import { branch, project } from 'velo-node/node-test';
+describe('orders', () => {
+  let error;
+  before(async (context) => { error = await branch(context).catch((thrown) => thrown); });
+  beforeEach(async (t) => { await branch(t); });
+  it('are not asked for', async () => {
+    assert.match(error?.message, /this is no context of a test/);
+    assert.match(error?.message, /hint: in .before. of a suite/);
+    assert.equal((await (await project()).branches()).filter(({ shown }) => shown.startsWith('~orders.')).length, 0);
+  });
+});
+`,
+  });
+  const { out, code } = await node(orders, ['suite.test.mjs']);
+  assert.equal(code, 0, out);
+  await gone();
+});

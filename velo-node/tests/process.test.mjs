@@ -1,10 +1,13 @@
 // One process: loaded again and again, in threads that end, and how it ends itself.
 
 import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { SOON, end, gone, lives, project as make, script, within } from './support.mjs';
+import { HERE, SOON, end, gone, lives, project as make, run, script, within } from './support.mjs';
 
 let project;
 before(async () => {
@@ -133,4 +136,24 @@ test("Velo's programs and Node's own children end side by side", async () => {
     console.log('done');
   `).ended;
   assert.deepEqual([said.code, said.out], [0, 'done\n'], said.err);
+});
+
+test('a coverage of the tests has nothing of the keeper', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'velo-coverage-'));
+  const text = `
+    import { Project } from 'velo-node';
+    const project = await Project.open('api');
+    const pool = await (await project.seed({ build() {}, code: 'coverage' })).pool();
+    await (await pool.acquire()).close();
+    console.log(process.pid);
+  `;
+  // The shell is the root of the run, with which its keeper ends.
+  const said = await run('sh', ['-c', '"$0" --input-type=module -e "$1"; :', process.execPath, text], {
+    cwd: HERE,
+    env: { ...process.env, NODE_V8_COVERAGE: folder, VELO_RUN: 'coverage' },
+  });
+  assert.match(said.out, /^\d+\n$/, said.err);
+  await gone();
+  assert.deepEqual(readdirSync(folder).map((name) => name.split('-')[1]), [said.out.trim()]);
+  rmSync(folder, { recursive: true });
 });

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { LONG, end, gone, query, require, run, start } from './support.mjs';
-import { BODY, projectOf, suite } from './suites.mjs';
+import { BODY, SEED, projectOf, suite } from './suites.mjs';
 
 after(end);
 
@@ -96,4 +96,46 @@ test('what keeps all from running is said once', async () => {
   assert.equal(code, 1);
   assert.equal((out + err).split('/nowhere holds no PostgreSQL').length, 2, out + err);
   assert.match(out + err, /hint: name the folder/);
+});
+
+test('a seed is built before the first test, and fails once for all', async () => {
+  const orders = suite({
+    'vitest.config.mjs': CONFIG.replace('test: {', 'test: { testTimeout: 5000, '),
+    ...tests(8),
+    'velo.seed.js': `${SEED}
+const fill = module.exports;
+module.exports = async (branch) => {
+  await new Promise((resolve) => setTimeout(resolve, 6000));
+  await fill(branch);
+};
+`,
+  });
+  passed(await vitest(orders), 8);
+  orders.put('velo.seed.js', "module.exports = () => { throw new RangeError('not this way'); };");
+  const { code, out, err } = await vitest(orders);
+  assert.equal(code, 1);
+  assert.match(out + err, /velo: the seed cannot be built: not this way/);
+  assert.equal((out + err).split('the seed cannot be built').length, 2, out + err);
+});
+
+test('of a test that is tried again only the last try stays, and none of one that is to fail', async () => {
+  const orders = suite({
+    'vitest.config.mjs': CONFIG,
+    'a.test.mjs': `
+import { expect } from 'vitest';
+import { test } from 'velo-node/vitest';
+let tries = 0;
+test.fails('is meant to', async ({ branch }) => { expect(branch.url).toBe('x'); });
+test('passes at last', { retry: 3 }, async ({ branch }) => { tries += 1; expect(tries).toBe(4); });
+test('never passes', { retry: 2 }, async ({ branch }) => { expect(1).toBe(2); });
+`,
+  });
+  const { out, err } = await vitest(orders);
+  assert.match(out, /Tests +1 failed \| \d passed/);
+  assert.equal(new Set((out + err).match(/velo branch delete .+/g)).size, 1, out + err);
+  const project = await projectOf(orders);
+  const kept = (await project.branches()).filter(({ name }) => name?.startsWith('kept/'));
+  assert.deepEqual(kept.map(({ name }) => name.replace(/-\w+$/, '')), ['kept/never-passes']);
+  await (await project.branch(kept[0].name)).delete({ force: true });
+  await gone();
 });

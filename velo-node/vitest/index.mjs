@@ -15,8 +15,11 @@ export const test = base.extend({
       project: () => suite().project(),
       seed: () => suite().seed(),
     });
-    if (task.result?.state === 'fail') tell(task.result.errors, await branches.keep());
-    await branches.close();
+    try {
+      if (hasFailed(task)) tell(task.result.errors, await branches.keep());
+    } finally {
+      await branches.close();
+    }
   },
   branch: async ({ velo }, use) => {
     await use(await velo.branch());
@@ -24,6 +27,16 @@ export const test = base.extend({
 });
 
 export const it = test;
+
+/** Whether a test has failed that was not meant to, and is not tried again. */
+function hasFailed({ result, retry, fails }) {
+  if (result?.state !== 'fail' || fails) return false;
+  const { count = 0, condition } = typeof retry === 'number' ? { count: retry } : (retry ?? {});
+  if ((result.retryCount ?? 0) >= count) return true;
+  if (!condition) return false;
+  const error = result.errors?.at(-1);
+  return !(typeof condition === 'function' ? condition(error) : new RegExp(condition).test(error?.message ?? ''));
+}
 
 /** The names of a test and of what is around it, but for the file. */
 function titleOf(task) {

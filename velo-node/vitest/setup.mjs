@@ -1,20 +1,20 @@
-// `globalSetup: ['velo-node/vitest/setup']`: what keeps all tests from running is said once, before the first of them.
+// `globalSetup: ['velo-node/vitest/setup']`: before the first test the seed is built, and what keeps all tests from running
+// is said once.
 
 import suites from '../lib/suite.js';
 
-const { Suite, printed } = suites;
+const { Suite, obstacle } = suites;
 
 export default async function setup(project) {
   const { root } = project.config;
   const suite = Suite.of(root);
   try {
-    await suite.project();
+    await suite.begin();
   } catch (error) {
-    const told = printed(error);
-    // Its stack says nothing of the matter.
-    if (told !== error) told.stack = told.message;
-    throw told;
+    throw obstacle(error);
   }
   project.provide('velo', { root });
+  // What goes wrong then is said by the tests, which ask for the same.
+  project.onTestsRerun(() => suite.begin({ isWatched: true }).catch(() => {}));
   return () => suite.end();
 }

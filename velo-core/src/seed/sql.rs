@@ -39,10 +39,32 @@ impl Project {
         self.seed_sql_call(pattern.as_ref().to_owned()).await
     }
 
+    /// [`seed_sql`](Self::seed_sql) of a key that counts `texts` too, and is called `label`.
+    #[doc(hidden)]
+    pub async fn seed_sql_as(
+        &self,
+        pattern: String,
+        texts: Vec<String>,
+        label: Option<String>,
+    ) -> Result<Seed> {
+        self.seed_sql_as_call(pattern, texts, label).await
+    }
+
     pub(crate) fn seed_sql_call(&self, pattern: String) -> Call<Seed> {
+        self.seed_sql_as_call(pattern, Vec::new(), None)
+    }
+
+    fn seed_sql_as_call(
+        &self,
+        pattern: String,
+        texts: Vec<String>,
+        label: Option<String>,
+    ) -> Call<Seed> {
         let project = self.0.clone();
         engine::call(move |op| async move {
-            let key = SeedKey::new().files(&pattern)?.code(CODE).label(label_of(&pattern));
+            let label = label.as_deref().unwrap_or_else(|| label_of(&pattern));
+            let key = SeedKey::new().files(&pattern)?.code(CODE).label(label);
+            let key = texts.iter().fold(key, SeedKey::text);
             let home = Engine::get()?.home(&project.config).await?;
             let building = match claim(&home, &project, key, &op).await? {
                 Claim::There(seed) => return Ok(seed),
