@@ -3,8 +3,10 @@
 use std::any::Any;
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
@@ -363,10 +365,14 @@ fn strays_and_a_container(home: &Home) {
     strays(home);
     let (engine, image) = engine().unwrap();
     let volume = home.path().join("volumes/01M87Q712A381HG2QDVG2FJSJX");
+    // As this home's own say it, and those of another one of its path do not.
+    let found = home.path().metadata().unwrap();
+    let born = found.created().unwrap().duration_since(UNIX_EPOCH).unwrap();
+    let folder = format!("{}-{}", found.ino(), born.as_nanos());
     let body = json!({
         "Image": image,
         "Cmd": ["true"],
-        "Labels": { "velo.home": home.path(), "velo.volume": volume },
+        "Labels": { "velo.home": home.path(), "velo.volume": volume, "velo.folder": folder },
     });
     ask(
         &engine,
