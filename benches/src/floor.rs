@@ -172,7 +172,7 @@ impl Floor {
             if ready {
                 return client::first_answer(&to).await;
             }
-            let late = begun.elapsed() > Duration::from_secs(60);
+            let late = begun.elapsed() > Duration::from_secs(600);
             if late || child.try_wait()?.is_some() {
                 let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
                 return Err(format!("the bare server does not come up:\n{log}").into());
