@@ -355,15 +355,23 @@ fn is_of(pid: Pid, data: &Path) -> bool {
         return is_postgres();
     }
     // The folder is gone, or another one is in its place; it has its name still for whoever works in it.
-    std::fs::read_link(&folder).is_ok_and(|works| was(data) == works) && is_postgres()
+    let Ok(works) = std::fs::read_link(&folder) else { return false };
+    // The quick look first: most work in folders that are there.
+    works.as_os_str().as_encoded_bytes().ends_with(REMOVED.as_bytes())
+        && was(data) == works
+        && is_postgres()
 }
+
+/// What the kernel adds to the name of a folder that was removed.
+#[cfg(target_os = "linux")]
+const REMOVED: &str = " (deleted)";
 
 /// How the kernel calls a folder that was removed.
 #[cfg(target_os = "linux")]
 fn was(data: &Path) -> PathBuf {
     let parent = data.parent().and_then(|parent| parent.canonicalize().ok()).unwrap_or_default();
     let mut path = parent.join(data.file_name().unwrap_or_default()).into_os_string();
-    path.push(" (deleted)");
+    path.push(REMOVED);
     path.into()
 }
 
