@@ -59,16 +59,17 @@ tests_skipped_by_both() { # LOG LOG
 }
 
 # What failed, once more and in few lines: in the middle of a long log it is lost. Libtest ends with what the failed tests
-# printed, of which this leaves the way to where they failed out.
+# printed, of which this leaves the way to where they failed out; Node's runner with the failed ones, before what follows it;
+# and pytest marks what an error says.
 tests_failed() { # LOG...
     local log
     for log; do
         [[ -f $log ]] || continue
-        awk -v name="${log##*/}" '/^failures:$/ { on = 1 } /^test result: / { on = 0 }
+        awk -v name="${log##*/}" '/^failures:$/ || /^✖ failing tests:/ { on = 1; next } /^test result: / || /^== / { on = 0 }
             /^stack backtrace:$/ { way = 1 } /^note: |^$|^----/ { way = 0 }
-            on && !way && NF && !/^note: / && lines++ < 60 {
+            (on && !way && NF && !/^note: / && !/^ +at .*node:/ || /^(E  |FAILED|ERROR) /) && lines++ < 40 {
                 if (lines == 1) print "\n== failed in " name
-                print substr($0, 1, 800)
+                print substr($0, 1, 400)
             }' "$log"
     done
 }

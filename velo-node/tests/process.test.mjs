@@ -7,7 +7,7 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { HERE, SOON, end, gone, lives, project as make, run, script, within } from './support.mjs';
+import { HERE, SOON, end, gone, left, lives, project as make, run, script, within } from './support.mjs';
 
 let project;
 before(async () => {
@@ -68,7 +68,7 @@ test('threads that end at random moments leave nothing', async () => {
   }
   await Promise.all(threads);
   await gone();
-  assert.deepEqual((await project.branches()).map((branch) => branch.shown), ['main']);
+  await left(project, 'main');
 });
 
 test('a thread alone has it, and the process lives on after it', async () => {

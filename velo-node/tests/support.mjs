@@ -45,6 +45,16 @@ export async function gone() {
   if (!(await within(SOON, () => living().length === 0))) throw new Error(`left behind: ${living()}`);
 }
 
+/** Of a project's branches these alone stay, or soon: who has just ended may still be undoing others. */
+export async function left(project, ...names) {
+  let shown;
+  const agree = async () => {
+    shown = (await project.branches()).map((branch) => branch.shown);
+    return shown.join() === names.join();
+  };
+  if (!(await within(SOON, agree))) throw new Error(`left behind: ${shown}`);
+}
+
 /** Nothing of the home stays. */
 export async function end() {
   for (const { name } of await Project.list()) await (await Project.open(name)).delete({ force: true });
