@@ -33,7 +33,11 @@ async fn with_branch(args: Run, out: &Out) -> Result<u8> {
     // Before there is anything that a signal could leave behind.
     let mut signals = signals::listen()?;
     let target = Target::source(&args.source);
-    let project = Project::builder(&target.project).config(Config::load()?).open().await?;
+    let opening = Project::builder(&target.project).config(Config::load()?).open();
+    let project = match until_signals(1, opening, &mut signals).await {
+        Ok(project) => project?,
+        Err(signal) => return Ok(code_of_signal(signal)),
+    };
     let mut spec = BranchSpec::ephemeral().from(target.branch.as_str()).label(label(&args.command));
     for (key, value) in &args.settings {
         spec = spec.set(key, value);
@@ -51,8 +55,10 @@ async fn with_branch(args: Run, out: &Out) -> Result<u8> {
     };
     // Whatever the command did, its branch goes. What cannot be undone now the next `velo` undoes,
     // so it is told, but is not the command's failure.
-    if let Err(error) = discard(&project, branch).await {
-        out.note(&format!("the throwaway branch is not gone yet: {error}"));
+    match until_signals(2, discard(&project, branch), &mut signals).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => out.note(&format!("the throwaway branch is not gone yet: {error}")),
+        Err(signal) => return Ok(code_of_signal(signal)),
     }
     match ended {
         Ok(status) => Ok(code(status)),
@@ -70,6 +76,28 @@ async fn with_branch(args: Run, out: &Out) -> Result<u8> {
 async fn discard(project: &Project, branch: Branch) -> Result<()> {
     branch.close().await?;
     project.finish_deletions().await
+}
+
+/// Waits for `work`, but no longer than until this many signals have come that end a process. The last one is
+/// the error.
+async fn until_signals<T>(
+    many: usize,
+    work: impl Future<Output = T>,
+    signals: &mut UnboundedReceiver<Got>,
+) -> std::result::Result<T, i32> {
+    let mut work = std::pin::pin!(work);
+    let mut came = 0;
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            Some(got) = signals.recv() => {
+                came += usize::from(got.ends());
+                if came >= many {
+                    return Err(got.signal);
+                }
+            }
+        }
+    }
 }
 
 /// Makes the branch. At a signal it is undone, and that is waited for; at a second one this process ends

@@ -5,6 +5,7 @@ mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use common::whole::names;
 use common::{Home, is_root, prepared};
 
 #[test]
@@ -198,6 +199,16 @@ fn a_disk_that_is_full_can_be_emptied() {
         std::fs::remove_file(&filler).unwrap();
         works(&["branch", "create", "api/next"]);
         assert!(home.path().join("reserve").exists(), "{variable}");
+        // A throwaway branch goes, whatever its command has done to the disk.
+        let fill = "for size in 1048576 65536 4096; do
+            dd if=/dev/zero of=\"$0\" bs=$size oflag=append conv=notrunc status=none 2>/dev/null
+            sync -f \"$0\"
+        done";
+        let ran = home.run(&["run", "api", "--", "sh", "-c", fill, filler.to_str().unwrap()]);
+        assert!(!ran.stderr.contains("not gone"), "{variable}: {ran:?}");
+        assert_eq!(names(&home, "volumes").len(), 3, "{variable}");
+        std::fs::remove_file(&filler).unwrap();
+        works(&["branch", "create", "api/last"]);
         fill_up(&filler);
         works(&["project", "delete", "api", "--force"]);
         works(&["gc"]);

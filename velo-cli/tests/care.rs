@@ -1,6 +1,7 @@
 //! `velo gc`, `velo doctor --fix` and `velo start --all`: records, disk and servers are made to agree,
 //! and nothing that anybody could want is lost on the way.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+#![allow(clippy::print_stderr)]
 
 mod common;
 
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::whole::{DIFFERENCES, cut_power, doctor_agrees, names, outlive, processes};
-use common::{Home, prepared, psql, wait_until};
+use common::{Home, eventually, is_root, prepared, psql, wait_until};
 use serde_json::Value;
 
 const STRAY: &str = "01M85Q712A381HG2QDVG2FJSJX";
@@ -442,4 +443,36 @@ fn a_home_that_is_not_there_is_not_made() {
     }
     home.run(&["doctor", "--fix"]);
     assert!(!home.path().exists());
+}
+
+#[test]
+fn what_cannot_be_undone_is_a_finding() {
+    let Some(base) = prepared("VELO_TEST_EXT4") else { return };
+    if !is_root() {
+        eprintln!("SKIP: only root can make a file that cannot be removed");
+        return;
+    }
+    let home = Home::under(&base);
+    home.ok(&["project", "create", "api"]);
+    let mut run = home.command();
+    let mut run =
+        run.args(["run", "api", "--", "sh", "-c", "read x"]).stdin(Stdio::piped()).spawn().unwrap();
+    let branch = || home.branches().into_iter().find(|name| name != "api/main");
+    wait_until("it has a branch", || branch().is_some());
+    let volumes = home.path().join("volumes");
+    let change = |flag: &str| {
+        let changed = std::process::Command::new("chattr").arg(flag).arg(&volumes).status();
+        assert!(changed.unwrap().success());
+    };
+    change("+i");
+    run.kill().unwrap();
+    drop(run.stdin.take());
+    run.wait().unwrap();
+    // It is nobody's once what it started has noticed its end.
+    let found =
+        eventually(|| home.run(&["doctor", "--json"]).stdout.contains("begun to be undone"));
+    change("-i");
+    assert!(found);
+    home.ok(&["gc"]);
+    agree(&home);
 }

@@ -602,3 +602,42 @@ fn another_user_gets_nothing_out_of_a_home() {
     }
     assert_eq!(home.everything(), before);
 }
+
+#[test]
+fn a_state_that_others_could_read_is_made_private() {
+    let home = Home::with_project();
+    let mode =
+        |name: &str| home.path().join(name).metadata().map(|m| m.permissions().mode() & 0o777);
+    for name in ["state.db", "state.db-wal", "state.db-shm"] {
+        let file = home.path().join(name);
+        if file.exists() {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+    }
+    home.ok(&["status"]);
+    for name in ["state.db", "state.db-wal", "state.db-shm"] {
+        assert!(
+            mode(name).is_err() || mode(name).unwrap() == 0o600,
+            "{name}: {:o}",
+            mode(name).unwrap()
+        );
+    }
+}
+
+#[test]
+fn who_opens_a_home_waits_for_no_lock_of_what_a_dead_process_deleted() {
+    let home = Home::with_project();
+    let id = home.json(&["branch", "get", "api/main"])["id"].as_str().unwrap().to_owned();
+    let lock = home.path().join("locks").join(id);
+    let cloned = std::fs::File::options().create(true).append(true).open(lock).unwrap();
+    cloned.lock_shared().unwrap();
+    let mut delete = home.command();
+    let mut delete = delete.args(["project", "delete", "api", "--force"]).spawn().unwrap();
+    wait_until("it is marked to go", || home.ok(&["project", "list", "--json"]).trim() == "[]");
+    delete.kill().unwrap();
+    delete.wait().unwrap();
+    in_time(&home, &["status"]);
+    drop(cloned);
+    home.ok(&["gc"]);
+    assert!(names(&home, "volumes").is_empty() && names(&home, "locks").len() < 2);
+}

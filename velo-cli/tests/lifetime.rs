@@ -82,7 +82,12 @@ fn a_protected_branch_is_neither_deleted_nor_reset() {
     home.ok(&["gc"]);
     assert_eq!(home.branches(), ["api/main", "api/b", "api/c"]);
     assert_eq!(home.sql("api/c", "SELECT 1"), "1");
+    // Nor is it gone at once because somebody lifts that.
+    home.fails(&["branch", "unprotect", "api/c"], 1, "the time of api/c is over");
+    assert_eq!(home.branches(), ["api/main", "api/b", "api/c"]);
+    home.ok(&["branch", "ttl", "api/c", "1h"]);
     home.ok(&["branch", "unprotect", "api/c"]);
+    outlive(&home, "api/c");
     assert_eq!(home.branches(), ["api/main", "api/b"]);
 
     // With main the whole project is protected.

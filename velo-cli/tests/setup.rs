@@ -425,6 +425,24 @@ fn a_file_system_comes_and_goes() {
 }
 
 #[test]
+fn what_came_while_it_was_asked_for_stays() {
+    use velo_core::blocking::setup::Setup;
+    let Some(corner) = Corner::new() else { return };
+    corner.ok(&["--loop", "300M", "--yes"]);
+    let undo = Setup::undo(corner.path("home.img")).unwrap();
+    let mine = corner.path("home").join("mine");
+    std::fs::write(&mine, "mine").unwrap();
+    let error = undo.run(|_| {}).unwrap_err();
+    assert!(error.to_string().contains("none of Velo's"), "{error:?}");
+    assert!(mine.exists() && corner.is_mounted());
+    std::fs::remove_file(mine).unwrap();
+    corner.ok(&["--undo", "--yes"]);
+    corner.nothing_is_left();
+    let ran = corner.setup(&["--loop", "300M", "--image", "/nowhere/x.img", "--yes"], |_| {});
+    ran.is_error(1, "the folder of the file does not exist: /nowhere");
+}
+
+#[test]
 fn what_fails_is_taken_back() {
     let Some(corner) = Corner::new() else { return };
     // Only mkfs.btrfs is there: the last but one step fails.
@@ -578,6 +596,17 @@ fn zfs_pool_in_a_file_comes_and_goes() {
     let precious = corner.path("home/precious");
     corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "precious is none of Velo's");
     std::fs::remove_file(precious).unwrap();
+    // What nobody can list may hold anything.
+    let broken = corner.path("broken");
+    std::fs::create_dir(&broken).unwrap();
+    std::os::unix::fs::symlink("/bin/false", broken.join("zfs")).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    corner
+        .setup(&["--undo", "--yes"], |command| {
+            command.env("PATH", format!("{}:{path}", broken.display()));
+        })
+        .is_error(1, "nobody can see what is in the pool velo-setup-test");
+    std::fs::remove_dir_all(&broken).unwrap();
     corner.ok(&["--undo", "--yes"]);
     corner.nothing_is_left();
     assert!(!Command::new("zpool").args(["list", "velo-setup-test"]).status().unwrap().success());

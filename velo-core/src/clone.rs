@@ -59,6 +59,7 @@ pub(crate) async fn clone_source(
             let object = source.object();
             opened(&*storage, object, "the snapshot").await?;
             room::enough_beside(home, &*storage, object).await?;
+            reserve::keep(home.config.home())?;
             let cut = tools.clone(From::Snapshot(snapshot.id, cut), target, op).await?;
             // Whoever undoes a branch takes its snapshots along without their locks, having recorded it
             // first: what was cloned meanwhile may lack files.

@@ -122,6 +122,8 @@ async fn look(config: &Config) -> Vec<Finding> {
             let above = above.unwrap_or(&config.home);
             found.push(machine::no_home(config, above, user.as_ref()));
             found.push(machine::storage(config, above).await);
+            #[cfg(all(feature = "zfs", target_os = "linux"))]
+            found.extend(zfs::look(config).await);
             found.extend(containers::look(config, None).await);
         }
         Err(error) => found.push(Finding::error("home", &error)),

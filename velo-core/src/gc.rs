@@ -18,7 +18,7 @@ use crate::reconcile::{self, Left, Round};
 use crate::record::ProjectRecord;
 use crate::run_dir::RunDir;
 use crate::storage::Object;
-use crate::strays::{self, Looks, Stray};
+use crate::strays::{self, Looks, Stray, Unrecorded};
 use crate::teardown;
 
 /// What is to be removed.
@@ -88,7 +88,8 @@ pub(crate) fn collect_call(config: &Config, spec: GcSpec) -> Call<Collected> {
             let _one = reconcile::alone(&home, &op.cancel).await?;
             collected.deeds = recorded(&home).await?;
         }
-        let mut strays = unrecorded(&home, spec).await?;
+        let (mut strays, unseen) = unrecorded(&home, spec).await?;
+        collected.deeds.extend(unseen);
         match containers(&home, spec.unrecorded && !spec.dry_run).await {
             Ok(found) => strays.extend(found),
             // What was done elsewhere is told all the same.
@@ -147,9 +148,7 @@ async fn would(home: &Home) -> Result<Vec<Deed>> {
         deeds.push(reconcile::of_expired(&project, &branch).of_bytes(bytes));
     }
     for project in home.state().read(|tx| tx.every::<ProjectRecord>()).await? {
-        let needed = home.storage(project.storage)?.capability().clones_need_source;
-        let id = project.id;
-        let needless = home.state().read(move |tx| teardown::needless(tx, id, needed)).await?;
+        let needless = teardown::needless(home, &project).await?;
         deeds.extend(needless.iter().map(reconcile::of_hidden));
     }
     let folders = strays::run_folders(home).await?;
@@ -158,11 +157,14 @@ async fn would(home: &Home) -> Result<Vec<Deed>> {
     Ok(deeds)
 }
 
-/// What is there and no record names.
-async fn unrecorded(home: &Home, spec: GcSpec) -> Result<Vec<Deed>> {
+/// What is there and no record names; and what cannot be looked at.
+async fn unrecorded(home: &Home, spec: GcSpec) -> Result<(Vec<Deed>, Vec<Deed>)> {
     let removes = spec.unrecorded && !spec.dry_run;
     let (mut deeds, mut looks) = (Vec::new(), Looks::default());
-    for stray in strays::objects(home).await? {
+    let Unrecorded { strays, unseen } = strays::objects(home).await?;
+    let every = || Deed::removed("volume", "that may be there", "no record names it");
+    let unseen = unseen.into_iter().map(|error| every().came_to(&Err(error))).collect();
+    for stray in strays {
         let bytes = measured(&*stray.storage, stray.object).await;
         let kind = match stray.object {
             Object::Volume(_) => "volume",
@@ -172,7 +174,7 @@ async fn unrecorded(home: &Home, spec: GcSpec) -> Result<Vec<Deed>> {
         deeds.push(deed.came_to(&remove_stray(home, &stray, &mut looks, removes).await));
     }
     deeds.extend(lost(home, removes).await?);
-    Ok(deeds)
+    Ok((deeds, unseen))
 }
 
 /// What is recorded as half done, or as belonging to a process, that was never this home's.

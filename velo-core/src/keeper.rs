@@ -42,6 +42,9 @@ use protocol::{Answer, Ask, Line};
 /// How long it stays when nobody has a branch: runs have pauses.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// What a keeper's folder is called by whoever removes it, behind its name.
+const GONE: &str = ".gone";
+
 /// What a keeper is started for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Task {
@@ -105,8 +108,8 @@ async fn serve(task: Task) -> Result<()> {
     keeper.over.cancel();
     while visits.join_next().await.is_some() {}
     keeper.end().await;
-    if let Some(folder) = task.socket.parent() {
-        sweep(folder);
+    if let Some(all) = task.socket.parent().and_then(Path::parent) {
+        sweep(all);
     }
     gone
 }
@@ -240,11 +243,13 @@ async fn visit(stream: UnixStream, keeper: Arc<Keeper>) {
     }
 }
 
-/// Removes the folder of a keeper that ends, and those of keepers that were killed.
-fn sweep(own: &Path) {
-    let Some(all) = own.parent() else { return };
+/// Removes, of all folders of keepers, those of one that ends and of those that were killed.
+pub(crate) fn sweep(all: &Path) {
     for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
         let folder = entry.path();
+        if !is_of_keeper(&entry) {
+            continue;
+        }
         // Whoever is starting one holds this.
         let lock = Lock::try_take(&folder.join("lock"), Mode::Exclusive);
         if matches!(lock, Ok(Some(_)))
@@ -256,9 +261,22 @@ fn sweep(own: &Path) {
     }
 }
 
+/// Whether a keeper made it: a folder with the name of one, or of one that was being removed.
+fn is_of_keeper(entry: &std::fs::DirEntry) -> bool {
+    let name = entry.file_name();
+    let name = name.to_string_lossy();
+    let name = name.strip_suffix(GONE).unwrap_or(&name);
+    name.len() == 16
+        && name.bytes().all(|b| b.is_ascii_hexdigit())
+        && entry.file_type().is_ok_and(|kind| kind.is_dir())
+}
+
 /// Removes a folder that is nobody's, under another name first: under its own it may be made anew meanwhile.
 fn remove(folder: &Path) -> Result<()> {
-    let gone = folder.with_extension("gone");
+    let mut gone = folder.as_os_str().to_owned();
+    if !gone.to_string_lossy().ends_with(GONE) {
+        gone.push(GONE);
+    }
     crate::effect::step_now("remove the folder of a keeper", || {
         std::fs::rename(folder, &gone)
             .and_then(|()| std::fs::remove_dir_all(&gone))

@@ -16,7 +16,7 @@ use crate::runtime::{Runtime, RuntimeKind};
 use crate::snapshot::{Snapshot, SnapshotInfo};
 use crate::state::Tx;
 use crate::storage::{self, Object, Storage, StorageKind};
-use crate::teardown;
+use crate::teardown::{self, Patience};
 use crate::timings::Timings;
 
 mod builder;
@@ -310,7 +310,7 @@ impl Project {
             let claim = move |tx: &Tx<'_>| claim(tx, &record, force, lease);
             home.state().write_durable("mark a project to go", claim).await?;
             home.finish_deletions().await;
-            let gone = teardown::project(&home, &project.record).await;
+            let gone = teardown::project(&home, &project.record, Patience::Usual).await;
             gone.map_err(Error::with_the_rest_later)
         })
     }

@@ -21,6 +21,7 @@ use crate::runtime::{RuntimeKind, Status, StopMode};
 use crate::state::Tx;
 use crate::storage::Object;
 use crate::switch::Switch;
+use crate::teardown::Patience;
 use crate::{boot, branch, reset, slots, strays, teardown};
 
 /// How long one `open` may spend on it; the next one goes on.
@@ -95,6 +96,11 @@ impl Round {
         self.deeds.push(deed.came_to(&Err(error)));
     }
 
+    /// Whether what a deed is about was seen to in this round.
+    fn has_tried(&self, deed: &Deed) -> bool {
+        self.deeds.iter().any(|done| done.kind == deed.kind && done.name == deed.name)
+    }
+
     /// Whether anything was undone or finished.
     pub(crate) fn has_done(&self) -> bool {
         self.deeds.iter().any(|deed| deed.error.is_none())
@@ -162,6 +168,26 @@ pub(crate) async fn of_the_dead(home: &Home) -> Result<Vec<(Id, Vec<Left>)>> {
     Ok(found)
 }
 
+/// What this process itself left half done, and nobody works on any more: something was in the way of its
+/// undoing. While it is made, changed or undone, its lock is held.
+pub(crate) async fn given_up(home: &Home) -> Result<Vec<Left>> {
+    let Some(own) = home.own_lease() else { return Ok(Vec::new()) };
+    let mut left = under(home, own).await?;
+    left.retain(|left| {
+        // A snapshot that is taken has no lock of its own, and a seed is seen to by who asks for it.
+        let Left::Branch(_, branch) = left else { return false };
+        let half_done = match branch.phase {
+            Phase::Ready => false,
+            // Whoever has a throwaway branch finishes its reset when it is used next.
+            Phase::Resetting => !branch.ephemeral,
+            Phase::Creating | Phase::Deleting => true,
+        };
+        let path = home.lock_path(&branch.id.to_string());
+        half_done && Lock::is_free(&path, Mode::Exclusive).unwrap_or(false)
+    });
+    Ok(left)
+}
+
 /// What is under leases that were never held here.
 pub(crate) async fn lost(home: &Home) -> Result<Vec<Left>> {
     let mut lost = home.state().read(|tx| tx.leases()).await?;
@@ -182,13 +208,15 @@ async fn round(home: &Home) -> Result<Round> {
     let mut round = Round::bounded();
     let nothing = home.state().read(branch::due).await?.is_empty()
         && leases(home)?.is_empty()
-        && lost(home).await?.is_empty();
+        && lost(home).await?.is_empty()
+        && given_up(home).await?.is_empty();
     if nothing {
         return Ok(round);
     }
     let Some(_one) = Lock::try_take(&home.lock_path(LOCK), Mode::Exclusive)? else {
         return Ok(round);
     };
+    home.make_way().await;
     dead(home, &mut round).await?;
     expire(home, &mut round).await?;
     Ok(round)
@@ -221,8 +249,15 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
             before.bury()?;
         }
     }
-    for record in lost(home).await?.into_iter().filter(Left::keeps_data) {
+    let lost = lost(home).await?.into_iter().filter(Left::keeps_data);
+    for record in given_up(home).await?.into_iter().chain(lost) {
+        if round.is_over() {
+            break;
+        }
         let deed = record.deed();
+        if round.has_tried(&deed) {
+            continue;
+        }
         if let Err(error) = round.can_see(home, &record).await {
             round.leave(deed, error);
             continue;
@@ -233,6 +268,8 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
     if let Some(last) = last {
         sweep_hidden(home, round).await;
         sweep_locks(home, round).await?;
+        #[cfg(target_os = "linux")]
+        sweep_keepers(home).await?;
         last.bury()?;
     }
     Ok(())
@@ -275,7 +312,7 @@ pub(crate) async fn expire(home: &Home, round: &mut Round) -> Result<()> {
                 return Ok(());
             }
             let shown = of_expired(&project, &record);
-            if round.deeds.iter().any(|deed| deed.kind == shown.kind && deed.name == shown.name) {
+            if round.has_tried(&shown) {
                 continue;
             }
             let volume = Object::Volume(record.volume);
@@ -325,8 +362,12 @@ pub(crate) async fn sweep_hidden(home: &Home, round: &mut Round) {
             Ok(gone) => round.deeds.extend(gone.iter().map(of_hidden)),
             Err(error) => {
                 tracing::warn!(%error, project = %project.name, "hidden data stays for now");
-                let deed = Deed::removed("hidden", project.name.to_string(), "nothing needs it");
-                round.deeds.push(deed.came_to(&Err(error)));
+                let name = format!("data of {}", project.name);
+                let deed = Deed::removed("hidden", name, "no clone needs it any more");
+                let deed = deed.came_to(&Err(error));
+                if !round.deeds.contains(&deed) {
+                    round.deeds.push(deed);
+                }
             }
         }
     }
@@ -360,6 +401,17 @@ pub(crate) async fn sweep_locks(home: &Home, round: &mut Round) -> Result<()> {
     let gone = home.state().write("sweep locks", sweep).await?;
     round.deeds.extend(gone.into_iter().map(of_lock));
     Ok(())
+}
+
+/// Removes the folders of keepers that were killed.
+#[cfg(target_os = "linux")]
+async fn sweep_keepers(home: &Home) -> Result<()> {
+    let folders = home.config.home().join("keepers");
+    crate::engine::blocking(move || {
+        crate::keeper::sweep(&folders);
+        Ok(())
+    })
+    .await
 }
 
 /// Something that lives under a dead lease.
@@ -477,7 +529,7 @@ impl Left {
 
     pub(crate) async fn finish(self, home: &Home) -> Result<()> {
         match self {
-            Self::Project(project) => teardown::project(home, &project).await,
+            Self::Project(project) => teardown::project(home, &project, Patience::None).await,
             Self::Branch(project, branch) => {
                 // Whoever opens a home does not wait for a long copy of what has to go.
                 let _lock = home.lock_now(branch.id, &branch.shown()).await?;

@@ -84,6 +84,7 @@ pub(crate) async fn reset(
     let shown = format!("the branch {}/{}", project.name, branch.shown());
     let _lock = home.lock(branch.id, Mode::Exclusive, &shown, &op.cancel).await?;
     op.cancel.check()?;
+    finish_locked(home, project, branch.id).await?;
     // Where it fails the old server starts again, in another container.
     Switch { home, project, op }.nothing_is_lost(branch.id).await?;
     let (old, new) = begin(home, project, branch.id, &shown, source).await?;
@@ -282,7 +283,9 @@ pub(crate) async fn finish(home: &Home, project: &ProjectRecord, id: Id) -> Resu
     }
 }
 
-async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+/// The same for whoever holds the lock anyway: a reset that is recorded as going on is nobody's any more, also
+/// where it was this process's own and could not be undone.
+pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     let found = home
         .state()
         .read(move |tx| {

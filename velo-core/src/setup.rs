@@ -330,6 +330,10 @@ impl Setup {
 
     async fn carry_out(self, mut say: impl FnMut(&str) + Send) -> Result<()> {
         if self.undoing {
+            if let Some(journal) = &self.journal {
+                // Whoever was asked may have taken their time over it.
+                step::nothing_lives_in(journal).await?;
+            }
             for step in &self.steps {
                 say(&step.undoing());
                 step.undo().await?;
@@ -372,7 +376,16 @@ impl Setup {
 fn alone_with(image: &Path) -> Result<Option<Arc<File>>> {
     let folder = image.parent().unwrap_or(Path::new("/"));
     let fault = |e| Error::io(format!("open {}", folder.display()), e);
-    let file = File::open(folder).map_err(fault)?;
+    let file = File::open(folder).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            let what = format!("the folder of the file does not exist: {}", folder.display());
+            Error::new(ErrorKind::NotFound, what).with_hint(format!(
+                "make it (mkdir -p {0}), or choose another file: --image",
+                folder.display()
+            ))
+        }
+        _ => fault(e),
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(Some(Arc::new(file))),
         Err(TryLockError::WouldBlock) => Err(Error::new(

@@ -163,23 +163,57 @@ async fn recorded(home: &Home) -> Result<HashSet<Object>> {
         .await
 }
 
-/// Volumes and snapshots that no record names, the youngest first: a clone before what it is made from.
-pub(crate) async fn objects(home: &Home) -> Result<Vec<Stray>> {
+/// What no record names, as far as it can be seen.
+#[derive(Debug, Default)]
+pub(crate) struct Unrecorded {
+    /// Volumes and snapshots, the youngest first: a clone before what it is made from.
+    pub(crate) strays: Vec<Stray>,
+    /// Why a storage could not be looked at, which hides nothing of the others.
+    pub(crate) unseen: Vec<Error>,
+}
+
+/// Volumes and snapshots that no record names.
+pub(crate) async fn objects(home: &Home) -> Result<Unrecorded> {
     // What is deleted meanwhile loses its record before it is looked for among them.
     let before = recorded(home).await?;
-    let mut found: Vec<Stray> = Vec::new();
+    let mut found = Unrecorded::default();
     for storage in storages(home).await? {
-        for object in storage.list().await? {
-            if !before.contains(&object) && !found.iter().any(|stray| stray.object == object) {
+        let listed = match storage.list().await {
+            Ok(listed) => listed,
+            Err(error) => {
+                found.unseen.push(of_needless(home, &*storage, error).await?);
+                continue;
+            }
+        };
+        let strays = &mut found.strays;
+        for object in listed {
+            if !before.contains(&object) && !strays.iter().any(|stray| stray.object == object) {
                 let location = storage.location(object);
-                found.push(Stray { object, storage: storage.clone(), location });
+                strays.push(Stray { object, storage: storage.clone(), location });
             }
         }
     }
     let after = recorded(home).await?;
-    found.retain(|stray| !after.contains(&stray.object));
-    found.sort_by_key(|stray| std::cmp::Reverse(stray.object.id()));
+    found.strays.retain(|stray| !after.contains(&stray.object));
+    found.strays.sort_by_key(|stray| std::cmp::Reverse(stray.object.id()));
     Ok(found)
+}
+
+/// The error of a storage that cannot be looked at. A pool in which no project is any more may be gone
+/// for good: what makes Velo look there is then said too.
+async fn of_needless(home: &Home, storage: &dyn Storage, error: Error) -> Result<Error> {
+    let zfs = StorageKind::Zfs.as_str();
+    let projects = home.state().read(|tx| tx.every::<ProjectRecord>()).await?;
+    if storage.capability().name != zfs || projects.iter().any(|p| p.storage == StorageKind::Zfs) {
+        return Ok(error);
+    }
+    let file = home.config.home().join("zfs.json");
+    let gone = format!("if nothing in it is needed any more: rm {}", file.display());
+    let hint = match error.hint() {
+        Some(hint) => format!("{hint}; {gone}"),
+        None => gone,
+    };
+    Ok(error.with_hint(hint))
 }
 
 /// Folders of servers without a branch or a volume, on whose socket nobody listens.

@@ -13,6 +13,7 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::postgres::tablespaces;
 use crate::record::{BranchRecord, Phase, ProjectRecord};
+use crate::reset;
 use crate::run_dir::RunDir;
 use crate::runtime::{InstanceRef, RuntimeKind, Status, StopMode};
 use crate::slots::{self, Turn};
@@ -253,6 +254,8 @@ impl Switch<'_> {
     /// Records whether a server ought to run, before it is started or stopped; one that ought not to
     /// before waits for a slot. Returns the record, and whether it ought to before.
     async fn want(self, id: Id, wish: Wish) -> Result<(BranchRecord, bool)> {
+        // In a box: it ends with a switch itself.
+        Box::pin(reset::finish_locked(self.home, self.project, id)).await?;
         let wanted = wish == Wish::On;
         let lease = self.home.lease()?;
         slots::taken(self.home, self.op, |asker| {
@@ -262,7 +265,7 @@ impl Switch<'_> {
                 let record = tx.update(id, |branch: &mut BranchRecord| {
                     let shown = format!("{}/{}", project.name, branch.shown());
                     if branch.phase != Phase::Ready {
-                        return Err(crate::reset::being_changed(&format!("the branch {shown}")));
+                        return Err(reset::being_changed(&format!("the branch {shown}")));
                     }
                     if branch.ephemeral && !wanted {
                         return Err(Error::new(

@@ -39,6 +39,8 @@ pub(crate) async fn end(
     project: &ProjectRecord,
     id: Id,
 ) -> Result<Option<(BranchRecord, Vec<VolumeRecord>)>> {
+    // To mark it is a write too, and what it takes may be all of the disk.
+    home.make_way().await;
     let lease = home.lease()?;
     let found = home
         .state()
@@ -63,9 +65,27 @@ pub(crate) async fn end(
     Ok(found)
 }
 
+/// How long whoever makes, changes or clones a branch that has to go is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// As long as any lock: somebody wants it to be gone.
+    Usual,
+    /// Not at all: whoever opens a home does not wait for a long copy of what has to go.
+    None,
+}
+
 /// Undoes a branch under its lock, once nobody makes, changes or clones it any more.
-pub(crate) async fn locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
-    let _lock = home.lock(id, Mode::Exclusive, "the branch", &Cancel::default()).await?;
+pub(crate) async fn locked(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+    patience: Patience,
+) -> Result<()> {
+    const SHOWN: &str = "the branch";
+    let _lock = match patience {
+        Patience::Usual => home.lock(id, Mode::Exclusive, SHOWN, &Cancel::default()).await?,
+        Patience::None => home.lock_now(id, SHOWN).await?,
+    };
     branch(home, project, id).await
 }
 
@@ -155,6 +175,7 @@ fn give_up_slot(tx: &Tx<'_>, branch: Option<Id>) -> Result<()> {
 
 /// Destroys a snapshot and its record; while clones need it, it is only hidden. Missing is fine.
 pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+    home.make_way().await;
     let storage = home.storage(project.storage)?;
     let needed = storage.capability().clones_need_source;
     let lease = home.lease()?;
@@ -239,16 +260,20 @@ pub(crate) async fn sweep(home: &Home, project: &ProjectRecord) -> Result<Vec<Ob
     Ok(before)
 }
 
-/// What of a project is hidden and goes with the next sweep. `needed` is whether clones need their
-/// source.
-pub(crate) fn needless(tx: &Tx<'_>, project: Id, needed: bool) -> Result<Vec<Object>> {
-    let mut found = Vec::new();
-    for object in hidden(tx, &project.to_string())? {
-        if !needed || !tx.has_clones(object.id())? {
-            found.push(object);
+/// What of a project is hidden and goes with the next sweep.
+pub(crate) async fn needless(home: &Home, project: &ProjectRecord) -> Result<Vec<Object>> {
+    let needed = home.storage(project.storage)?.capability().clones_need_source;
+    let id = project.id;
+    let look = move |tx: &Tx<'_>| {
+        let mut found = Vec::new();
+        for object in hidden(tx, &id.to_string())? {
+            if !needed || !tx.has_clones(object.id())? {
+                found.push(object);
+            }
         }
-    }
-    Ok(found)
+        Ok(found)
+    };
+    home.state().read(look).await
 }
 
 /// What of a project is kept only because clones need it, the youngest first.
@@ -263,7 +288,8 @@ pub(crate) fn hidden(tx: &Tx<'_>, scope: &str) -> Result<Vec<Object>> {
 }
 
 /// Undoes a project with all that it holds. Missing is fine.
-pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
+pub(crate) async fn project(home: &Home, record: &ProjectRecord, patience: Patience) -> Result<()> {
+    home.make_way().await;
     let (id, lease) = (record.id, home.lease()?);
     let found = home
         .state()
@@ -288,7 +314,7 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord) -> Result<()> {
     // those is only hidden until they are gone.
     branches.sort_by_key(|b| std::cmp::Reverse(b.id));
     for branch in branches {
-        errors.note(locked(home, record, branch.id).await);
+        errors.note(locked(home, record, branch.id, patience).await);
     }
     for snapshot in snapshots.iter().filter(|s| matches!(s.role, Role::Named | Role::Seed)) {
         errors.note(self::snapshot(home, record, snapshot.id).await);

@@ -392,6 +392,8 @@ async fn a_killed_keeper_takes_its_servers_along_and_another_comes() {
         assert!(begun.elapsed() < LONG, "{:?}", run.home.left());
         velo_core::gc::collect(run.home.config(), velo_core::gc::GcSpec::default()).await.unwrap();
     }
+    let keepers = run.home.config().home().join("keepers");
+    assert_eq!(std::fs::read_dir(keepers).unwrap().count(), 0);
     assert_eq!(project.branches().await.unwrap().len(), 1);
 }
 

@@ -177,6 +177,35 @@ async fn a_build_that_fails_leaves_nothing() {
     alone(&project, &home).await;
 }
 
+/// Whoever asks next undoes it, in the same process too.
+#[tokio::test]
+async fn a_build_that_could_not_be_undone_keeps_nobody() {
+    let Some(base) = fs_dir("VELO_TEST_EXT4") else { return };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let home = TestHome::new(Some(&base));
+    let project = home.project("seeds").await;
+    let volumes = home.config().home().join("volumes");
+    let change = |flag: &str| {
+        assert!(Command::new("chattr").arg(flag).arg(&volumes).status().unwrap().success());
+    };
+    let before = home.left().len();
+    let fails = async |_| {
+        change("+i");
+        Err::<(), _>(std::io::Error::other("as it happens"))
+    };
+    let failed = project.seed(key("stuck"), fails).await;
+    change("-i");
+    failed.unwrap_err();
+    assert!(home.left().len() > before, "it could be undone");
+    let seed = tokio::time::timeout(Duration::from_secs(60), seed(&project, "stuck"));
+    assert_eq!(
+        sql(&seed.await.unwrap().branch().await.unwrap(), "SELECT count(*) FROM t").await,
+        "1000"
+    );
+}
+
 #[tokio::test]
 async fn a_server_that_dies_while_a_seed_is_built_makes_none() {
     let home = TestHome::new(None);

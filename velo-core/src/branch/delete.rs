@@ -12,7 +12,7 @@ use crate::id::Id;
 use crate::lock::Mode;
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord};
 use crate::state::Tx;
-use crate::teardown;
+use crate::teardown::{self, Patience};
 
 /// How long the caller of a close waits for its files.
 const FILES: Duration = Duration::from_millis(4);
@@ -96,7 +96,9 @@ pub(super) async fn delete(
     // Children first; and from here on it goes through, wanted or not.
     let through = Op::default();
     for id in branches.into_iter().rev() {
-        teardown::locked(home, project, id).await.map_err(Error::with_the_rest_later)?;
+        teardown::locked(home, project, id, Patience::Usual)
+            .await
+            .map_err(Error::with_the_rest_later)?;
     }
     for id in snapshots {
         let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &through.cancel).await?;

@@ -19,7 +19,8 @@ impl Branch {
     /// protected too.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] for an ephemeral branch, which ends with its holder.
+    /// [`ErrorKind::Conflict`] for an ephemeral branch, which ends with its holder; and where only the
+    /// protection keeps it, for its time is over.
     pub async fn protect(&self, protected: bool) -> Result<()> {
         self.protect_call(protected).await
     }
@@ -29,6 +30,18 @@ impl Branch {
             let (project, id) = (branch.0.project.record.clone(), branch.id());
             let record = home.state().write_durable("record a protection", move |tx| {
                 alter(tx, &project, id, |branch| {
+                    if branch.protected
+                        && !protected
+                        && branch.expires.is_some_and(|time| time <= now())
+                    {
+                        let shown = format!("{}/{}", project.name, branch.shown());
+                        let what = format!(
+                            "the time of {shown} is over: without protection it goes at once"
+                        );
+                        return Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
+                            "give it time first (velo branch ttl {shown} none); or delete it"
+                        )));
+                    }
                     branch.protected = protected;
                     Ok(())
                 })

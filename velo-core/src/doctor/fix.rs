@@ -52,7 +52,12 @@ async fn set_right(home: &std::sync::Arc<Home>, config: &Config, op: &Op) -> Res
     };
     // First of all servers: one of these may hold another one's port.
     let mut looks = Looks::default();
-    for stray in strays::objects(home).await? {
+    let found = strays::objects(home).await?;
+    for error in &found.unseen {
+        // It is a finding of its own.
+        tracing::warn!(%error, "servers on what no record names there are not looked for");
+    }
+    for stray in found.strays {
         let deed = Deed::new("stopped", "server", stray.name(), "no record names its data");
         match looks.is_served(home, &stray).await {
             Ok(false) => {}

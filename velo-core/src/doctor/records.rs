@@ -13,7 +13,8 @@ use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, Vo
 use crate::run_dir::RunDir;
 use crate::runtime::{RuntimeKind, Status};
 use crate::storage::{Object, StorageKind};
-use crate::strays::{self, Looks, Stray};
+use crate::strays::{self, Looks, Stray, Unrecorded};
+use crate::teardown;
 
 /// Everything that is recorded.
 struct Records {
@@ -40,10 +41,9 @@ pub(super) async fn look(home: &Home) -> Vec<Finding> {
     let rest = async {
         found.extend(programs(home, &records).await);
         // Listed once, and after what is recorded was read.
-        let strays = strays::objects(home).await;
-        found.extend(disk(home, &records, &strays).await?);
-        // Where they cannot be listed, the look at the disk has said so.
-        found.extend(servers(home, &records, strays.unwrap_or_default()).await?);
+        let unrecorded = strays::objects(home).await?;
+        found.extend(disk(home, &records, &unrecorded).await?);
+        found.extend(servers(home, &records, unrecorded.strays).await?);
         found.extend(leases(home).await?);
         found.extend(leftovers(home).await?);
         found.extend(expired(home).await?);
@@ -120,14 +120,18 @@ impl Records {
 
 /// Volumes and snapshots: what is recorded against what is there. Other processes work meanwhile,
 /// so that only what the records say before and after counts.
-async fn disk(home: &Home, before: &Records, strays: &Result<Vec<Stray>>) -> Result<Vec<Finding>> {
-    let mut found = Vec::new();
+async fn disk(home: &Home, before: &Records, unrecorded: &Unrecorded) -> Result<Vec<Finding>> {
+    let mut found: Vec<Finding> = Vec::new();
+    found.extend(unrecorded.unseen.iter().map(|error| Finding::error("disk", error)));
     let (mut there, mut unseen) = (HashSet::new(), HashSet::new());
     for shelf in [Shelf::Folders, Shelf::Datasets] {
         match listing(home, before, shelf).await {
             Ok(listed) => there.extend(listed.into_iter().map(|object| (shelf, object))),
             Err(error) => {
-                found.push(Finding::error("disk", &error));
+                let finding = Finding::error("disk", &error);
+                if !found.contains(&finding) {
+                    found.push(finding);
+                }
                 unseen.insert(shelf);
             }
         }
@@ -148,19 +152,13 @@ async fn disk(home: &Home, before: &Records, strays: &Result<Vec<Stray>>) -> Res
             "delete the branches and snapshots that they belong to, or bring the files back",
         ));
     }
-    match strays {
-        Ok(strays) if strays.is_empty() => {}
-        Ok(strays) => found.push(Finding::warn(
+    if !unrecorded.strays.is_empty() {
+        let names = listed(unrecorded.strays.iter().map(Stray::name));
+        found.push(Finding::warn(
             "disk",
-            format!("there, and not recorded: {}", listed(strays.iter().map(Stray::name))),
+            format!("there, and not recorded: {names}"),
             "velo gc --unrecorded --dry-run shows what they hold; without --dry-run it removes them",
-        )),
-        Err(error) => {
-            let finding = Finding::error("disk", error);
-            if !found.contains(&finding) {
-                found.push(finding);
-            }
-        }
+        ));
     }
     if found.is_empty() {
         found.push(Finding::ok("disk", "records and volumes agree"));
@@ -382,6 +380,16 @@ async fn leases(home: &Home) -> Result<Vec<Finding>> {
             "velo -v status tries again, and says what is in the way",
         ));
     }
+    let stuck = reconcile::given_up(home).await?;
+    if !stuck.is_empty() {
+        let names =
+            stuck.iter().map(Left::deed).map(|deed| format!("the {} {}", deed.kind, deed.name));
+        found.push(Finding::warn(
+            "leases",
+            format!("begun to be undone, and not gone: {}", listed(names)),
+            "velo gc tries again, and says what is in the way",
+        ));
+    }
     let lost = reconcile::lost(home).await?;
     let lost: Vec<_> = lost.iter().map(Left::deed).collect();
     if !lost.is_empty() {
@@ -414,6 +422,20 @@ async fn leftovers(home: &Home) -> Result<Vec<Finding>> {
                 listed(folders.iter().map(|id| home.run_dir(*id).display().to_string()))
             ),
             "velo gc",
+        ));
+    }
+    let mut hidden = Vec::new();
+    for project in home.state().read(|tx| tx.every::<ProjectRecord>()).await? {
+        hidden.extend(teardown::needless(home, &project).await?);
+    }
+    if !hidden.is_empty() {
+        found.push(Finding::warn(
+            "hidden",
+            format!(
+                "needed by nothing, and still there: {}",
+                listed(hidden.iter().map(Object::to_string))
+            ),
+            "velo gc removes it, or says what is in the way",
         ));
     }
     let locks = strays::locks(home).await?;

@@ -228,17 +228,17 @@ mod tests {
     #[test]
     fn who_starts_a_keeper_is_not_in_the_way_of_one_that_ends() {
         let home = tempfile::tempdir().unwrap();
-        let folder = home.path().join("keepers").join("new");
+        let all = home.path().join("keepers");
+        let folder = all.join("00000000000000aa");
         let run = Run { name: "run".into(), root: 1, started: 1 };
         let config = Config::builder().home(home.path()).build().unwrap();
         let task = Task { run, config, socket: folder.join("s") };
         let meeting = Meeting { task, folder };
-        let other = home.path().join("keepers").join("other");
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !ended.load(Ordering::Relaxed) {
-                    crate::keeper::sweep(&other);
+                    crate::keeper::sweep(&all);
                 }
             });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

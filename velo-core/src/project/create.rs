@@ -23,7 +23,7 @@ use crate::runtime::{Limits, Runtime, RuntimeKind};
 use crate::slots::{self, Turn};
 use crate::state::Tx;
 use crate::storage::{self, Label, Object, Storage, VolumeSpec};
-use crate::teardown;
+use crate::teardown::{self, Patience};
 use crate::timings::Timings;
 
 impl ProjectBuilder {
@@ -85,7 +85,7 @@ impl ProjectBuilder {
             }
             Err(error) => {
                 let error = home.explain(error);
-                match teardown::project(&home, &project).await {
+                match teardown::project(&home, &project, Patience::Usual).await {
                     Ok(()) => Err(error),
                     Err(cleanup) => Err(error.with_cleanup(cleanup)),
                 }

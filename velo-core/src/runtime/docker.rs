@@ -191,9 +191,12 @@ impl Runtime for Docker {
         let mut body = container::server(engine, &self.home, &spec, image, (uid, gid), &seen);
         let labels = body.labels.get_or_insert_default();
         labels.insert(container::LEASE.to_owned(), making.id.to_string());
-        // Where it fails the engine may be at it still, and the lease stays.
-        self.create(engine, volume, body).await?;
-        making::end(&self.home, making)?;
+        let made = self.create(engine, volume, body).await;
+        // Where the engine has not said no it may be at it still, and the lease stays.
+        if made.as_ref().err().is_none_or(errors::is_answer) {
+            making::end(&self.home, making)?;
+        }
+        made?;
         if let Err(error) = self.start_made(engine, &name, &spec).await {
             return Err(match remove(engine, &name).await {
                 Ok(()) => error,

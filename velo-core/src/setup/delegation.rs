@@ -65,7 +65,7 @@ impl Delegation {
             DelegationStep::Dataset { dataset: dataset.clone(), made: !exists(&dataset).await? },
             DelegationStep::Record { dataset: dataset.clone(), uid, before, after },
             DelegationStep::Allow { dataset, user, given },
-            self.rule(),
+            self.rule(will_be_at(&self.dataset).await?),
         ])
     }
 
@@ -78,14 +78,14 @@ impl Delegation {
         Ok(vec![
             DelegationStep::Record { dataset: dataset.clone(), uid, before, after },
             DelegationStep::Allow { dataset, user, given },
-            self.rule(),
+            self.rule(will_be_at(&self.dataset).await?),
         ])
     }
 
-    fn rule(&self) -> DelegationStep {
+    fn rule(&self, at: PathBuf) -> DelegationStep {
         let (dataset, user) = (self.dataset.clone(), self.user.clone());
         let file = self.sudoers.join(delegate::rule_name(&user, &dataset));
-        DelegationStep::Rule { dataset, user, file }
+        DelegationStep::Rule { dataset, user, at, file }
     }
 
     /// The user's number, if there is nothing against it.
@@ -146,8 +146,8 @@ enum DelegationStep {
     Record { dataset: String, uid: u32, before: Allowed, after: Allowed },
     /// What ZFS lets the user do from now on: make children of it, and all that volumes need with those.
     Allow { dataset: String, user: String, given: Allowed },
-    /// What sudo lets the user do: mounting.
-    Rule { dataset: String, user: String, file: PathBuf },
+    /// What sudo lets the user do: mounting. `at` is where the dataset is mounted, or is going to be.
+    Rule { dataset: String, user: String, at: PathBuf, file: PathBuf },
 }
 
 #[async_trait]
@@ -161,10 +161,8 @@ impl Step for DelegationStep {
             Self::Allow { dataset, user, given } => {
                 delegate::shown(&delegate::allow_calls(user, dataset, given))
             }
-            Self::Rule { dataset, user, file } => {
-                // Where it is mounted once it is made, if it is not yet.
-                let at = usual_mountpoint(dataset);
-                format!("echo '{}' > {}", delegate::sudoers(user, dataset, &at), file.display())
+            Self::Rule { dataset, user, at, file } => {
+                format!("echo '{}' > {}", delegate::sudoers(user, dataset, at), file.display())
             }
         }
     }
@@ -191,7 +189,7 @@ impl Step for DelegationStep {
             Self::Allow { dataset, user, given } => {
                 without(given, &own(dataset, user).await?) == Allowed::default()
             }
-            Self::Rule { dataset, user, file } => match mountpoint(dataset).await? {
+            Self::Rule { dataset, user, file, .. } => match mountpoint(dataset).await? {
                 Some(at) => std::fs::read_to_string(file).is_ok_and(|text| {
                     text.trim_end() == delegate::sudoers(user, dataset, Path::new(&at))
                 }),
@@ -253,7 +251,7 @@ impl Step for DelegationStep {
                 }
                 Ok(())
             }
-            Self::Rule { dataset, user, file } => {
+            Self::Rule { dataset, user, file, .. } => {
                 let at = mountpoint(dataset).await?.unwrap_or_default();
                 let at = folder(dataset, &at)?;
                 safe(at)?;
@@ -338,14 +336,17 @@ async fn own(dataset: &str, user: &str) -> Result<Allowed> {
     Ok(Allowed::own(&permissions(dataset).await?, dataset, user))
 }
 
-/// Where a dataset is mounted unless somebody said otherwise.
-fn usual_mountpoint(dataset: &str) -> PathBuf {
-    let said = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounted = said.lines().find_map(|line| {
-        let (mount, source) = line.split_once(" - zfs ")?;
-        (source.split(' ').next()? == dataset).then(|| mount.split(' ').nth(4)).flatten()
-    });
-    mounted.map_or_else(|| Path::new("/").join(dataset), PathBuf::from)
+/// Where a dataset is mounted, or is going to be once it is made: below its parent.
+async fn will_be_at(dataset: &str) -> Result<PathBuf> {
+    let path = |said: Option<String>| said.map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(at) = path(mountpoint(dataset).await?) {
+        return Ok(at);
+    }
+    let above = match dataset.rsplit_once('/') {
+        Some((parent, name)) => path(mountpoint(parent).await?).map(|at| at.join(name)),
+        None => None,
+    };
+    Ok(above.unwrap_or_else(|| Path::new("/").join(dataset)))
 }
 
 /// The dataset's property; `None` if there is no such dataset.

@@ -73,7 +73,8 @@ pub(super) async fn nothing_lives_in(journal: &Journal) -> Result<()> {
     match spec.kind {
         LoopKind::Btrfs if is_btrfs(&spec.image) => {
             if !mounted.is_some_and(|device| backs(&spec.image, &device)) {
-                return unseen(format!("mount {at}, and try again"));
+                let image = spec.image.display();
+                return unseen(format!("mount -o loop {image} {at}, and try again"));
             }
         }
         LoopKind::Zfs if is_pool(&spec.image, &spec.pool).await? => {
@@ -83,6 +84,12 @@ pub(super) async fn nothing_lives_in(journal: &Journal) -> Result<()> {
             }
             let args = ["list", "-H", "-o", "name", "-t", "all", "-r", &spec.pool];
             let listed = Program::new("zfs").args(args).output(super::LIMIT).await?;
+            if !listed.success {
+                let why = listed.stderr.trim();
+                let what = format!("nobody can see what is in the pool {}: {why}", spec.pool);
+                return Err(Error::new(ErrorKind::Io, what)
+                    .with_hint(format!("find out why it fails: zfs {}", args.join(" "))));
+            }
             let own = [spec.pool.clone(), format!("{}/velo", spec.pool)];
             if let Some(other) = listed.stdout.lines().find(|name| !own.iter().any(|o| o == name)) {
                 return Err(Error::new(
@@ -382,6 +389,11 @@ async fn pool_on(pool: &str) -> Result<Option<PathBuf>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    if !output.success && !output.stderr.contains("no such pool") {
+        let what = format!("cannot look for the pool {pool}: {}", output.stderr.trim());
+        return Err(Error::new(ErrorKind::Io, what)
+            .with_hint(format!("find out why it fails: zpool list {pool}")));
+    }
     let device = output.stdout.lines().nth(1).and_then(|line| line.split_whitespace().next());
     Ok(device.filter(|_| output.success).map(PathBuf::from))
 }

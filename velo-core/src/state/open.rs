@@ -1,5 +1,6 @@
 //! The file: its format, and what is refused.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -41,6 +42,24 @@ const APPLICATION: i32 = 0x7665_6c6f;
 /// machine that swaps.
 pub(super) const BUSY: Duration = Duration::from_secs(60);
 
+/// Its files are for their user alone: passwords are in them. What was put back from a backup may have another
+/// mode. By their paths, for to open and close one would drop the locks of this process on it.
+fn keep_private(path: &Path) -> Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        let Ok(found) = Path::new(&file).symlink_metadata() else { continue };
+        let own = found.uid() == rustix::process::geteuid().as_raw();
+        if !found.is_file() || !own || found.mode() & 0o077 == 0 {
+            continue;
+        }
+        tracing::warn!(file = %file.display(), "others could read the state: it is made private");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))
+            .map_err(|e| Error::io(format!("make {} private", file.display()), e))?;
+    }
+    Ok(())
+}
+
 impl State {
     /// Opens `path`, or makes it (mode 0600), but not where there is data that it ought to name: a file
     /// that was emptied, or parted from its WAL, is no new one.
@@ -65,6 +84,7 @@ impl State {
             return Err(Error::new(ErrorKind::Corrupt, format!("{} is no file", path.display()))
                 .with_hint("move it away, or set VELO_HOME to another folder"));
         }
+        keep_private(path)?;
         keep_index_in_place(path, &file);
         let mut db = Connection::open(path).map_err(sql("open it"))?;
         db.busy_timeout(BUSY).map_err(sql("set it up"))?;

@@ -171,13 +171,22 @@ impl Zfs {
         explain::explain(&self.parent, &self.properties, fault, doing, name, folder).await
     }
 
+    /// What was not found is gone: of a pool, or of a parent, that is not there nothing is known.
+    async fn must_have_parent(&self) -> Result<()> {
+        match self.facts(self.parent.as_str()).await? {
+            Some(_) => Ok(()),
+            None => Err(self.no_parent().await),
+        }
+    }
+
     /// The error where the parent of all volumes is missing.
     async fn no_parent(&self) -> Error {
         let parent = self.parent.as_str();
         match explain::machine(&self.parent).await {
             Some(error) => error,
             None => {
-                Error::new(ErrorKind::NotFound, format!("the ZFS dataset {parent} does not exist"))
+                let what = format!("the ZFS dataset {parent} does not exist");
+                Error::new(ErrorKind::Unsupported, what)
                     .with_hint(format!("as root: zfs create {parent}"))
             }
         }
@@ -225,7 +234,8 @@ impl Zfs {
     async fn own(&self) -> Result<Vec<Found>> {
         let parent = self.parent.as_str();
         // Two deep and no deeper: the children's snapshots.
-        let args = ["-d", "2", "-t", "filesystem,snapshot", "-s", "local", "-o", "name,value"];
+        let args =
+            ["-d", "2", "-t", "filesystem,snapshot", "-s", properties::OWN, "-o", "name,value"];
         let text = match program::get(&[&args[..], &[properties::HOME, parent]].concat()).await {
             Ok(text) => text,
             Err(Fault::Missing) => return Err(self.no_parent().await),
@@ -243,7 +253,8 @@ impl Zfs {
     /// Destroys a snapshot; missing is fine.
     async fn destroy_named(&self, snapshot: &str, doing: &str) -> Result<()> {
         match self.way.destroy_snapshot(snapshot).await {
-            Ok(()) | Err(Fault::Missing) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(Fault::Missing) => self.must_have_parent().await,
             Err(fault) => Err(self.explain(fault, doing, snapshot, &self.root).await),
         }
     }
@@ -306,17 +317,12 @@ impl Storage for Zfs {
         match self.mount(volume).await {
             Ok(()) => Ok(self.location(object)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Of a pool that is not there nothing is known.
-                if let Some(error) = explain::machine(&self.parent).await {
+                if self.facts(&self.parent.volume(volume)).await?.is_some() {
                     return Err(error);
                 }
-                match self.facts(&self.parent.volume(volume)).await? {
-                    None => {
-                        mounts::remove_point(&self.folder(volume)).await?;
-                        Err(missing(object))
-                    }
-                    Some(_) => Err(error),
-                }
+                self.must_have_parent().await?;
+                mounts::remove_point(&self.folder(volume)).await?;
+                Err(missing(object))
             }
             Err(error) => Err(error),
         }

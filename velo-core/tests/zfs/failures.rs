@@ -102,10 +102,10 @@ async fn zfs_without_its_parent_or_key_says_so() {
     let root = place.folder();
     let missing = place.config(root.path()).zfs_dataset(format!("{}/nowhere", place.dataset));
     let error = build(StorageKind::Zfs, missing).await.unwrap_err();
-    is(&error, ErrorKind::NotFound, "nowhere does not exist", "zfs create");
+    is(&error, ErrorKind::Unsupported, "nowhere does not exist", "zfs create");
     let no_pool = place.config(root.path()).zfs_dataset("nopool/velo");
     let error = build(StorageKind::Zfs, no_pool).await.unwrap_err();
-    is(&error, ErrorKind::NotFound, "nopool is not imported", "zpool import nopool");
+    is(&error, ErrorKind::Unsupported, "nopool is not imported", "zpool import nopool");
     let unset = StorageConfig::new(root.path());
     let error = build(StorageKind::Zfs, unset).await.unwrap_err();
     is(&error, ErrorKind::Unsupported, "no ZFS dataset", "VELO_ZFS_DATASET");
@@ -207,6 +207,7 @@ async fn zfs_pools_that_are_full_or_gone_say_so() {
     let ways = both_ways(&pool.place, root.path()).await;
     let storage = ways[0].clone();
     let source = volume(&*storage).await;
+    let kept = snapshot(&*storage, source).await.id();
     assert!(storage.available(source).await.unwrap() > 100 << 20);
     let settings = Config::builder().home(root.path()).storage(StorageKind::Zfs);
     let settings = settings.zfs_dataset(&pool.place.dataset).build().unwrap();
@@ -251,13 +252,21 @@ async fn zfs_pools_that_are_full_or_gone_say_so() {
             storage.list().await.unwrap_err(),
             // What cannot be looked at is not taken for gone.
             storage.destroy_volume(source.id()).await.unwrap_err(),
+            storage.destroy_snapshot(kept).await.unwrap_err(),
             branch(&**storage, source).await.unwrap_err(),
             storage.usage(source).await.unwrap_err(),
         ] {
-            is(&error, ErrorKind::NotFound, "small is not imported", "zpool import small");
+            is(&error, ErrorKind::Unsupported, "small is not imported", "zpool import small");
         }
     }
     pool.import();
+    run("zfs", &["rename", &pool.place.dataset, "small/elsewhere"]);
+    for storage in &ways {
+        let error = storage.destroy_snapshot(kept).await.unwrap_err();
+        is(&error, ErrorKind::Unsupported, "does not exist", "zfs create");
+    }
+    run("zfs", &["rename", "small/elsewhere", &pool.place.dataset]);
+    storage.destroy_snapshot(kept).await.unwrap();
     storage.destroy_volume(source.id()).await.unwrap();
     assert_eq!(storage.list().await.unwrap(), []);
 }

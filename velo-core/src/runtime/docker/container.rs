@@ -218,7 +218,9 @@ fn base(engine: &Engine, image: &str, (uid, gid): (u32, u32), mounts: Vec<Mount>
             // Its output goes to a file of Velo's.
             log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
             cap_drop: Some(vec!["ALL".into()]),
-            security_opt: Some(vec!["no-new-privileges".into()]),
+            // Where SELinux is at work it would refuse files that are not labelled for this container,
+            // and to label them anew would change what is the machine's.
+            security_opt: Some(vec!["no-new-privileges".into(), "label=disable".into()]),
             userns_mode: Some(engine.userns.to_owned()),
             ..Default::default()
         }),

@@ -59,6 +59,13 @@ pub(super) fn failed(what: impl std::fmt::Display, error: Api) -> Error {
     .with_source(error)
 }
 
+/// Whether the engine itself has answered with this error: it is not at it any more.
+pub(super) fn is_answer(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let answer = source.and_then(|source| source.downcast_ref::<Api>());
+    matches!(answer, Some(Api::DockerResponseServerError { .. }))
+}
+
 /// The path that the engine was to show in a container, and that it has not.
 fn missing(message: &str) -> Option<&str> {
     // Docker, Podman, and Docker in a virtual machine of its own.

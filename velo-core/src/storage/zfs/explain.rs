@@ -47,8 +47,9 @@ pub(super) async fn machine(parent: &Parent) -> Option<Error> {
         Ok(health) if matches!(health.as_str(), "ONLINE" | "DEGRADED") => None,
         Ok(health) => Some(unwell(parent.pool(), &health)),
         Err(Fault::Missing) => Some(
+            // Not `NotFound`: of what is in it nobody can say that it is gone.
             Error::new(
-                ErrorKind::NotFound,
+                ErrorKind::Unsupported,
                 format!("the ZFS pool {} is not imported", parent.pool()),
             )
             .with_hint(format!(

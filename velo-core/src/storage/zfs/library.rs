@@ -148,6 +148,10 @@ impl Way for Library {
     async fn destroy_snapshot(&self, snapshot: &str) -> Result<(), Fault> {
         let name = PathBuf::from(snapshot);
         call(move |engine| {
+            // To the library one that is not there is one that it has destroyed.
+            if !engine.exists(name.clone()).map_err(fault)? {
+                return Err(Fault::Missing);
+            }
             engine.destroy_snapshots(&[name], DestroyTiming::RightNow).map_err(|error| match fault(
                 error,
             ) {

@@ -171,9 +171,13 @@ pub(super) async fn mount(dataset: &str, point: &Path) -> Result<Result<(), Faul
 
 /// Unmounts whatever is mounted at `point`; nothing is fine.
 pub(super) async fn unmount(dataset: &str, point: &Path) -> Result<Result<(), Fault>> {
-    let _one = MOUNTING.lock().await;
     let begun = Instant::now();
-    while is_mounted(dataset, point)? {
+    loop {
+        // For one try, and not while it is waited for who keeps it busy.
+        let one = MOUNTING.lock().await;
+        if !is_mounted(dataset, point)? {
+            return Ok(Ok(()));
+        }
         let at = point.to_path_buf();
         let tried =
             blocking(move || Ok(rustix::mount::unmount(&at, UnmountFlags::empty()))).await?;
@@ -190,12 +194,12 @@ pub(super) async fn unmount(dataset: &str, point: &Path) -> Result<Result<(), Fa
             Err(Errno::INVAL | Errno::NOENT) => Fault::Busy,
             Err(e) => Fault::Other(format!("unmount {}: {e}", point.display())),
         };
+        drop(one);
         if fault != Fault::Busy || !may_end(begun, point) {
             return Ok(Err(fault));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(Ok(()))
 }
 
 /// Whether what has kept `folder` busy since `begun` may yet end by itself.

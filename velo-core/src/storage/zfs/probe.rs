@@ -72,7 +72,7 @@ async fn undo(zfs: &Zfs, name: &str, folder: &std::path::Path) -> Result<()> {
 /// Removes what killed tries left.
 async fn sweep(zfs: &Zfs) -> Result<()> {
     let parent = zfs.parent();
-    let args = ["-d", "1", "-t", "filesystem", "-s", "local", "-o", "name,value"];
+    let args = ["-d", "1", "-t", "filesystem", "-s", properties::OWN, "-o", "name,value"];
     let args = [&args[..], &[properties::HOME, parent.as_str()]].concat();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     for [name, home] in properties::rows(&program::get(&args).await.unwrap_or_default()) {
@@ -139,7 +139,7 @@ pub(crate) async fn examine(config: &StorageConfig) -> Result<Examined> {
         Err(Fault::Missing) => return Err(zfs.no_parent().await),
         Err(fault) => return Err(zfs.explain(fault, &shown, parent.as_str(), &config.root).await),
     };
-    let args = ["-d", "1", "-t", "filesystem", "-s", "local", "-o", "name"];
+    let args = ["-d", "1", "-t", "filesystem", "-s", properties::OWN, "-o", "name"];
     let args = [&args[..], &[properties::HOME, parent.as_str()]].concat();
     let marked = program::get(&args).await.unwrap_or_default();
     let marked: std::collections::HashSet<&str> = marked.lines().collect();

@@ -32,8 +32,12 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
         .find(|file| {
             file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
         })
-        // As sudo's rules name it, whichever of the folders are links.
-        .map(|file| file.canonicalize().unwrap_or(file))
+        // As sudo's rules name it, whichever of the folders are links. The name stays: where one program
+        // is many, by links to it, that says which one it is to be.
+        .map(|file| match file.parent().and_then(|folder| folder.canonicalize().ok()) {
+            Some(folder) => folder.join(name),
+            None => file,
+        })
 }
 
 /// Runs `zfs` or `zpool`, and gives what it printed.

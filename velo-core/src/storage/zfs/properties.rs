@@ -38,6 +38,10 @@ const FORBIDDEN: [&str; 19] = [
 
 pub(super) const HOME: &str = "velo:home";
 
+/// Where a mark that is a dataset's own comes from: it was set, or came along in a replica
+/// (`zfs send -R`). An inherited one says nothing.
+pub(super) const OWN: &str = "local,received";
+
 /// Names and values, in the order in which programs get them.
 pub(super) type Properties = Vec<(String, String)>;
 
@@ -118,7 +122,7 @@ pub(super) fn facts(text: &str) -> Facts {
     for [property, value, source] in rows(text) {
         match property {
             "origin" if value != "-" => facts.origin = Some(value.to_owned()),
-            HOME if source == "local" => facts.home = Some(value.to_owned()),
+            HOME if OWN.split(',').any(|own| own == source) => facts.home = Some(value.to_owned()),
             _ => {}
         }
     }
@@ -152,6 +156,8 @@ mod tests {
             facts(own),
             Facts { origin: Some("tank/v/v-a@b-b".into()), home: Some("/h".into()) }
         );
+        let received = "origin\t-\t-\nvelo:home\t/h\treceived\n";
+        assert_eq!(facts(received).home.as_deref(), Some("/h"));
         let inherited = "origin\t-\t-\nvelo:home\t/h\tinherited from tank/v\n";
         assert_eq!(facts(inherited), Facts::default());
         assert_eq!(facts("origin\t-\t-\nvelo:home\t-\t-\n"), Facts::default());
