@@ -457,8 +457,11 @@ fn what_cannot_be_undone_is_a_finding() {
     let mut run = home.command();
     let mut run =
         run.args(["run", "api", "--", "sh", "-c", "read x"]).stdin(Stdio::piped()).spawn().unwrap();
-    let branch = || home.branches().into_iter().find(|name| name != "api/main");
-    wait_until("it has a branch", || branch().is_some());
+    let runs = |list: &Value| list.as_array().unwrap().iter().all(|b| b["state"] == "running");
+    wait_until("it has a branch", || {
+        let list = home.json(&["branch", "list"]);
+        list.as_array().unwrap().len() == 2 && runs(&list)
+    });
     let volumes = home.path().join("volumes");
     let change = |flag: &str| {
         let changed = std::process::Command::new("chattr").arg(flag).arg(&volumes).status();
