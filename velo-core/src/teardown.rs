@@ -12,6 +12,7 @@ use crate::run_dir::RunDir;
 use crate::runtime::StopMode;
 use crate::state::Tx;
 use crate::storage::Object;
+use crate::wal;
 
 /// Collects the errors of steps that must all be tried: the first one leads.
 #[derive(Default)]
@@ -80,7 +81,7 @@ pub(crate) async fn is_discarded(home: &Home, id: Id) -> Result<bool> {
 /// Undoes a branch, whatever of it exists. Missing is fine. The caller holds its lock.
 pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     // A server that still runs must keep its files, or nobody could name it any more.
-    let Some((_, volumes)) = end(home, project, id).await? else {
+    let Some((record, volumes)) = end(home, project, id).await? else {
         return Ok(());
     };
     let mut errors = Errors::default();
@@ -92,6 +93,9 @@ pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Resu
     let snapshots = home.state().read(move |tx| tx.of::<SnapshotRecord>(id)).await?;
     for taken in snapshots {
         errors.note(snapshot(home, project, taken.id).await);
+    }
+    if !record.ephemeral {
+        errors.note(wal::archive::remove_all(home, id).await);
     }
     errors.note(RunDir::of(home, id).remove());
     errors.result()?;
@@ -215,7 +219,10 @@ pub(crate) async fn release(home: &Home, project: &ProjectRecord, object: Object
         .await?;
     match object {
         _ if !hidden => Ok(()),
-        Object::Volume(id) => volume(home, project, id).await,
+        Object::Volume(id) => {
+            wal::archive::seal(home, project, id).await?;
+            volume(home, project, id).await
+        }
         Object::Snapshot(id) => snapshot(home, project, id).await,
     }
 }

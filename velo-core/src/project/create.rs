@@ -61,6 +61,7 @@ impl ProjectBuilder {
             limits: config.limits,
             role: self.role.clone(),
             database: self.database.clone(),
+            wal_retention: self.wal_retention.map(super::builder::retention).transpose()?,
             created_at: now(),
         };
         let main = self.record(&home, &project, lease, op).await;
@@ -147,6 +148,7 @@ impl ProjectBuilder {
                     quota: None,
                     cut: None,
                     settled: false,
+                    reached: None,
                     created_at: now(),
                     timings: Timings::default(),
                 };
