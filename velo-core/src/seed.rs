@@ -26,7 +26,7 @@ mod hashed;
 mod key;
 #[cfg(target_os = "linux")]
 pub(crate) mod outside;
-mod sql;
+pub(crate) mod sql;
 
 use build::claim;
 pub(crate) use build::{Building, Claim, failed};
