@@ -130,7 +130,7 @@ pub(crate) async fn uses_containers(home: &Home) -> Result<bool> {
 
 /// Every storage that objects of this home may be in, the one first that is to remove what several
 /// list: folders, and the folders that datasets are mounted on.
-async fn storages(home: &Home) -> Result<Vec<Arc<dyn Storage>>> {
+async fn storages(home: &Home) -> Result<Vec<Result<Arc<dyn Storage>>>> {
     let projects = home.state().read(|tx| tx.every::<ProjectRecord>()).await?;
     let mut all = Vec::new();
     #[allow(unused_mut)] // without zfs
@@ -140,11 +140,12 @@ async fn storages(home: &Home) -> Result<Vec<Arc<dyn Storage>>> {
         zfs |= crate::storage::zfs::is_used_by(home.config.home());
     }
     if zfs {
-        all.push(home.storage(StorageKind::Zfs)?);
+        // The settings may name another dataset than that of the home.
+        all.push(home.storage(StorageKind::Zfs));
     }
     // Of those that this build has, the first knows what the others make.
     let folders = [StorageKind::Btrfs, StorageKind::Reflink, StorageKind::Copy];
-    all.extend(folders.into_iter().find_map(|kind| home.storage(kind).ok()));
+    all.extend(folders.into_iter().find_map(|kind| home.storage(kind).ok()).map(Ok));
     Ok(all)
 }
 
@@ -178,6 +179,13 @@ pub(crate) async fn objects(home: &Home) -> Result<Unrecorded> {
     let before = recorded(home).await?;
     let mut found = Unrecorded::default();
     for storage in storages(home).await? {
+        let storage = match storage {
+            Ok(storage) => storage,
+            Err(error) => {
+                found.unseen.push(error);
+                continue;
+            }
+        };
         let listed = match storage.list().await {
             Ok(listed) => listed,
             Err(error) => {
