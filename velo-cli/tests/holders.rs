@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -144,6 +144,48 @@ fn a_server_whose_data_was_removed_ends_with_its_branch() {
         let gone =
             std::fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |line| line.is_empty());
         assert!(gone, "after {by:?} its server lives");
+    }
+}
+
+/// PostgreSQL would free it at its next start on the data, which never comes.
+#[test]
+fn the_shared_memory_of_a_killed_server_goes_with_its_branch() {
+    let home = Home::with_project();
+    for by in [&["branch", "delete", "api/dev"][..], &["branch", "stop", "api/dev"]] {
+        home.ok(&["branch", "create", "api/dev"]);
+        let pid = home.json(&["branch", "get", "api/dev"])["pid"].as_i64().unwrap();
+        let data = home.sql("api/dev", "SHOW data_directory");
+        let file = std::fs::read_to_string(Path::new(&data).join("postmaster.pid")).unwrap();
+        let segment = file.lines().nth(6).unwrap().split_whitespace().nth(1).unwrap().to_owned();
+        let segment_is_there = || {
+            let all = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+            all.lines().any(|line| line.split_whitespace().nth(1) == Some(&segment))
+        };
+        let mut shared: Vec<PathBuf> = Vec::new();
+        for (process, _) in whole::processes(&home.path().join("volumes")) {
+            let Ok(maps) = std::fs::read_to_string(format!("/proc/{process}/maps")) else {
+                continue;
+            };
+            if Path::new(&format!("/proc/{process}/cwd")).read_link().unwrap() == Path::new(&data) {
+                let paths = maps.lines().filter_map(|line| Some(&line[line.find("/dev/shm/")?..]));
+                shared.extend(paths.map(PathBuf::from));
+            }
+        }
+        assert!(segment_is_there() && shared.iter().any(|file| file.exists()), "{shared:?}");
+        let parent = home.json(&["branch", "get", "api/main"])["pid"].clone();
+
+        rustix::process::kill_process(
+            Pid::from_raw(pid.try_into().unwrap()).unwrap(),
+            Signal::KILL,
+        )
+        .unwrap();
+        home.ok(by);
+        assert!(!segment_is_there(), "after {by:?} the segment {segment} stays");
+        shared.retain(|file| file.exists());
+        assert_eq!(shared, [PathBuf::new(); 0], "after {by:?}");
+        // Nobody else's goes.
+        assert_eq!(home.json(&["branch", "get", "api/main"])["pid"], parent);
+        assert_eq!(home.sql("api/main", "SELECT 1"), "1");
     }
 }
 

@@ -21,6 +21,8 @@ use crate::storage::Location;
 
 #[cfg(target_os = "linux")]
 mod owner;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod shared_memory;
 mod unseen;
 
 /// How long a fast shutdown may take (it writes a checkpoint) before it becomes an immediate one.
@@ -97,46 +99,9 @@ impl Runtime for Process {
 
     async fn stop(&self, instance: &InstanceRef, mode: StopMode) -> Result<()> {
         let data = instance.location.host_path();
-        let Some(pid) = postmaster(data) else {
-            // The quick look: as long as anything of a server is there, it holds the lock.
-            if !data.join("postmaster.pid").exists() && unseen::is_free(data) {
-                return Ok(());
-            }
-            // One that was started a moment ago has not written its number yet, and children of one
-            // that was killed outlive it.
-            kill_all(data).await?;
-            return refuse_unseen(data, "stop it there");
-        };
-        let failed = |what: &str, e: rustix::io::Errno| {
-            Error::io(format!("{what} the server on {}", data.display()), e)
-        };
-        let fd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
-            Ok(fd) => fd,
-            Err(rustix::io::Errno::SRCH) => return end_orphans(data).await,
-            Err(e) => return Err(failed("watch", e)),
-        };
-        // Between reading the pid and opening it another process may have taken the number.
-        if postmaster(data) != Some(pid) {
-            return end_orphans(data).await;
-        }
-        // SAFETY: the descriptor is owned by the AsyncFd, and so stays open and the same.
-        let fd = unsafe { AsyncFd::register(fd) }.map_err(|e| Error::io("watch a process", e))?;
-        let mut attempts = vec![(Signal::QUIT, IMMEDIATE)];
-        if mode == StopMode::Fast {
-            attempts.insert(0, (Signal::INT, FAST));
-        }
-        for (signal, limit) in attempts {
-            match rustix::process::pidfd_send_signal(fd.get_ref(), signal) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::SRCH) => return end_orphans(data).await,
-                Err(e) => return Err(failed("stop", e)),
-            }
-            if tokio::time::timeout(limit, fd.readable()).await.is_ok() {
-                return end_orphans(data).await;
-            }
-            tracing::warn!(data = %data.display(), ?signal, "the server does not stop in time");
-        }
-        kill_all(data).await
+        end(data, mode).await?;
+        free_shared_memory(data);
+        Ok(())
     }
 
     async fn status(&self, instance: &InstanceRef) -> Result<Status> {
@@ -183,6 +148,62 @@ impl Runtime for Process {
         }
         Ok(found)
     }
+}
+
+/// Ends the server on `data`, and what one that was killed left of processes. Missing is fine.
+async fn end(data: &Path, mode: StopMode) -> Result<()> {
+    let Some(pid) = postmaster(data) else {
+        // The quick look: as long as anything of a server is there, it holds the lock.
+        if !data.join("postmaster.pid").exists() && unseen::is_free(data) {
+            return Ok(());
+        }
+        // One that was started a moment ago has not written its number yet, and children of one
+        // that was killed outlive it.
+        kill_all(data).await?;
+        return refuse_unseen(data, "stop it there");
+    };
+    let failed = |what: &str, e: rustix::io::Errno| {
+        Error::io(format!("{what} the server on {}", data.display()), e)
+    };
+    let fd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(fd) => fd,
+        Err(rustix::io::Errno::SRCH) => return end_orphans(data).await,
+        Err(e) => return Err(failed("watch", e)),
+    };
+    // Between reading the pid and opening it another process may have taken the number.
+    if postmaster(data) != Some(pid) {
+        return end_orphans(data).await;
+    }
+    // SAFETY: the descriptor is owned by the AsyncFd, and so stays open and the same.
+    let fd = unsafe { AsyncFd::register(fd) }.map_err(|e| Error::io("watch a process", e))?;
+    let mut attempts = vec![(Signal::QUIT, IMMEDIATE)];
+    if mode == StopMode::Fast {
+        attempts.insert(0, (Signal::INT, FAST));
+    }
+    for (signal, limit) in attempts {
+        match rustix::process::pidfd_send_signal(fd.get_ref(), signal) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::SRCH) => return end_orphans(data).await,
+            Err(e) => return Err(failed("stop", e)),
+        }
+        if tokio::time::timeout(limit, fd.readable()).await.is_ok() {
+            return end_orphans(data).await;
+        }
+        tracing::warn!(data = %data.display(), ?signal, "the server does not stop in time");
+    }
+    kill_all(data).await
+}
+
+/// Frees what a killed server left. What stays is little and harms nobody soon, so that it is no reason
+/// to keep its data.
+fn free_shared_memory(data: &Path) {
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    if let Err(error) = shared_memory::free(data) {
+        tracing::warn!(data = %data.display(), %error, "the shared memory of a killed server stays");
+    }
+    // Untested: elsewhere it stays until the next start on the same data, or the next boot.
+    #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+    let _ = data;
 }
 
 /// The server that runs on `data`, if one does.
@@ -379,6 +400,13 @@ fn was(data: &Path) -> PathBuf {
 #[cfg(not(target_os = "linux"))]
 fn is_of(pid: Pid, _data: &Path) -> bool {
     rustix::process::test_kill_process(pid).is_ok()
+}
+
+/// Every parser of what a server leaves, for any bytes.
+#[cfg(feature = "testing")]
+pub(crate) fn any_bytes(data: &[u8]) {
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    shared_memory::any_bytes(data);
 }
 
 #[cfg(test)]

@@ -121,6 +121,8 @@ fn outputs(data: &[u8]) -> Verdict {
     let text = String::from_utf8_lossy(data);
     let _ = Version::of_output(&text);
     #[cfg(all(feature = "process", unix))]
+    crate::runtime::process::any_bytes(data);
+    #[cfg(all(feature = "process", unix))]
     if let Some(pid) = crate::runtime::process::named(&text) {
         holds(pid.as_raw_nonzero().get() > 0, || format!("process {pid:?} in {text:?}"))?;
     }
