@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use velo_core::cancel::Cancel;
 use velo_core::doctor::Status;
@@ -11,6 +12,7 @@ use velo_core::storage::{CloneSpec, Storage, StorageConfig, StorageKind, VolumeS
 use velo_core::{Config, Error, ErrorKind, Id};
 
 use super::objects::{branch, dataset, open, path, snapshot, volume};
+use crate::common::home::eventually;
 use crate::common::zfs::{Place, attempt, place, place_in_turn, run};
 
 /// It is of this kind, names `part`, and its hint has `mends` in it.
@@ -127,7 +129,13 @@ async fn zfs_without_its_parent_or_key_says_so() {
     let kept = snapshot(&*storage, source).await;
     run("umount", &[path(&*storage, source).to_str().unwrap()]);
     run("zfs", &["unmount", &own.place.dataset]);
-    run("zfs", &["unload-key", &own.place.dataset]);
+    // What was written last is encrypted a moment after the file system is unmounted.
+    let mut said = String::new();
+    let unloaded = eventually(Duration::from_secs(10), || {
+        let done = attempt("zfs", &["unload-key", &own.place.dataset]);
+        done.map_err(|error| said = error).is_ok()
+    });
+    assert!(unloaded, "{said}");
     let hint = format!("zfs load-key {}", own.place.dataset);
     let no_key = |error: Error| {
         is(&error, ErrorKind::PermissionDenied, "key is not loaded", &hint);

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::permitted::Allowed;
-use super::program::find;
+use super::program::find_for_sudo;
 
 /// On the dataset itself. To make a child is all that they are good for there.
 pub const ON_DATASET: [&str; 2] = ["create", "mount"];
@@ -80,7 +80,7 @@ pub fn allow(
 #[must_use]
 pub fn sudoers(user: &str, dataset: &str, mountpoint: &Path) -> String {
     let program = |name: &str, usual: &str| {
-        find(name).map_or_else(|| usual.to_owned(), |path| path.display().to_string())
+        find_for_sudo(name).map_or_else(|| usual.to_owned(), |path| path.display().to_string())
     };
     let zfs = program("zfs", "/usr/sbin/zfs");
     let rmdir = program("rmdir", "/usr/bin/rmdir");

@@ -208,7 +208,7 @@ pub(super) fn may_end(begun: Instant, folder: &Path) -> bool {
 }
 
 async fn by_sudo(verb: &str, dataset: &str) -> Result<(), Fault> {
-    let Some(zfs) = program::find("zfs") else {
+    let Some(zfs) = program::find_for_sudo("zfs") else {
         return Err(Fault::NoProgram);
     };
     program::sudo(&zfs, &[verb, dataset]).await
@@ -223,7 +223,7 @@ pub(super) async fn remove_point(point: &Path) -> Result<()> {
         }
         _ => return Ok(()),
     };
-    let removed = match (program::find("rmdir"), point.to_str()) {
+    let removed = match (program::find_for_sudo("rmdir"), point.to_str()) {
         (Some(rmdir), Some(path)) => program::sudo(&rmdir, &[path]).await,
         _ => Err(Fault::NoProgram),
     };

@@ -85,7 +85,7 @@ async fn groups() -> Result<BTreeSet<String>> {
 /// Whether sudo would mount it, as it says itself without doing it. To whom another rule gives
 /// something without a password it does not say whether this one wants one.
 async fn would_mount(dataset: &str) -> bool {
-    let (Some(zfs), Some(sudo)) = (program::find("zfs"), program::find("sudo")) else {
+    let (Some(zfs), Some(sudo)) = (program::find_for_sudo("zfs"), program::find("sudo")) else {
         return false;
     };
     let asked = Program::new(sudo).args(["-n", "-l"]).arg(zfs).args(["mount", dataset]);

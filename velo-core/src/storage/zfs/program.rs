@@ -15,7 +15,7 @@ use crate::storage::zfs::properties::Properties;
 pub(super) const LIMIT: Duration = Duration::from_secs(300);
 
 /// Where system programs are that a normal user's `PATH` may not have.
-const SYSTEM: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"];
+const SYSTEM: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// The program `zfs`.
 #[derive(Debug)]
@@ -23,21 +23,35 @@ pub(super) struct Program;
 
 /// Finds a system program.
 pub(super) fn find(name: &str) -> Option<PathBuf> {
-    use std::os::unix::fs::PermissionsExt;
+    of_path().chain(SYSTEM.map(PathBuf::from)).find_map(|folder| in_folder(&folder, name))
+}
+
+/// Finds a system program as sudo's rules name it: whoever writes them and whoever goes by them find the
+/// same, though their `PATH`s differ. Debian has `zfs` in `/usr/sbin`, and a link to it in `/usr/bin`.
+pub(super) fn find_for_sudo(name: &str) -> Option<PathBuf> {
+    SYSTEM
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(of_path())
+        .find_map(|folder| in_folder(&folder, name))
+}
+
+fn of_path() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain(SYSTEM.map(PathBuf::from))
         .filter(|folder| folder.is_absolute())
-        .map(|folder| folder.join(name))
-        .find(|file| {
-            file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-        })
-        // As sudo's rules name it, whichever of the folders are links. The name stays: where one program
-        // is many, by links to it, that says which one it is to be.
-        .map(|file| match file.parent().and_then(|folder| folder.canonicalize().ok()) {
-            Some(folder) => folder.join(name),
-            None => file,
-        })
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+/// Whichever of the folders are links. The name stays: where one program is many, by links to it, that
+/// says which one it is to be.
+fn in_folder(folder: &Path, name: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let file = folder.canonicalize().ok()?.join(name);
+    let is_program =
+        file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    is_program.then_some(file)
 }
 
 /// Runs `zfs` or `zpool`, and gives what it printed.
