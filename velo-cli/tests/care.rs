@@ -479,3 +479,40 @@ fn what_cannot_be_undone_is_a_finding() {
     home.ok(&["gc"]);
     agree(&home);
 }
+
+/// A service or a notebook lives on for days: what it could not delete keeps nobody from its name.
+#[test]
+fn what_a_living_process_could_not_delete_others_do() {
+    let Some(base) = prepared("VELO_TEST_EXT4") else { return };
+    if !is_root() {
+        eprintln!("SKIP: only root can make a file that cannot be removed");
+        return;
+    }
+    let home = Home::under(&base);
+    home.ok(&["project", "create", "api"]);
+    home.ok(&["snapshot", "create", "api/main@s1"]);
+    // This process itself lives on.
+    let config = velo_core::Config::builder().home(home.path()).build().unwrap();
+    let opened = velo_core::blocking::Project::builder("api").config(config).open().unwrap();
+    let fails = |folder: &str, delete: &dyn Fn() -> velo_core::Result<()>| {
+        let folder = home.path().join(folder);
+        let change = |flag: &str| {
+            let changed = std::process::Command::new("chattr").arg(flag).arg(&folder).status();
+            assert!(changed.unwrap().success());
+        };
+        change("+i");
+        let failed = delete();
+        let doctor = home.run(&["doctor", "--json"]).stdout;
+        change("-i");
+        failed.unwrap_err();
+        assert!(doctor.contains("begun to be undone"), "{doctor}");
+    };
+    let snapshot = opened.snapshot("main@s1").unwrap();
+    fails("snapshots", &|| snapshot.delete());
+    home.ok(&["snapshot", "create", "api/main@s1"]);
+    fails("volumes", &|| opened.delete(true));
+    home.ok(&["project", "create", "api"]);
+    assert_eq!(home.sql("api/main", "SELECT 1"), "1");
+    home.ok(&["gc"]);
+    agree(&home);
+}

@@ -131,8 +131,9 @@ fn run_folder(home: &Home, id: crate::id::Id) -> Deed {
 async fn would(home: &Home) -> Result<Vec<Deed>> {
     let mut deeds = Vec::new();
     let dead = reconcile::of_the_dead(home).await?.into_iter().flat_map(|(_, left)| left);
+    let given_up = reconcile::given_up(home).await?;
     let lost = reconcile::lost(home).await?.into_iter().filter(Left::keeps_data);
-    for left in dead.chain(lost) {
+    for left in dead.chain(given_up).chain(lost) {
         deeds.push(left.deed().of_bytes(left.measured(home).await));
     }
     let mut expired = home.state().read(branch::expired).await?;
@@ -184,7 +185,7 @@ async fn lost(home: &Home, removes: bool) -> Result<Vec<Deed>> {
         let deed =
             Deed { why: reconcile::UNKNOWN, ..left.deed() }.of_bytes(left.measured(home).await);
         let result = match left.refuse_unsure(home).await {
-            Ok(()) if removes => left.finish(home).await,
+            Ok(()) if removes => left.finish(home).await.map(drop),
             known => known,
         };
         deeds.push(deed.came_to(&result));

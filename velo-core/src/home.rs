@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! state.db                 records (0600)
+//! generation               how many durable transactions there were
 //! leases/<id>  locks/<id>  lock files
 //! volumes/<id>             PGDATA of branches          (the storage's)
 //! snapshots/<id>           PGDATA of snapshots         (the storage's)
@@ -31,7 +32,6 @@ use crate::lease::Lease;
 use crate::lock::{Lock, Mode};
 use crate::os_user::{self, OsUser};
 use crate::postgres::Installation;
-use crate::record::{BranchRecord, SnapshotRecord};
 use crate::runtime::{self, Runtime, RuntimeKind};
 use crate::state::State;
 use crate::storage::{self, Storage, StorageConfig, StorageKind};
@@ -140,8 +140,15 @@ impl Home {
     pub(crate) fn is_own(name: &std::ffi::OsStr) -> bool {
         const FOLDERS: [&str; 7] =
             ["leases", "locks", "volumes", "snapshots", "run", "docker", "keepers"];
-        const FILES: [&str; 6] =
-            ["state.db", "state.db-wal", "state.db-shm", "state.db-journal", "reserve", "zfs.json"];
+        const FILES: [&str; 7] = [
+            "state.db",
+            "state.db-wal",
+            "state.db-shm",
+            "state.db-journal",
+            crate::state::generation::FILE,
+            "reserve",
+            "zfs.json",
+        ];
         let name = name.to_string_lossy();
         FOLDERS.contains(&&*name)
             || FILES.contains(&&*name)
@@ -235,7 +242,7 @@ impl Home {
         self.config.home.join("locks").join(name)
     }
 
-    /// Locks the branch or snapshot `id`: shared to clone it, exclusive to change or delete it.
+    /// Locks the project, branch or snapshot `id`: shared to clone it, exclusive to change or delete it.
     pub(crate) async fn lock(
         &self,
         id: Id,
@@ -262,21 +269,19 @@ impl Home {
         let path = self.lock_path(&id.to_string());
         let lock = Lock::take(&path, mode, limit, what, cancel).await?;
         // Whoever waited for a deletion has made the file anew, and nobody else would remove it.
-        let known = self.state().read(move |tx| {
-            Ok(tx.get::<BranchRecord>(id)?.is_some() || tx.get::<SnapshotRecord>(id)?.is_some())
-        });
-        if !known.await? {
+        if !self.state().read(move |tx| tx.has_any(id)).await? {
             self.remove_lock(id)?;
         }
         Ok(lock)
     }
 
-    /// Locks a branch that is about to be recorded, so that nobody deletes what is half made.
+    /// Locks what is about to be recorded, so that nobody deletes what is half made. To be held until it
+    /// is ready or undone.
     pub(crate) fn lock_new(&self, id: Id) -> Result<Lock> {
         let take = || Lock::try_take(&self.lock_path(&id.to_string()), Mode::Exclusive);
         let lock = effect::step_now("lock what is new", take)?;
         lock.ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "somebody holds the lock of a branch that is not made")
+            Error::new(ErrorKind::Internal, "somebody holds the lock of what is not made")
         })
     }
 

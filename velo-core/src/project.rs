@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::branch::{self, Branch, BranchInfo};
+use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::engine::{self, Call, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{Id, ProjectName};
+use crate::lock::Mode;
 use crate::lookup::{BranchRef, Named};
 use crate::postgres::binaries::{self, Installation, Search};
 use crate::postgres::image;
@@ -306,6 +308,10 @@ impl Project {
         engine::call(move |_| async move {
             let home = Engine::get()?.home(&project.config).await?;
             home.make_way().await;
+            // Whoever gave up waiting still wants it to be gone.
+            let shown = format!("the project {}", project.record.name);
+            let through = Cancel::default();
+            let _lock = home.lock(project.record.id, Mode::Exclusive, &shown, &through).await?;
             let (record, lease) = (project.record.clone(), home.lease()?);
             let claim = move |tx: &Tx<'_>| claim(tx, &record, force, lease);
             home.state().write_durable("mark a project to go", claim).await?;

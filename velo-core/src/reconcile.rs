@@ -16,9 +16,9 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
-use crate::record::{BranchRecord, Phase, PlaceRecord, ProjectRecord, SnapshotRecord};
+use crate::record::{BranchRecord, Phase, PlaceRecord, ProjectRecord, Role, SnapshotRecord};
 use crate::runtime::{RuntimeKind, Status, StopMode};
-use crate::state::Tx;
+use crate::state::{Record, Tx};
 use crate::storage::Object;
 use crate::switch::Switch;
 use crate::teardown::Patience;
@@ -168,24 +168,24 @@ pub(crate) async fn of_the_dead(home: &Home) -> Result<Vec<(Id, Vec<Left>)>> {
     Ok(found)
 }
 
-/// What this process itself left half done, and nobody works on any more: something was in the way of its
-/// undoing. While it is made, changed or undone, its lock is held.
+/// What a process that lives, this one or another, left half done, and nobody works on any more: something
+/// was in the way of its undoing. While anything is made, changed or undone, its lock is held, from the
+/// transaction on that records it.
 pub(crate) async fn given_up(home: &Home) -> Result<Vec<Left>> {
-    let Some(own) = home.own_lease() else { return Ok(Vec::new()) };
-    let mut left = under(home, own).await?;
-    left.retain(|left| {
-        // A snapshot that is taken has no lock of its own, and a seed is seen to by who asks for it.
-        let Left::Branch(_, branch) = left else { return false };
-        let half_done = match branch.phase {
-            Phase::Ready => false,
-            // Whoever has a throwaway branch finishes its reset when it is used next.
-            Phase::Resetting => !branch.ephemeral,
-            Phase::Creating | Phase::Deleting => true,
-        };
-        let path = home.lock_path(&branch.id.to_string());
-        half_done && Lock::is_free(&path, Mode::Exclusive).unwrap_or(false)
+    let own = home.own_lease();
+    let mut found = Vec::new();
+    for id in home.state().read(|tx| tx.leases()).await? {
+        let dir = home.leases();
+        // What the dead left is seen to as such, and of what was never here nobody knows.
+        if Some(id) == own || !(lease::is_lost(&dir, id) || lease::is_dead(&dir, id)?) {
+            found.extend(under(home, id).await?.into_iter().filter(Left::is_half_done));
+        }
+    }
+    found.retain(|left| {
+        let path = home.lock_path(&left.id().to_string());
+        Lock::is_free(&path, Mode::Exclusive).unwrap_or(false)
     });
-    Ok(left)
+    Ok(found)
 }
 
 /// What is under leases that were never held here.
@@ -262,8 +262,7 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
             round.leave(deed, error);
             continue;
         }
-        let result = record.finish(home).await;
-        round.note(deed, &result);
+        finish_one(home, round, record, deed).await;
     }
     if let Some(last) = last {
         sweep_hidden(home, round).await;
@@ -294,11 +293,21 @@ async fn finish(home: &Home, round: &mut Round, lease: Id) -> Result<bool> {
             clean = false;
             continue;
         }
-        let result = record.finish(home).await;
-        clean &= result.is_ok();
-        round.note(deed, &result);
+        clean &= finish_one(home, round, record, deed).await;
     }
     Ok(clean)
+}
+
+/// Finishes what was left, unless somebody else has meanwhile. Whether nothing is left of it.
+async fn finish_one(home: &Home, round: &mut Round, record: Left, deed: Deed) -> bool {
+    match record.finish(home).await {
+        Ok(false) => true,
+        result => {
+            let result = result.map(drop);
+            round.note(deed, &result);
+            result.is_ok()
+        }
+    }
 }
 
 /// Deletes the branches whose time is up, children before their parents. One that somebody works on at
@@ -414,12 +423,12 @@ async fn sweep_keepers(home: &Home) -> Result<()> {
     .await
 }
 
-/// Something that lives under a dead lease.
+/// Something that was left.
 pub(crate) enum Left {
     Project(ProjectRecord),
     Branch(ProjectRecord, Box<BranchRecord>),
     /// With what it is called.
-    Snapshot(ProjectRecord, Id, String),
+    Snapshot(ProjectRecord, Box<SnapshotRecord>, String),
     /// In the line for a slot.
     Place(Id),
 }
@@ -455,8 +464,8 @@ impl Left {
             Self::Branch(project, branch) => {
                 measured_in(home, project.storage, Object::Volume(branch.volume)).await
             }
-            Self::Snapshot(project, id, _) => {
-                measured_in(home, project.storage, Object::Snapshot(*id)).await
+            Self::Snapshot(project, snapshot, _) => {
+                measured_in(home, project.storage, Object::Snapshot(snapshot.id)).await
             }
         }
     }
@@ -467,6 +476,33 @@ impl Left {
             Self::Branch(_, branch) => branch.phase == Phase::Ready && !branch.ephemeral,
             Self::Place(_) => true,
             Self::Project(_) | Self::Snapshot(..) => false,
+        }
+    }
+
+    fn id(&self) -> Id {
+        match self {
+            Self::Project(project) => project.id,
+            Self::Branch(_, branch) => branch.id,
+            Self::Snapshot(_, snapshot, _) => snapshot.id,
+            Self::Place(id) => *id,
+        }
+    }
+
+    /// Whether it is something that somebody works on, or has given up.
+    fn is_half_done(&self) -> bool {
+        match self {
+            Self::Project(project) => project.phase != Phase::Ready,
+            Self::Branch(_, branch) => match branch.phase {
+                Phase::Ready => false,
+                // Whoever has a throwaway branch finishes its reset when it is used next.
+                Phase::Resetting => !branch.ephemeral,
+                Phase::Creating | Phase::Deleting => true,
+            },
+            // An origin is made and goes with its branch, under that one's lock.
+            Self::Snapshot(_, snapshot, _) => {
+                snapshot.phase != Phase::Ready && snapshot.role != Role::Origin
+            }
+            Self::Place(_) => false,
         }
     }
 
@@ -527,22 +563,55 @@ impl Left {
         Ok(deeds)
     }
 
-    pub(crate) async fn finish(self, home: &Home) -> Result<()> {
+    /// Finishes it under its lock. Whether it was still as it is known here: whoever worked on it, or finished
+    /// it, in the meantime has had his way.
+    pub(crate) async fn finish(self, home: &Home) -> Result<bool> {
+        // Whoever opens a home does not wait for a long copy of what has to go.
         match self {
-            Self::Project(project) => teardown::project(home, &project, Patience::None).await,
+            Self::Project(project) => {
+                let _lock = home.lock_now(project.id, project.name.as_str()).await?;
+                let as_known = |now: &ProjectRecord| (now.phase, now.lease);
+                if !is_still(home, project.id, as_known(&project), as_known).await? {
+                    return Ok(false);
+                }
+                teardown::project(home, &project, Patience::None).await?;
+            }
             Self::Branch(project, branch) => {
-                // Whoever opens a home does not wait for a long copy of what has to go.
                 let _lock = home.lock_now(branch.id, &branch.shown()).await?;
+                let as_known = |now: &BranchRecord| (now.phase, now.lease);
+                if !is_still(home, branch.id, as_known(&branch), as_known).await? {
+                    return Ok(false);
+                }
                 match branch.phase {
-                    Phase::Resetting => reset::finish(home, &project, branch.id).await,
-                    Phase::Ready if !branch.ephemeral => switch(home, &project, branch.id).await,
-                    _ => teardown::branch(home, &project, branch.id).await,
+                    Phase::Resetting => reset::finish(home, &project, branch.id).await?,
+                    Phase::Ready if !branch.ephemeral => switch(home, &project, branch.id).await?,
+                    _ => teardown::branch(home, &project, branch.id).await?,
                 }
             }
-            Self::Snapshot(project, id, _) => teardown::snapshot(home, &project, id).await,
-            Self::Place(id) => slots::leave(home, id).await,
+            Self::Snapshot(project, snapshot, name) => {
+                let _lock = home.lock_now(snapshot.id, &name).await?;
+                let as_known = |now: &SnapshotRecord| (now.phase, now.lease);
+                if !is_still(home, snapshot.id, as_known(&snapshot), as_known).await? {
+                    return Ok(false);
+                }
+                teardown::snapshot(home, &project, snapshot.id).await?;
+            }
+            Self::Place(id) => slots::leave(home, id).await?,
         }
+        Ok(true)
     }
+}
+
+/// Whether a record still has the phase and the lease that it was found with. The caller holds its lock.
+async fn is_still<R: Record>(
+    home: &Home,
+    id: Id,
+    then: (Phase, Option<Id>),
+    as_known: impl Fn(&R) -> (Phase, Option<Id>) + Send + 'static,
+) -> Result<bool> {
+    home.state()
+        .read(move |tx| Ok(tx.get::<R>(id)?.is_some_and(|now| as_known(&now) == then)))
+        .await
 }
 
 /// Stops a server of which nobody knows whether it was to be stopped.
@@ -582,9 +651,10 @@ async fn under(home: &Home, lease: Id) -> Result<Vec<Left>> {
                 if let Some(project) = tx.get::<ProjectRecord>(snapshot.project)? {
                     let branch = tx.get::<BranchRecord>(snapshot.branch)?;
                     let branch = branch.map_or_else(|| "?".to_owned(), |branch| branch.shown());
-                    let own = snapshot.name.map_or_else(|| snapshot.id.to_string(), String::from);
+                    let own = snapshot.name.as_ref().map(ToString::to_string);
+                    let own = own.unwrap_or_else(|| snapshot.id.to_string());
                     let name = format!("{}/{branch}@{own}", project.name);
-                    left.push(Left::Snapshot(project, snapshot.id, name));
+                    left.push(Left::Snapshot(project, Box::new(snapshot), name));
                 }
             }
             let places = tx.under::<PlaceRecord>(lease)?;

@@ -174,9 +174,9 @@ pub(crate) async fn take(
     op: &Op,
 ) -> Result<Snapshot> {
     let name = SnapshotName::new(name)?;
-    let lease = home.lease()?;
+    let (lease, locks) = (home.lease()?, home.clone());
     let (id, shown) = (branch.id, format!("{}/{}", project.record.name, branch.shown()));
-    let snapshot = home
+    let (snapshot, _lock) = home
         .state()
         .write("record a snapshot", move |tx| {
             let found = tx.get::<BranchRecord>(id)?.filter(|b| b.phase != Phase::Deleting);
@@ -210,7 +210,9 @@ pub(crate) async fn take(
                 created_at: now(),
             };
             tx.insert(&snapshot)?;
-            Ok(snapshot)
+            // Held until it is ready or undone: meanwhile it is nobody else's to undo.
+            let lock = locks.lock_new(snapshot.id)?;
+            Ok((snapshot, lock))
         })
         .await?;
     let done = fill(home, &project.record, branch, &snapshot, op).await;

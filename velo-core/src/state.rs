@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 
 mod file;
+pub(crate) mod generation;
 mod open;
 mod tx;
 
@@ -61,6 +62,8 @@ pub(crate) struct State {
     db: Arc<Opened>,
     /// The home's leases, which records name.
     leases: PathBuf,
+    /// See [`generation`].
+    generation: PathBuf,
 }
 
 fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
@@ -113,17 +116,27 @@ impl State {
         step: &str,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let leases = self.leases.clone();
+        let (leases, file) = (self.leases.clone(), self.generation.clone());
         let transaction = self.transact("FULL", TransactionBehavior::Immediate, move |tx| {
             // It makes earlier transactions last as well, and a record may not outlast its lease.
             match std::fs::File::open(&leases).and_then(|folder| folder.sync_all()) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    Err(Error::io(format!("sync {}", leases.display()), e))
+                    return Err(Error::io(format!("sync {}", leases.display()), e));
                 }
-                _ => work(tx),
+                _ => {}
             }
+            let out = work(tx)?;
+            Ok((out, generation::count(&tx.0)?))
         });
-        crate::effect::step(step, transaction).await
+        let noted = async move {
+            let (out, number) = transaction.await?;
+            crate::engine::blocking(move || {
+                generation::note(&file, number);
+                Ok(out)
+            })
+            .await
+        };
+        crate::effect::step(step, noted).await
     }
 
     /// Runs `work` on one consistent view.

@@ -253,7 +253,7 @@ pub(crate) async fn run_folders(home: &Home) -> Result<Vec<Id>> {
 /// Whether nothing has the name of this lock.
 pub(crate) fn is_of_nothing(tx: &Tx<'_>, name: &str) -> Result<bool> {
     Ok(match name.parse::<Id>() {
-        Ok(id) => tx.get::<BranchRecord>(id)?.is_none() && tx.get::<SnapshotRecord>(id)?.is_none(),
+        Ok(id) => !tx.has_any(id)?,
         Err(_) => name.starts_with(NAMED),
     })
 }

@@ -111,7 +111,8 @@ pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Resu
     // Its origin, and those that were taken of it, which nobody could name any more.
     let snapshots = home.state().read(move |tx| tx.of::<SnapshotRecord>(id)).await?;
     for taken in snapshots {
-        errors.note(snapshot(home, project, taken.id).await);
+        let gone = locked_snapshot(home, project, taken.id, taken.phase, Patience::Usual);
+        errors.note(gone.await);
     }
     errors.note(RunDir::of(home, id).remove());
     errors.result()?;
@@ -171,6 +172,24 @@ fn give_up_slot(tx: &Tx<'_>, branch: Option<Id>) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Undoes a snapshot under its lock, once nobody clones it or removes it any more. Whoever is still making it
+/// has its lock, perhaps for the whole of a seed's build, and is not waited for: he finds that it went.
+async fn locked_snapshot(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+    phase: Phase,
+    patience: Patience,
+) -> Result<()> {
+    const SHOWN: &str = "the snapshot";
+    let _lock = match patience {
+        _ if phase == Phase::Creating => None,
+        Patience::Usual => Some(home.lock(id, Mode::Exclusive, SHOWN, &Cancel::default()).await?),
+        Patience::None => Some(home.lock_now(id, SHOWN).await?),
+    };
+    snapshot(home, project, id).await
 }
 
 /// Destroys a snapshot and its record; while clones need it, it is only hidden. Missing is fine.
@@ -237,7 +256,9 @@ pub(crate) async fn release(home: &Home, project: &ProjectRecord, object: Object
     match object {
         _ if !hidden => Ok(()),
         Object::Volume(id) => volume(home, project, id).await,
-        Object::Snapshot(id) => snapshot(home, project, id).await,
+        Object::Snapshot(id) => {
+            locked_snapshot(home, project, id, Phase::Ready, Patience::Usual).await
+        }
     }
 }
 
@@ -287,7 +308,7 @@ pub(crate) fn hidden(tx: &Tx<'_>, scope: &str) -> Result<Vec<Object>> {
     Ok(all)
 }
 
-/// Undoes a project with all that it holds. Missing is fine.
+/// Undoes a project with all that it holds. Missing is fine. The caller holds its lock.
 pub(crate) async fn project(home: &Home, record: &ProjectRecord, patience: Patience) -> Result<()> {
     home.make_way().await;
     let (id, lease) = (record.id, home.lease()?);
@@ -317,10 +338,12 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord, patience: Patie
         errors.note(locked(home, record, branch.id, patience).await);
     }
     for snapshot in snapshots.iter().filter(|s| matches!(s.role, Role::Named | Role::Seed)) {
-        errors.note(self::snapshot(home, record, snapshot.id).await);
+        let gone = locked_snapshot(home, record, snapshot.id, snapshot.phase, patience);
+        errors.note(gone.await);
     }
     errors.note(sweep(home, record).await.map(drop));
     errors.result()?;
     let forget = move |tx: &Tx<'_>| tx.remove::<ProjectRecord>(id);
-    home.state().write_durable("forget a project", forget).await
+    home.state().write_durable("forget a project", forget).await?;
+    home.remove_lock(id)
 }

@@ -238,6 +238,45 @@ async fn a_branch_deleted_while_it_is_reset_stays_deleted() {
 }
 
 /// Sends a signal to the first process of a branch's server.
+/// Whoever finds a name taken, or waits for a slot, looks for what was left half done; what another task of
+/// the same process is just making is none of it.
+#[tokio::test]
+async fn operations_of_one_process_leave_each_other_alone() {
+    let home = TestHome::new(None);
+    let project = home.project("handles").await;
+    let dev = Branch::create(&project, BranchSpec::named("dev")).await.unwrap();
+    let looks = async {
+        loop {
+            let taken = Branch::create(&project, BranchSpec::named("dev")).await.unwrap_err();
+            assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
+        }
+    };
+    let makes = async {
+        for n in 0..3 {
+            let other = home.project(&format!("other{n}")).await;
+            assert_eq!(sql(&other.main().await.unwrap(), "SELECT 1").await, "1");
+            dev.snapshot(&format!("s{n}")).await.unwrap();
+            let branch = BranchSpec::named(format!("b{n}"));
+            let branch = Branch::create(&project, branch).await.unwrap();
+            assert_eq!(sql(&branch, "SELECT 1").await, "1");
+            branch.reset().await.unwrap();
+            branch.delete(false).await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = looks => {}
+        () = makes => {}
+    }
+    assert_eq!(project.snapshots().await.unwrap().len(), 3);
+    let twice = [(); 2].map(|()| Project::builder("twice").config(home.config().clone()).create());
+    let made = futures_util::future::join_all(twice).await;
+    let errors: Vec<_> = made.iter().filter_map(|made| made.as_ref().err()).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0].kind(), ErrorKind::AlreadyExists);
+    let main = made.into_iter().flatten().next().unwrap().main().await.unwrap();
+    assert_eq!(sql(&main, "SELECT 1").await, "1");
+}
+
 async fn signal(branch: &Branch, signal: i32) {
     let pid = i32::try_from(branch.info().await.unwrap().pid.unwrap()).unwrap();
     // SAFETY: a plain system call; the number is that of a server that this test started.

@@ -11,6 +11,7 @@ use crate::engine::{Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id, ProjectName};
+use crate::lock::Lock;
 use crate::lookup::vacant;
 use crate::port;
 use crate::postgres::scram::Password;
@@ -63,8 +64,9 @@ impl ProjectBuilder {
             database: self.database.clone(),
             created_at: now(),
         };
-        let main = self.record(&home, &project, lease, op).await;
-        let main = match main {
+        let recorded = self.record(&home, &project, lease, op).await;
+        let (main, lock, locked_main) = match recorded {
+            // What holds the name may be the ruin of a dead process.
             Err(error)
                 if error.kind() == ErrorKind::AlreadyExists
                     && crate::reconcile::run(&home).await =>
@@ -80,11 +82,14 @@ impl ProjectBuilder {
         };
         match done {
             Ok(record) => {
+                drop((lock, locked_main));
                 let timings = op.steps.timings();
                 Ok(Project(Arc::new(Inner { config, record, timings })))
             }
             Err(error) => {
                 let error = home.explain(error);
+                // It goes as every branch of a project that goes does, under its own lock.
+                drop(locked_main);
                 match teardown::project(&home, &project, Patience::Usual).await {
                     Ok(()) => Err(error),
                     Err(cleanup) => Err(error.with_cleanup(cleanup)),
@@ -93,17 +98,17 @@ impl ProjectBuilder {
         }
     }
 
-    /// Records the project and its `main` before anything is made.
+    /// Records the project and its `main` before anything is made. With the locks of both.
     async fn record(
         &self,
         home: &Home,
         project: &ProjectRecord,
         lease: Id,
         op: &Op,
-    ) -> Result<BranchRecord> {
+    ) -> Result<(BranchRecord, Lock, Lock)> {
         let password = Password::generate()?;
         slots::taken(home, op, |asker| {
-            let (project, password) = (project.clone(), password.clone());
+            let (project, password, locks) = (project.clone(), password.clone(), home.clone());
             let candidates = home.port_candidates();
             let work = move |tx: &Tx<'_>| {
                 let name = project.name.as_str();
@@ -151,7 +156,9 @@ impl ProjectBuilder {
                     timings: Timings::default(),
                 };
                 tx.insert(&main)?;
-                Ok(Turn::Now(main))
+                // Held until both are ready or undone: meanwhile they are nobody else's to undo.
+                let locks = (locks.lock_new(project.id)?, locks.lock_new(id)?);
+                Ok(Turn::Now((main, locks.0, locks.1)))
             };
             home.state().write("record a project", work)
         })
@@ -242,7 +249,14 @@ async fn commit(
     let (project, main, timings) = (project.id, main.id, op.steps.timings());
     home.state()
         .write_durable("commit a project", move |tx| {
+            let gone = || {
+                Error::new(ErrorKind::NotFound, "the project was deleted while it was made")
+                    .with_hint("create it anew")
+            };
             tx.update(main, |branch: &mut BranchRecord| {
+                if branch.phase != Phase::Creating {
+                    return Err(gone());
+                }
                 branch.phase = Phase::Ready;
                 branch.lease = None;
                 branch.cut = Some(cut);
@@ -251,6 +265,9 @@ async fn commit(
                 Ok(())
             })?;
             tx.update(project, |project: &mut ProjectRecord| {
+                if project.phase != Phase::Creating {
+                    return Err(gone());
+                }
                 project.phase = Phase::Ready;
                 project.lease = None;
                 Ok(())

@@ -1,6 +1,5 @@
 //! How a seed is built once, whoever asks for it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,10 +162,8 @@ pub(super) async fn claim(
                 drop(Lock::take(&path, Mode::Shared, Duration::MAX, &shown, &op.cancel).await?);
                 if still(home, &record).await? {
                     crate::reconcile::run(home).await;
-                    undo_own(home, project, &record, &path).await?;
                     refuse_lost(home, &record, &shown).await?;
-                    // Another process may be the one who cleans up, or the one who could not undo it may
-                    // live on.
+                    // Another process may be the one who cleans up.
                     op.cancel.guard(tokio::time::sleep(pause)).await?;
                     pause = (pause * 2).min(Duration::from_millis(500));
                 }
@@ -246,25 +243,6 @@ async fn still(home: &Home, before: &SnapshotRecord) -> Result<bool> {
         home.remove_lock(id)?;
     }
     Ok(now.is_some_and(|now| now.phase != Phase::Ready))
-}
-
-/// Undoes what this process itself began to build and could not undo: nobody else will as long as it lives.
-async fn undo_own(
-    home: &Home,
-    project: &project::Inner,
-    record: &SnapshotRecord,
-    lock: &Path,
-) -> Result<()> {
-    if home.own_lease().is_none() {
-        return Ok(());
-    }
-    let Some(_alone) = Lock::try_take(lock, Mode::Exclusive)? else { return Ok(()) };
-    let (id, own) = (record.id, home.own_lease());
-    let now = home.state().read(move |tx| tx.get::<SnapshotRecord>(id)).await?;
-    match now.is_some_and(|now| now.lease == own && now.phase != Phase::Ready) {
-        true => teardown::snapshot(home, &project.record, id).await,
-        false => Ok(()),
-    }
 }
 
 /// An error where nobody knows who was building it: that is never finished, and nothing is removed unasked.

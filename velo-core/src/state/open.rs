@@ -9,11 +9,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::file::Held;
-use super::{Opened, State, sql};
+use super::{Opened, State, generation, sql};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What leads from each format of the file to the next, beginning with an empty file.
-const FORMATS: [&str; 3] = [
+const FORMATS: [&str; 4] = [
     "CREATE TABLE record (
        kind TEXT NOT NULL, id TEXT NOT NULL, scope TEXT NOT NULL, name TEXT,
        lease TEXT, port INTEGER, body TEXT NOT NULL,
@@ -32,6 +32,8 @@ const FORMATS: [&str; 3] = [
        WHERE kind IN ('volume', 'snapshot');
      CREATE INDEX record_owner ON record (owner) WHERE owner IS NOT NULL;
      CREATE INDEX record_source ON record (source) WHERE source IS NOT NULL;",
+    "CREATE TABLE generation (n INTEGER NOT NULL);
+     INSERT INTO generation VALUES (0);",
 ];
 /// The format of the file. An older one is brought to it; a newer one is refused, untouched.
 const VERSION: i32 = FORMATS.len() as i32;
@@ -137,12 +139,14 @@ impl State {
             tx.pragma_update(None, "user_version", VERSION).map_err(sql("set it up"))?;
             tx.commit().map_err(sql("set it up"))?;
         }
+        let generation = generation::beside(path);
+        generation::disown(&mut db, &generation)?;
         // A crash of the machine may lose the last transactions but never tears them; operations
         // on persistent things ask for more with `durable`.
         db.pragma_update(None, "synchronous", "NORMAL").map_err(sql("set it up"))?;
         db.set_prepared_statement_cache_capacity(32);
         let db = Opened { connection: Mutex::new(db), _file: file };
-        Ok(Self { db: Arc::new(db), leases: path.with_file_name("leases") })
+        Ok(Self { db: Arc::new(db), leases: path.with_file_name("leases"), generation })
     }
 }
 

@@ -23,6 +23,14 @@ impl Tx<'_> {
             .transpose()
     }
 
+    /// Whether there is a record of any kind with this id.
+    pub(crate) fn has_any(&self, id: Id) -> Result<bool> {
+        self.0
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM record WHERE id = ?1)")
+            .and_then(|mut s| s.query_row([id.to_string()], |row| row.get(0)))
+            .map_err(sql("read"))
+    }
+
     /// The record with this name in `scope`.
     pub(crate) fn named<R: Record>(&self, scope: &str, name: &str) -> Result<Option<R>> {
         self.0
