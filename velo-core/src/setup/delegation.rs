@@ -282,6 +282,12 @@ impl Step for DelegationStep {
 
 /// An error if the rule would give more away than a dataset.
 fn safe(at: &Path) -> Result<()> {
+    if let Some(why) = delegate::unsafe_program() {
+        let what = format!("{why}: a rule for another would give away root");
+        return Err(Error::new(ErrorKind::Conflict, what).with_hint(
+            "install it where root alone writes: apt-get install zfsutils-linux coreutils",
+        ));
+    }
     delegate::unsafe_folder(at).map_or(Ok(()), |why| {
         let what = format!("{why}: a rule for mounting there would give away root");
         Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(

@@ -209,7 +209,8 @@ pub(super) fn may_end(begun: Instant, folder: &Path) -> bool {
 
 async fn by_sudo(verb: &str, dataset: &str) -> Result<(), Fault> {
     let Some(zfs) = program::find_for_sudo("zfs") else {
-        return Err(Fault::NoProgram);
+        // One that somebody could replace is in no rule.
+        return Err(program::find("zfs").map_or(Fault::NoProgram, |_| Fault::Denied));
     };
     program::sudo(&zfs, &[verb, dataset]).await
 }
@@ -233,7 +234,7 @@ pub(super) async fn remove_point(point: &Path) -> Result<()> {
 /// The error of a user who may not mount, with the line that mends it.
 pub(super) fn not_allowed(parent: &str, folder: &Path) -> Error {
     let user = user();
-    let hint = match delegate::unsafe_folder(folder) {
+    let hint = match delegate::unsafe_program().or_else(|| delegate::unsafe_folder(folder)) {
         None => format!("as root: {}", delegate::install_sudoers(&user, parent, folder)),
         Some(why) => format!(
             "{why}, so that a rule for mounting would give away root: as root, \
