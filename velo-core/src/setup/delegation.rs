@@ -91,7 +91,8 @@ impl Delegation {
     /// The user's number, if there is nothing against it.
     fn check(&self) -> Result<u32> {
         crate::storage::zfs::check_dataset(&self.dataset)?;
-        let any = |name: &String| (name.clone(), "x".to_owned());
+        // A value that every name may have.
+        let any = |name: &String| (name.clone(), "8k".to_owned());
         crate::storage::zfs::check_properties(&self.properties.iter().map(any).collect())?;
         need_root()?;
         owner(&self.user).map(|user| user.uid)
