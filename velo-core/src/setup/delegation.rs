@@ -11,8 +11,8 @@ use crate::command::Program;
 use crate::config::Config;
 use crate::engine::{self, Call};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::zfs::delegate;
 use crate::storage::zfs::permitted::Allowed;
+use crate::storage::zfs::{delegate, passable};
 
 /// A dataset below which a user may make volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,10 +224,10 @@ impl Step for DelegationStep {
                     .with_hint("zpool list names those that are there; zpool import the others"))
             }
             Self::Record { .. } | Self::Allow { .. } => Ok(()),
-            Self::Rule { dataset, .. } => {
+            Self::Rule { dataset, user, .. } => {
                 need("visudo", "apt-get install sudo").await?;
                 if let Some(at) = mountpoint(dataset).await? {
-                    return safe(folder(dataset, &at)?);
+                    return safe(folder(dataset, &at)?, user).await;
                 }
                 // It is going to be mounted below its parent.
                 let parent = dataset.rsplit_once('/').map_or(&**dataset, |(parent, _)| parent);
@@ -255,7 +255,7 @@ impl Step for DelegationStep {
             Self::Rule { dataset, user, file, .. } => {
                 let at = mountpoint(dataset).await?.unwrap_or_default();
                 let at = folder(dataset, &at)?;
-                safe(at)?;
+                safe(at, user).await?;
                 write_rule(file, &delegate::sudoers(user, dataset, at)).await
             }
         }
@@ -281,21 +281,22 @@ impl Step for DelegationStep {
     }
 }
 
-/// An error if the rule would give more away than a dataset.
-fn safe(at: &Path) -> Result<()> {
+/// An error if the rule would give more away than a dataset, or be of no use to the user.
+async fn safe(at: &Path, user: &str) -> Result<()> {
     if let Some(why) = delegate::unsafe_program() {
         let what = format!("{why}: a rule for another would give away root");
         return Err(Error::new(ErrorKind::Conflict, what).with_hint(
             "install it where root alone writes: apt-get install zfsutils-linux coreutils",
         ));
     }
-    delegate::unsafe_folder(at).map_or(Ok(()), |why| {
+    if let Some(why) = delegate::unsafe_folder(at) {
         let what = format!("{why}: a rule for mounting there would give away root");
-        Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
+        return Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
             "let root alone write there, or give the dataset a plainer mount point than {}",
             at.display()
-        )))
-    })
+        )));
+    }
+    passable::check(at, &owner(user)?).await
 }
 
 /// A rule that sudo cannot read would lock everybody out of sudo: it is checked before it is put there.

@@ -162,7 +162,8 @@ pub(super) async fn mount(dataset: &str, point: &Path) -> Result<Result<(), Faul
         // Also by another process, at this moment.
         Err(Errno::BUSY) if is_mounted(dataset, point)? => Ok(()),
         Err(Errno::BUSY) => Err(Fault::Busy),
-        Err(Errno::ACCESS) => Err(Fault::NoKey),
+        // A key that is missing, or a folder on the way that this user may not enter.
+        Err(Errno::ACCESS) => Err(Fault::Denied),
         Err(Errno::NOENT) => Err(Fault::Missing),
         Err(Errno::NODEV) => Err(Fault::NoModule),
         Err(e) => Err(Fault::Other(format!("mount {}: {e}", point.display()))),

@@ -10,7 +10,7 @@ use rustix::thread::CapabilitySet;
 
 use super::faults::Fault;
 use super::names::Parent;
-use super::{Zfs, delegate, explain, mounts, program, properties};
+use super::{Zfs, delegate, explain, mounts, passable, program, properties};
 use crate::command::Program;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -57,6 +57,9 @@ pub(crate) async fn would_work(config: &StorageConfig) -> Result<()> {
     let wanted = delegate::below(zfs.properties.iter().map(|(name, _)| name));
     if !allowed.has(&wanted) {
         return Err(explain(Fault::Denied).await);
+    }
+    if let Some(closed) = passable::closed_to_us(&zfs.layout.folder) {
+        return Err(passable::cannot_enter(&user, &closed));
     }
     match would_mount(&parent.volume(Id::generate())).await {
         true => Ok(()),
