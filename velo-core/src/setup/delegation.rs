@@ -11,6 +11,7 @@ use crate::command::Program;
 use crate::config::Config;
 use crate::engine::{self, Call};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os_user::OsUser;
 use crate::storage::zfs::permitted::Allowed;
 use crate::storage::zfs::{delegate, passable};
 
@@ -69,9 +70,9 @@ impl Delegation {
         ])
     }
 
-    /// What setups gave, as steps that were done.
-    async fn given(&self, uid: u32) -> Result<Vec<DelegationStep>> {
-        let (dataset, user) = (self.dataset.clone(), self.user.clone());
+    /// What setups gave, as steps that were done. `user` is what ZFS knows the number by.
+    async fn given(&self, uid: u32, user: String) -> Result<Vec<DelegationStep>> {
+        let dataset = self.dataset.clone();
         let after = given::recorded(&dataset, uid).await?;
         let given = common(&after, &Allowed::own(&permissions(&dataset).await?, &dataset, &user));
         let before = Allowed::default();
@@ -82,20 +83,42 @@ impl Delegation {
         ])
     }
 
+    /// The same for a user whose account was deleted: sudo's rule has the name, ZFS the number.
+    async fn given_to_nobody(&self) -> Result<Vec<DelegationStep>> {
+        let rule = self.rule(will_be_at(&self.dataset).await?);
+        match given::without_account(&self.dataset).await?[..] {
+            [uid] => self.given(uid, uid.to_string()).await,
+            [] if rule.is_there().await? => Ok(vec![rule]),
+            [] => owner(&self.user).map(|_| Vec::new()),
+            ref several => {
+                let several = several.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+                let what = format!(
+                    "there is no user {}, and {} was given to several numbers without an account: {several}",
+                    self.user, self.dataset
+                );
+                Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
+                    "as root, with the one that it was: zfs unallow -u NUMBER {0} && \
+                     zfs inherit {1} {0}; and: {2}",
+                    self.dataset,
+                    given::property("NUMBER"),
+                    rule.undoing()
+                )))
+            }
+        }
+    }
+
     fn rule(&self, at: PathBuf) -> DelegationStep {
         let (dataset, user) = (self.dataset.clone(), self.user.clone());
         let file = self.sudoers.join(delegate::rule_name(&user, &dataset));
         DelegationStep::Rule { dataset, user, at, file }
     }
 
-    /// The user's number, if there is nothing against it.
-    fn check(&self) -> Result<u32> {
+    fn check(&self) -> Result<()> {
         crate::storage::zfs::check_dataset(&self.dataset)?;
         // A value that every name may have.
         let any = |name: &String| (name.clone(), "8k".to_owned());
         crate::storage::zfs::check_properties(&self.properties.iter().map(any).collect())?;
-        need_root()?;
-        owner(&self.user).map(|user| user.uid)
+        need_root()
     }
 }
 
@@ -112,7 +135,8 @@ impl Setup {
     pub(crate) fn delegation_call(delegation: &Delegation) -> Call<Self> {
         let delegation = delegation.clone();
         engine::call(move |_| async move {
-            let uid = delegation.check()?;
+            delegation.check()?;
+            let uid = owner(&delegation.user)?.uid;
             need("zfs", "apt-get install zfsutils-linux zfs-dkms").await?;
             let steps = missing(delegation.giving(uid).await?).await?;
             Ok(Self { steps, journal: None, undoing: false, _alone: None })
@@ -120,10 +144,12 @@ impl Setup {
     }
 
     /// What takes back what delegations gave to the user, whatever their properties were, and nothing
-    /// that the user had before. The dataset stays, with all that is in it.
+    /// that the user had before. The dataset stays, with all that is in it. The user's account may be
+    /// deleted already.
     ///
     /// # Errors
-    /// As [`delegation`](Self::delegation).
+    /// As [`delegation`](Self::delegation), and [`ErrorKind::Conflict`] if the account is deleted, and one
+    /// of several such was the user's.
     pub async fn undo_delegation(delegation: &Delegation) -> Result<Self> {
         Self::undo_delegation_call(delegation).await
     }
@@ -131,8 +157,12 @@ impl Setup {
     pub(crate) fn undo_delegation_call(delegation: &Delegation) -> Call<Self> {
         let delegation = delegation.clone();
         engine::call(move |_| async move {
-            let uid = delegation.check()?;
-            let steps = present(delegation.given(uid).await?).await?;
+            delegation.check()?;
+            let given = match OsUser::by_name(&delegation.user)? {
+                Some(user) => delegation.given(user.uid, user.name).await?,
+                None => delegation.given_to_nobody().await?,
+            };
+            let steps = present(given).await?;
             Ok(Self { steps, journal: None, undoing: true, _alone: None })
         })
     }
