@@ -610,6 +610,42 @@ fn zfs_pool_in_a_file_comes_and_goes() {
     corner.ok(&["--undo", "--yes"]);
     corner.nothing_is_left();
     assert!(!Command::new("zpool").args(["list", "velo-setup-test"]).status().unwrap().success());
+    // A setup that was killed between the two made the pool alone; it is finished, or taken back.
+    let image = corner.path("home.img").display().to_string();
+    let alone = || {
+        corner.ok(&args);
+        tool("zfs", &["destroy", "velo-setup-test/velo"]);
+    };
+    alone();
+    corner.ok(&args);
+    assert!(corner.is_mounted());
+    tool("zfs", &["unmount", "velo-setup-test/velo"]);
+    let ran = corner.setup(&["--undo", "--yes"], |_| {});
+    ran.is_error(1, "nobody can see what is in");
+    assert!(ran.stderr.contains("zfs mount velo-setup-test/velo"), "{ran:?}");
+    tool("zfs", &["destroy", "velo-setup-test/velo"]);
+    // Somebody's are not lost with it.
+    tool("zfs", &["create", "velo-setup-test/mine"]);
+    corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "velo-setup-test/mine is in the pool");
+    tool("zfs", &["destroy", "velo-setup-test/mine"]);
+    let top = corner.path("top").display().to_string();
+    let mount = format!("mountpoint={top}");
+    tool("zfs", &["set", "canmount=on", &mount, "velo-setup-test"]);
+    let _ = Command::new("zfs").args(["mount", "velo-setup-test"]).status().unwrap();
+    corner.setup(&["--undo", "--yes"], |_| {}).is_error(1, "velo-setup-test itself is mounted");
+    tool("zfs", &["set", "canmount=off", "mountpoint=none", "velo-setup-test"]);
+    let _ = std::fs::remove_dir(&top);
+    corner.ok(&["--undo", "--yes"]);
+    corner.nothing_is_left();
+    // A destroyed pool leaves its label in the file: whoever destroyed it, an undo that was killed perhaps.
+    corner.ok(&args);
+    tool("zpool", &["destroy", "velo-setup-test"]);
+    assert!(tool("zdb", &["-l", &image]).contains("state: 2"));
+    corner.ok(&args);
+    assert!(corner.is_mounted());
+    tool("zpool", &["destroy", "velo-setup-test"]);
+    corner.ok(&["--undo", "--yes"]);
+    corner.nothing_is_left();
     // ZFS too knows the real paths alone.
     std::os::unix::fs::symlink(".", corner.path("above")).unwrap();
     for (args, part) in

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | a snapshot, or a server that is stopped | any | as it is | no recovery after a clean stop |
 //! | running, in recovery too | cuts in order (ZFS) | `CHECKPOINT` unless one is recent, one clone | crash recovery over a short WAL |
+//! | running, with pages larger than a block of the storage | cuts in order (ZFS) | as where it cuts what is synced | |
 //! | running with `fsync` and `full_page_writes` | cuts what is synced (btrfs) | the same | the same |
 //! | running with either off | cuts what is synced (btrfs) | backup mode around the clone | recovery from the label |
 //! | running with `full_page_writes` | clones file by file (reflink) | the control file, the data, the WAL since its checkpoint, in this order | crash recovery over that WAL |
@@ -140,6 +141,8 @@ struct Work<'a> {
     source: Object,
     target: &'a NewClone,
     major: u32,
+    /// What kind of moment the clone is, of this server.
+    kind: CutKind,
     op: &'a Op,
 }
 
@@ -233,12 +236,17 @@ impl Tools<'_> {
             .await?
             .map_err(|e| no_session(e, server))?;
         let facts = op.cancel.guard(Facts::of(&session)).await??;
-        let work = Work { source, target, major: server.major, op };
         let storage = self.storage.capability();
+        let kind = match storage.cut {
+            // Half of a page may be on either side: whole ones in the WAL have to mend that.
+            CutKind::Ordered if !facts.pages_fit(self.block_size(source)?) => CutKind::Synced,
+            kind => kind,
+        };
+        let work = Work { source, target, major: server.major, kind, op };
         // Clones of these kinds take milliseconds, in which hardly ever a checkpoint of somebody
         // else's recycles WAL that they need, or a setting is changed. A copy takes as long as it
         // takes.
-        let quickly = match storage.cut {
+        let quickly = match kind {
             _ if !storage.copy_on_write => None,
             // A standby too: what it has replayed it had on disk before, so that the cut holds the
             // WAL up to where its data is consistent.
@@ -275,8 +283,8 @@ impl Tools<'_> {
         facts: &Facts,
         work: Work<'_>,
     ) -> Result<Option<Cut>> {
-        let Work { source, target, major, op } = work;
-        let ordered = self.storage.capability().cut == CutKind::Ordered;
+        let Work { source, target, major, kind, op } = work;
+        let ordered = kind == CutKind::Ordered;
         let last = self.control(source)?;
         let good = facts.is_recent(&last) && (ordered || facts.logged_since(&last));
         facts.make_durable(session, !good, op).await?;
@@ -303,6 +311,16 @@ impl Tools<'_> {
             Object::Volume(_) => self.storage.branch_volume(spec, &op.cancel).await,
             Object::Snapshot(_) => self.storage.snapshot(spec, &op.cancel).await,
         }
+    }
+
+    /// The most that the storage is sure to write at once: of ZFS the size of a record.
+    fn block_size(&self, object: Object) -> Result<u64> {
+        let location = self.storage.location(object);
+        let path = location.host_path();
+        let stat = rustix::fs::statvfs(path).map_err(|e| {
+            Error::io(format_args!("look at the file system of {}", path.display()), e)
+        })?;
+        Ok(stat.f_bsize)
     }
 
     fn control(&self, object: Object) -> Result<ControlFile> {

@@ -2,7 +2,7 @@
 //! checkpoint and the switch of a segment.
 
 use super::{CONTROL, Cut, LABELS, Method, SKIP, Tools, Work, cut};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::backup::Backup;
 use crate::postgres::control::ControlFile;
 use crate::postgres::session::Session;
@@ -17,7 +17,17 @@ impl Tools<'_> {
         slot: bool,
         work: Work<'_>,
     ) -> Result<Option<Cut>> {
-        let Work { source, target, major, op } = work;
+        let Work { source, target, major, op, .. } = work;
+        if matches!(target.object, Object::Snapshot(_))
+            && !self.storage.capability().editable_snapshots
+        {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "no snapshot of this server can be made while it runs: its pages are larger than the \
+                 storage's records, and it runs without fsync or full_page_writes, or is a standby",
+            )
+            .with_hint("stop it first; or let records be as large as its pages (recordsize)"));
+        }
         let backup =
             op.steps.run("checkpoint", op.cancel.guard(Backup::begin(session, slot))).await??;
         let spec = CloneSpec::new(source, target.object.id())

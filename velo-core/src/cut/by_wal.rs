@@ -25,7 +25,7 @@ impl Tools<'_> {
         facts: &Facts,
         work: Work<'_>,
     ) -> Result<Option<Cut>> {
-        let Work { source, target, major, op } = work;
+        let Work { source, target, major, op, .. } = work;
         let last = self.control_file(source)?;
         // Soon after its promotion a server has no checkpoint on its own timeline yet.
         let usable =

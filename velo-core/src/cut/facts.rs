@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub(super) timeline: u32,
     /// Whether its settings are those that it was started with.
     as_started: bool,
+    /// The size of its pages.
+    page: u64,
     /// When its settings were read, in seconds since 1970, rounded up.
     loaded: u64,
 }
@@ -44,7 +46,8 @@ impl Facts {
                         CASE WHEN NOT pg_is_in_recovery() \
                              THEN pg_walfile_name(pg_current_wal_lsn()) END, \
                         pg_conf_load_time() <= pg_postmaster_start_time(), \
-                        ceil(extract(epoch FROM pg_conf_load_time()))",
+                        ceil(extract(epoch FROM pg_conf_load_time())), \
+                        current_setting('block_size')",
             )
             .await?;
         let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
@@ -62,7 +65,13 @@ impl Facts {
             timeline: Segment::parse(&text(7)).map_or(0, |segment| segment.timeline),
             as_started: text(8) == "t",
             loaded: text(9).parse().unwrap_or(u64::MAX),
+            page: text(10).parse().unwrap_or(u64::MAX),
         })
+    }
+
+    /// Whether a page of its fits into a block of the file system, so that each is written at once.
+    pub(super) fn pages_fit(&self, block: u64) -> bool {
+        self.page <= block
     }
 
     /// Whether it syncs its WAL before its data, and logs whole pages.

@@ -11,8 +11,9 @@ use crate::command::Program;
 use crate::config::Config;
 use crate::engine::{self, Call};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::zfs::delegate;
+use crate::os_user::OsUser;
 use crate::storage::zfs::permitted::Allowed;
+use crate::storage::zfs::{delegate, passable};
 
 /// A dataset below which a user may make volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +70,9 @@ impl Delegation {
         ])
     }
 
-    /// What setups gave, as steps that were done.
-    async fn given(&self, uid: u32) -> Result<Vec<DelegationStep>> {
-        let (dataset, user) = (self.dataset.clone(), self.user.clone());
+    /// What setups gave, as steps that were done. `user` is what ZFS knows the number by.
+    async fn given(&self, uid: u32, user: String) -> Result<Vec<DelegationStep>> {
+        let dataset = self.dataset.clone();
         let after = given::recorded(&dataset, uid).await?;
         let given = common(&after, &Allowed::own(&permissions(&dataset).await?, &dataset, &user));
         let before = Allowed::default();
@@ -82,19 +83,42 @@ impl Delegation {
         ])
     }
 
+    /// The same for a user whose account was deleted: sudo's rule has the name, ZFS the number.
+    async fn given_to_nobody(&self) -> Result<Vec<DelegationStep>> {
+        let rule = self.rule(will_be_at(&self.dataset).await?);
+        match given::without_account(&self.dataset).await?[..] {
+            [uid] => self.given(uid, uid.to_string()).await,
+            [] if rule.is_there().await? => Ok(vec![rule]),
+            [] => owner(&self.user).map(|_| Vec::new()),
+            ref several => {
+                let several = several.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+                let what = format!(
+                    "there is no user {}, and {} was given to several numbers without an account: {several}",
+                    self.user, self.dataset
+                );
+                Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
+                    "as root, with the one that it was: zfs unallow -u NUMBER {0} && \
+                     zfs inherit {1} {0}; and: {2}",
+                    self.dataset,
+                    given::property("NUMBER"),
+                    rule.undoing()
+                )))
+            }
+        }
+    }
+
     fn rule(&self, at: PathBuf) -> DelegationStep {
         let (dataset, user) = (self.dataset.clone(), self.user.clone());
         let file = self.sudoers.join(delegate::rule_name(&user, &dataset));
         DelegationStep::Rule { dataset, user, at, file }
     }
 
-    /// The user's number, if there is nothing against it.
-    fn check(&self) -> Result<u32> {
+    fn check(&self) -> Result<()> {
         crate::storage::zfs::check_dataset(&self.dataset)?;
-        let any = |name: &String| (name.clone(), "x".to_owned());
+        // A value that every name may have.
+        let any = |name: &String| (name.clone(), "8k".to_owned());
         crate::storage::zfs::check_properties(&self.properties.iter().map(any).collect())?;
-        need_root()?;
-        owner(&self.user).map(|user| user.uid)
+        need_root()
     }
 }
 
@@ -111,7 +135,8 @@ impl Setup {
     pub(crate) fn delegation_call(delegation: &Delegation) -> Call<Self> {
         let delegation = delegation.clone();
         engine::call(move |_| async move {
-            let uid = delegation.check()?;
+            delegation.check()?;
+            let uid = owner(&delegation.user)?.uid;
             need("zfs", "apt-get install zfsutils-linux zfs-dkms").await?;
             let steps = missing(delegation.giving(uid).await?).await?;
             Ok(Self { steps, journal: None, undoing: false, _alone: None })
@@ -119,10 +144,12 @@ impl Setup {
     }
 
     /// What takes back what delegations gave to the user, whatever their properties were, and nothing
-    /// that the user had before. The dataset stays, with all that is in it.
+    /// that the user had before. The dataset stays, with all that is in it. The user's account may be
+    /// deleted already.
     ///
     /// # Errors
-    /// As [`delegation`](Self::delegation).
+    /// As [`delegation`](Self::delegation), and [`ErrorKind::Conflict`] if the account is deleted, and one
+    /// of several such was the user's.
     pub async fn undo_delegation(delegation: &Delegation) -> Result<Self> {
         Self::undo_delegation_call(delegation).await
     }
@@ -130,8 +157,12 @@ impl Setup {
     pub(crate) fn undo_delegation_call(delegation: &Delegation) -> Call<Self> {
         let delegation = delegation.clone();
         engine::call(move |_| async move {
-            let uid = delegation.check()?;
-            let steps = present(delegation.given(uid).await?).await?;
+            delegation.check()?;
+            let given = match OsUser::by_name(&delegation.user)? {
+                Some(user) => delegation.given(user.uid, user.name).await?,
+                None => delegation.given_to_nobody().await?,
+            };
+            let steps = present(given).await?;
             Ok(Self { steps, journal: None, undoing: true, _alone: None })
         })
     }
@@ -223,10 +254,10 @@ impl Step for DelegationStep {
                     .with_hint("zpool list names those that are there; zpool import the others"))
             }
             Self::Record { .. } | Self::Allow { .. } => Ok(()),
-            Self::Rule { dataset, .. } => {
+            Self::Rule { dataset, user, .. } => {
                 need("visudo", "apt-get install sudo").await?;
                 if let Some(at) = mountpoint(dataset).await? {
-                    return safe(folder(dataset, &at)?);
+                    return safe(folder(dataset, &at)?, user).await;
                 }
                 // It is going to be mounted below its parent.
                 let parent = dataset.rsplit_once('/').map_or(&**dataset, |(parent, _)| parent);
@@ -254,7 +285,7 @@ impl Step for DelegationStep {
             Self::Rule { dataset, user, file, .. } => {
                 let at = mountpoint(dataset).await?.unwrap_or_default();
                 let at = folder(dataset, &at)?;
-                safe(at)?;
+                safe(at, user).await?;
                 write_rule(file, &delegate::sudoers(user, dataset, at)).await
             }
         }
@@ -280,15 +311,22 @@ impl Step for DelegationStep {
     }
 }
 
-/// An error if the rule would give more away than a dataset.
-fn safe(at: &Path) -> Result<()> {
-    delegate::unsafe_folder(at).map_or(Ok(()), |why| {
+/// An error if the rule would give more away than a dataset, or be of no use to the user.
+async fn safe(at: &Path, user: &str) -> Result<()> {
+    if let Some(why) = delegate::unsafe_program() {
+        let what = format!("{why}: a rule for another would give away root");
+        return Err(Error::new(ErrorKind::Conflict, what).with_hint(
+            "install it where root alone writes: apt-get install zfsutils-linux coreutils",
+        ));
+    }
+    if let Some(why) = delegate::unsafe_folder(at) {
         let what = format!("{why}: a rule for mounting there would give away root");
-        Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
+        return Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
             "let root alone write there, or give the dataset a plainer mount point than {}",
             at.display()
-        )))
-    })
+        )));
+    }
+    passable::check(at, &owner(user)?).await
 }
 
 /// A rule that sudo cannot read would lock everybody out of sudo: it is checked before it is put there.

@@ -8,11 +8,15 @@ use std::collections::BTreeSet;
 use super::{LIMIT, run};
 use crate::command::Program;
 use crate::error::{Error, ErrorKind, Result};
+use crate::os_user::OsUser;
 use crate::storage::zfs::permitted::Allowed;
 
+/// What the property's name begins with; the user's number follows.
+const PROPERTY: &str = "velo:given-";
+
 /// The property. Permissions are by number in ZFS, and a name may have what a property's may not.
-fn property(uid: u32) -> String {
-    format!("velo:given-{uid}")
+pub(super) fn property(uid: impl std::fmt::Display) -> String {
+    format!("{PROPERTY}{uid}")
 }
 
 /// The arguments of `zfs` that write it down; nothing is no property.
@@ -32,13 +36,33 @@ pub(super) async fn record(dataset: &str, uid: u32, given: &Allowed) -> Result<(
 pub(super) async fn recorded(dataset: &str, uid: u32) -> Result<Allowed> {
     let property = property(uid);
     let args = ["get", "-H", "-s", "local", "-o", "value", &property, dataset];
-    let output = Program::new("zfs").args(args).output(LIMIT).await?;
-    if output.success {
-        return Ok(read(output.stdout.trim()));
+    Ok(read(look(dataset, &args).await?.trim()))
+}
+
+/// The numbers for which something is written down on the dataset, and which no account has.
+pub(super) async fn without_account(dataset: &str) -> Result<Vec<u32>> {
+    let said =
+        look(dataset, &["get", "-H", "-s", "local", "-o", "property", "all", dataset]).await?;
+    let mut without = Vec::new();
+    for uid in numbers(&said) {
+        if OsUser::by_uid(uid)?.is_none() {
+            without.push(uid);
+        }
     }
+    Ok(without)
+}
+
+fn numbers(properties: &str) -> impl Iterator<Item = u32> {
+    properties.lines().filter_map(|name| name.strip_prefix(PROPERTY)?.parse().ok())
+}
+
+/// What `zfs` says of a dataset; nothing of one that is not there.
+async fn look(dataset: &str, args: &[&str]) -> Result<String> {
+    let output = Program::new("zfs").args(args).output(LIMIT).await?;
     let said = output.stderr.trim();
     match said.contains("does not exist") {
-        true => Ok(Allowed::default()),
+        _ if output.success => Ok(output.stdout),
+        true => Ok(String::new()),
         false => Err(Error::new(ErrorKind::Io, format!("cannot look at {dataset}: {said}"))),
     }
 }
@@ -94,6 +118,9 @@ mod tests {
         let given = Allowed { here: set("create"), below: set("atime,mount") };
         let call = record_call("tank/velo", 1000, &given);
         assert_eq!(call, ["set", "velo:given-1000=create:atime,mount", "tank/velo"]);
+        let names =
+            "compression\nvelo:given-1000\nvelo:given-\nvelo:given-x\nvelo:home\nvelo:given-7\n";
+        assert_eq!(numbers(names).collect::<Vec<_>>(), [1000, 7]);
         let none = record_call("tank/velo", 1000, &Allowed::default());
         assert_eq!(none, ["inherit", "velo:given-1000", "tank/velo"]);
     }

@@ -78,25 +78,40 @@ pub(super) async fn nothing_lives_in(journal: &Journal) -> Result<()> {
             }
         }
         LoopKind::Zfs if is_pool(&spec.image, &spec.pool).await? => {
-            if mounted != Some(format!("{}/velo", spec.pool)) {
+            let (pool, home) = (&spec.pool, format!("{}/velo", spec.pool));
+            if pool_on(pool).await?.as_deref() != Some(&*spec.image) {
                 let folder = spec.image.parent().unwrap_or(Path::new("/")).display();
-                return unseen(format!("zpool import -d {folder} {}, and try again", spec.pool));
+                return unseen(format!("zpool import -d {folder} {pool}, and try again"));
             }
-            let args = ["list", "-H", "-o", "name", "-t", "all", "-r", &spec.pool];
+            let args = ["list", "-H", "-o", "name,mounted", "-t", "all", "-r", pool];
             let listed = Program::new("zfs").args(args).output(super::LIMIT).await?;
             if !listed.success {
                 let why = listed.stderr.trim();
-                let what = format!("nobody can see what is in the pool {}: {why}", spec.pool);
+                let what = format!("nobody can see what is in the pool {pool}: {why}");
                 return Err(Error::new(ErrorKind::Io, what)
                     .with_hint(format!("find out why it fails: zfs {}", args.join(" "))));
             }
-            let own = [spec.pool.clone(), format!("{}/velo", spec.pool)];
-            if let Some(other) = listed.stdout.lines().find(|name| !own.iter().any(|o| o == name)) {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!("{other} is in the pool, and would be lost"),
-                )
-                .with_hint("delete the projects in it first: velo project list"));
+            let rows = || listed.stdout.lines().filter_map(|line| line.split_once('\t'));
+            let lost = |what: String| Error::new(ErrorKind::Conflict, what);
+            for (name, is_mounted) in rows().filter(|(name, _)| *name != home) {
+                if name != pool {
+                    return Err(lost(format!("{name} is in the pool, and would be lost"))
+                        .with_hint("delete the projects in it first: velo project list"));
+                }
+                // A setup mounts nothing but the home.
+                if is_mounted == "yes" {
+                    return Err(lost(format!(
+                        "{pool} itself is mounted, and what is in it would be lost"
+                    ))
+                    .with_hint(format!("move it away, and: zfs unmount {pool}")));
+                }
+            }
+            if !rows().any(|(name, _)| name == home) {
+                // A setup that was killed made the pool alone, or somebody has destroyed the rest.
+                return Ok(());
+            }
+            if mounted.as_ref() != Some(&home) {
+                return unseen(format!("zfs mount {home}, and try again"));
             }
         }
         // Nothing was made in it yet.
@@ -165,7 +180,15 @@ async fn is_pool(image: &Path, pool: &str) -> Result<bool> {
         return Ok(true);
     }
     let labels = Program::new("zdb").args(["-l", &text(image)]).output(super::LIMIT).await?;
-    Ok(labels.success)
+    Ok(labels.success && !is_destroyed(&labels.stdout))
+}
+
+/// Whether all labels that `zdb -l` has printed are of a pool that was destroyed: ZFS leaves them where they
+/// are, and imports such a pool no more unless it is forced to.
+fn is_destroyed(labels: &str) -> bool {
+    let mut states =
+        labels.lines().filter_map(|line| line.trim_start().strip_prefix("state: ")).peekable();
+    states.peek().is_some() && states.all(|state| state.trim_end() == "2")
 }
 
 /// An error if there is a pool with a home in the file, which only has to be imported or mounted.
@@ -490,5 +513,28 @@ mod tests {
         assert_eq!(device_at(text, "/srv").as_deref(), Some("/dev/loop1"));
         assert_eq!(device_at(text, "/srv/x").as_deref(), Some("/dev/loop2"));
         assert_eq!(device_at(text, "/"), None);
+    }
+
+    /// As OpenZFS 2.1 to 2.4 print it, but shorter.
+    fn label(number: u32, state: u32) -> String {
+        let line = "------------------------------------";
+        format!(
+            "{line}\nLABEL {number}\n{line}\n    version: 5000\n    name: 'velo'\n    state: {state}\n    \
+             txg: 4\n    pool_guid: 1234\n    vdev_tree:\n        type: 'file'\n        id: 0\n    \
+             features_for_read:\n        com.delphix:hole_birth\n    labels = {number} \n"
+        )
+    }
+
+    #[test]
+    fn a_destroyed_pool_leaves_its_labels() {
+        assert!(is_destroyed(&label(0, 2)));
+        assert!(is_destroyed(&(label(0, 2) + &label(1, 2))));
+        // Active, exported, or destroyed by half.
+        for there in [label(0, 0), label(0, 1), label(0, 2) + &label(1, 0), label(0, 22)] {
+            assert!(!is_destroyed(&there), "{there}");
+        }
+        for odd in ["", "failed to unpack label 0\n", "    state:\n", "    name: 'state: 2'\n"] {
+            assert!(!is_destroyed(odd), "{odd:?}");
+        }
     }
 }

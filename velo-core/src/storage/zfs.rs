@@ -28,6 +28,7 @@ mod layout;
 mod library;
 mod mounts;
 mod names;
+pub(crate) mod passable;
 pub(crate) mod permitted;
 mod probe;
 mod program;
@@ -204,8 +205,11 @@ impl Zfs {
         }
         match mounts::mount(dataset, folder).await? {
             Ok(()) => Ok(()),
-            Err(Fault::Denied) => {
-                Err(mounts::not_allowed(self.parent.as_str(), &self.layout.folder))
+            Err(Fault::Denied) if !explain::key_is_missing(dataset).await => {
+                Err(match passable::closed_to_us(&self.layout.folder) {
+                    Some(closed) => passable::cannot_enter(&mounts::user(), &closed),
+                    None => mounts::not_allowed(self.parent.as_str(), &self.layout.folder),
+                })
             }
             Err(fault) => Err(self.explain(fault, doing, dataset, folder).await),
         }

@@ -246,4 +246,32 @@ async fn zfs_keeps_what_clones_need_and_counts_it() {
     assert_eq!(project.hidden().await.unwrap(), 1, "what the origin of dev is of");
     dev.delete(false).await.unwrap();
     assert_eq!(project.hidden().await.unwrap(), 0);
+    records_may_be_smaller_than_pages(&project).await;
+}
+
+/// ZFS may write each half of a page in a transaction group of its own then, and an ephemeral branch logs no whole ones.
+async fn records_may_be_smaller_than_pages(project: &Project) {
+    let parent = Branch::create(project, BranchSpec::ephemeral()).await.unwrap();
+    let pid = parent.info().await.unwrap().pid.unwrap();
+    let data = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    let dataset = run("zfs", &["list", "-H", "-o", "name", data.to_str().unwrap()]);
+    for (size, method) in [("4k", Method::Backup), ("8k", Method::Checkpoint)] {
+        run("zfs", &["set", &format!("recordsize={size}"), &dataset]);
+        sql(&parent, "INSERT INTO t VALUES (2)").await;
+        let child = Branch::create(project, BranchSpec::ephemeral().from(&parent)).await.unwrap();
+        assert_eq!(child.info().await.unwrap().cut.unwrap().method, method, "{size}");
+        let count = "SELECT count(*) FROM t";
+        assert_eq!(sql(&child, count).await, sql(&parent, count).await, "{size}");
+        child.close().await.unwrap();
+        let taken = parent.snapshot("taken").await;
+        match method {
+            Method::Backup => {
+                let refused = taken.unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused:?}");
+                assert!(refused.hint().unwrap().contains("recordsize"), "{refused:?}");
+            }
+            _ => taken.unwrap().delete().await.unwrap(),
+        }
+    }
+    parent.close().await.unwrap();
 }

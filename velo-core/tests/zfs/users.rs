@@ -1,6 +1,7 @@
 //! A normal user: what `velo setup --delegate` gives, all that it is enough for, and what each error
 //! says without.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,6 +111,36 @@ async fn zfs_datasets_in_somebodys_folder_are_not_delegated() {
     assert_eq!(run("zfs", &["allow", &own.place.dataset]), "", "nothing was done");
 }
 
+/// The user who may not enter a folder of root's is told so, and nothing of keys.
+#[tokio::test]
+async fn zfs_datasets_below_a_closed_folder_are_refused() {
+    let Some(place) = place() else { return };
+    let closed = tempfile::Builder::new().prefix("velo-closed.").tempdir_in("/run").unwrap();
+    let mode = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(closed.path(), mode).unwrap();
+    };
+    let mountpoint = format!("mountpoint={}/below", closed.path().display());
+    let own = place.own(&["-o", &mountpoint]);
+    let settings = Config::builder().zfs_property(PROPERTY.0, PROPERTY.1).build().unwrap();
+    let given = Delegation::new(&own.place.dataset, USER).properties_of(&settings);
+    mode(0o700);
+    let refused = Setup::delegation(&given).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused:?}");
+    let what = format!("{USER} cannot enter {},", closed.path().display());
+    assert!(refused.to_string().contains(&what), "{refused:?}");
+    assert_eq!(run("zfs", &["allow", &own.place.dataset]), "", "nothing was done");
+
+    mode(0o755);
+    set_up(&given).await;
+    mode(0o700);
+    let folder = place.folder();
+    let home = folder.path().join("h");
+    as_user("users::behind_a_closed_folder", &home, &own.place);
+    let undo = Setup::undo_delegation(&given).await.unwrap();
+    undo.run(|_| {}).await.unwrap_or_else(|e| panic!("{e:?}"));
+}
+
 /// What the user had before is theirs after, however a setup ends.
 #[tokio::test]
 async fn zfs_delegation_takes_back_what_it_gave_and_no_more() {
@@ -165,6 +196,50 @@ async fn zfs_delegation_takes_back_what_it_gave_and_no_more() {
     let failed = failing(new).await.unwrap_err();
     assert!(failed.cleanup().is_empty(), "{failed:?}");
     attempt("zfs", &["list", new]).unwrap_err();
+}
+
+/// What is left of an account that was deleted: the rule by its name, the rest by its number.
+#[tokio::test]
+async fn zfs_delegation_to_a_deleted_user_is_taken_back() {
+    let Some(place) = place() else { return };
+    let own = place.own(&[]);
+    let dataset = &*own.place.dataset;
+    let rule = |user: &str| Path::new("/etc/sudoers.d").join(delegate::rule_name(user, dataset));
+    let gone = ["velo-gone-1", "velo-gone-2"];
+    // Both at once: else the second would get the number of the first.
+    for user in gone {
+        run("useradd", &["--system", "--no-create-home", user]);
+        set_up(&Delegation::new(dataset, user)).await;
+    }
+    for user in gone {
+        run("userdel", &[user]);
+        assert!(rule(user).exists());
+    }
+    set_up(&Delegation::new(dataset, USER)).await;
+    // Nobody can tell which of the two numbers it was.
+    let undo = async |user| Setup::undo_delegation(&Delegation::new(dataset, user)).await;
+    let error = undo(gone[0]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains(&format!("zfs unallow -u NUMBER {dataset}")), "{error:?}");
+    assert!(hint.contains(rule(gone[0]).to_str().unwrap()), "{error:?}");
+    let properties = run("zfs", &["get", "-H", "-s", "local", "-o", "property", "all", dataset]);
+    let own_number = format!("velo:given-{}", id("-u"));
+    let mut given = properties.lines().filter(|name| name.starts_with("velo:given-"));
+    let one = given.find(|name| *name != own_number).unwrap();
+    run("zfs", &["unallow", "-u", one.rsplit('-').next().unwrap(), dataset]);
+    run("zfs", &["inherit", one, dataset]);
+
+    for user in [gone[0], gone[1], USER] {
+        undo(user).await.unwrap().run(|_| {}).await.unwrap_or_else(|e| panic!("{e:?}"));
+        assert!(!rule(user).exists(), "{user}");
+        let allowed = run("zfs", &["allow", dataset]);
+        assert!(!allowed.contains("unknown"), "{allowed}");
+        assert_eq!(allowed.contains(USER), user != USER, "{allowed}");
+    }
+    assert_eq!(run("zfs", &["allow", dataset]), "");
+    let unknown = undo("velo-gone-3").await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound, "{unknown:?}");
 }
 
 /// Without a mount point there is no rule for sudo: that is known before anything is done.
@@ -246,6 +321,12 @@ async fn without_sudo() {
     let dataset = dataset();
     let mountpoint = PathBuf::from(format!("/{dataset}"));
     is_refused(&delegate::install_sudoers(USER, &dataset, &mountpoint)).await;
+}
+
+#[tokio::test]
+#[ignore = "started by zfs_datasets_below_a_closed_folder_are_refused"]
+async fn behind_a_closed_folder() {
+    is_refused("as root: chmod o+x /run/velo-closed.").await;
 }
 
 #[tokio::test]

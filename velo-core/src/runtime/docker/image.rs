@@ -126,11 +126,7 @@ async fn pull(
     };
     let refused = |error| {
         missing(reference, "cannot be had", engine)
-            .with_hint(format!(
-                "look at the name and at the way to its registry; or load it into the engine by \
-                 hand: {} load",
-                engine.program()
-            ))
+            .with_hint(by_hand(engine.program(), &whole))
             .with_source(failed(format!("pull {whole}"), error))
     };
     progress(&format!("pulling {whole}"));
@@ -149,6 +145,14 @@ async fn pull(
         progress(&line);
     }
     Ok(())
+}
+
+/// What to do about an image that cannot be pulled. Velo has no credentials: the engine's program has.
+fn by_hand(program: &str, reference: &str) -> String {
+    format!(
+        "look at the name and at the way to its registry. One that wants a login: {program} login, and then \
+         {program} pull {reference}. Without a registry: {program} load"
+    )
 }
 
 /// Asks an image for its PostgreSQL.
@@ -235,6 +239,15 @@ fn answer(text: &str) -> std::result::Result<Installation, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn docker_images_of_private_registries_are_pulled_by_hand() {
+        let hint = by_hand("podman", "registry.example/team/postgres:16");
+        for part in ["podman login", "podman pull registry.example/team/postgres:16", "podman load"]
+        {
+            assert!(hint.contains(part), "{hint}");
+        }
+    }
 
     #[test]
     fn docker_images_answer() {

@@ -79,11 +79,9 @@ pub fn allow(
 /// at `mountpoint`, and remove their empty folders there.
 #[must_use]
 pub fn sudoers(user: &str, dataset: &str, mountpoint: &Path) -> String {
-    let program = |name: &str, usual: &str| {
+    let [zfs, rmdir] = PROGRAMS.map(|(name, usual)| {
         find_for_sudo(name).map_or_else(|| usual.to_owned(), |path| path.display().to_string())
-    };
-    let zfs = program("zfs", "/usr/sbin/zfs");
-    let rmdir = program("rmdir", "/usr/bin/rmdir");
+    });
     let (leaf, folder) = (leaf(), mountpoint.display());
     let probe = leaf.replacen("v-", "v-probe-", 1);
     let rules: Vec<String> = [leaf, probe]
@@ -121,6 +119,15 @@ pub fn rule_name(user: &str, dataset: &str) -> String {
         }
     }
     name
+}
+
+/// The programs that the rule names, and where they usually are.
+const PROGRAMS: [(&str, &str); 2] = [("zfs", "/usr/sbin/zfs"), ("rmdir", "/usr/bin/rmdir")];
+
+/// Why no rule may be given here: what it would name is missing, or not root's alone.
+pub(crate) fn unsafe_program() -> Option<String> {
+    let missing = PROGRAMS.iter().find(|(name, _)| find_for_sudo(name).is_none());
+    missing.map(|(name, _)| format!("there is no program {name} that root alone can replace"))
 }
 
 /// Why the rule must not be given for a folder: whoever may write there, or above it, could put a link

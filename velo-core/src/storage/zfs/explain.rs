@@ -173,7 +173,7 @@ async fn key_root(name: &str) -> String {
     name.to_owned()
 }
 
-async fn key_is_missing(name: &str) -> bool {
+pub(super) async fn key_is_missing(name: &str) -> bool {
     for name in with_parent(name) {
         if let Ok(text) = program::get(&["-o", "value", "keystatus", name]).await {
             return text.trim() == "unavailable";

@@ -162,7 +162,8 @@ pub(super) async fn mount(dataset: &str, point: &Path) -> Result<Result<(), Faul
         // Also by another process, at this moment.
         Err(Errno::BUSY) if is_mounted(dataset, point)? => Ok(()),
         Err(Errno::BUSY) => Err(Fault::Busy),
-        Err(Errno::ACCESS) => Err(Fault::NoKey),
+        // A key that is missing, or a folder on the way that this user may not enter.
+        Err(Errno::ACCESS) => Err(Fault::Denied),
         Err(Errno::NOENT) => Err(Fault::Missing),
         Err(Errno::NODEV) => Err(Fault::NoModule),
         Err(e) => Err(Fault::Other(format!("mount {}: {e}", point.display()))),
@@ -209,7 +210,8 @@ pub(super) fn may_end(begun: Instant, folder: &Path) -> bool {
 
 async fn by_sudo(verb: &str, dataset: &str) -> Result<(), Fault> {
     let Some(zfs) = program::find_for_sudo("zfs") else {
-        return Err(Fault::NoProgram);
+        // One that somebody could replace is in no rule.
+        return Err(program::find("zfs").map_or(Fault::NoProgram, |_| Fault::Denied));
     };
     program::sudo(&zfs, &[verb, dataset]).await
 }
@@ -233,7 +235,7 @@ pub(super) async fn remove_point(point: &Path) -> Result<()> {
 /// The error of a user who may not mount, with the line that mends it.
 pub(super) fn not_allowed(parent: &str, folder: &Path) -> Error {
     let user = user();
-    let hint = match delegate::unsafe_folder(folder) {
+    let hint = match delegate::unsafe_program().or_else(|| delegate::unsafe_folder(folder)) {
         None => format!("as root: {}", delegate::install_sudoers(&user, parent, folder)),
         Some(why) => format!(
             "{why}, so that a rule for mounting would give away root: as root, \

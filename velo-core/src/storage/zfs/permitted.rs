@@ -10,7 +10,7 @@ use rustix::thread::CapabilitySet;
 
 use super::faults::Fault;
 use super::names::Parent;
-use super::{Zfs, delegate, explain, mounts, program, properties};
+use super::{Zfs, delegate, explain, mounts, passable, program, properties};
 use crate::command::Program;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -57,6 +57,9 @@ pub(crate) async fn would_work(config: &StorageConfig) -> Result<()> {
     let wanted = delegate::below(zfs.properties.iter().map(|(name, _)| name));
     if !allowed.has(&wanted) {
         return Err(explain(Fault::Denied).await);
+    }
+    if let Some(closed) = passable::closed_to_us(&zfs.layout.folder) {
+        return Err(passable::cannot_enter(&user, &closed));
     }
     match would_mount(&parent.volume(Id::generate())).await {
         true => Ok(()),
@@ -107,7 +110,7 @@ impl Allowed {
         Self { here: delegate::ON_DATASET.map(str::to_owned).into(), below }
     }
 
-    /// Reads what was given to `user` on the dataset itself, by name. That alone `zfs unallow` takes
+    /// Reads what was given to `user` on the dataset itself, by name, or by number where it has none. That alone `zfs unallow` takes
     /// back there: not what a dataset above gives, and of a set not one of its permissions.
     pub(crate) fn own(said: &str, dataset: &str, user: &str) -> Self {
         let mut is_here = false;
@@ -146,6 +149,10 @@ impl Allowed {
                 }
                 [kind @ ("user" | "group"), name, permissions] => {
                     (is_theirs(kind, name), permissions)
+                }
+                // An account that is no more, by its number.
+                [kind @ ("user" | "group"), "(unknown:", number, permissions] => {
+                    (is_theirs(kind, number.trim_end_matches(')')), permissions)
                 }
                 ["everyone", permissions] => (is_theirs("everyone", ""), permissions),
                 _ => continue,
@@ -250,5 +257,11 @@ Descendent permissions:
         let an = Allowed::own(&said, "tank/velo", "an");
         assert_eq!((an.here, an.below), (set("@set,create,mount"), set("@set,create,mount")));
         assert_eq!(Allowed::own(&said, "tank/velo", "bob"), Allowed::default());
+        // As it is printed once the account is deleted.
+        let gone = said.replace("user ann", "user (unknown: 1001)");
+        assert_eq!(Allowed::own(&gone, "tank/velo", "1001"), ann);
+        for other in ["ann", "100", "(unknown:", "unknown"] {
+            assert_eq!(Allowed::own(&gone, "tank/velo", other), Allowed::default(), "{other}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The way through the program `zfs`. It works with every OpenZFS from 2.1 on.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ pub(super) const LIMIT: Duration = Duration::from_secs(300);
 /// Where system programs are that a normal user's `PATH` may not have.
 const SYSTEM: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
+/// More links than this are a ring to the kernel too.
+const LINKS: u32 = 40;
+
 /// The program `zfs`.
 #[derive(Debug)]
 pub(super) struct Program;
@@ -27,13 +31,52 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// Finds a system program as sudo's rules name it: whoever writes them and whoever goes by them find the
-/// same, though their `PATH`s differ. Debian has `zfs` in `/usr/sbin`, and a link to it in `/usr/bin`.
+/// same, though their `PATH`s differ. Debian has `zfs` in `/usr/sbin`, and a link to it in `/usr/bin`. One
+/// that somebody else than root could replace is passed over: the rule would give away root.
 pub(super) fn find_for_sudo(name: &str) -> Option<PathBuf> {
-    SYSTEM
-        .map(PathBuf::from)
-        .into_iter()
-        .chain(of_path())
-        .find_map(|folder| in_folder(&folder, name))
+    find_safe(SYSTEM.map(PathBuf::from).into_iter().chain(of_path()), name)
+}
+
+fn find_safe(folders: impl IntoIterator<Item = PathBuf>, name: &str) -> Option<PathBuf> {
+    let mut found = folders.into_iter().filter_map(|folder| in_folder(&folder, name));
+    found.find(|file| is_roots_alone(file))
+}
+
+/// Whether root alone can change what the path leads to: every folder on the way, every link and what they
+/// lead to. In a sticky folder others make files, but replace none of root's.
+fn is_roots_alone(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let mut ahead: Vec<OsString> = Vec::new();
+    let put = |ahead: &mut Vec<OsString>, path: &Path| {
+        ahead.extend(path.components().rev().map(|part| part.as_os_str().to_owned()));
+    };
+    put(&mut ahead, path);
+    let (mut at, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = ahead.pop() {
+        // `..` of a folder that a link leads to is its own.
+        match part.as_encoded_bytes() {
+            b".." => drop(at.pop()),
+            _ => at.push(part),
+        }
+        let Ok(metadata) = at.symlink_metadata() else { return false };
+        if metadata.uid() != 0 {
+            return false;
+        }
+        if metadata.is_symlink() {
+            links += 1;
+            let Ok(target) = std::fs::read_link(&at) else { return false };
+            if links > LINKS {
+                return false;
+            }
+            at.pop();
+            put(&mut ahead, &target);
+        } else if metadata.mode() & 0o022 != 0
+            && !(metadata.is_dir() && metadata.mode() & 0o1000 != 0)
+        {
+            return false;
+        }
+    }
+    true
 }
 
 fn of_path() -> impl Iterator<Item = PathBuf> {
@@ -142,5 +185,70 @@ impl Way for Program {
 
     async fn destroy_snapshot(&self, snapshot: &str) -> Result<(), Fault> {
         ask("zfs", &["destroy", snapshot]).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_a_user_could_replace_is_passed_over() {
+        // Root's own, and sticky: what is above the folder is safe.
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let dir = &*dir.path().canonicalize().unwrap();
+        let program = dir.join("rmdir");
+        std::fs::write(&program, "#!/bin/sh\n").unwrap();
+        mode(&program, 0o755);
+        mode(dir, 0o755);
+        let find = |first: &Path| find_safe([first.to_owned(), "/usr/bin".into()], "rmdir");
+        let system = Path::new("/usr/bin").canonicalize().unwrap().join("rmdir");
+        let whose = |safe: bool| Some(if safe { program.clone() } else { system.clone() });
+        // To a user who is not root nothing of theirs is safe, whatever its mode.
+        let is_root = rustix::process::geteuid().is_root();
+        for (folder, file, safe) in [
+            (0o755, 0o755, true),
+            (0o755, 0o775, false),
+            (0o755, 0o757, false),
+            (0o775, 0o755, false),
+            (0o777, 0o755, false),
+            (0o1777, 0o755, true),
+        ] {
+            mode(dir, folder);
+            mode(&program, file);
+            assert_eq!(find(dir), whose(safe && is_root), "{folder:o} {file:o}");
+        }
+
+        // By links: they and all that they lead to are looked at.
+        mode(dir, 0o755);
+        let (links, open) = (dir.join("links"), dir.join("open"));
+        for folder in [&links, &open] {
+            std::fs::create_dir(folder).unwrap();
+            mode(folder, 0o755);
+        }
+        let link = links.join("rmdir");
+        symlink("../rmdir", &link).unwrap();
+        assert_eq!(find(&links), Some(if is_root { link.clone() } else { system.clone() }));
+        for (target, name) in [("../rmdir", "rmdir"), ("..", "above")] {
+            symlink(target, open.join(name)).unwrap();
+        }
+        mode(&open, 0o777);
+        for through in ["../open/rmdir", "../open/above/rmdir"] {
+            std::fs::remove_file(&link).unwrap();
+            symlink(through, &link).unwrap();
+            assert!(link.exists());
+            assert_eq!(find(&links), Some(system.clone()), "{through}");
+        }
+        assert!(!is_roots_alone(Path::new("/nowhere/zfs")));
+        if is_root {
+            std::os::unix::fs::chown(&program, Some(65534), None).unwrap();
+            assert_eq!(find(dir), Some(system));
+        }
     }
 }

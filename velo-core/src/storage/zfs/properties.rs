@@ -9,7 +9,12 @@ use crate::storage::Label;
 /// Of new volumes, unless the settings say otherwise: PostgreSQL's pages are 8 kB, and with larger
 /// records each write of a page reads and writes all of its record.
 pub(super) const DEFAULTS: [(&str, &str); 3] =
-    [("recordsize", "8k"), ("compression", "lz4"), ("atime", "off")];
+    [("recordsize", DEFAULT_RECORD), ("compression", "lz4"), ("atime", "off")];
+
+const DEFAULT_RECORD: &str = "8k";
+
+/// The size of PostgreSQL's pages, unless it was built with another one.
+const PAGE: u64 = 8 << 10;
 
 /// What the settings may not say: Velo's own, and what would make a volume another thing.
 /// One of these would let whoever may set it reach beyond the volume; the last three no clone can be
@@ -61,7 +66,47 @@ pub(super) fn check(properties: &BTreeMap<String, String>) -> Result<()> {
             .with_hint("use properties like compression = \"zstd\" or logbias = \"throughput\""));
         }
     }
-    Ok(())
+    check_records(properties.get("recordsize").map_or(DEFAULT_RECORD, String::as_str))
+}
+
+/// ZFS cuts a write where a record ends, and the pieces may come into different transaction groups: a
+/// snapshot could hold one half of a page, which nothing mends where `full_page_writes` is off.
+fn check_records(size: &str) -> Result<()> {
+    let error = |what: String| {
+        Err(Error::new(ErrorKind::InvalidInput, what)
+            .with_hint("set recordsize to 8k, to more, or not at all"))
+    };
+    match bytes(size) {
+        Some(bytes) if bytes >= PAGE => Ok(()),
+        Some(_) => error(format!(
+            "recordsize={size} is smaller than a page of PostgreSQL's, 8 kB: a snapshot of a running \
+             server could hold half of a page"
+        )),
+        None => error(format!("recordsize={size} is no size")),
+    }
+}
+
+/// A size as ZFS reads it, rounded down: `8192`, `8k`, `128KiB`, `0.5m`.
+fn bytes(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let shift = match unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(unit) {
+        "" if unit != "ib" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        "e" => 60,
+        _ => return None,
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    if part.is_empty() {
+        return whole.parse::<u64>().ok()?.checked_mul(1u64 << shift);
+    }
+    // As ZFS, which takes a fraction for a floating-point number too.
+    Some((number.parse::<f64>().ok()? * f64::from(shift).exp2()) as u64)
 }
 
 /// What every volume gets: Velo's own where the settings say nothing.
@@ -189,6 +234,32 @@ mod tests {
         for name in ["utf8only", "mountpoint", "velo:home", "-o"] {
             assert_eq!(checked(name).unwrap_err().kind(), ErrorKind::InvalidInput, "{name}");
         }
+    }
+
+    #[test]
+    fn records_are_no_smaller_than_pages() {
+        let checked = |size: &str| check(&BTreeMap::from([("recordsize".into(), size.into())]));
+        for size in
+            ["8k", "8K", "8192", "8192B", "8KB", "8kib", "8.0k", "0.5M", "16k", "128K", "1M"]
+        {
+            checked(size).unwrap_or_else(|e| panic!("{size}: {e:?}"));
+        }
+        for size in
+            ["512", "512B", "1k", "4K", "4096", "4096B", "4KiB", "7.9k", "0.004M", "0", "1.5"]
+        {
+            let error = checked(size).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{size}");
+            let what = format!("recordsize={size} is smaller than a page");
+            assert!(error.to_string().contains(&what), "{error:?}");
+            assert!(error.hint().unwrap().contains("8k"), "{error:?}");
+        }
+        for size in
+            ["x", "k", "8x", "8ib", "8bb", "8k8", "4.096e3", "1.2.3k", ".", "99999999999999999999"]
+        {
+            let error = checked(size).unwrap_err();
+            assert!(error.to_string().contains("is no size"), "{size}: {error:?}");
+        }
+        check(&BTreeMap::new()).unwrap();
     }
 
     #[test]
