@@ -70,6 +70,7 @@ async fn works() {
                 branches.last().unwrap().keep_as("kept").await.unwrap();
                 "kept".to_owned()
             }
+            "fork" => fork(),
             "reset" => said(branches.last().unwrap().reset().await.map(|()| "reset")),
             // Until the keeper goes.
             "reset for ever" => loop {
@@ -109,6 +110,21 @@ async fn works() {
         };
         println!("said {said}");
     }
+}
+
+/// Starts a process as `multiprocessing` and daemons do. It lives until its standard input ends, which is this one's
+/// too: whoever has it forked says nothing more.
+fn fork() -> String {
+    // SAFETY: the child makes calls alone that are safe in it, and leaves without running destructors.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut byte = [0_u8; 1];
+        // SAFETY: the buffer has room for the one byte.
+        while unsafe { libc::read(0, byte.as_mut_ptr().cast(), 1) } > 0 {}
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(0) };
+    }
+    child.to_string()
 }
 
 /// No test but where another one starts it: it starts a worker by a runner, kills that, and takes the worker over.
@@ -312,6 +328,18 @@ fn kill(pid: i32) {
     rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
 
+/// Waits until a branch takes no connection any more.
+async fn is_gone(url: &str) -> bool {
+    let begun = std::time::Instant::now();
+    while attempt(url, "SELECT 1").await.is_ok() {
+        if begun.elapsed() > common::scaled(Duration::from_secs(10)) {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    true
+}
+
 #[tokio::test]
 async fn eight_processes_have_one_pool_and_nothing_of_each_other() {
     let (mut run, _project) = Run::new().await;
@@ -341,21 +369,29 @@ async fn what_a_killed_process_had_goes_and_the_others_go_on() {
     let others = other.does("acquire");
     assert_ne!(url, others);
     one.kill();
-    let mut gone = false;
-    for _ in 0..600 {
-        gone = attempt(&url, "SELECT 1").await.is_err();
-        if gone {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(gone, "it lives on");
+    assert!(is_gone(&url).await, "it lives on");
     assert_eq!(attempt(&others, "SELECT count(*) FROM t").await.unwrap(), "0");
     assert_eq!(other.does("close"), "closed");
     // The run is over while somebody still has a branch.
     other.does("acquire");
     run.is_killed();
     other.kill();
+}
+
+#[tokio::test]
+async fn what_a_killed_process_had_goes_although_one_that_it_forked_lives() {
+    let (mut run, _project) = Run::new().await;
+    let mut worker = run.worker();
+    let url = worker.does("acquire");
+    let child: i32 = worker.does("fork").parse().unwrap();
+    worker.child.kill().unwrap();
+    worker.child.wait().unwrap();
+    assert!(is_gone(&url).await, "it lives on");
+    let child = Pid::from_raw(child).unwrap();
+    rustix::process::test_kill_process(child).expect("the forked one lives");
+    // It ends with its input.
+    drop(worker);
+    run.is_killed();
 }
 
 #[tokio::test]

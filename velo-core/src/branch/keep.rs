@@ -48,7 +48,7 @@ impl Branch {
 
     pub(crate) fn keep_call(&self, name: Option<String>, ttl: Option<Duration>) -> Call<()> {
         #[cfg(target_os = "linux")]
-        if let Some(held) = self.0.held.clone() {
+        if let Some(held) = self.0.held.clone().filter(|_| self.0.pid == std::process::id()) {
             return self.call(move |branch, home, _| async move {
                 if branch.current(&home).await?.ephemeral {
                     branch.remember(held.keep(name, ttl).await?);

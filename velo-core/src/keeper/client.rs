@@ -1,5 +1,6 @@
 //! A process of a run: it finds the run's keeper, or starts it.
 
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,7 @@ pub(crate) struct Meeting {
 /// The connection that holds a branch. Dropped, it gives the branch back.
 #[derive(Debug)]
 pub(crate) struct Held {
-    line: Mutex<Line>,
+    line: ManuallyDrop<Mutex<Line>>,
     /// A copy that a forked child has gives nothing back.
     pid: u32,
 }
@@ -140,7 +141,7 @@ impl Meeting {
         let Answer::Branch(record) = cancel.guard(line.ask(ask)).await?? else {
             return Err(out_of_turn());
         };
-        let held = Held { line: Mutex::new(line), pid: std::process::id() };
+        let held = Held { line: ManuallyDrop::new(Mutex::new(line)), pid: std::process::id() };
         Ok(Branch::held_by_keeper(&project, *record, Arc::new(held)))
     }
 
@@ -204,8 +205,11 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // In a forked child its number is closed by now, and may be another file's.
         if self.pid == std::process::id() {
             self.line.get_mut().hang_up();
+            // SAFETY: nothing looks at it after this.
+            unsafe { ManuallyDrop::drop(&mut self.line) };
         }
     }
 }
