@@ -162,13 +162,15 @@ impl Keeper {
                 }
                 Answer::Done
             }
-            Ask::Keep { name, ttl } => {
+            Ask::Keep(how) => {
                 let branch = held.as_ref().ok_or_else(|| {
                     Error::new(ErrorKind::Internal, "a connection without a branch keeps none")
                 })?;
-                branch.keep_call(name, ttl).await?;
+                branch.keep_by(how).await?;
                 let record = branch.record();
-                *held = None;
+                if !record.ephemeral {
+                    *held = None;
+                }
                 Answer::Branch(Box::new(record))
             }
             Ask::Change(change) => {

@@ -269,6 +269,31 @@ async fn what_somebody_made_of_a_failed_tests_branch_stays_with_it() {
 }
 
 #[tokio::test]
+async fn of_tests_that_fail_at_the_same_time_ten_stay() {
+    let home = TestHome::new(None);
+    let project = home.project("velo-core").await;
+    let mut branches = Vec::new();
+    for test in 0..11 {
+        let spec = BranchSpec::ephemeral().label(format!("fails-{test}"));
+        branches.push(Branch::create(&project, spec).await.unwrap());
+    }
+    let fail = branches.iter().cloned().map(|branch| {
+        tokio::spawn(async move { branch.keep_failed(Duration::from_secs(3600)).await.unwrap() })
+    });
+    let mut refused = Vec::new();
+    for (fails, branch) in fail.collect::<Vec<_>>().into_iter().zip(&branches) {
+        if !fails.await.unwrap() {
+            refused.push(branch);
+        }
+    }
+    assert_eq!(stays(&project).await.len(), 10);
+    // It is what it was, and goes with its handles.
+    let [one] = refused[..] else { panic!("{refused:?}") };
+    assert!(one.is_ephemeral());
+    assert_eq!(sql(one, "SELECT 1").await, "1");
+}
+
+#[tokio::test]
 #[cfg(target_os = "linux")]
 async fn a_run_keeps_what_fails_too() {
     let home = TestHome::new(None);

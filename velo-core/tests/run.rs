@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::client::{attempt, sql};
 use common::home::{TestHome, eventually};
 use rustix::process::{Pid, Signal};
-use velo_core::{Branch, Config, Project, ResetTarget, Seed, SeedKey, State};
+use velo_core::{Branch, BranchSpec, Config, Project, ResetTarget, Seed, SeedKey, State};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -69,6 +69,10 @@ async fn works() {
             "keep" => {
                 branches.last().unwrap().keep_as("kept").await.unwrap();
                 "kept".to_owned()
+            }
+            "keep failed" => {
+                let kept = branches.last().unwrap().keep_failed(LONG).await;
+                said(kept.map(|stays| stays.to_string()))
             }
             "fork" => fork(),
             "reset" => said(branches.last().unwrap().reset().await.map(|()| "reset")),
@@ -448,6 +452,32 @@ async fn what_is_kept_outlives_the_run() {
     assert_eq!(attempt(&url, "SELECT count(*) FROM t").await.unwrap(), "0");
     project.branch("kept").await.unwrap().delete(false).await.unwrap();
     run.is_over();
+}
+
+#[tokio::test]
+async fn what_may_not_stay_goes_as_ever() {
+    let (mut run, project) = Run::new().await;
+    let mut worker = run.worker();
+    let url = worker.does("acquire");
+    let mut others = Vec::new();
+    for test in 0..10 {
+        let spec = BranchSpec::named(format!("kept/other-{test}"));
+        others.push(Branch::create(&project, spec).await.unwrap());
+    }
+    assert_eq!(worker.does("keep failed"), "false");
+    assert_eq!(attempt(&url, "SELECT count(*) FROM t").await.unwrap(), "0");
+    assert_eq!(worker.does("close"), "closed");
+    assert!(is_gone(&url).await, "it lives on");
+    // There is a place again.
+    others.pop().unwrap().delete(false).await.unwrap();
+    worker.does("acquire");
+    assert_eq!(worker.does("keep failed"), "true");
+    worker.end();
+    let kept = project.branches().await.unwrap().into_iter();
+    for name in kept.filter_map(|branch| branch.name).filter(|name| name != "main") {
+        project.branch(name).await.unwrap().delete(false).await.unwrap();
+    }
+    run.is_killed();
 }
 
 #[tokio::test]

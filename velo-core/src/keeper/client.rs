@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::protocol::{Answer, Ask, Line};
 use super::{Task, program};
-use crate::branch::{Branch, Change};
+use crate::branch::{Branch, Change, Keep};
 use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -170,13 +170,9 @@ impl Held {
         self.line.lock().await.ask(&Ask::Close).await.map(drop)
     }
 
-    /// The branch as it is when it stays.
-    pub(crate) async fn keep(
-        &self,
-        name: Option<String>,
-        ttl: Option<Duration>,
-    ) -> Result<crate::record::BranchRecord> {
-        match self.line.lock().await.ask(&Ask::Keep { name, ttl }).await? {
+    /// The branch as it is then, which stays if it may.
+    pub(crate) async fn keep(&self, how: Keep) -> Result<crate::record::BranchRecord> {
+        match self.line.lock().await.ask(&Ask::Keep(how)).await? {
             Answer::Branch(record) => Ok(*record),
             _ => Err(out_of_turn()),
         }

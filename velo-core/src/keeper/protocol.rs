@@ -4,13 +4,11 @@
 //! A connection holds at most one branch. Whatever ends the connection, the process's death too, gives the
 //! branch back.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use crate::branch::Change;
+use crate::branch::{Change, Keep};
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -30,8 +28,8 @@ pub(super) enum Ask {
     Info { project: String, seed: Id },
     /// The branch goes; answered when its server is gone.
     Close,
-    /// The branch stays, under this name if there is one, and until this time is over.
-    Keep { name: Option<String>, ttl: Option<Duration> },
+    /// The branch stays, if it may.
+    Keep(Keep),
     /// The branch is renewed, or its server is switched.
     Change(Change),
     /// Nobody wants what was asked last any more. It has no answer of its own: what was asked has, be it
