@@ -239,8 +239,11 @@ fn kept(branch: &Branch, time: Duration) {
     match runtime().block_on(branch.keep_failed(time)) {
         Ok(true) => {
             let name = branch.full_name();
-            eprintln!("\nits database stays for {minutes} minutes: {}", branch.url());
-            eprintln!("  psql '{}'", branch.url());
+            let url = branch.url();
+            eprintln!(
+                "\nits database stays for {minutes} minutes, and then until Velo is next used: {url}"
+            );
+            eprintln!("  psql '{url}'");
             eprintln!("  velo branch delete {name}");
         }
         Ok(false) => {
