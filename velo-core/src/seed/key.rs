@@ -1,9 +1,8 @@
 //! What a seed is known by: a hash of all that its data is made from.
 
-use std::path::{Path, PathBuf};
-
 use sha2::{Digest, Sha256};
 
+use super::files::{matching, pattern_in};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::BranchSource;
 
@@ -52,7 +51,8 @@ impl SeedKey {
 
     /// Every file that matches `pattern`: a path, a folder with all that is in it, or a path with
     /// `*`, `?`, `[…]` and `**`. Counted are their content and their place beneath the folder in which
-    /// the pattern begins to vary, not where that folder lies.
+    /// the pattern begins to vary, not where that folder lies. Linked files and folders count as what they lead to,
+    /// but for a link to a folder that it lies in itself.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if nothing matches, [`ErrorKind::InvalidInput`] for a pattern that is
@@ -152,73 +152,6 @@ fn files(pattern: &str) -> Result<Option<Files>> {
         put(&mut hash, "content", &content);
     }
     Ok((!found.is_empty()).then(|| hash.finalize().into()))
-}
-
-/// Every file that matches, with its place beneath where the pattern begins to vary; sorted.
-pub(super) fn matching(pattern: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let path = Path::new(pattern);
-    if path.is_file() {
-        let name = path.file_name().map_or_else(|| path.to_owned(), PathBuf::from);
-        return Ok(vec![(name, path.to_owned())]);
-    }
-    let (base, pattern) = match path.is_dir() {
-        true => {
-            let escaped = glob::Pattern::escape(pattern.trim_end_matches('/'));
-            (path.to_owned(), format!("{escaped}/**/*"))
-        }
-        // To `glob` that means folders alone.
-        false if pattern.ends_with("**") => (fixed(path), format!("{pattern}/*")),
-        false => (fixed(path), pattern.to_owned()),
-    };
-    let paths = glob::glob(&pattern).map_err(|e| {
-        Error::new(ErrorKind::InvalidInput, format!("{pattern:?} is no pattern of files: {e}"))
-            .with_hint("write one like migrations/**/*.sql")
-    })?;
-    let mut found = Vec::new();
-    for path in paths {
-        let path = path.map_err(|e| {
-            let what = format!("look for files at {}", e.path().display());
-            Error::io(what, e)
-        })?;
-        if path.is_file() {
-            let place = path.strip_prefix(&base).unwrap_or(&path).to_owned();
-            found.push((place, path));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// The folder in which a pattern begins to vary.
-fn fixed(pattern: &Path) -> PathBuf {
-    let parts = pattern.components().map(|part| part.as_os_str().to_string_lossy());
-    parts.map_while(|part| plain(&part)).collect()
-}
-
-/// What a part of a pattern names, if that is one thing: `[[]` is no more than a bracket.
-fn plain(part: &str) -> Option<String> {
-    let (mut text, mut rest) = (String::new(), part);
-    while let Some(at) = rest.find(['*', '?', '[']) {
-        let mut quoted = rest[at..].chars();
-        let is_quoted = quoted.next() == Some('[');
-        let (char, end) = (quoted.next()?, quoted.next()?);
-        if !is_quoted || char == '!' || end != ']' {
-            return None;
-        }
-        text.extend([&rest[..at], char.encode_utf8(&mut [0; 4])]);
-        rest = quoted.as_str();
-    }
-    Some(text + rest)
-}
-
-/// A pattern of files in `folder`, which is none itself, whatever its name.
-pub(crate) fn pattern_in(folder: &Path, pattern: &str) -> String {
-    let path = folder.join(pattern);
-    if path.exists() || Path::new(pattern).is_absolute() {
-        return path.to_string_lossy().into_owned();
-    }
-    let folder = glob::Pattern::escape(&folder.to_string_lossy());
-    Path::new(&folder).join(pattern).to_string_lossy().into_owned()
 }
 
 /// What tells this program from another, and from itself before it was compiled anew: the identity that

@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::ErrorPosition;
 
-use super::key::matching;
+use super::files::matching;
 use super::{Claim, Seed, SeedKey, claim, failed};
 use crate::branch::Branch;
 use crate::engine::{self, Call, Engine};
@@ -62,9 +62,10 @@ impl Project {
     ) -> Call<Seed> {
         let project = self.0.clone();
         engine::call(move |op| async move {
-            let label = label.as_deref().unwrap_or_else(|| label_of(&pattern));
-            let key = SeedKey::new().files(&pattern)?.code(CODE).label(label);
-            let key = texts.iter().fold(key, SeedKey::text);
+            let label = label.unwrap_or_else(|| label_of(&pattern).to_owned());
+            let named = pattern.clone();
+            let key = engine::blocking(move || SeedKey::new().files(named)).await?;
+            let key = texts.iter().fold(key.code(CODE).label(label), SeedKey::text);
             let home = Engine::get()?.home(&project.config).await?;
             let building = match claim(&home, &project, key, &op).await? {
                 Claim::There(seed) => return Ok(seed),
@@ -86,7 +87,9 @@ fn label_of(pattern: &str) -> &str {
 }
 
 async fn run_files(pattern: &str, branch: &Branch) -> Result<()> {
-    let files = in_order(matching(pattern)?.into_iter().map(|(_, path)| path));
+    let named = pattern.to_owned();
+    let found = engine::blocking(move || matching(&named)).await?;
+    let files = in_order(found.into_iter().map(|(_, path)| path));
     if files.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, format!("no SQL file is in {pattern}"))
             .with_hint("a seed of SQL files takes those that end in .sql"));
