@@ -267,6 +267,31 @@ async fn sql_files_are_run_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn of_sql_files_those_count_that_are_run() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let pattern = folder.path().to_str().unwrap();
+    file("README.md", "");
+    let error = project.seed_sql(pattern).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert!(error.to_string().contains("no SQL file is in"), "{error}");
+    assert_eq!(project.seeds().await.unwrap().len(), 0);
+    file("1.sql", "CREATE TABLE t AS SELECT 7 AS n");
+    let seed = project.seed_sql(pattern).await.unwrap();
+    // As an editor leaves it, what people write, and what undoes.
+    for other in [".1.sql.swp", "1.sql~", "README.md", "1.down.sql", "down.sql"] {
+        file(other, "DROP TABLE t");
+        assert_eq!(project.seed_sql(pattern).await.unwrap().id(), seed.id(), "{other}");
+    }
+    file("2.sql", "UPDATE t SET n = 8");
+    let other = project.seed_sql(pattern).await.unwrap();
+    assert_ne!(other.id(), seed.id());
+    assert_eq!(sql(&other.branch().await.unwrap(), "SELECT n FROM t").await, "8");
+}
+
+#[tokio::test]
 async fn a_seed_may_start_from_another() {
     let home = TestHome::new(None);
     let project = home.project("seeds").await;

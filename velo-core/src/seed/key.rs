@@ -1,5 +1,7 @@
 //! What a seed is known by: a hash of all that its data is made from.
 
+use std::path::Path;
+
 use sha2::{Digest, Sha256};
 
 use super::files::{matching, pattern_in};
@@ -24,7 +26,7 @@ use crate::spec::BranchSource;
 pub struct SeedKey {
     hash: Sha256,
     /// The files that were counted, and what they held: they must still when the seed is built.
-    files: Vec<(String, Files)>,
+    files: Vec<(String, Takes, Files)>,
     /// What was said of the code that builds it; unless anything was, this program is the code.
     code: Option<String>,
     pub(crate) label: Option<String>,
@@ -57,24 +59,29 @@ impl SeedKey {
     /// # Errors
     /// [`ErrorKind::NotFound`] if nothing matches, [`ErrorKind::InvalidInput`] for a pattern that is
     /// none, [`ErrorKind::Io`] if a file cannot be read.
-    pub fn files(mut self, pattern: impl AsRef<str>) -> Result<Self> {
+    pub fn files(self, pattern: impl AsRef<str>) -> Result<Self> {
+        self.files_that(pattern, |_| true)
+    }
+
+    /// Of the files that match those that are taken.
+    pub(super) fn files_that(mut self, pattern: impl AsRef<str>, takes: Takes) -> Result<Self> {
         let pattern = pattern.as_ref();
         let folder = std::env::current_dir()
             .map_err(|e| Error::io("find the folder that the program runs in", e))?;
         let absolute = pattern_in(&folder, pattern);
-        let files = files(&absolute)?.ok_or_else(|| {
+        let files = files(&absolute, takes)?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("no file matches {pattern}"))
                 .with_hint("the pattern is taken from the folder that the program runs in")
         })?;
         self.put("files", &files);
-        self.files.push((absolute, files));
+        self.files.push((absolute, takes, files));
         Ok(self)
     }
 
     /// The files are what they were when they were counted; else what was built is of another key.
     pub(crate) fn is_of_its_files(&self) -> Result<()> {
-        for (pattern, counted) in &self.files {
-            if files(pattern)?.as_ref() != Some(counted) {
+        for (pattern, takes, counted) in &self.files {
+            if files(pattern, *takes)?.as_ref() != Some(counted) {
                 return Err(Error::new(
                     ErrorKind::Seed,
                     format!("files of {pattern} were changed while the seed was built of them"),
@@ -141,9 +148,13 @@ fn put(hash: &mut Sha256, what: &str, bytes: &[u8]) {
 /// What all files of a pattern hold, and where, as a hash.
 type Files = [u8; 32];
 
+/// Which of the files that match count.
+type Takes = fn(&Path) -> bool;
+
 /// The hash of the files that match; none if there are none.
-fn files(pattern: &str) -> Result<Option<Files>> {
-    let found = matching(pattern)?;
+fn files(pattern: &str, takes: Takes) -> Result<Option<Files>> {
+    let mut found = matching(pattern)?;
+    found.retain(|(_, path)| takes(path));
     let mut hash = Sha256::new();
     for (place, path) in &found {
         let content =

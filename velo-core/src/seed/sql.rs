@@ -20,7 +20,7 @@ impl Project {
     /// The seed that SQL files make of an empty branch: those that match `pattern` ([`SeedKey::files`]),
     /// a folder of migrations for example. They are run in the order of their names, in which numbers
     /// count as such (`2_b.sql` before `10_a.sql`); what undoes a migration (`down.sql`, `….down.sql`)
-    /// is left out.
+    /// is left out. The key counts what is run, and nothing else that lies beside it.
     ///
     /// Each file is sent as a whole, so that it is one transaction unless it says otherwise. What only `psql`
     /// understands (`\connect`, `COPY … FROM stdin`) is an error.
@@ -64,7 +64,7 @@ impl Project {
         engine::call(move |op| async move {
             let label = label.unwrap_or_else(|| label_of(&pattern).to_owned());
             let named = pattern.clone();
-            let key = engine::blocking(move || SeedKey::new().files(named)).await?;
+            let key = engine::blocking(move || key_of(&named)).await?;
             let key = texts.iter().fold(key.code(CODE).label(label), SeedKey::text);
             let home = Engine::get()?.home(&project.config).await?;
             let building = match claim(&home, &project, key, &op).await? {
@@ -80,6 +80,18 @@ impl Project {
     }
 }
 
+/// The key of what is run, and of nothing else that matches: an editor's swap file makes no other seed.
+fn key_of(pattern: &str) -> Result<SeedKey> {
+    let key = SeedKey::new().files_that(pattern, is_run);
+    match &key {
+        Err(error) if error.kind() == ErrorKind::NotFound && !matching(pattern)?.is_empty() => {
+            Err(Error::new(ErrorKind::NotFound, format!("no SQL file is in {pattern}"))
+                .with_hint("a seed of SQL files takes those that end in .sql"))
+        }
+        _ => key,
+    }
+}
+
 /// The last part of a pattern that names something.
 fn label_of(pattern: &str) -> &str {
     let named = |part: &&str| !part.is_empty() && !part.contains(['*', '?', '[']) && *part != ".";
@@ -90,10 +102,6 @@ async fn run_files(pattern: &str, branch: &Branch) -> Result<()> {
     let named = pattern.to_owned();
     let found = engine::blocking(move || matching(&named)).await?;
     let files = in_order(found.into_iter().map(|(_, path)| path));
-    if files.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, format!("no SQL file is in {pattern}"))
-            .with_hint("a seed of SQL files takes those that end in .sql"));
-    }
     let cannot = |e: tokio_postgres::Error| {
         let what = format!("the branch that a seed is built in takes no connection: {e}");
         Error::new(ErrorKind::Postgres, what).with_source(e)
@@ -158,12 +166,14 @@ fn refused(file: &Path, sql: &str, e: tokio_postgres::Error) -> Error {
     Error::new(ErrorKind::Postgres, format!("{}{place}: {why}", file.display())).with_source(e)
 }
 
+/// Whether a file is run: what undoes a migration is not, nor what is no SQL.
+fn is_run(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase());
+    name.is_some_and(|n| n.ends_with(".sql") && n != "down.sql" && !n.ends_with(".down.sql"))
+}
+
 fn in_order<P: AsRef<Path>>(files: impl Iterator<Item = P>) -> Vec<P> {
-    let forward = |path: &P| {
-        let name = path.as_ref().file_name().map(|n| n.to_string_lossy().to_lowercase());
-        name.is_some_and(|n| n.ends_with(".sql") && n != "down.sql" && !n.ends_with(".down.sql"))
-    };
-    let mut files: Vec<P> = files.filter(forward).collect();
+    let mut files: Vec<P> = files.filter(|file| is_run(file.as_ref())).collect();
     files.sort_by(|a, b| natural(&a.as_ref().to_string_lossy(), &b.as_ref().to_string_lossy()));
     files
 }
