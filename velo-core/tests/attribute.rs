@@ -168,6 +168,28 @@ mod failing {
     async fn of_no_sql(_branch: Branch) {}
 }
 
+/// A seed that cannot be built.
+mod unbuilt {
+    use velo_core::Branch;
+
+    async fn build(_branch: Branch) -> Result<(), std::io::Error> {
+        println!("a build begins");
+        Err(std::io::Error::other("on purpose"))
+    }
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `a_seed_that_cannot_be_built_is_tried_once`"]
+    async fn one(_branch: Branch) {}
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `a_seed_that_cannot_be_built_is_tried_once`"]
+    async fn two(_branch: Branch) {}
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `a_seed_that_cannot_be_built_is_tried_once`"]
+    fn three(_branch: Branch) {}
+}
+
 /// Runs those of the tests above that match, and says all that they said.
 fn run(home: &TestHome, tests: &str, set: &[(&str, &str)]) -> (Output, String) {
     let output = Command::new(std::env::current_exe().unwrap())
@@ -310,6 +332,18 @@ async fn a_run_keeps_what_fails_too() {
     let branch = project.branch(name).await.unwrap();
     assert_eq!(sql(&branch, "SELECT count(*) FROM people WHERE name = 'Cid'").await, "2");
     assert!(branch.info().await.unwrap().expires_at.is_some());
+}
+
+#[tokio::test]
+async fn a_seed_that_cannot_be_built_is_tried_once() {
+    let home = TestHome::new(None);
+    let (output, said) = run(&home, "unbuilt::", &[]);
+    assert!(!output.status.success());
+    let times = |what: &str| said.matches(what).count();
+    assert_eq!(times("a build begins"), 1, "{said}");
+    // All are told why.
+    assert_eq!(times("has no branch: the seed cannot be built: on purpose"), 3, "{said}");
+    assert!(eventually(LONG, || home.servers().is_empty()));
 }
 
 #[tokio::test]
