@@ -10,7 +10,8 @@
 //! session needs. Who finds none that is ready does not wait for that.
 //!
 //! How many are kept ready is learned: each request that finds none doubles it, and a while without any
-//! request halves it, down to none. A pool that nobody asks costs nothing.
+//! request halves it, down to none. A pool that nobody asks costs nothing, unless it was told to keep some ready
+//! ([`Pool::keep_ready`]): then it tries again after a while where one cannot be started.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -216,7 +217,9 @@ impl Pool {
         })
     }
 
-    /// Has so many branches ready at most, and `least` of them from now on, whoever asks or not.
+    /// Has so many branches ready at most, and `least` of them from now on, whoever asks or not. Where one cannot be
+    /// started, that is tried again seconds later. In a run that holds for as long as the run: after the keeper was
+    /// killed, from the next time on that this process asks.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if `least` is more than `most`.
@@ -246,6 +249,12 @@ impl Pool {
             drop(surplus);
             Ok(())
         })
+    }
+
+    /// Whether it has some ready whoever asks or not.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn keeps_ready(&self) -> bool {
+        matches!(&self.0, Whose::Own(inner) if inner.shelf().size.least() > 0)
     }
 
     /// What is known of it now.
@@ -345,7 +354,7 @@ impl Inner {
     fn refill(self: &Arc<Self>, shelf: &mut Shelf) {
         // Who no longer waits gets none.
         shelf.waiting.retain(|waiting| !waiting.is_closed());
-        let wanted = shelf.size.wanted() + shelf.waiting.len();
+        let wanted = shelf.size.ahead() + shelf.waiting.len();
         while shelf.ready.len() + shelf.coming() < wanted && shelf.coming() < engine::cores() {
             shelf.starting += 1;
             let inner = self.clone();
@@ -391,8 +400,11 @@ impl Inner {
                 }
             }
             if failed {
-                // Whoever asks next tries again, and is told.
+                // Whoever asks next tries again, and is told; and the next look does, where some are to be ready.
                 shelf.size.failed();
+                self.watch(&mut shelf);
+            } else {
+                shelf.size.started();
             }
             self.refill(&mut shelf);
             shelf.surplus()
@@ -438,7 +450,7 @@ impl Inner {
         matches!(look.await, Ok(Status::Running { .. }))
     }
 
-    /// Lets go of what nobody asks for, as long as there is anything.
+    /// Lets go of what nobody asks for, as long as there is anything, and tries again what failed.
     fn watch(self: &Arc<Self>, shelf: &mut Shelf) {
         if std::mem::replace(&mut shelf.watched, true) {
             return;
@@ -451,6 +463,7 @@ impl Inner {
                 let (surplus, ends) = {
                     let mut shelf = inner.shelf();
                     let idle = shelf.waiting.is_empty() && shelf.size.rest();
+                    inner.refill(&mut shelf);
                     shelf.watched = !idle;
                     (shelf.surplus(), idle)
                 };

@@ -70,6 +70,8 @@ async fn works() {
                 branches.last().unwrap().keep_as("kept").await.unwrap();
                 "kept".to_owned()
             }
+            "keep ready" => said(pool.keep_ready(2, 2).await.map(|()| "kept ready")),
+            "wanted" => said(pool.info().await.map(|info| info.wanted.to_string())),
             "keep failed" => {
                 let kept = branches.last().unwrap().keep_failed(LONG).await;
                 said(kept.map(|stays| stays.to_string()))
@@ -435,6 +437,43 @@ async fn a_killed_keeper_takes_its_servers_along_and_another_comes() {
     let keepers = run.home.config().home().join("keepers");
     assert_eq!(std::fs::read_dir(keepers).unwrap().count(), 0);
     assert_eq!(project.branches().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn another_keeper_is_told_what_is_to_be_ready() {
+    let (mut run, _project) = Run::new().await;
+    let (mut worker, mut other) = (run.worker(), run.worker());
+    assert_eq!(worker.does("keep ready"), "kept ready");
+    assert_eq!(other.does("wanted"), "2");
+    let [keeper] = run.keepers()[..] else { panic!("{:?}", run.keepers()) };
+    kill(keeper);
+    assert!(eventually(LONG, || run.keepers().is_empty()));
+    // Somebody else starts the next one.
+    assert_eq!(other.does("wanted"), "0");
+    assert!(worker.does("acquire").starts_with("postgresql://"));
+    assert_eq!(other.does("wanted"), "2");
+    assert_eq!(worker.does("close"), "closed");
+    worker.end();
+    other.end();
+    run.is_killed();
+}
+
+/// Takes longer than a keeper stays that nobody asks.
+#[tokio::test]
+async fn a_keeper_that_is_to_have_some_ready_stays() {
+    if std::env::var_os("VELO_TEST_LONG").is_none() {
+        return;
+    }
+    let (mut run, _project) = Run::new().await;
+    let mut worker = run.worker();
+    assert_eq!(worker.does("keep ready"), "kept ready");
+    worker.end();
+    let ready = || run.home.servers_of_branches() == 3;
+    assert!(eventually(LONG, ready), "main and two: {}", run.home.servers_of_branches());
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert_eq!(run.keepers().len(), 1);
+    assert!(ready(), "{}", run.home.servers_of_branches());
+    run.is_killed();
 }
 
 #[tokio::test]

@@ -129,6 +129,12 @@ impl Line {
         let _ = self.stream.fill_buf().await;
     }
 
+    /// The process at the other end, and when that was started.
+    pub(super) fn peer(&self) -> Option<(i32, u64)> {
+        let pid = self.stream.get_ref().peer_cred().ok()?.pid()?;
+        Some((pid, crate::run::started(pid)?))
+    }
+
     /// Gives back what it holds, whoever else has a copy of the descriptor.
     pub(super) fn hang_up(&self) {
         use std::os::fd::AsFd;
