@@ -35,6 +35,7 @@ use crate::slots;
 use crate::spec::BranchSpec;
 use crate::timings::Timings;
 
+mod memory;
 mod size;
 
 use size::Size;
@@ -104,8 +105,8 @@ impl Seed {
     /// sets `VELO_RUN` to a name for what it starts (and `VELO_RUN_ROOT` to the number of the process that the
     /// run ends with, where that is not their parent).
     ///
-    /// It keeps at most so many ready as this machine has cores, twice, as a quarter of its memory that
-    /// is available holds, and as half of the home's limits allow; [`Pool::keep_ready`] changes that.
+    /// It keeps at most so many ready as this machine has cores, twice, as a quarter of the memory that
+    /// is available holds, in a container of what that may still take, and as half of the home's limits allow; [`Pool::keep_ready`] changes that.
     ///
     /// ```no_run
     /// # async fn example(seed: velo_core::Seed) -> velo_core::Result<()> {
@@ -153,18 +154,10 @@ fn most(project: &crate::Project) -> usize {
     let memory = slots::memory(record, record.limits, &Default::default(), true).max(1);
     let fits = |bytes: u64| usize::try_from(bytes / memory).unwrap_or(usize::MAX);
     let mut most = engine::cores() * 2;
-    most = most.min(available_memory().map_or(most, |bytes| fits(bytes / 4)));
+    most = most.min(memory::available().map_or(most, |bytes| fits(bytes / 4)));
     most = most.min(config.max_memory.map_or(most, |bytes| fits(bytes / 2)));
     most = most.min(config.max_running.map_or(most, |servers| servers as usize / 2));
     most.max(1)
-}
-
-/// What the machine could give to new processes, in bytes, where it says so.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
-    Some(kilobytes << 10)
 }
 
 impl Pool {
