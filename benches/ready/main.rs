@@ -131,16 +131,20 @@ async fn sample(
         }
         tokio::spawn(branch.close());
     }
+    drop((pool, warm));
+    project.finish_deletions().await?;
+    // Before so many at once: btrfs goes on for a while with what they leave.
+    measured.of_run = shared::measure(home, samples)?;
+    let pool = filled(&seed).await?;
     for _ in 0..samples.div_ceil(2) {
         let begun = Instant::now();
         let branch = pool.acquire().await?;
         measured.saturated.add(begun.elapsed());
         tokio::spawn(branch.close());
     }
-    drop((pool, warm));
+    drop(pool);
     project.finish_deletions().await?;
-    measured.of_run = shared::measure(home, samples)?;
-    // At last: btrfs goes on for a while with what a thousand branches leave.
+    // At last, for the same reason.
     measured.tests = tests::run(&filled(&seed).await?, tests).await?;
     Ok(measured)
 }

@@ -32,7 +32,8 @@
 ///
 /// An async test runs on a current-thread runtime of tokio's. A test that fails, by a panic or an error, keeps
 /// its branch for an hour and prints its URL and how to go in and to end it; `VELO_KEEP_FAILED` sets another time
-/// (`30m`), or `none`. At most ten stay in a project, and the next run's go before older ones. Of a test that should panic
+/// (`30m`), or `none`. Nothing ends it at that moment: it goes, and its server, with whoever next opens the home after
+/// that, a test or a command. At most ten stay in a project, and the next run's go before older ones. Of a test that should panic
 /// nothing is kept.
 ///
 /// The attributes of a test, such as `#[ignore]` and `#[should_panic]`, work as ever. What an async test

@@ -43,6 +43,8 @@ pub use connection::Connection;
 pub(crate) use failed::FAILED_KEPT;
 pub(crate) use info::infos;
 pub use info::{BranchInfo, State};
+#[cfg(target_os = "linux")]
+pub(crate) use keep::Keep;
 pub(crate) use lifetime::{check_ttl, due, expire, expired, from_now, refuse_protected};
 
 /// A branch: a complete, isolated PostgreSQL on a clone of its parent's data.

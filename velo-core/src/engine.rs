@@ -37,6 +37,9 @@ pub(crate) struct Engine {
     homes: Mutex<HashMap<PathBuf, Arc<OnceCell<Arc<Home>>>>>,
     /// What it keeps ready.
     pub(crate) pools: Pools,
+    /// What it has its run's keeper keep ready.
+    #[cfg(target_os = "linux")]
+    pub(crate) wishes: crate::keeper::Wishes,
     /// The thread runs until this is dropped.
     _alive: oneshot::Sender<()>,
 }
@@ -95,8 +98,15 @@ impl Engine {
             .map_err(|e| Error::new(ErrorKind::Internal, "Velo's thread ended").with_source(e))?
             .map_err(|e| Error::io("start Velo's runtime", e))?;
         let pid = std::process::id();
-        let (homes, pools) = (Mutex::default(), Mutex::default());
-        Ok(Self { pid, handle, homes, pools, _alive: alive })
+        Ok(Self {
+            pid,
+            handle,
+            homes: Mutex::default(),
+            pools: Mutex::default(),
+            #[cfg(target_os = "linux")]
+            wishes: Mutex::default(),
+            _alive: alive,
+        })
     }
 
     /// The home of `config`, opened at the first use of this process. Call it on the engine.

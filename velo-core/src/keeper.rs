@@ -2,8 +2,8 @@
 //! seeds.
 //!
 //! The first process of a run that wants a branch starts it, and nobody has to stop it: it watches the
-//! process at the root of the run, and ends with it, or when nobody has asked for a while. All of its
-//! branches are under its own lease, so that a branch is handed over without a word to anybody else, and
+//! process at the root of the run, and ends with it, or when nobody has asked for a while and none is to be
+//! ready whoever asks. All of its branches are under its own lease, so that a branch is handed over without a word to anybody else, and
 //! their servers end with it, whatever ends it. Who has a branch holds a connection; when that ends, however
 //! its process ended, the branch is discarded.
 
@@ -34,12 +34,12 @@ mod client;
 mod program;
 mod protocol;
 
-pub(crate) use client::{Held, Meeting};
+pub(crate) use client::{Held, Meeting, Wishes};
 pub use program::{serve_if_asked, use_program};
 
 use protocol::{Answer, Ask, Line};
 
-/// How long it stays when nobody has a branch: runs have pauses.
+/// How long it stays when nobody has a branch, and it is to have none ready: runs have pauses.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// What a keeper's folder is called by whoever removes it, behind its name.
@@ -99,7 +99,7 @@ async fn serve(task: Task) -> Result<()> {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
-            () = tokio::time::sleep(IDLE), if visits.is_empty() => break,
+            () = tokio::time::sleep(IDLE), if visits.is_empty() && !keeper.keeps_ready() => break,
         }
     }
     // From here on nobody finds it.
@@ -135,6 +135,10 @@ impl Keeper {
         self.pools.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    fn keeps_ready(&self) -> bool {
+        self.pools().values().any(Pool::keeps_ready)
+    }
+
     async fn answer(
         &self,
         ask: Ask,
@@ -162,13 +166,15 @@ impl Keeper {
                 }
                 Answer::Done
             }
-            Ask::Keep { name, ttl } => {
+            Ask::Keep(how) => {
                 let branch = held.as_ref().ok_or_else(|| {
                     Error::new(ErrorKind::Internal, "a connection without a branch keeps none")
                 })?;
-                branch.keep_call(name, ttl).await?;
+                branch.keep_by(how).await?;
                 let record = branch.record();
-                *held = None;
+                if !record.ephemeral {
+                    *held = None;
+                }
                 Answer::Branch(Box::new(record))
             }
             Ask::Change(change) => {

@@ -110,23 +110,23 @@ impl Lock {
     }
 }
 
-/// A connection whose other end must see when this process is gone: a forked child closes it. Drop it
-/// before the connection, whose number may then be another file's.
-#[cfg(feature = "docker")]
+/// A connection whose other end must see when this process is gone: a forked child closes it, and must not
+/// close its number again. Drop it before the connection, whose number may then be another file's.
+#[cfg(any(feature = "docker", target_os = "linux"))]
 #[derive(Debug)]
 pub(crate) struct NotInChildren {
     slot: Option<&'static AtomicI32>,
     pid: u32,
 }
 
-#[cfg(feature = "docker")]
+#[cfg(any(feature = "docker", target_os = "linux"))]
 impl NotInChildren {
     pub(crate) fn of(connection: &impl AsRawFd) -> Self {
         Self { slot: close_in_children(connection.as_raw_fd()), pid: std::process::id() }
     }
 }
 
-#[cfg(feature = "docker")]
+#[cfg(any(feature = "docker", target_os = "linux"))]
 impl Drop for NotInChildren {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.filter(|_| self.pid == std::process::id()) {

@@ -10,7 +10,8 @@
 //! session needs. Who finds none that is ready does not wait for that.
 //!
 //! How many are kept ready is learned: each request that finds none doubles it, and a while without any
-//! request halves it, down to none. A pool that nobody asks costs nothing.
+//! request halves it, down to none. A pool that nobody asks costs nothing, unless it was told to keep some ready
+//! ([`Pool::keep_ready`]): then it tries again after a while where one cannot be started.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use crate::slots;
 use crate::spec::BranchSpec;
 use crate::timings::Timings;
 
+mod memory;
 mod size;
 
 use size::Size;
@@ -103,8 +105,8 @@ impl Seed {
     /// sets `VELO_RUN` to a name for what it starts (and `VELO_RUN_ROOT` to the number of the process that the
     /// run ends with, where that is not their parent).
     ///
-    /// It keeps at most so many ready as this machine has cores, twice, as a quarter of its memory that
-    /// is available holds, and as half of the home's limits allow; [`Pool::keep_ready`] changes that.
+    /// It keeps at most so many ready as this machine has cores, twice, as a quarter of the memory that
+    /// is available holds, in a container of what that may still take, and as half of the home's limits allow; [`Pool::keep_ready`] changes that.
     ///
     /// ```no_run
     /// # async fn example(seed: velo_core::Seed) -> velo_core::Result<()> {
@@ -152,18 +154,10 @@ fn most(project: &crate::Project) -> usize {
     let memory = slots::memory(record, record.limits, &Default::default(), true).max(1);
     let fits = |bytes: u64| usize::try_from(bytes / memory).unwrap_or(usize::MAX);
     let mut most = engine::cores() * 2;
-    most = most.min(available_memory().map_or(most, |bytes| fits(bytes / 4)));
+    most = most.min(memory::available().map_or(most, |bytes| fits(bytes / 4)));
     most = most.min(config.max_memory.map_or(most, |bytes| fits(bytes / 2)));
     most = most.min(config.max_running.map_or(most, |servers| servers as usize / 2));
     most.max(1)
-}
-
-/// What the machine could give to new processes, in bytes, where it says so.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
-    Some(kilobytes << 10)
 }
 
 impl Pool {
@@ -216,7 +210,9 @@ impl Pool {
         })
     }
 
-    /// Has so many branches ready at most, and `least` of them from now on, whoever asks or not.
+    /// Has so many branches ready at most, and `least` of them from now on, whoever asks or not. Where one cannot be
+    /// started, that is tried again seconds later. In a run that holds for as long as the run: after the keeper was
+    /// killed, from the next time on that this process asks.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if `least` is more than `most`.
@@ -246,6 +242,12 @@ impl Pool {
             drop(surplus);
             Ok(())
         })
+    }
+
+    /// Whether it has some ready whoever asks or not.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn keeps_ready(&self) -> bool {
+        matches!(&self.0, Whose::Own(inner) if inner.shelf().size.least() > 0)
     }
 
     /// What is known of it now.
@@ -345,7 +347,7 @@ impl Inner {
     fn refill(self: &Arc<Self>, shelf: &mut Shelf) {
         // Who no longer waits gets none.
         shelf.waiting.retain(|waiting| !waiting.is_closed());
-        let wanted = shelf.size.wanted() + shelf.waiting.len();
+        let wanted = shelf.size.ahead() + shelf.waiting.len();
         while shelf.ready.len() + shelf.coming() < wanted && shelf.coming() < engine::cores() {
             shelf.starting += 1;
             let inner = self.clone();
@@ -391,8 +393,11 @@ impl Inner {
                 }
             }
             if failed {
-                // Whoever asks next tries again, and is told.
+                // Whoever asks next tries again, and is told; and the next look does, where some are to be ready.
                 shelf.size.failed();
+                self.watch(&mut shelf);
+            } else {
+                shelf.size.started();
             }
             self.refill(&mut shelf);
             shelf.surplus()
@@ -438,7 +443,7 @@ impl Inner {
         matches!(look.await, Ok(Status::Running { .. }))
     }
 
-    /// Lets go of what nobody asks for, as long as there is anything.
+    /// Lets go of what nobody asks for, as long as there is anything, and tries again what failed.
     fn watch(self: &Arc<Self>, shelf: &mut Shelf) {
         if std::mem::replace(&mut shelf.watched, true) {
             return;
@@ -451,6 +456,7 @@ impl Inner {
                 let (surplus, ends) = {
                     let mut shelf = inner.shelf();
                     let idle = shelf.waiting.is_empty() && shelf.size.rest();
+                    inner.refill(&mut shelf);
                     shelf.watched = !idle;
                     (shelf.surplus(), idle)
                 };

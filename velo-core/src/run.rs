@@ -113,7 +113,7 @@ fn session(pid: i32) -> Option<u64> {
 }
 
 /// When a process was started, in ticks since the machine was.
-fn started(pid: i32) -> Option<u64> {
+pub(crate) fn started(pid: i32) -> Option<u64> {
     number(&stat(pid)?, 22)
 }
 

@@ -22,6 +22,7 @@ use crate::spec::{BranchSource, BranchSpec};
 use crate::storage::{Object, Usage};
 
 mod build;
+mod files;
 mod hashed;
 mod key;
 #[cfg(target_os = "linux")]
@@ -30,8 +31,8 @@ mod sql;
 
 use build::claim;
 pub(crate) use build::{Building, Claim, failed};
+pub(crate) use files::pattern_in;
 pub use key::SeedKey;
-pub(crate) use key::pattern_in;
 
 /// A seed: data that is prepared once, for any number of branches. See [`Project::seed`].
 ///

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
 use crate::branch::{Branch, FAILED_KEPT};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::from_branch::FromBranch;
 use crate::pool::Pool;
 use crate::project::Project;
@@ -176,23 +176,31 @@ async fn prepared(case: Case) -> (Branch, Option<Duration>) {
     }
 }
 
-async fn branch(case: Case) -> Result<Branch> {
+async fn branch(case: Case) -> Result<Branch, Arc<Error>> {
     let label = case.path.replace("::", ".");
     let name = case.project.unwrap_or(case.package);
     if case.seed.is_none() && case.build.is_none() {
         let project = opened(name).await?;
-        return Branch::create(&project, BranchSpec::ephemeral().label(label)).await;
+        return Ok(Branch::create(&project, BranchSpec::ephemeral().label(label)).await?);
     }
-    // The pools of this process: without a handle they would end with each test.
+    // The pools of this process: without a handle they would end with each test. A seed that cannot be built is not
+    // built again by each of them.
     type Key = (&'static str, Option<&'static str>, Option<(&'static str, &'static str)>);
-    static POOLS: LazyLock<Mutex<HashMap<Key, Arc<OnceCell<Pool>>>>> =
+    type Known = Result<Pool, Arc<Error>>;
+    static POOLS: LazyLock<Mutex<HashMap<Key, Arc<OnceCell<Known>>>>> =
         LazyLock::new(Mutex::default);
     let key = (name, case.seed, case.build.as_ref().map(|build| (build.path, build.name)));
     let pool = {
         let mut pools = POOLS.lock().unwrap_or_else(|e| e.into_inner());
         pools.entry(key).or_default().clone()
     };
-    pool.get_or_try_init(|| pool_of(case, name)).await?.acquire_as(label).await
+    let known = pool.get_or_try_init(|| async move {
+        match pool_of(case, name).await {
+            Err(error) if error.kind() == ErrorKind::Seed => Ok(Err(Arc::new(error))),
+            other => other.map(Ok),
+        }
+    });
+    Ok(known.await?.clone()?.acquire_as(label).await?)
 }
 
 /// The project of that name. One that only tests have made needs no server of its own.
@@ -239,8 +247,11 @@ fn kept(branch: &Branch, time: Duration) {
     match runtime().block_on(branch.keep_failed(time)) {
         Ok(true) => {
             let name = branch.full_name();
-            eprintln!("\nits database stays for {minutes} minutes: {}", branch.url());
-            eprintln!("  psql '{}'", branch.url());
+            let url = branch.url();
+            eprintln!(
+                "\nits database stays for {minutes} minutes, and then until Velo is next used: {url}"
+            );
+            eprintln!("  psql '{url}'");
             eprintln!("  velo branch delete {name}");
         }
         Ok(false) => {

@@ -168,6 +168,28 @@ mod failing {
     async fn of_no_sql(_branch: Branch) {}
 }
 
+/// A seed that cannot be built.
+mod unbuilt {
+    use velo_core::Branch;
+
+    async fn build(_branch: Branch) -> Result<(), std::io::Error> {
+        println!("a build begins");
+        Err(std::io::Error::other("on purpose"))
+    }
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `a_seed_that_cannot_be_built_is_tried_once`"]
+    async fn one(_branch: Branch) {}
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `a_seed_that_cannot_be_built_is_tried_once`"]
+    async fn two(_branch: Branch) {}
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `a_seed_that_cannot_be_built_is_tried_once`"]
+    fn three(_branch: Branch) {}
+}
+
 /// Runs those of the tests above that match, and says all that they said.
 fn run(home: &TestHome, tests: &str, set: &[(&str, &str)]) -> (Output, String) {
     let output = Command::new(std::env::current_exe().unwrap())
@@ -269,6 +291,31 @@ async fn what_somebody_made_of_a_failed_tests_branch_stays_with_it() {
 }
 
 #[tokio::test]
+async fn of_tests_that_fail_at_the_same_time_ten_stay() {
+    let home = TestHome::new(None);
+    let project = home.project("velo-core").await;
+    let mut branches = Vec::new();
+    for test in 0..11 {
+        let spec = BranchSpec::ephemeral().label(format!("fails-{test}"));
+        branches.push(Branch::create(&project, spec).await.unwrap());
+    }
+    let fail = branches.iter().cloned().map(|branch| {
+        tokio::spawn(async move { branch.keep_failed(Duration::from_secs(3600)).await.unwrap() })
+    });
+    let mut refused = Vec::new();
+    for (fails, branch) in fail.collect::<Vec<_>>().into_iter().zip(&branches) {
+        if !fails.await.unwrap() {
+            refused.push(branch);
+        }
+    }
+    assert_eq!(stays(&project).await.len(), 10);
+    // It is what it was, and goes with its handles.
+    let [one] = refused[..] else { panic!("{refused:?}") };
+    assert!(one.is_ephemeral());
+    assert_eq!(sql(one, "SELECT 1").await, "1");
+}
+
+#[tokio::test]
 #[cfg(target_os = "linux")]
 async fn a_run_keeps_what_fails_too() {
     let home = TestHome::new(None);
@@ -285,6 +332,18 @@ async fn a_run_keeps_what_fails_too() {
     let branch = project.branch(name).await.unwrap();
     assert_eq!(sql(&branch, "SELECT count(*) FROM people WHERE name = 'Cid'").await, "2");
     assert!(branch.info().await.unwrap().expires_at.is_some());
+}
+
+#[tokio::test]
+async fn a_seed_that_cannot_be_built_is_tried_once() {
+    let home = TestHome::new(None);
+    let (output, said) = run(&home, "unbuilt::", &[]);
+    assert!(!output.status.success());
+    let times = |what: &str| said.matches(what).count();
+    assert_eq!(times("a build begins"), 1, "{said}");
+    // All are told why.
+    assert_eq!(times("has no branch: the seed cannot be built: on purpose"), 3, "{said}");
+    assert!(eventually(LONG, || home.servers().is_empty()));
 }
 
 #[tokio::test]

@@ -161,6 +161,31 @@ async fn one_that_died_while_it_waited_is_given_to_nobody() {
     }
 }
 
+/// Nobody asks, and what stood in the way goes.
+#[tokio::test]
+async fn what_is_to_be_ready_is_tried_again() {
+    let Some(base) = common::fs_dir("VELO_TEST_EXT4") else { return };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let home = TestHome::new(Some(&base));
+    let project = home.project("pool").await;
+    let pool = seed(&project).await.pool().unwrap();
+    let volumes = home.config().home().join("volumes");
+    let change = |flag: &str| {
+        assert!(Command::new("chattr").arg(flag).arg(&volumes).status().unwrap().success());
+    };
+    change("+i");
+    let told = pool.keep_ready(1, 2).await;
+    let failed = are_ready(&pool, 0).await;
+    let info = pool.info().await;
+    change("-i");
+    told.unwrap();
+    assert!(failed, "{info:?}");
+    assert_eq!(info.unwrap().wanted, 1);
+    assert!(are_ready(&pool, 1).await, "{:?}", pool.info().await);
+}
+
 #[tokio::test]
 async fn who_asks_is_told_why_there_is_none() {
     let home = TestHome::new(None);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::client::{attempt, sql};
 use common::home::{TestHome, eventually};
 use rustix::process::{Pid, Signal};
-use velo_core::{Branch, Config, Project, ResetTarget, Seed, SeedKey, State};
+use velo_core::{Branch, BranchSpec, Config, Project, ResetTarget, Seed, SeedKey, State};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -70,6 +70,13 @@ async fn works() {
                 branches.last().unwrap().keep_as("kept").await.unwrap();
                 "kept".to_owned()
             }
+            "keep ready" => said(pool.keep_ready(2, 2).await.map(|()| "kept ready")),
+            "wanted" => said(pool.info().await.map(|info| info.wanted.to_string())),
+            "keep failed" => {
+                let kept = branches.last().unwrap().keep_failed(LONG).await;
+                said(kept.map(|stays| stays.to_string()))
+            }
+            "fork" => fork(),
             "reset" => said(branches.last().unwrap().reset().await.map(|()| "reset")),
             // Until the keeper goes.
             "reset for ever" => loop {
@@ -109,6 +116,21 @@ async fn works() {
         };
         println!("said {said}");
     }
+}
+
+/// Starts a process as `multiprocessing` and daemons do. It lives until its standard input ends, which is this one's
+/// too: whoever has it forked says nothing more.
+fn fork() -> String {
+    // SAFETY: the child makes calls alone that are safe in it, and leaves without running destructors.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut byte = [0_u8; 1];
+        // SAFETY: the buffer has room for the one byte.
+        while unsafe { libc::read(0, byte.as_mut_ptr().cast(), 1) } > 0 {}
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(0) };
+    }
+    child.to_string()
 }
 
 /// No test but where another one starts it: it starts a worker by a runner, kills that, and takes the worker over.
@@ -312,6 +334,18 @@ fn kill(pid: i32) {
     rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
 
+/// Waits until a branch takes no connection any more.
+async fn is_gone(url: &str) -> bool {
+    let begun = std::time::Instant::now();
+    while attempt(url, "SELECT 1").await.is_ok() {
+        if begun.elapsed() > common::scaled(Duration::from_secs(10)) {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    true
+}
+
 #[tokio::test]
 async fn eight_processes_have_one_pool_and_nothing_of_each_other() {
     let (mut run, _project) = Run::new().await;
@@ -341,21 +375,29 @@ async fn what_a_killed_process_had_goes_and_the_others_go_on() {
     let others = other.does("acquire");
     assert_ne!(url, others);
     one.kill();
-    let mut gone = false;
-    for _ in 0..600 {
-        gone = attempt(&url, "SELECT 1").await.is_err();
-        if gone {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(gone, "it lives on");
+    assert!(is_gone(&url).await, "it lives on");
     assert_eq!(attempt(&others, "SELECT count(*) FROM t").await.unwrap(), "0");
     assert_eq!(other.does("close"), "closed");
     // The run is over while somebody still has a branch.
     other.does("acquire");
     run.is_killed();
     other.kill();
+}
+
+#[tokio::test]
+async fn what_a_killed_process_had_goes_although_one_that_it_forked_lives() {
+    let (mut run, _project) = Run::new().await;
+    let mut worker = run.worker();
+    let url = worker.does("acquire");
+    let child: i32 = worker.does("fork").parse().unwrap();
+    worker.child.kill().unwrap();
+    worker.child.wait().unwrap();
+    assert!(is_gone(&url).await, "it lives on");
+    let child = Pid::from_raw(child).unwrap();
+    rustix::process::test_kill_process(child).expect("the forked one lives");
+    // It ends with its input.
+    drop(worker);
+    run.is_killed();
 }
 
 #[tokio::test]
@@ -398,6 +440,43 @@ async fn a_killed_keeper_takes_its_servers_along_and_another_comes() {
 }
 
 #[tokio::test]
+async fn another_keeper_is_told_what_is_to_be_ready() {
+    let (mut run, _project) = Run::new().await;
+    let (mut worker, mut other) = (run.worker(), run.worker());
+    assert_eq!(worker.does("keep ready"), "kept ready");
+    assert_eq!(other.does("wanted"), "2");
+    let [keeper] = run.keepers()[..] else { panic!("{:?}", run.keepers()) };
+    kill(keeper);
+    assert!(eventually(LONG, || run.keepers().is_empty()));
+    // Somebody else starts the next one.
+    assert_eq!(other.does("wanted"), "0");
+    assert!(worker.does("acquire").starts_with("postgresql://"));
+    assert_eq!(other.does("wanted"), "2");
+    assert_eq!(worker.does("close"), "closed");
+    worker.end();
+    other.end();
+    run.is_killed();
+}
+
+/// Takes longer than a keeper stays that nobody asks.
+#[tokio::test]
+async fn a_keeper_that_is_to_have_some_ready_stays() {
+    if std::env::var_os("VELO_TEST_LONG").is_none() {
+        return;
+    }
+    let (mut run, _project) = Run::new().await;
+    let mut worker = run.worker();
+    assert_eq!(worker.does("keep ready"), "kept ready");
+    worker.end();
+    let ready = || run.home.servers_of_branches() == 3;
+    assert!(eventually(LONG, ready), "main and two: {}", run.home.servers_of_branches());
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert_eq!(run.keepers().len(), 1);
+    assert!(ready(), "{}", run.home.servers_of_branches());
+    run.is_killed();
+}
+
+#[tokio::test]
 async fn what_is_kept_outlives_the_run() {
     let (mut run, project) = Run::new().await;
     let mut worker = run.worker();
@@ -412,6 +491,32 @@ async fn what_is_kept_outlives_the_run() {
     assert_eq!(attempt(&url, "SELECT count(*) FROM t").await.unwrap(), "0");
     project.branch("kept").await.unwrap().delete(false).await.unwrap();
     run.is_over();
+}
+
+#[tokio::test]
+async fn what_may_not_stay_goes_as_ever() {
+    let (mut run, project) = Run::new().await;
+    let mut worker = run.worker();
+    let url = worker.does("acquire");
+    let mut others = Vec::new();
+    for test in 0..10 {
+        let spec = BranchSpec::named(format!("kept/other-{test}"));
+        others.push(Branch::create(&project, spec).await.unwrap());
+    }
+    assert_eq!(worker.does("keep failed"), "false");
+    assert_eq!(attempt(&url, "SELECT count(*) FROM t").await.unwrap(), "0");
+    assert_eq!(worker.does("close"), "closed");
+    assert!(is_gone(&url).await, "it lives on");
+    // There is a place again.
+    others.pop().unwrap().delete(false).await.unwrap();
+    worker.does("acquire");
+    assert_eq!(worker.does("keep failed"), "true");
+    worker.end();
+    let kept = project.branches().await.unwrap().into_iter();
+    for name in kept.filter_map(|branch| branch.name).filter(|name| name != "main") {
+        project.branch(name).await.unwrap().delete(false).await.unwrap();
+    }
+    run.is_killed();
 }
 
 #[tokio::test]

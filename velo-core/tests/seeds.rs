@@ -267,6 +267,31 @@ async fn sql_files_are_run_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn of_sql_files_those_count_that_are_run() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let pattern = folder.path().to_str().unwrap();
+    file("README.md", "");
+    let error = project.seed_sql(pattern).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert!(error.to_string().contains("no SQL file is in"), "{error}");
+    assert_eq!(project.seeds().await.unwrap().len(), 0);
+    file("1.sql", "CREATE TABLE t AS SELECT 7 AS n");
+    let seed = project.seed_sql(pattern).await.unwrap();
+    // As an editor leaves it, what people write, and what undoes.
+    for other in [".1.sql.swp", "1.sql~", "README.md", "1.down.sql", "down.sql"] {
+        file(other, "DROP TABLE t");
+        assert_eq!(project.seed_sql(pattern).await.unwrap().id(), seed.id(), "{other}");
+    }
+    file("2.sql", "UPDATE t SET n = 8");
+    let other = project.seed_sql(pattern).await.unwrap();
+    assert_ne!(other.id(), seed.id());
+    assert_eq!(sql(&other.branch().await.unwrap(), "SELECT n FROM t").await, "8");
+}
+
+#[tokio::test]
 async fn a_seed_may_start_from_another() {
     let home = TestHome::new(None);
     let project = home.project("seeds").await;
@@ -311,11 +336,16 @@ async fn asks_for_a_seed() {
         Err(_) => key("one"),
     };
     let slow = std::env::var_os("VELO_TEST_SEED_SLOW").is_some();
+    let exits = std::env::var_os("VELO_TEST_SEED_EXITS").is_some();
     let seed = project
         .seed(key, async |branch: Branch| {
             let file =
                 std::fs::File::options().append(true).create(true).open(builds(home.as_ref()));
             file.unwrap().write_all(b"begun\n").unwrap();
+            if exits {
+                filled(branch).await.unwrap();
+                std::process::exit(7);
+            }
             if slow {
                 std::future::pending::<()>().await;
             }
@@ -381,6 +411,21 @@ async fn of_sixteen_processes_one_builds_and_another_takes_over_from_the_dead() 
     let seeds = project.seeds().await.unwrap();
     assert_eq!(seeds.len(), 1);
     assert!(seeds[0].info().ready);
+}
+
+#[tokio::test]
+async fn a_build_that_exits_leaves_nothing_and_is_taken_over() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let exits = asking(&home).env("VELO_TEST_SEED_EXITS", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&exits.stderr).into_owned();
+    assert_eq!((exits.status.code(), begun(&home)), (Some(7), 1), "{said}");
+    assert!(eventually(Duration::from_secs(30), || home.servers_of_branches() == 1), "main's");
+    all_have_it(vec![process(&home, false)]);
+    assert_eq!(begun(&home), 2);
+    let [seed] = &project.seeds().await.unwrap()[..] else { panic!("one seed") };
+    assert!(seed.info().ready);
+    assert_eq!(sql(&seed.branch().await.unwrap(), "SELECT count(*) FROM t").await, "1000");
 }
 
 /// As after a state that was copied in the middle of a build, and is put back.

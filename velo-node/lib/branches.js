@@ -120,7 +120,7 @@ async function kept(branch, time) {
     return `velo: its database does not stay: ${error.message}`;
   }
   return [
-    `velo: its database stays for ${Math.round(time / 60_000)} minutes: ${branch.url}`,
+    `velo: its database stays for ${Math.round(time / 60_000)} minutes, and then until Velo is next used: ${branch.url}`,
     `  psql '${branch.url}'`,
     `  npx --no-install velo branch delete ${branch.fullName}`,
   ].join('\n');

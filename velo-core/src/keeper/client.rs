@@ -1,5 +1,7 @@
 //! A process of a run: it finds the run's keeper, or starts it.
 
+use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +12,12 @@ use tokio::sync::Mutex;
 
 use super::protocol::{Answer, Ask, Line};
 use super::{Task, program};
-use crate::branch::{Branch, Change};
+use crate::branch::{Branch, Change, Keep};
 use crate::cancel::Cancel;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
 use crate::lock::{Lock, Mode};
 use crate::pool::PoolInfo;
 use crate::record::BranchRecord;
@@ -34,9 +38,20 @@ pub(crate) struct Meeting {
 /// The connection that holds a branch. Dropped, it gives the branch back.
 #[derive(Debug)]
 pub(crate) struct Held {
-    line: Mutex<Line>,
+    line: ManuallyDrop<Mutex<Line>>,
     /// A copy that a forked child has gives nothing back.
     pid: u32,
+}
+
+/// What this process has had a keeper keep ready, by where they meet and the seed.
+pub(crate) type Wishes = std::sync::Mutex<HashMap<(PathBuf, Id), Wish>>;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    least: usize,
+    most: usize,
+    /// The keeper that was told.
+    keeper: Option<(i32, u64)>,
 }
 
 impl Meeting {
@@ -136,27 +151,52 @@ impl Meeting {
 
     async fn acquire_once(&self, seed: &Seed, ask: &Ask, cancel: &Cancel) -> Result<Branch> {
         let project = seed.project().0;
-        let mut line = self.line(cancel).await?;
+        let mut line = self.line_of(seed, cancel).await?;
         let Answer::Branch(record) = cancel.guard(line.ask(ask)).await?? else {
             return Err(out_of_turn());
         };
-        let held = Held { line: Mutex::new(line), pid: std::process::id() };
+        let held = Held { line: ManuallyDrop::new(Mutex::new(line)), pid: std::process::id() };
         Ok(Branch::held_by_keeper(&project, *record, Arc::new(held)))
     }
 
     pub(crate) async fn keep_ready(&self, seed: &Seed, least: usize, most: usize) -> Result<()> {
+        let mut line = self.line(&Cancel::default()).await?;
+        self.wish(&mut line, seed, least, most).await
+    }
+
+    /// A connection to a keeper that knows what this process wants to be ready of the seed: one that came after
+    /// another is told.
+    async fn line_of(&self, seed: &Seed, cancel: &Cancel) -> Result<Line> {
+        let mut line = self.line(cancel).await?;
+        let wish = wishes()?.get(&(self.task.socket.clone(), seed.id())).copied();
+        if let Some(Wish { least, most, keeper }) = wish
+            && keeper != line.peer()
+        {
+            self.wish(&mut line, seed, least, most).await?;
+        }
+        Ok(line)
+    }
+
+    async fn wish(&self, line: &mut Line, seed: &Seed, least: usize, most: usize) -> Result<()> {
         let (project, seed) = (seed.project().0.record.name.to_string(), seed.id());
-        let ask = Ask::KeepReady { project, seed, least, most };
-        self.line(&Cancel::default()).await?.ask(&ask).await.map(drop)
+        line.ask(&Ask::KeepReady { project, seed, least, most }).await?;
+        let wish = Wish { least, most, keeper: line.peer() };
+        wishes()?.insert((self.task.socket.clone(), seed), wish);
+        Ok(())
     }
 
     pub(crate) async fn info(&self, seed: &Seed) -> Result<PoolInfo> {
+        let mut line = self.line_of(seed, &Cancel::default()).await?;
         let (project, seed) = (seed.project().0.record.name.to_string(), seed.id());
-        match self.line(&Cancel::default()).await?.ask(&Ask::Info { project, seed }).await? {
+        match line.ask(&Ask::Info { project, seed }).await? {
             Answer::Info(info) => Ok(info),
             _ => Err(out_of_turn()),
         }
     }
+}
+
+fn wishes() -> Result<std::sync::MutexGuard<'static, HashMap<(PathBuf, Id), Wish>>> {
+    Ok(Engine::get()?.wishes.lock().unwrap_or_else(|e| e.into_inner()))
 }
 
 // A panic in the middle of a conversation leaves a line that answers out of turn, and says so.
@@ -169,13 +209,9 @@ impl Held {
         self.line.lock().await.ask(&Ask::Close).await.map(drop)
     }
 
-    /// The branch as it is when it stays.
-    pub(crate) async fn keep(
-        &self,
-        name: Option<String>,
-        ttl: Option<Duration>,
-    ) -> Result<crate::record::BranchRecord> {
-        match self.line.lock().await.ask(&Ask::Keep { name, ttl }).await? {
+    /// The branch as it is then, which stays if it may.
+    pub(crate) async fn keep(&self, how: Keep) -> Result<crate::record::BranchRecord> {
+        match self.line.lock().await.ask(&Ask::Keep(how)).await? {
             Answer::Branch(record) => Ok(*record),
             _ => Err(out_of_turn()),
         }
@@ -204,8 +240,11 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // In a forked child its number is closed by now, and may be another file's.
         if self.pid == std::process::id() {
             self.line.get_mut().hang_up();
+            // SAFETY: nothing looks at it after this.
+            unsafe { ManuallyDrop::drop(&mut self.line) };
         }
     }
 }

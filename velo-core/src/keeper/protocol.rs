@@ -4,16 +4,15 @@
 //! A connection holds at most one branch. Whatever ends the connection, the process's death too, gives the
 //! branch back.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use crate::branch::Change;
+use crate::branch::{Change, Keep};
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
+use crate::lock::NotInChildren;
 use crate::pool::PoolInfo;
 use crate::record::BranchRecord;
 use crate::timings::Timings;
@@ -29,8 +28,8 @@ pub(super) enum Ask {
     Info { project: String, seed: Id },
     /// The branch goes; answered when its server is gone.
     Close,
-    /// The branch stays, under this name if there is one, and until this time is over.
-    Keep { name: Option<String>, ttl: Option<Duration> },
+    /// The branch stays, if it may.
+    Keep(Keep),
     /// The branch is renewed, or its server is switched.
     Change(Change),
     /// Nobody wants what was asked last any more. It has no answer of its own: what was asked has, be it
@@ -63,13 +62,16 @@ impl Answer {
     }
 }
 
-/// One end of a connection.
+/// One end of a connection. A forked child has none: it would keep a branch whose holder was killed.
 #[derive(Debug)]
-pub(super) struct Line(BufReader<UnixStream>);
+pub(super) struct Line {
+    _guard: NotInChildren,
+    stream: BufReader<UnixStream>,
+}
 
 impl Line {
     pub(super) fn new(stream: UnixStream) -> Self {
-        Self(BufReader::new(stream))
+        Self { _guard: NotInChildren::of(&stream), stream: BufReader::new(stream) }
     }
 
     pub(super) async fn send(&mut self, message: &impl Serialize) -> Result<()> {
@@ -77,13 +79,13 @@ impl Line {
             Error::new(ErrorKind::Internal, "a message cannot be written").with_source(e)
         })?;
         text.push(b'\n');
-        self.0.get_mut().write_all(&text).await.map_err(broken)
+        self.stream.get_mut().write_all(&text).await.map_err(broken)
     }
 
     /// What the other end says next; none when it has ended.
     pub(super) async fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let mut text = String::new();
-        if self.0.read_line(&mut text).await.map_err(broken)? == 0 {
+        if self.stream.read_line(&mut text).await.map_err(broken)? == 0 {
             return Ok(None);
         }
         serde_json::from_str(&text).map(Some).map_err(|e| {
@@ -124,13 +126,19 @@ impl Line {
 
     /// Waits until the other end says something, or is gone.
     pub(super) async fn spoken(&mut self) {
-        let _ = self.0.fill_buf().await;
+        let _ = self.stream.fill_buf().await;
+    }
+
+    /// The process at the other end, and when that was started.
+    pub(super) fn peer(&self) -> Option<(i32, u64)> {
+        let pid = self.stream.get_ref().peer_cred().ok()?.pid()?;
+        Some((pid, crate::run::started(pid)?))
     }
 
     /// Gives back what it holds, whoever else has a copy of the descriptor.
     pub(super) fn hang_up(&self) {
         use std::os::fd::AsFd;
-        let _ = rustix::net::shutdown(self.0.get_ref().as_fd(), rustix::net::Shutdown::Both);
+        let _ = rustix::net::shutdown(self.stream.get_ref().as_fd(), rustix::net::Shutdown::Both);
     }
 }
 

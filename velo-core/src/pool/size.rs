@@ -8,15 +8,26 @@ pub(super) struct Size {
     most: usize,
     /// Whether somebody has asked since the last look.
     asked: bool,
+    /// Whether one could not be started since the last look.
+    paused: bool,
 }
 
 impl Size {
     pub(super) fn new(most: usize) -> Self {
-        Self { wanted: 0, least: 0, most, asked: false }
+        Self { wanted: 0, least: 0, most, asked: false, paused: false }
     }
 
     pub(super) fn wanted(&self) -> usize {
         self.wanted
+    }
+
+    /// How many of them are to be started before anybody asks.
+    pub(super) fn ahead(&self) -> usize {
+        if self.paused { 0 } else { self.wanted }
+    }
+
+    pub(super) fn least(&self) -> usize {
+        self.least
     }
 
     pub(super) fn most(&self) -> usize {
@@ -35,9 +46,14 @@ impl Size {
         self.set((self.wanted * 2).max(1));
     }
 
-    /// One could not be started.
+    /// One could not be started: ahead of time none is tried before the next look, or before one could.
     pub(super) fn failed(&mut self) {
-        self.wanted = 0;
+        self.wanted = self.least;
+        self.paused = true;
+    }
+
+    pub(super) fn started(&mut self) {
+        self.paused = false;
     }
 
     /// Looks whether anybody has asked since it last did. Whether there is nothing to look after any
@@ -46,7 +62,7 @@ impl Size {
         if !std::mem::take(&mut self.asked) {
             self.set(self.wanted / 2);
         }
-        self.wanted == self.least
+        !std::mem::take(&mut self.paused) && self.wanted == self.least
     }
 
     pub(super) fn limit(&mut self, least: usize, most: usize) {
@@ -104,10 +120,26 @@ mod tests {
     #[test]
     fn where_none_can_be_started_none_is_tried_ahead_of_time() {
         let mut size = Size::new(4);
-        size.limit(2, 4);
-        size.failed();
-        assert_eq!(size.wanted(), 0);
         size.missed();
-        assert_eq!(size.wanted(), 2);
+        size.missed();
+        size.failed();
+        assert_eq!((size.wanted(), size.ahead()), (0, 0));
+        // Nor for the sake of whoever asks, until he has one.
+        size.missed();
+        assert_eq!((size.wanted(), size.ahead()), (1, 0));
+        size.started();
+        assert_eq!(size.ahead(), 1);
+    }
+
+    #[test]
+    fn the_least_is_tried_again_after_a_while() {
+        let mut size = Size::new(4);
+        size.limit(2, 4);
+        assert_eq!(size.ahead(), 2);
+        size.failed();
+        assert_eq!((size.wanted(), size.ahead()), (2, 0));
+        assert!(!size.rest(), "it is to be looked at whether they could be started");
+        assert_eq!(size.ahead(), 2);
+        assert!(size.rest());
     }
 }

@@ -1,9 +1,10 @@
 //! What a seed is known by: a hash of all that its data is made from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::files::{matching, pattern_in};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::BranchSource;
 
@@ -25,7 +26,7 @@ use crate::spec::BranchSource;
 pub struct SeedKey {
     hash: Sha256,
     /// The files that were counted, and what they held: they must still when the seed is built.
-    files: Vec<(String, Files)>,
+    files: Vec<(String, Takes, Files)>,
     /// What was said of the code that builds it; unless anything was, this program is the code.
     code: Option<String>,
     pub(crate) label: Option<String>,
@@ -52,29 +53,35 @@ impl SeedKey {
 
     /// Every file that matches `pattern`: a path, a folder with all that is in it, or a path with
     /// `*`, `?`, `[…]` and `**`. Counted are their content and their place beneath the folder in which
-    /// the pattern begins to vary, not where that folder lies.
+    /// the pattern begins to vary, not where that folder lies. Linked files and folders count as what they lead to,
+    /// but for a link to a folder that it lies in itself.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if nothing matches, [`ErrorKind::InvalidInput`] for a pattern that is
     /// none, [`ErrorKind::Io`] if a file cannot be read.
-    pub fn files(mut self, pattern: impl AsRef<str>) -> Result<Self> {
+    pub fn files(self, pattern: impl AsRef<str>) -> Result<Self> {
+        self.files_that(pattern, |_| true)
+    }
+
+    /// Of the files that match those that are taken.
+    pub(super) fn files_that(mut self, pattern: impl AsRef<str>, takes: Takes) -> Result<Self> {
         let pattern = pattern.as_ref();
         let folder = std::env::current_dir()
             .map_err(|e| Error::io("find the folder that the program runs in", e))?;
         let absolute = pattern_in(&folder, pattern);
-        let files = files(&absolute)?.ok_or_else(|| {
+        let files = files(&absolute, takes)?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("no file matches {pattern}"))
                 .with_hint("the pattern is taken from the folder that the program runs in")
         })?;
         self.put("files", &files);
-        self.files.push((absolute, files));
+        self.files.push((absolute, takes, files));
         Ok(self)
     }
 
     /// The files are what they were when they were counted; else what was built is of another key.
     pub(crate) fn is_of_its_files(&self) -> Result<()> {
-        for (pattern, counted) in &self.files {
-            if files(pattern)?.as_ref() != Some(counted) {
+        for (pattern, takes, counted) in &self.files {
+            if files(pattern, *takes)?.as_ref() != Some(counted) {
                 return Err(Error::new(
                     ErrorKind::Seed,
                     format!("files of {pattern} were changed while the seed was built of them"),
@@ -141,9 +148,13 @@ fn put(hash: &mut Sha256, what: &str, bytes: &[u8]) {
 /// What all files of a pattern hold, and where, as a hash.
 type Files = [u8; 32];
 
+/// Which of the files that match count.
+type Takes = fn(&Path) -> bool;
+
 /// The hash of the files that match; none if there are none.
-fn files(pattern: &str) -> Result<Option<Files>> {
-    let found = matching(pattern)?;
+fn files(pattern: &str, takes: Takes) -> Result<Option<Files>> {
+    let mut found = matching(pattern)?;
+    found.retain(|(_, path)| takes(path));
     let mut hash = Sha256::new();
     for (place, path) in &found {
         let content =
@@ -152,73 +163,6 @@ fn files(pattern: &str) -> Result<Option<Files>> {
         put(&mut hash, "content", &content);
     }
     Ok((!found.is_empty()).then(|| hash.finalize().into()))
-}
-
-/// Every file that matches, with its place beneath where the pattern begins to vary; sorted.
-pub(super) fn matching(pattern: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let path = Path::new(pattern);
-    if path.is_file() {
-        let name = path.file_name().map_or_else(|| path.to_owned(), PathBuf::from);
-        return Ok(vec![(name, path.to_owned())]);
-    }
-    let (base, pattern) = match path.is_dir() {
-        true => {
-            let escaped = glob::Pattern::escape(pattern.trim_end_matches('/'));
-            (path.to_owned(), format!("{escaped}/**/*"))
-        }
-        // To `glob` that means folders alone.
-        false if pattern.ends_with("**") => (fixed(path), format!("{pattern}/*")),
-        false => (fixed(path), pattern.to_owned()),
-    };
-    let paths = glob::glob(&pattern).map_err(|e| {
-        Error::new(ErrorKind::InvalidInput, format!("{pattern:?} is no pattern of files: {e}"))
-            .with_hint("write one like migrations/**/*.sql")
-    })?;
-    let mut found = Vec::new();
-    for path in paths {
-        let path = path.map_err(|e| {
-            let what = format!("look for files at {}", e.path().display());
-            Error::io(what, e)
-        })?;
-        if path.is_file() {
-            let place = path.strip_prefix(&base).unwrap_or(&path).to_owned();
-            found.push((place, path));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// The folder in which a pattern begins to vary.
-fn fixed(pattern: &Path) -> PathBuf {
-    let parts = pattern.components().map(|part| part.as_os_str().to_string_lossy());
-    parts.map_while(|part| plain(&part)).collect()
-}
-
-/// What a part of a pattern names, if that is one thing: `[[]` is no more than a bracket.
-fn plain(part: &str) -> Option<String> {
-    let (mut text, mut rest) = (String::new(), part);
-    while let Some(at) = rest.find(['*', '?', '[']) {
-        let mut quoted = rest[at..].chars();
-        let is_quoted = quoted.next() == Some('[');
-        let (char, end) = (quoted.next()?, quoted.next()?);
-        if !is_quoted || char == '!' || end != ']' {
-            return None;
-        }
-        text.extend([&rest[..at], char.encode_utf8(&mut [0; 4])]);
-        rest = quoted.as_str();
-    }
-    Some(text + rest)
-}
-
-/// A pattern of files in `folder`, which is none itself, whatever its name.
-pub(crate) fn pattern_in(folder: &Path, pattern: &str) -> String {
-    let path = folder.join(pattern);
-    if path.exists() || Path::new(pattern).is_absolute() {
-        return path.to_string_lossy().into_owned();
-    }
-    let folder = glob::Pattern::escape(&folder.to_string_lossy());
-    Path::new(&folder).join(pattern).to_string_lossy().into_owned()
 }
 
 /// What tells this program from another, and from itself before it was compiled anew: the identity that

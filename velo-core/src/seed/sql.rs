@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::ErrorPosition;
 
-use super::key::matching;
+use super::files::matching;
 use super::{Claim, Seed, SeedKey, claim, failed};
 use crate::branch::Branch;
 use crate::engine::{self, Call, Engine};
@@ -20,7 +20,7 @@ impl Project {
     /// The seed that SQL files make of an empty branch: those that match `pattern` ([`SeedKey::files`]),
     /// a folder of migrations for example. They are run in the order of their names, in which numbers
     /// count as such (`2_b.sql` before `10_a.sql`); what undoes a migration (`down.sql`, `….down.sql`)
-    /// is left out.
+    /// is left out. The key counts what is run, and nothing else that lies beside it.
     ///
     /// Each file is sent as a whole, so that it is one transaction unless it says otherwise. What only `psql`
     /// understands (`\connect`, `COPY … FROM stdin`) is an error.
@@ -62,9 +62,10 @@ impl Project {
     ) -> Call<Seed> {
         let project = self.0.clone();
         engine::call(move |op| async move {
-            let label = label.as_deref().unwrap_or_else(|| label_of(&pattern));
-            let key = SeedKey::new().files(&pattern)?.code(CODE).label(label);
-            let key = texts.iter().fold(key, SeedKey::text);
+            let label = label.unwrap_or_else(|| label_of(&pattern).to_owned());
+            let named = pattern.clone();
+            let key = engine::blocking(move || key_of(&named)).await?;
+            let key = texts.iter().fold(key.code(CODE).label(label), SeedKey::text);
             let home = Engine::get()?.home(&project.config).await?;
             let building = match claim(&home, &project, key, &op).await? {
                 Claim::There(seed) => return Ok(seed),
@@ -79,6 +80,18 @@ impl Project {
     }
 }
 
+/// The key of what is run, and of nothing else that matches: an editor's swap file makes no other seed.
+fn key_of(pattern: &str) -> Result<SeedKey> {
+    let key = SeedKey::new().files_that(pattern, is_run);
+    match &key {
+        Err(error) if error.kind() == ErrorKind::NotFound && !matching(pattern)?.is_empty() => {
+            Err(Error::new(ErrorKind::NotFound, format!("no SQL file is in {pattern}"))
+                .with_hint("a seed of SQL files takes those that end in .sql"))
+        }
+        _ => key,
+    }
+}
+
 /// The last part of a pattern that names something.
 fn label_of(pattern: &str) -> &str {
     let named = |part: &&str| !part.is_empty() && !part.contains(['*', '?', '[']) && *part != ".";
@@ -86,11 +99,9 @@ fn label_of(pattern: &str) -> &str {
 }
 
 async fn run_files(pattern: &str, branch: &Branch) -> Result<()> {
-    let files = in_order(matching(pattern)?.into_iter().map(|(_, path)| path));
-    if files.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, format!("no SQL file is in {pattern}"))
-            .with_hint("a seed of SQL files takes those that end in .sql"));
-    }
+    let named = pattern.to_owned();
+    let found = engine::blocking(move || matching(&named)).await?;
+    let files = in_order(found.into_iter().map(|(_, path)| path));
     let cannot = |e: tokio_postgres::Error| {
         let what = format!("the branch that a seed is built in takes no connection: {e}");
         Error::new(ErrorKind::Postgres, what).with_source(e)
@@ -155,12 +166,14 @@ fn refused(file: &Path, sql: &str, e: tokio_postgres::Error) -> Error {
     Error::new(ErrorKind::Postgres, format!("{}{place}: {why}", file.display())).with_source(e)
 }
 
+/// Whether a file is run: what undoes a migration is not, nor what is no SQL.
+fn is_run(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase());
+    name.is_some_and(|n| n.ends_with(".sql") && n != "down.sql" && !n.ends_with(".down.sql"))
+}
+
 fn in_order<P: AsRef<Path>>(files: impl Iterator<Item = P>) -> Vec<P> {
-    let forward = |path: &P| {
-        let name = path.as_ref().file_name().map(|n| n.to_string_lossy().to_lowercase());
-        name.is_some_and(|n| n.ends_with(".sql") && n != "down.sql" && !n.ends_with(".down.sql"))
-    };
-    let mut files: Vec<P> = files.filter(forward).collect();
+    let mut files: Vec<P> = files.filter(|file| is_run(file.as_ref())).collect();
     files.sort_by(|a, b| natural(&a.as_ref().to_string_lossy(), &b.as_ref().to_string_lossy()));
     files
 }

@@ -232,7 +232,8 @@ def kept(branch: Branch) -> str:
     if not stays:
         return f"its database does not stay: others do already (velo branch list {branch.project.name})"
     return (
-        f"its database stays for {KEPT}: {branch.url}\n  psql '{branch.url}'\n  velo branch delete {branch.full_name}"
+        f"its database stays for {KEPT}, and then until Velo is next used: {branch.url}\n"
+        f"  psql '{branch.url}'\n  velo branch delete {branch.full_name}"
     )
 
 
