@@ -132,8 +132,11 @@ test('a killed worker takes its tests with it, and nothing stays', async () => {
   });
   process.kill(Number(worker), 'SIGKILL');
   const { code, err } = await running.ended;
-  assert.match(err, /A jest worker process \(pid=\d+\) was terminated|Tests: /);
-  assert.notEqual(code, null, err);
+  // Its file goes with it; between two files it had none. All others are run, by a worker that comes in its place.
+  const isTold = /A jest worker process \(pid=\d+\) was terminated by another process: signal=SIGKILL/.test(err);
+  const there = isTold ? number - 5 : number;
+  assert.match(err, new RegExp(`Tests: +${there} passed, ${there} total`), err);
+  assert.equal(code, isTold ? 1 : 0, err);
   await gone();
 });
 
