@@ -4,37 +4,13 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { LONG, SOON, end, gone, living, query, require, run, start, within } from './support.mjs';
+import { CONFIG, FILES, JEST, jest, passed, tests } from './jest.mjs';
+import { LONG, SOON, end, gone, living, query, run, start, within } from './support.mjs';
 import { BODY, SEED, projectOf, suite } from './suites.mjs';
 
 after(end);
 
 const TESTS = LONG ? 500 : 100;
-const FILES = 4;
-const JEST = require.resolve('jest/bin/jest');
-// A test that a busy machine holds up is none that fails, whose branch would stay.
-const CONFIG = "module.exports = { preset: 'velo-node/jest', testTimeout: 60000 };";
-const jest = (of, args = [], options = {}) =>
-  run(process.execPath, [JEST, '--ci', '--colors=false', ...args], { cwd: of.folder, ...options });
-
-/** Files with so many tests altogether. */
-function tests(number, files = FILES) {
-  const text = `
-const pg = require('pg');
-for (let n = 0; n < ${number / files}; n++) {
-  test('order ' + n, async () => {
-    const branch = await velo.branch();${BODY}
-  });
-}
-`;
-  return Object.fromEntries(Array.from({ length: files }, (_, n) => [`orders-${n}.test.js`, text]));
-}
-
-function passed({ code, err, out }, number) {
-  assert.match(err, new RegExp(`Tests: +${number} passed, ${number} total`), err + out);
-  assert.equal(code, 0, err);
-  for (const sign of ['did not exit', 'failed to exit', 'open handle', 'not stopped']) assert.ok(!err.includes(sign), err);
-}
 
 test('each test has its own, with one worker and with four', async () => {
   const orders = suite({ 'jest.config.js': CONFIG, ...tests(TESTS) });
