@@ -5,7 +5,7 @@ const { createHash } = require('node:crypto');
 const path = require('node:path');
 const { isMainThread } = require('node:worker_threads');
 const { addon } = require('./addon.js');
-const { Branches, noteBegin, obstacle, printed } = require('./branches.js');
+const { Branches, keepTime, noteBegin, obstacle, printed } = require('./branches.js');
 const { Config } = require('./config.js');
 const { codeOf, definitionOf, hasSeed, isStale } = require('./definition.js');
 const { BASE, Project } = require('./handles.js');
@@ -66,6 +66,8 @@ class Suite {
 
   /** Before the first test of a run, where no time limit of a test's counts: all that they have in common. */
   async begin({ isWatched = false } = {}) {
+    // A wrong time is said before it is needed.
+    keepTime();
     if (isWatched) noteBegin();
     this.#forget();
     await this.project();

@@ -331,6 +331,66 @@ test('what keeps all from running is said once', async () => {
   }
 });
 
+test('a wrong VELO_KEEP_FAILED hides no failure', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'a.test.js': `
+test('fails', async () => { await velo.branch(); expect('mine').toBe('other'); });
+test('runs', async () => { await velo.branch(); });
+`,
+  });
+  const env = { ...process.env, VELO_KEEP_FAILED: '3600' };
+  const early = await jest(orders, [], { env });
+  assert.equal(early.code, 1);
+  assert.equal(early.err.split('VELO_KEEP_FAILED="3600" is no time').length, 2, early.err);
+  assert.doesNotMatch(early.err, /^FAIL/m);
+  // Where nobody looked before.
+  orders.put('jest.config.js', CONFIG.replace('{', "{ globalSetup: './setup.js',"));
+  orders.put('setup.js', 'module.exports = () => {};');
+  const { code, err } = await jest(orders, [], { env });
+  assert.equal(code, 1);
+  assert.match(err, /Tests: +1 failed, 1 passed, 2 total/);
+  assert.match(err, /Expected: "other"/);
+  assert.match(err, /its database does not stay: VELO_KEEP_FAILED="3600" is no time\n +hint: write one like 30m/);
+  await gone();
+});
+
+test('a branch that does not end costs no results', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG.replace('{', "{ testEnvironment: './environment.js',"),
+    'environment.js': `
+const { Branch } = require('velo-node');
+const { close } = Branch.prototype;
+Branch.prototype.close = async function () {
+  await close.call(this);
+  if (/~sticks/.test(this.fullName)) throw new Error('it sticks');
+};
+module.exports = require('velo-node/jest/environment');
+`,
+    'a.test.js': `
+test('runs', async () => { await velo.branch(); });
+test('sticks', async () => { await velo.branch(); });
+test('sticks too', async () => { await velo.branch(); expect('mine').toBe('other'); });
+`,
+    'b.test.js': `
+beforeAll(async () => { await velo.branch({ label: 'sticks' }); });
+test('runs', () => {});
+`,
+  });
+  const env = { ...process.env, VELO_KEEP_FAILED: 'none' };
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+    const { code, err } = await jest(orders, args, { env });
+    assert.equal(code, 1);
+    assert.match(err, /Tests: +2 failed, 2 passed, 4 total/);
+    assert.match(err, /Expected: "other"/);
+    for (const where of ['sticks', 'sticks too']) {
+      assert.match(err, new RegExp(`● ${where}\n[^●]*it sticks`), err);
+    }
+    assert.match(err, /b\.test\.js\n[^]*it sticks/);
+  }
+  await gone();
+});
+
 test("a failed file's branches stay", async () => {
   const shared = `
 let shared;
