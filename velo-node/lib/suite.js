@@ -7,7 +7,7 @@ const { isMainThread } = require('node:worker_threads');
 const { addon } = require('./addon.js');
 const { Branches, keepTime, noteBegin, obstacle, printed } = require('./branches.js');
 const { Config } = require('./config.js');
-const { codeOf, definitionOf, hasSeed, isStale } = require('./definition.js');
+const { codeOf, definitionOf, hasSeed, isStale, rootOf } = require('./definition.js');
 const { BASE, Project } = require('./handles.js');
 const { embeddedPostgres } = require('./postgres.js');
 
@@ -15,8 +15,9 @@ const { embeddedPostgres } = require('./postgres.js');
 class Suite {
   static #all = new Map();
 
-  /** The one of this root, made once for each thread. */
-  static of(root) {
+  /** The one whose tests are in this folder, made once for each thread. */
+  static of(folder) {
+    const root = rootOf(folder);
     const known = Suite.#all.get(root);
     if (known) return known;
     const suite = new Suite(root);
