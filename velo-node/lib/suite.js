@@ -8,6 +8,7 @@ const { addon } = require('./addon.js');
 const { Branches, keepTime, noteBegin, obstacle, printed } = require('./branches.js');
 const { Config } = require('./config.js');
 const { codeOf, definitionOf, hasSeed, isStale, rootOf } = require('./definition.js');
+const { VeloError } = require('./error.js');
 const { BASE, Project } = require('./handles.js');
 const { embeddedPostgres } = require('./postgres.js');
 
@@ -84,7 +85,6 @@ class Suite {
   /** Waits until the files of what was closed are gone, and lets go of all. */
   async end() {
     const project = await this.#project;
-    this.#project = undefined;
     this.#forget();
     await project?.finishDeletions();
   }
@@ -102,6 +102,7 @@ class Suite {
   #forget() {
     this.#code = undefined;
     this.#definition = undefined;
+    this.#project = undefined;
     this.#seed = undefined;
     this.#pool = undefined;
   }
@@ -118,9 +119,10 @@ class Suite {
     // All workers draw on one pool.
     if (startedByRunner()) addon().useParentsRun();
     this.#look();
-    const { project: name = nameOf(this.root), config: settings } = await this.#defined();
+    const { project: told, config: settings } = await this.#defined();
     const config = settings && new Config(settings);
-    const project = await opened(name, config, settings, this.root);
+    const project = await opened(told ?? nameOf(this.root, settings), config, settings, this.root);
+    await check(project, settings);
     // Wherever the runner was started.
     Object.defineProperty(project, BASE, { value: this.root });
     return project;
@@ -172,9 +174,27 @@ async function opened(name, config, settings, root) {
   return project;
 }
 
-/** What the project of a suite is called: after its folder, and where that is. */
-function nameOf(root) {
-  const hash = createHash('sha256').update(root).digest('hex').slice(0, 8);
+/** Refuses settings of a suite's that its project was made with others for: they would be passed over. */
+async function check(project, settings) {
+  const there = await project.info();
+  const major = Number.parseInt(there.postgres, 10);
+  for (const [name, wanted, has] of [
+    ['storage', settings?.storage, there.storage],
+    ['pgVersion', settings?.pgVersion, major],
+  ]) {
+    if (wanted === undefined || wanted === null || wanted === 'auto' || wanted === has) continue;
+    throw new VeloError(`the suite's config has ${name} ${wanted}, and its project was made with ${has} already`, {
+      kind: 'conflict',
+      context: { project: project.name },
+      hint: `velo project delete ${project.name} has it made anew; or change \`config\``,
+    });
+  }
+}
+
+/** What the project of a suite is called: after its folder, where that is, and the PostgreSQL that somebody names. */
+function nameOf(root, settings) {
+  const named = [settings?.pgVersion, settings?.pgBin].filter((which) => which !== undefined && which !== null);
+  const hash = createHash('sha256').update([root, ...named].join('\0')).digest('hex').slice(0, 8);
   const word = path.basename(root).toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, '').slice(0, 40);
   return `${word.replace(/-$/, '') || 'tests'}-${hash}`;
 }
