@@ -24,6 +24,7 @@ class VeloEnvironment extends NodeEnvironment {
 
   async setup() {
     await super.setup();
+    await this.#suite.prepare();
     this.global.velo = {
       branch: (options) => (this.#test ?? this.#file).acquire(options?.label ?? this.#name ?? this.#fileName),
       project: () => this.#suite.project(),

@@ -26,6 +26,11 @@ class Suite {
     return suite;
   }
 
+  /** All that this thread has. */
+  static all() {
+    return [...Suite.#all.values()];
+  }
+
   #project;
   #code;
   #definition;
@@ -34,6 +39,11 @@ class Suite {
 
   constructor(root) {
     this.root = root;
+  }
+
+  /** Whether there is anything to build. */
+  get hasSeed() {
+    return hasSeed(this.root);
   }
 
   /** The project, made where there is none. */
@@ -73,13 +83,18 @@ class Suite {
     if (isWatched) noteBegin();
     this.#forget();
     await this.project();
-    if (!hasSeed(this.root)) return;
+    if (!this.hasSeed) return;
     try {
       await this.seed();
     } catch (error) {
       // The processes of tests may be new ones.
       if (!isStale(error)) throw error;
     }
+  }
+
+  /** Before the tests of a file, where no `begin` was: no time limit counts. What goes wrong is said by who asks. */
+  async prepare() {
+    if (this.hasSeed) await this.seed().catch(() => {});
   }
 
   /** Waits until the files of what was closed are gone, and lets go of all. */
