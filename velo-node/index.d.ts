@@ -140,8 +140,11 @@ export interface CreateProjectOptions extends OpenOptions {
 
 /** What a seed is known by, and how it is made. */
 export interface SeedOptions extends CallOptions {
-  /** Makes it: is given an empty branch, or one of `from`, and whatever it leaves there is the seed. */
-  build: (branch: Branch) => unknown;
+  /**
+   * Makes it: is given an empty branch, or one of `from`, and whatever it leaves there is the seed. Where the signal is
+   * aborted, the branch goes though this still runs: `signal` tells it.
+   */
+  build: (branch: Branch, options: CallOptions) => unknown;
   /** Paths, folders or patterns (`migrations/**`, `migrations/**\/*.sql`) whose files it is made of. */
   files?: string | Iterable<string> | undefined;
   /** Any texts that it depends on. */

@@ -4,7 +4,7 @@
 
 const path = require('node:path');
 const { TestEnvironment: NodeEnvironment } = require('jest-environment-node');
-const { Branches, Suite } = require('../lib/suite.js');
+const { Branches, Suite, printed } = require('../lib/suite.js');
 
 class VeloEnvironment extends NodeEnvironment {
   #suite;
@@ -24,6 +24,7 @@ class VeloEnvironment extends NodeEnvironment {
 
   async setup() {
     await super.setup();
+    await this.#suite.prepare();
     this.global.velo = {
       branch: (options) => (this.#test ?? this.#file).acquire(options?.label ?? this.#name ?? this.#fileName),
       project: () => this.#suite.project(),
@@ -50,16 +51,14 @@ class VeloEnvironment extends NodeEnvironment {
       const branches = this.#test;
       this.#test = undefined;
       this.#name = undefined;
-      try {
-        const failed = event.test.errors.length > 0 && isLastTry(event.test, this.global, state);
-        if (failed) tell(event.test.errors, await branches?.keep());
-      } finally {
-        await branches?.close();
-      }
+      const failed = event.test.errors.length > 0 && isLastTry(event.test, this.global, state);
+      if (failed) tell(event.test.errors, await branches?.keep());
+      await close(branches, event.test.errors);
     } else if (event.name === 'run_finish') {
       const failed = [...testsOf(state.rootDescribeBlock)].find((test) => test.errors.length > 0);
       if (failed) tell(failed.errors, await this.#file.keep());
       else if (state.unhandledErrors.length > 0) tell(state.unhandledErrors, await this.#file.keep());
+      await close(this.#file, state.unhandledErrors);
     }
   }
 }
@@ -87,6 +86,15 @@ function titleOf(test) {
   const names = [];
   for (let block = test; block?.parent; block = block.parent) names.unshift(block.name);
   return names.join(' ');
+}
+
+/** Ends branches. What goes wrong is told beside the other errors: an error here would cost the file all its results. */
+async function close(branches, errors) {
+  try {
+    await branches?.close();
+  } catch (error) {
+    errors.push(printed(error));
+  }
 }
 
 /** Puts a text into the report of what failed: below the message of its first error. */

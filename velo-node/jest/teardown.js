@@ -3,6 +3,6 @@
 
 const { Suite } = require('../lib/suite.js');
 
-module.exports = async (globalConfig, projectConfig) => {
-  await Suite.of(projectConfig.rootDir).end();
+module.exports = async () => {
+  for (const suite of Suite.all()) await suite.end();
 };

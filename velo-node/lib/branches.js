@@ -33,11 +33,9 @@ class Branches {
 
   /** Has all of them stay for a while, and gives what is to be told of them. */
   async keep() {
-    const time = keepTime();
-    if (time === 0) return '';
     const told = [];
-    for (const branch of this.#made) told.push(await kept(branch, time));
-    return told.join('\n');
+    for (const branch of this.#made) told.push(await kept(branch));
+    return told.filter(Boolean).join('\n');
   }
 
   /** Ends those that do not stay, and what comes later. */
@@ -109,15 +107,21 @@ async function goes(project, name) {
   return true;
 }
 
-/** Has the branch of a failed test stay for a while, and says how it is reached and ended. */
-async function kept(branch, time) {
+/**
+ * Has the branch of a failed test stay for a while, and says how it is reached and ended. What keeps it from that is told
+ * too: an error would stand before what the test failed with.
+ */
+async function kept(branch) {
+  let time;
   try {
+    time = keepTime();
+    if (time === 0) return '';
     if (began() > 0) await makeWay(branch, time, began());
     if (!(await call((addon) => addon.keepFailed(branch[RAW], time)))) {
       return `velo: its database does not stay: others do already (velo branch list ${branch.project.name})`;
     }
   } catch (error) {
-    return `velo: its database does not stay: ${error.message}`;
+    return `velo: its database does not stay: ${explained(error)}`;
   }
   return [
     `velo: its database stays for ${Math.round(time / 60_000)} minutes, and then until Velo is next used: ${branch.url}`,
@@ -146,4 +150,4 @@ function obstacle(error) {
   return failed;
 }
 
-module.exports = { Branches, noteBegin, obstacle, printed };
+module.exports = { Branches, keepTime, noteBegin, obstacle, printed };

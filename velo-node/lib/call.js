@@ -33,6 +33,21 @@ function direct(make) {
   }
 }
 
+/** What `run` gives, unless the signal is aborted before. `run` knows nothing of that, and what it does later is lost. */
+async function unlessAborted(run, signal) {
+  checkSignal(signal);
+  let stop;
+  const aborted = new Promise((_, reject) => {
+    stop = () => reject(canceled(signal));
+    signal?.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    return await Promise.race([aborted, (async () => run())()]);
+  } finally {
+    signal?.removeEventListener('abort', stop);
+  }
+}
+
 function checkSignal(signal) {
   if (signal === undefined || signal === null) return;
   // One of another realm, as in a test runner's, is no instance of this one's class.
@@ -61,4 +76,4 @@ function present(object) {
   return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined && value !== null));
 }
 
-module.exports = { call, checkSignal, direct, options, present };
+module.exports = { call, checkSignal, direct, options, present, unlessAborted };

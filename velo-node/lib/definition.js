@@ -14,6 +14,22 @@ function seedFile(root) {
   return SEED_FILES.map((name) => path.join(root, name)).find(existsSync);
 }
 
+const hasSeed = (root) => seedFile(root) !== undefined;
+
+/**
+ * The root of the suite whose tests are in `folder`: where velo.seed.js is, there or in the package that it belongs to, as
+ * where a runner's own root is `src`. Without one it is the folder.
+ */
+function rootOf(folder) {
+  if (hasSeed(folder)) return folder;
+  let root = folder;
+  while (!existsSync(path.join(root, 'package.json'))) {
+    if (root === path.dirname(root)) return folder;
+    root = path.dirname(root);
+  }
+  return hasSeed(root) ? root : folder;
+}
+
 /** The text of the file that says how the seed is made, or nothing. */
 function codeOf(root) {
   const file = seedFile(root);
@@ -116,4 +132,4 @@ function imports(file) {
   return /\bimport\s*\((?!\s*['"][^'"./])/.test(code);
 }
 
-module.exports = { codeOf, definitionOf, hasSeed: (root) => seedFile(root) !== undefined, isStale };
+module.exports = { codeOf, definitionOf, hasSeed, isStale, rootOf };

@@ -2,7 +2,7 @@
 // The handles that people see: what the addon's can do, with promises, dates and Velo's errors.
 
 const { inspect } = require('node:util');
-const { call, checkSignal, direct, options, present } = require('./call.js');
+const { call, checkSignal, direct, options, present, unlessAborted } = require('./call.js');
 const { Config, RAW } = require('./config.js');
 const { VeloError, invalid } = require('./error.js');
 const { codeOf, patternsOf } = require('./files.js');
@@ -97,7 +97,7 @@ class Project extends Handle {
     const found = await call(() => building.next(), signal);
     if (found.seed) return new Seed(found.seed);
     try {
-      const result = await build(new Branch(found.branch));
+      const result = await unlessAborted(() => build(new Branch(found.branch), { signal }), signal);
       if (typeof result?.next === 'function') throw invalid('build is a generator, of which nothing has run');
       checkSignal(signal);
     } catch (error) {

@@ -5,9 +5,10 @@ const { createHash } = require('node:crypto');
 const path = require('node:path');
 const { isMainThread } = require('node:worker_threads');
 const { addon } = require('./addon.js');
-const { Branches, noteBegin, obstacle, printed } = require('./branches.js');
+const { Branches, keepTime, noteBegin, obstacle, printed } = require('./branches.js');
 const { Config } = require('./config.js');
-const { codeOf, definitionOf, hasSeed, isStale } = require('./definition.js');
+const { codeOf, definitionOf, hasSeed, isStale, rootOf } = require('./definition.js');
+const { VeloError } = require('./error.js');
 const { BASE, Project } = require('./handles.js');
 const { embeddedPostgres } = require('./postgres.js');
 
@@ -15,13 +16,19 @@ const { embeddedPostgres } = require('./postgres.js');
 class Suite {
   static #all = new Map();
 
-  /** The one of this root, made once for each thread. */
-  static of(root) {
+  /** The one whose tests are in this folder, made once for each thread. */
+  static of(folder) {
+    const root = rootOf(folder);
     const known = Suite.#all.get(root);
     if (known) return known;
     const suite = new Suite(root);
     Suite.#all.set(root, suite);
     return suite;
+  }
+
+  /** All that this thread has. */
+  static all() {
+    return [...Suite.#all.values()];
   }
 
   #project;
@@ -32,6 +39,11 @@ class Suite {
 
   constructor(root) {
     this.root = root;
+  }
+
+  /** Whether there is anything to build. */
+  get hasSeed() {
+    return hasSeed(this.root);
   }
 
   /** The project, made where there is none. */
@@ -66,10 +78,12 @@ class Suite {
 
   /** Before the first test of a run, where no time limit of a test's counts: all that they have in common. */
   async begin({ isWatched = false } = {}) {
+    // A wrong time is said before it is needed.
+    keepTime();
     if (isWatched) noteBegin();
     this.#forget();
     await this.project();
-    if (!hasSeed(this.root)) return;
+    if (!this.hasSeed) return;
     try {
       await this.seed();
     } catch (error) {
@@ -78,10 +92,14 @@ class Suite {
     }
   }
 
+  /** Before the tests of a file, where no `begin` was: no time limit counts. What goes wrong is said by who asks. */
+  async prepare() {
+    if (this.hasSeed) await this.seed().catch(() => {});
+  }
+
   /** Waits until the files of what was closed are gone, and lets go of all. */
   async end() {
     const project = await this.#project;
-    this.#project = undefined;
     this.#forget();
     await project?.finishDeletions();
   }
@@ -99,6 +117,7 @@ class Suite {
   #forget() {
     this.#code = undefined;
     this.#definition = undefined;
+    this.#project = undefined;
     this.#seed = undefined;
     this.#pool = undefined;
   }
@@ -115,9 +134,10 @@ class Suite {
     // All workers draw on one pool.
     if (startedByRunner()) addon().useParentsRun();
     this.#look();
-    const { project: name = nameOf(this.root), config: settings } = await this.#defined();
+    const { project: told, config: settings } = await this.#defined();
     const config = settings && new Config(settings);
-    const project = await opened(name, config, settings, this.root);
+    const project = await opened(told ?? nameOf(this.root, settings), config, settings, this.root);
+    await check(project, settings);
     // Wherever the runner was started.
     Object.defineProperty(project, BASE, { value: this.root });
     return project;
@@ -169,9 +189,27 @@ async function opened(name, config, settings, root) {
   return project;
 }
 
-/** What the project of a suite is called: after its folder, and where that is. */
-function nameOf(root) {
-  const hash = createHash('sha256').update(root).digest('hex').slice(0, 8);
+/** Refuses settings of a suite's that its project was made with others for: they would be passed over. */
+async function check(project, settings) {
+  const there = await project.info();
+  const major = Number.parseInt(there.postgres, 10);
+  for (const [name, wanted, has] of [
+    ['storage', settings?.storage, there.storage],
+    ['pgVersion', settings?.pgVersion, major],
+  ]) {
+    if (wanted === undefined || wanted === null || wanted === 'auto' || wanted === has) continue;
+    throw new VeloError(`the suite's config has ${name} ${wanted}, and its project was made with ${has} already`, {
+      kind: 'conflict',
+      context: { project: project.name },
+      hint: `velo project delete ${project.name} has it made anew; or change \`config\``,
+    });
+  }
+}
+
+/** What the project of a suite is called: after its folder, where that is, and the PostgreSQL that somebody names. */
+function nameOf(root, settings) {
+  const named = [settings?.pgVersion, settings?.pgBin].filter((which) => which !== undefined && which !== null);
+  const hash = createHash('sha256').update([root, ...named].join('\0')).digest('hex').slice(0, 8);
   const word = path.basename(root).toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, '').slice(0, 40);
   return `${word.replace(/-$/, '') || 'tests'}-${hash}`;
 }

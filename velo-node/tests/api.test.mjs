@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import pg from 'pg';
 import { Branch, Project, version } from 'velo-node';
@@ -166,6 +167,35 @@ test('a seed that is given up while it is built can be built by the next', async
   const branch = await seed.branch();
   assert.equal(await count(branch), 1);
   await branch.close();
+  await seed.delete();
+});
+
+test('a seed whose build never settles is given up by its signal', async () => {
+  const reason = new Error('no more');
+  const controller = new AbortController();
+  const before = (await project.seeds()).length;
+  let told;
+  let fail;
+  const begun = new Promise((resolve) => (told = resolve));
+  const build = (branch, { signal }) => {
+    told({ branch, signal });
+    return new Promise((_, reject) => (fail = reject));
+  };
+  const given = { code: 'never settles' };
+  const asked = project.seed({ ...given, build, signal: controller.signal });
+  const { branch, signal } = await Promise.race([begun, asked]);
+  assert.equal(signal, controller.signal);
+  const { pid } = await branch.info();
+  controller.abort(reason);
+  const hangs = sleep(SOON, 'it hangs', { ref: false });
+  await assert.rejects(Promise.race([asked, hangs]), { kind: 'canceled', cause: reason });
+  // Nobody waits for this any more, and nobody has to hear of it.
+  fail(new Error('late'));
+  assert.ok(await within(SOON, () => !lives(pid)));
+  assert.equal((await project.seeds()).length, before);
+  assert.deepEqual(await shown(), ['main']);
+  // Whoever asks next builds it.
+  const seed = await project.seed({ ...given, build: write, signal: AbortSignal.timeout(4 * SOON) });
   await seed.delete();
 });
 

@@ -30,6 +30,7 @@ branch.url = '';
 await Branch.create(project, { colour: 'red' });
 
 const seed = await project.seed({ files: ['migrations/**'], build: async (made) => void made.url });
+await project.seed({ build: (_, { signal }) => expectTypeOf(signal).toEqualTypeOf<AbortSignal | undefined>() });
 expectTypeOf(seed).toEqualTypeOf<Seed>();
 expectTypeOf(await seed.pool()).toEqualTypeOf<Pool>();
 expectTypeOf(project.pruneSeeds).returns.resolves.toEqualTypeOf<SeedInfo[]>();

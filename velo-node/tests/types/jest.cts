@@ -2,7 +2,12 @@
 
 import { expectTypeOf } from 'expect-type';
 import hooks = require('velo-node/jest');
+import setup = require('velo-node/jest/setup');
+import teardown = require('velo-node/jest/teardown');
 import velo_ = require('velo-node');
+
+expectTypeOf(setup({}, { rootDir: '/' })).resolves.toBeVoid();
+expectTypeOf(teardown()).resolves.toBeVoid();
 
 test('it is there', async () => {
   expectTypeOf(await velo.branch()).toEqualTypeOf<velo_.Branch>();
