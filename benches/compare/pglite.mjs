@@ -17,6 +17,8 @@ const requests = {
     async prepare({ statements }) {
         const one = await PGlite.create();
         for (const statement of statements) await one.exec(statement);
+        // Else each that is restored recovers first, which takes its time and has sequences jump.
+        await one.exec("CHECKPOINT");
         template = await one.dumpDataDir("none");
         await one.close();
     },
