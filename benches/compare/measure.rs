@@ -389,6 +389,7 @@ async fn memory_of(subject: &mut Subject, plan: &Plan) -> Result<()> {
     if subject.measured.kind == Kind::Floor || subject.is_left_out(plan) {
         return Ok(());
     }
+    subject.row.settle().await?;
     let mut alive = Vec::new();
     let result = idle(subject, plan, &mut alive).await;
     let mut deleted = Ok(());

@@ -111,6 +111,10 @@ impl Row for Pglite {
         self.ask(json!({"request": "delete", "id": id})).await.map(drop)
     }
 
+    async fn settle(&self) -> Result<()> {
+        self.ask(json!({"request": "collect"})).await.map(drop)
+    }
+
     /// All are in this one.
     async fn servers(&self, _: &Instance) -> Result<Vec<u32>> {
         let worker = self.worker.as_ref().ok_or("its process is not there")?.lock().await;
