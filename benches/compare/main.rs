@@ -22,6 +22,7 @@
 //! renews `benches/results/compare.md` and the plots beside it. A missed target is said, and is no failure; a row that
 //! breaks is one.
 
+mod bounds;
 mod catalog;
 mod cluster;
 mod container;
@@ -47,6 +48,7 @@ use std::time::Duration;
 use velo_benches::figures::label;
 use velo_benches::{Args, Result, machine, publish};
 
+use bounds::{STEP, within};
 use catalog::Catalog;
 use measure::Subject;
 use report::Report;
@@ -249,8 +251,9 @@ async fn suites(
         if !wanted {
             continue;
         }
-        let done = suite::shop(&mut *row, plan.suite, plan.suite_limit).await;
-        let ended = row.end().await;
+        let limit = plan.suite_limit + 2 * STEP;
+        let done = within(limit, suite::shop(&mut *row, plan.suite, plan.suite_limit)).await;
+        let ended = within(STEP, row.end()).await;
         match done.and_then(|done| ended.map(|()| done)) {
             Ok(done) => report.suites.push((kind, place, done)),
             Err(error) => report.failed.push(format!("the suite with {kind} on {place}: {error}")),

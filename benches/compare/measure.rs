@@ -8,6 +8,7 @@ use velo_benches::figures::Times;
 use velo_benches::{Result, extents, server};
 
 use crate::Plan;
+use crate::bounds::{LONG, STEP, within};
 use crate::row::{FIRST_QUERY, Instance, Kind, Place, Row};
 use crate::seed::{self, Seed};
 use crate::suite::{self, Done};
@@ -139,7 +140,7 @@ impl Subject {
 pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     for subject in subjects.iter_mut() {
         let begun = Instant::now();
-        let prepared = subject.row.prepare(seed).await;
+        let prepared = within(LONG, subject.row.prepare(seed)).await;
         subject.keep("prepare", prepared);
         eprintln!(
             "  {}: prepared in {:.1} s",
@@ -155,7 +156,7 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     ready(subjects, seed, plan).await;
     // Servers that wait would have their share of whatever comes.
     for subject in subjects.iter_mut().filter(|subject| subject.works()) {
-        let emptied = subject.row.empty().await;
+        let emptied = within(STEP, subject.row.empty()).await;
         subject.keep("ready", emptied);
     }
     stage("callers");
@@ -166,7 +167,8 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
         if plan.short && !subject.measured.place.clones() {
             continue;
         }
-        let result = extents_of(subject, if seed.is_huge() { 1 } else { plan.looks }).await;
+        let looks = if seed.is_huge() { 1 } else { plan.looks };
+        let result = within(STEP, extents_of(subject, looks)).await;
         subject.keep("extents", result);
     }
     if seed.size == plan.smallest() {
@@ -182,7 +184,8 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
             if subject.measured.kind == Kind::Floor {
                 continue;
             }
-            match suite::many(&*subject.row, plan.tests, plan.tests_limit).await {
+            let many = suite::many(&*subject.row, plan.tests, plan.tests_limit);
+            match within(plan.tests_limit + STEP, many).await {
                 Ok(done) => subject.measured.tests = Some(done),
                 Err(error) => subject.keep("tests", Err(error)),
             }
@@ -197,7 +200,7 @@ pub(crate) async fn end(subjects: &mut [Subject]) {
         // Known by now, if ever.
         subject.measured.postgres = subject.row.postgres();
         subject.measured.settings = subject.row.settings();
-        let ended = subject.row.end().await;
+        let ended = within(STEP, subject.row.end()).await;
         subject.keep("end", ended);
     }
 }
@@ -289,7 +292,7 @@ async fn in_turn(
     for turn in 0..count {
         let Some(subject) = subjects.get_mut((round + turn) % count) else { continue };
         if subject.may(round, plan) {
-            let result = one(subject).await;
+            let result = within(STEP, one(subject)).await;
             subject.keep("samples", result);
         }
     }
@@ -319,7 +322,7 @@ async fn crowds(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
             if kind == Kind::Floor || subject.is_heavy(seed) || subject.is_left_out(plan) {
                 continue;
             }
-            match crowd(&*subject.row, *callers, plan).await {
+            match within(plan.budget + STEP, crowd(&*subject.row, *callers, plan)).await {
                 Ok(crowd) => subject.measured.crowds.push(crowd),
                 Err(error) => subject.keep("callers", Err(error)),
             }
@@ -391,12 +394,15 @@ async fn memory_of(subject: &mut Subject, plan: &Plan) -> Result<()> {
     }
     subject.row.settle().await?;
     let mut alive = Vec::new();
-    let result = idle(subject, plan, &mut alive).await;
-    let mut deleted = Ok(());
-    for instance in alive {
-        deleted = deleted.and(subject.row.delete(instance).await);
-    }
-    result.and(deleted)?;
+    let result = within(LONG, idle(subject, plan, &mut alive)).await;
+    let deleted = within(LONG, async {
+        let mut deleted = Ok(());
+        for instance in alive {
+            deleted = deleted.and(subject.row.delete(instance).await);
+        }
+        deleted
+    });
+    result.and(deleted.await)?;
     subject.row.settle().await
 }
 

@@ -3,7 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use velo_benches::floor::Floor;
@@ -15,6 +15,9 @@ use velo_core::{Branch, BranchSpec, Config, Pool, Project, Seed as Made, SeedKey
 
 use crate::row::{Held, Instance, Kind, Row};
 use crate::seed::Seed;
+
+/// How long a pool may take until it is full, where each branch is a copy of a gigabyte too.
+const FILLED: Duration = Duration::from_secs(300);
 
 /// A home of its own, with one project and one seed.
 pub(crate) struct Velo {
@@ -164,12 +167,20 @@ impl Row for Velo {
     }
 
     async fn fill(&self, count: usize) -> Result<()> {
-        let pool = self.pool()?;
-        pool.keep_ready(count, 2 * count).await?;
-        while pool.info().await?.ready < count {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let (pool, begun) = (self.pool()?, Instant::now());
+        loop {
+            // Each time: a pool whose start has failed keeps none ready until it is told again.
+            pool.keep_ready(count, 2 * count).await?;
+            let info = pool.info().await?;
+            if info.ready >= count && info.starting == 0 {
+                return Ok(());
+            }
+            if begun.elapsed() > FILLED {
+                let (ready, late) = (info.ready, FILLED.as_secs());
+                return Err(format!("a pool has {ready} of {count} ready after {late} s").into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(())
     }
 
     async fn ready(&self) -> Result<Instance> {
