@@ -266,11 +266,14 @@ async fn ready(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
             if !subject.row.has_ready() || heavy && subject.measured.place == Place::Memory {
                 return Ok(());
             }
-            let filling = Instant::now();
-            subject.row.fill(if heavy { 1 } else { plan.ready }).await?;
+            let (filling, count) = (Instant::now(), if heavy { 1 } else { plan.ready });
+            subject.row.fill(count).await?;
             let begun = Instant::now();
             let instance = subject.row.ready().await?;
             let times = sample(&*subject.row, instance, begun).await?;
+            // The next row's turn is not to meet what goes on behind this one.
+            subject.row.fill(count).await?;
+            subject.row.settle().await?;
             if round > 0 {
                 subject.spent += filling.elapsed();
                 subject.measured.ready.add(times);
