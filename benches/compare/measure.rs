@@ -189,6 +189,9 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
                 Ok(done) => subject.measured.tests = Some(done),
                 Err(error) => subject.keep("tests", Err(error)),
             }
+            // What is ready for a next test is not to weigh on the next row's.
+            let emptied = within(STEP, subject.row.empty()).await;
+            subject.keep("tests", emptied);
         }
     }
     stage("done");

@@ -106,7 +106,8 @@ impl Report {
         part(
             "Tests",
             "A hundred rows in a table of its own, as many at once as there are cores; fewer than 1,000 where time ran \
-             out.",
+             out.\nVelo's branches are a pool's, and template databases of a list as above, both empty at first and of at \
+             most twice as many as\nthere are cores; a copy of a large template is made when a test asks for it.",
             self.test_table(),
         );
         part(
