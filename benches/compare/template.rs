@@ -151,7 +151,10 @@ impl Row for Template {
             .filter(|(name, _)| name != "file_copy_method" || self.0.strategy == Strategy::Clone)
             .map(|(name, value)| format!("{name} = {value}"))
             .collect();
-        format!("{}; password (SCRAM), the session that manages stays open", all.join(", "))
+        format!(
+            "{}; password (SCRAM with one iteration, as Velo's), the session that manages stays open",
+            all.join(", ")
+        )
     }
 
     fn postgres(&self) -> String {

@@ -98,7 +98,10 @@ impl Row for Velo {
             With::Programs(_) => "processes",
             With::Image(_) => "containers",
         };
-        format!("Velo's defaults; storage {}, {servers}", self.storage)
+        format!(
+            "Velo's defaults (password, SCRAM with one iteration); storage {}, {servers}",
+            self.storage
+        )
     }
 
     fn postgres(&self) -> String {
