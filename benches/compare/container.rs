@@ -1,6 +1,7 @@
 //! A fresh container for each test, which loads its data anew: what testcontainers does.
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,13 @@ const SCRIPT: &str = "data=/var/lib/postgresql/data/d && bin=$(echo /usr/lib/pos
 
 /// How often it is asked whether the server answers.
 const POLL: Duration = Duration::from_millis(10);
+
+/// The label of its containers, whose value is this process.
+const MARK: &str = "velo-compare";
+
+fn mark() -> String {
+    format!("{MARK}={}", std::process::id())
+}
 
 pub(crate) struct Container {
     image: String,
@@ -123,6 +131,7 @@ impl Row for Container {
             user: Some("postgres".to_owned()),
             entrypoint: Some(vec!["/bin/sh".to_owned(), "-c".to_owned()]),
             cmd: Some(vec![SCRIPT.to_owned()]),
+            labels: Some(HashMap::from([(MARK.to_owned(), std::process::id().to_string())])),
             exposed_ports: Some(vec![PORT.to_owned()]),
             host_config: Some(HostConfig {
                 port_bindings: Some([(PORT.to_owned(), Some(vec![binding]))].into()),
@@ -157,7 +166,14 @@ impl Row for Container {
         Ok(volume.map(|volume| PathBuf::from(volume).join("d")))
     }
 
+    /// All that are there, also those whose creation was broken off.
     async fn end(&mut self) -> Result<()> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let filters = HashMap::from([("label", vec![mark()])]);
+        let list = query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        for container in engine.list_containers(Some(list)).await? {
+            self.remove(&container.id.ok_or("a container without a number")?).await?;
+        }
         Ok(())
     }
 }

@@ -44,6 +44,22 @@ impl Mitosis {
         program::output(&mut self.command(args)?, &self.dir).await
     }
 
+    /// They outlive its daemon.
+    async fn end_clones(&self) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Listed {
+            id: String,
+        }
+        // Where it knows of none it was never prepared.
+        let Ok(list) = self.said(&["list", "--json"]).await else { return Ok(()) };
+        let mut ended = Ok(());
+        for clone in serde_json::from_str::<Vec<Listed>>(&list)? {
+            let destroyed = self.said(&["destroy", "--force", &clone.id]).await;
+            ended = ended.and(destroyed.map(drop));
+        }
+        ended.and(self.said(&["daemon", "stop"]).await.map(drop))
+    }
+
     fn data_of(&self, instance: &Instance) -> Result<PathBuf> {
         match &instance.held {
             Held::Name(id) => Ok(self.dir.join("m/clones").join(id)),
@@ -110,17 +126,9 @@ impl Row for Mitosis {
         if !self.dir.exists() {
             return Ok(());
         }
-        // Its clones outlive its daemon.
-        #[derive(Deserialize)]
-        struct Listed {
-            id: String,
-        }
-        if let Ok(list) = self.said(&["list", "--json"]).await {
-            for clone in serde_json::from_str::<Vec<Listed>>(&list)? {
-                self.said(&["destroy", "--force", &clone.id]).await?;
-            }
-            self.said(&["daemon", "stop"]).await?;
-        }
-        Ok(std::fs::remove_dir_all(&self.dir)?)
+        let ended = self.end_clones().await;
+        program::end_servers(&self.dir).await?;
+        std::fs::remove_dir_all(&self.dir)?;
+        ended
     }
 }

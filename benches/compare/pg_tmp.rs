@@ -137,6 +137,7 @@ impl Row for PgTmp {
         }
         // What it still makes would be made into a folder that is gone.
         self.settle().await?;
+        program::end_servers(&self.dir).await?;
         Ok(std::fs::remove_dir_all(&self.dir)?)
     }
 }

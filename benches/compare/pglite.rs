@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -129,7 +130,10 @@ impl Row for Pglite {
         if let Some(worker) = self.worker.take() {
             let Worker { mut process, asks, .. } = worker.into_inner();
             drop(asks);
-            process.wait().await?;
+            // It ends when it has answered, unless it does not.
+            if tokio::time::timeout(Duration::from_secs(10), process.wait()).await.is_err() {
+                process.kill().await?;
+            }
         }
         Ok(())
     }
