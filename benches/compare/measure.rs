@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use velo_benches::figures::Times;
 use velo_benches::{Result, extents, server};
 
-use crate::Plan;
 use crate::bounds::{LONG, STEP, within};
+use crate::plan::Plan;
 use crate::row::{FIRST_QUERY, Instance, Kind, Place, Row};
 use crate::seed::{self, Seed};
 use crate::suite::{self, Done};

@@ -21,9 +21,26 @@ pub(crate) struct Report {
     pub(crate) suites: Vec<(Kind, Place, Done)>,
     /// What broke beside the rows.
     pub(crate) failed: Vec<String>,
+    /// Whether the run went to its end.
+    pub(crate) whole: bool,
 }
 
 impl Report {
+    /// Whether nothing was measured yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        let has = |row: &Measured| !row.cold.first.0.is_empty();
+        !self.rows.iter().any(has) && self.suites.is_empty() && self.throughput.is_empty()
+    }
+
+    /// Keeps what broke, once.
+    pub(crate) fn fail(&mut self, what: &str, error: &dyn std::fmt::Display) {
+        let text = format!("{what}: {error}");
+        eprintln!("FAILED {text}");
+        if !self.failed.contains(&text) {
+            self.failed.push(text);
+        }
+    }
+
     /// The sizes of seeds, smallest first.
     pub(crate) fn sizes(&self) -> Vec<u64> {
         let mut sizes: Vec<u64> = self.rows.iter().map(|row| row.size).collect();
@@ -56,6 +73,12 @@ impl Report {
              `cargo bench -p velo-benches --bench compare -- --write`.\n\n",
         );
         let mut line = |text: String| out.push_str(&(text + "\n"));
+        if !self.whole {
+            line(
+                "**This run did not go to its end: what is missing was not measured.**\n"
+                    .to_owned(),
+            );
+        }
         line(format!("- Date: {}", machine::today()));
         line(format!(
             "- Machine: {}; load {}, niceness {}",
@@ -427,7 +450,7 @@ impl Report {
             json!({"row": kind.to_string(), "place": place.to_string(), "suite": done(suite)})
         });
         json!({
-            "date": machine::today(), "machine": machine::describe(),
+            "whole": self.whole, "date": machine::today(), "machine": machine::describe(),
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
             "suites": suites.collect::<Vec<_>>(),
             "pgbench": self.throughput.iter().map(throughput).collect::<Vec<_>>(),
