@@ -30,6 +30,7 @@ RIG_NODE_TESTS=(
 RIG_ENGINE_PACKAGES=(docker.io containerd runc libdevmapper1.02.1 libseccomp2)
 RIG_IMAGE_PACKAGES=(postgresql-15 bash dash coreutils grep sed libc-bin locales)
 
+RIG_ENGINE_SIZE=6G
 RIG_BASE=/var/tmp # short: the path of a Unix socket ends at 107 bytes, and tmpfs would not do
 RIG_LOCK=velo-ci.lock
 
@@ -313,14 +314,14 @@ rig_programs() {
 
 # ------------------------------------------------------------------------------------------------------ file systems
 
-# Mounts a new file system: NAME SIZE, then mkfs with its options.
+# Mounts a new file system: NAME SIZE, then mkfs with its options. RIG_MOUNT_OPTIONS says how, beside `loop`.
 rig_mount() {
     local name=$1 size=$2
     shift 2
     truncate -s "$size" "$RIG/$name.img" &&
         "$@" "$RIG/$name.img" >"$RIG/$name.log" 2>&1 &&
         mkdir "$RIG/$name" &&
-        mount -o loop "$RIG/$name.img" "$RIG/$name" &&
+        mount -o "loop${RIG_MOUNT_OPTIONS:+,$RIG_MOUNT_OPTIONS}" "$RIG/$name.img" "$RIG/$name" &&
         chmod 1777 "$RIG/$name" && return 0
     cat "$RIG/$name.log" >&2
     return 1
@@ -447,7 +448,7 @@ rig_engine() {
     fi
     local number bridge log=$RIG/engine.log
     if ! rig_cached "$RIG_CACHE/engine" "$(rig_engine_recipe)" rig_fill_engine || ! rig_images ||
-        ! rig_mount engine 6G mkfs.ext4 -q -F -m 0 -E assume_storage_prezeroed=1; then
+        ! rig_mount engine "$RIG_ENGINE_SIZE" mkfs.ext4 -q -F -m 0 -E assume_storage_prezeroed=1; then
         skip "no container engine"
         return 0
     fi

@@ -18,7 +18,7 @@
 //! are those of `VELO_TEST_PG`; Velo's is the newest of them. Containers are of the engine of `DOCKER_HOST` and of the
 //! image `VELO_TEST_IMAGE_DEBIAN`. `VELO_TEST_PEER_MITOSIS` and `VELO_TEST_PEER_PG_TMP` name programs,
 //! `VELO_TEST_PEER_PGLITE` a folder with `pglite.mjs` and its modules. A row whose peer is not there is in the table of
-//! what was not measured, with the reason. `--short` is the small seed with few samples, as CI runs it: several callers,
+//! what was not measured, with the reason; so is a seed for which a place has no room. `--short` is the small seed with few samples, as CI runs it: several callers,
 //! memory, tests and pgbench on btrfs alone, extents where files share any. `--write`
 //! renews `benches/results/compare.md` and the plots beside it. A missed target is said, and is no failure; a row that
 //! breaks is one. Results are kept after each place with each seed; a signal ends the run, and what was made.
@@ -38,6 +38,7 @@ mod program;
 mod report;
 mod row;
 mod seed;
+mod space;
 mod suite;
 mod targets;
 mod template;
@@ -204,6 +205,16 @@ async fn rows(
     let base = Base::new(folder)?;
     let rows = catalog.rows(place, &seed, &base.0);
     report.skipped.extend(rows.skipped);
+    // The short form is small wherever it runs.
+    if !plan.short {
+        let lacks = space::lacks(folder, space::needed(&rows.rows, place, size));
+        let lacks = signals.unless(lacks).await.ok_or("ended by a signal")??;
+        if let Some(why) = lacks {
+            eprintln!("  skipped: {why}");
+            report.skipped.push(catalog::Skip { row: "all".to_owned(), place, size, why });
+            return Ok(());
+        }
+    }
     let mut subjects: Vec<Subject> =
         rows.rows.into_iter().map(|row| Subject::new(row, place, size)).collect();
     let interrupted = signals.unless(measure::all(&mut subjects, &seed, plan)).await.is_none();

@@ -11,6 +11,7 @@ use crate::bounds::{LONG, STEP, within};
 use crate::plan::Plan;
 use crate::row::{FIRST_QUERY, Instance, Kind, Place, Row};
 use crate::seed::{self, Seed};
+use crate::space;
 use crate::suite::{self, Done};
 
 /// All that is known of one row with one seed.
@@ -416,7 +417,15 @@ async fn idle(subject: &mut Subject, plan: &Plan, alive: &mut Vec<Instance>) -> 
     let row = &*subject.row;
     for branches in plan.idle.iter().copied() {
         while alive.len() < branches {
-            if available_memory()? < LEAST_MEMORY {
+            let folder = subject.measured.place.folder();
+            let left = folder.as_deref().map(space::left).transpose()?;
+            if left.is_some_and(|left| left < space::LEAST) && !plan.short {
+                let note =
+                    format!("memory: {} at most, for their data left no more room", alive.len());
+                subject.measured.notes.push(note);
+                return Ok(());
+            }
+            if space::memory()? < LEAST_MEMORY {
                 let note = format!("memory: {} at most, for no more was left", alive.len());
                 subject.measured.notes.push(note);
                 return Ok(());
@@ -447,12 +456,4 @@ async fn idle(subject: &mut Subject, plan: &Plan, alive: &mut Vec<Instance>) -> 
         subject.measured.memory.push(Memory { branches, each, parts });
     }
     Ok(())
-}
-
-/// What the machine could give to new processes, in bytes.
-fn available_memory() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(kilobytes.ok_or("/proc/meminfo says nothing of MemAvailable")?.parse::<u64>()? << 10)
 }
