@@ -71,7 +71,8 @@ fn run() -> Result<()> {
             "--write is for a whole run: --short shows that it works, and measures little".into()
         );
     }
-    let mut report = Report::default();
+    let (arguments, commit) = (arguments(), machine::commit());
+    let mut report = Report { arguments, commit, ..Report::default() };
     let output = Output { json: args.json, write: args.write };
     // One thread, which lives as long as the process: bare servers end with it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -91,6 +92,15 @@ fn run() -> Result<()> {
         failures if failures.is_empty() => Ok(()),
         failures => Err(failures.join("\n").into()),
     }
+}
+
+/// The command line, without what is cargo's, and what names a file of this machine.
+fn arguments() -> String {
+    let mut all: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let Some(at) = all.iter().position(|arg| arg == "--json") {
+        all.drain(at..all.len().min(at + 2));
+    }
+    if all.is_empty() { "none".to_owned() } else { all.join(" ") }
 }
 
 /// Where results go.

@@ -58,6 +58,8 @@ pub(crate) struct Crowd {
 /// Bytes of data extents of its own.
 #[derive(Default)]
 pub(crate) struct Extents {
+    /// How many branches were looked at.
+    pub(crate) looks: usize,
     pub(crate) created: u64,
     pub(crate) queried: u64,
     pub(crate) updated: u64,
@@ -375,6 +377,7 @@ async fn extents_of(subject: &mut Subject, looks: usize) -> Result<()> {
             return Ok(());
         };
         let most = subject.measured.extents.get_or_insert_default();
+        most.looks += 1;
         most.created = most.created.max(seen.created);
         most.queried = most.queried.max(seen.queried);
         most.updated = most.updated.max(seen.updated);
@@ -391,7 +394,7 @@ async fn look(row: &dyn Row, instance: &Instance) -> Result<Option<Extents>> {
     // It is in memory until then.
     row.run(instance, "CHECKPOINT").await?;
     let updated = extents::own(&data)?;
-    Ok(Some(Extents { created, queried, updated }))
+    Ok(Some(Extents { looks: 1, created, queried, updated }))
 }
 
 async fn memory_of(subject: &mut Subject, plan: &Plan) -> Result<()> {

@@ -1,7 +1,10 @@
 // PGlite in a process of Node's: a line of JSON for each request, and one for each answer.
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { PGlite } from "@electric-sql/pglite";
 
+const about = new URL("./node_modules/@electric-sql/pglite/package.json", import.meta.url);
+const { version } = JSON.parse(readFileSync(about, "utf8"));
 let template;
 let next = 0;
 const all = new Map();
@@ -11,7 +14,7 @@ const requests = {
         const one = await PGlite.create();
         const { rows } = await one.query("SHOW server_version");
         await one.close();
-        return rows[0].server_version;
+        return { postgres: rows[0].server_version, node: process.version, pglite: version };
     },
     // As its users do for tests: loaded once, dumped, and restored for each.
     async prepare({ statements }) {

@@ -19,6 +19,8 @@ pub(crate) struct Pglite {
     modules: PathBuf,
     worker: Option<Mutex<Worker>>,
     version: String,
+    /// Its own, and Node's.
+    about: String,
 }
 
 struct Worker {
@@ -53,7 +55,7 @@ impl Worker {
 
 impl Pglite {
     pub(crate) fn new(modules: PathBuf) -> Self {
-        Self { modules, worker: None, version: String::new() }
+        Self { modules, worker: None, version: String::new(), about: String::new() }
     }
 
     async fn ask(&self, request: Value) -> Result<Value> {
@@ -76,8 +78,10 @@ impl Row for Pglite {
     }
 
     fn settings(&self) -> String {
-        "a dump without compression, restored into memory for each; one process, queries within it"
-            .to_owned()
+        format!(
+            "{}; a dump without compression, restored into memory for each; one process, queries within it",
+            self.about
+        )
     }
 
     fn postgres(&self) -> String {
@@ -90,8 +94,10 @@ impl Row for Pglite {
 
     async fn prepare(&mut self, seed: &Seed) -> Result<()> {
         self.worker = Some(Mutex::new(Worker::start(&self.modules)?));
-        let version = self.ask(json!({"request": "version"})).await?;
-        self.version = version.as_str().unwrap_or_default().to_owned();
+        let known = self.ask(json!({"request": "version"})).await?;
+        let said = |what: &str| known[what].as_str().unwrap_or_default().to_owned();
+        self.version = said("postgres");
+        self.about = format!("PGlite {}, Node {}", said("pglite"), said("node"));
         let statements = &seed.statements;
         self.ask(json!({"request": "prepare", "statements": statements})).await.map(drop)
     }

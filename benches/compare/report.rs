@@ -23,6 +23,9 @@ pub(crate) struct Report {
     pub(crate) failed: Vec<String>,
     /// Whether the run went to its end.
     pub(crate) whole: bool,
+    /// What it was told, and what of: as it began, for it writes into its own checkout.
+    pub(crate) arguments: String,
+    pub(crate) commit: String,
 }
 
 impl Report {
@@ -86,6 +89,8 @@ impl Report {
             machine::load(),
             machine::niceness()
         ));
+        line(format!("- Velo {}, commit {}", env!("CARGO_PKG_VERSION"), self.commit));
+        line(format!("- Arguments: {}", self.arguments));
         for (place, text) in &self.file_systems {
             line(format!("- {place}: {text}"));
         }
@@ -282,11 +287,19 @@ impl Report {
     }
 
     fn space_table(&self) -> Table {
-        let mut table =
-            Table::new(&["seed", "place", "row", "created", "first query", "1 % updated"]);
+        let mut table = Table::new(&[
+            "seed",
+            "place",
+            "row",
+            "samples",
+            "created",
+            "first query",
+            "1 % updated",
+        ]);
         for row in &self.rows {
             if let Some(extents) = &row.extents {
                 let mut cells = head(row);
+                cells.push(extents.looks.to_string());
                 cells.extend([extents.created, extents.queried, extents.updated].map(mb));
                 table.row(cells);
             }
@@ -295,12 +308,13 @@ impl Report {
     }
 
     fn memory_table(&self) -> Table {
-        let mut table = Table::new(&["place", "row", "branches", "PSS of each"]);
+        let mut table = Table::new(&["place", "row", "samples", "branches", "PSS of each"]);
         for row in &self.rows {
             for memory in &row.memory {
                 table.row(vec![
                     row.place.to_string(),
                     row.kind.to_string(),
+                    "1".to_owned(),
                     memory.branches.to_string(),
                     format!("{:.2} MB", memory.each / 1024.0),
                 ]);
@@ -451,6 +465,7 @@ impl Report {
         });
         json!({
             "whole": self.whole, "date": machine::today(), "machine": machine::describe(),
+            "velo": env!("CARGO_PKG_VERSION"), "commit": self.commit, "arguments": self.arguments,
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
             "suites": suites.collect::<Vec<_>>(),
             "pgbench": self.throughput.iter().map(throughput).collect::<Vec<_>>(),

@@ -64,6 +64,20 @@ pub fn mount(path: &Path) -> Option<Mount> {
     on.max_by_key(|(length, _)| *length).map(|(_, mount)| mount)
 }
 
+/// The commit of this checkout, and whether it was changed since.
+#[must_use]
+pub fn commit() -> String {
+    let args = ["-c", "safe.directory=*", "-C", env!("CARGO_MANIFEST_DIR"), "describe"];
+    let git = std::process::Command::new("git")
+        .args(args)
+        .args(["--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .output();
+    match git {
+        Ok(git) if git.status.success() => String::from_utf8_lossy(&git.stdout).trim().to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}
+
 /// The file system and its options that `path` is on.
 #[must_use]
 pub fn file_system(path: &Path) -> String {
