@@ -23,6 +23,7 @@
 //! renews `benches/results/compare.md` and the plots beside it. A missed target is said, and is no failure; a row that
 //! breaks is one. Results are kept after each place with each seed; a signal ends the run, and what was made.
 
+mod behind;
 mod bounds;
 mod catalog;
 mod cluster;

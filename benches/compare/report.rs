@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use velo_benches::figures::{Times, label, mb, ms};
 use velo_benches::{Table, machine};
 
+use crate::behind;
 use crate::catalog::Skip;
 use crate::measure::Measured;
 use crate::pgbench::Throughput;
@@ -118,7 +119,7 @@ impl Report {
             "Ratios of medians within this run. Of a miss is said where the time goes.",
             self.target_table(),
         );
-        part("Where Velo is not the fastest", BEHIND, self.behind_table());
+        part("Where Velo is not the fastest", BEHIND, behind::table(self));
         part("Cold: nothing is ready", "", self.times(|row| &row.cold));
         part(
             "Ready",
@@ -179,32 +180,6 @@ impl Report {
                 said(target.met).to_owned(),
                 target.cause,
             ]);
-        }
-        table
-    }
-
-    /// Whoever answers a first query sooner than Velo does in the same place, nothing ready.
-    fn behind_table(&self) -> Table {
-        let mut table = Table::new(&["place", "seed", "ahead", "theirs", "Velo", "Velo, ready"]);
-        for velo in self.rows.iter().filter(|row| row.kind == Kind::Velo) {
-            for row in self.all(velo.place, velo.size) {
-                let (theirs, own) = (row.cold.first.median(), velo.cold.first.median());
-                if row.kind == Kind::Floor
-                    || row.kind == Kind::VeloDocker
-                    || theirs.is_nan()
-                    || theirs >= own
-                {
-                    continue;
-                }
-                table.row(vec![
-                    velo.place.to_string(),
-                    label(velo.size),
-                    row.kind.to_string(),
-                    ms(theirs),
-                    ms(own),
-                    ms(velo.ready.first.median()),
-                ]);
-            }
         }
         table
     }
@@ -478,9 +453,10 @@ impl Report {
 
 /// What to do where Velo is behind.
 const BEHIND: &str = "\
-Who is ahead of `Seed::branch`, in the same place. Where nothing clones, a template database copies a database, and Velo a \
-whole\ninstance: take branches from a pool (`Seed::pool`), put the home in memory or on a file system that clones \
-(`velo setup --loop`\nmakes one in a file), or keep templates for small data that need no instance of its own.";
+Who is ahead of Velo with processes, in the same place; medians. Where nothing clones, a template database copies a \
+database, and Velo\na whole instance: take branches from a pool (`Seed::pool`), put the home in memory or on a file \
+system that clones (`velo setup\n--loop` makes one in a file), or keep templates for small data that need no instance \
+of its own. Memory and space are what an\ninstance costs that a database within somebody else's does not.";
 
 fn head(row: &Measured) -> Vec<String> {
     vec![label(row.size), row.place.to_string(), row.kind.to_string()]
