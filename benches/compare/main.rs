@@ -258,11 +258,12 @@ async fn suites(
         let mut row = rows.swap_remove(number);
         drop(rows);
         let kind = row.kind();
-        // In short whether it works is enough: once for Velo, once for a peer.
+        // In short whether it works is enough: once for Velo, and for two of its peers.
         let wanted = match kind {
             Kind::Floor => false,
             _ if !plan.short => true,
             Kind::Velo | Kind::Template(15, row::Strategy::WalLog) => place == Place::Btrfs,
+            Kind::Pglite => true,
             _ => false,
         };
         if !wanted {
