@@ -218,7 +218,7 @@ async fn rows(
     report.skipped.extend(rows.skipped);
     // The short form is small wherever it runs.
     if !plan.short {
-        let lacks = space::lacks(folder, space::needed(&rows.rows, place, size));
+        let lacks = space::lacks(folder, space::needed(&rows.rows, place, &seed));
         let lacks = signals.unless(lacks).await.ok_or("ended by a signal")??;
         if let Some(why) = lacks {
             eprintln!("  skipped: {why}");

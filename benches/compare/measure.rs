@@ -262,14 +262,17 @@ async fn cold(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
 async fn ready(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     for subject in subjects.iter_mut() {
         subject.spent = Duration::ZERO;
-        if subject.is_heavy(seed) && subject.measured.place == Place::Memory {
+        if subject.is_heavy(seed) && seed.is_huge() {
+            subject.note("ready: three cold samples stand for all copies of so much");
+        } else if subject.is_heavy(seed) && subject.measured.place == Place::Memory {
             subject.note("ready: its copies would fill the memory");
         }
     }
     for round in 0..=plan.samples {
         in_turn(subjects, round, plan, async |subject: &mut Subject| {
             let heavy = subject.is_heavy(seed);
-            if !subject.row.has_ready() || heavy && subject.measured.place == Place::Memory {
+            let dear = heavy && (seed.is_huge() || subject.measured.place == Place::Memory);
+            if !subject.row.has_ready() || dear {
                 return Ok(());
             }
             let (filling, count) = (Instant::now(), if heavy { 1 } else { plan.ready });

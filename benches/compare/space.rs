@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 use velo_benches::{Result, machine};
 
-use crate::row::{Kind, Place, Row};
+use crate::row::{Kind, Place, Row, Strategy};
+use crate::seed::Seed;
 
 /// What must be left when idle branches are made, each of which may have a copy of its own.
 pub(crate) const LEAST: u64 = 2 << 30;
@@ -16,24 +17,26 @@ const GIVEN_BACK: Duration = Duration::from_secs(60);
 
 /// What rows need with a seed of this size, about: a seed for each server, a few copies that live at the same time where
 /// branches are copies, half as much again for WAL; and what is in every cluster.
-pub(crate) fn needed(rows: &[Box<dyn Row>], place: Place, size: u64) -> u64 {
+pub(crate) fn needed(rows: &[Box<dyn Row>], place: Place, seed: &Seed) -> u64 {
     // The floor's is a clone of Velo's, where files can be.
     let own = rows.iter().filter(|row| row.kind() != Kind::Floor || !row.clones());
     let mut seeds: Vec<Kind> = own.map(|row| one_of_a_server(row.kind())).collect();
     seeds.dedup();
-    // In memory none of much data is made ahead of time.
-    let copies = match rows.iter().any(|row| !row.clones()) {
-        true if place == Place::Memory => 2,
-        true => 8,
-        false => 0,
+    // The one row that copies a huge seed copies files, and no more than one at a time. In memory none of much data is made
+    // ahead of time.
+    let (copies, each) = match rows.iter().any(|row| !row.clones()) {
+        false => (0, seed.size / 2 * 3),
+        true if seed.is_huge() => (2, seed.size / 10 * 11),
+        true if place == Place::Memory => (2, seed.size / 2 * 3),
+        true => (8, seed.size / 2 * 3),
     };
-    (seeds.len() as u64 + copies) * (size / 2 * 3) + rows.len() as u64 * (128 << 20)
+    (seeds.len() as u64 + copies) * each + rows.len() as u64 * (128 << 20)
 }
 
 /// Rows of one server have one seed.
 fn one_of_a_server(kind: Kind) -> Kind {
     match kind {
-        Kind::Template(major, _) => Kind::Template(major, crate::row::Strategy::FileCopy),
+        Kind::Template(major, _) => Kind::Template(major, Strategy::FileCopy),
         other => other,
     }
 }
