@@ -50,12 +50,13 @@ impl Mitosis {
         struct Listed {
             id: String,
         }
-        // Where it knows of none it was never prepared.
-        let Ok(list) = self.said(&["list", "--json"]).await else { return Ok(()) };
         let mut ended = Ok(());
-        for clone in serde_json::from_str::<Vec<Listed>>(&list)? {
-            let destroyed = self.said(&["destroy", "--force", &clone.id]).await;
-            ended = ended.and(destroyed.map(drop));
+        // Where it cannot tell it was never prepared.
+        if let Ok(list) = self.said(&["list", "--json"]).await {
+            for clone in serde_json::from_str::<Vec<Listed>>(&list)? {
+                let destroyed = self.said(&["destroy", "--force", &clone.id]).await;
+                ended = ended.and(destroyed.map(drop));
+            }
         }
         ended.and(self.said(&["daemon", "stop"]).await.map(drop))
     }
