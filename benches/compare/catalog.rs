@@ -82,7 +82,14 @@ impl Catalog {
         let floor = velo.floor();
         all.rows.push(Box::new(velo));
         all.rows.push(Box::new(floor));
-        if place == Place::Btrfs {
+        if place != Place::Btrfs {
+            all.skip(
+                Kind::VeloDocker,
+                "on btrfs alone: what a container adds is the same everywhere",
+            );
+        } else if seed.is_huge() {
+            all.skip(Kind::VeloDocker, "one more seed of this size has no room beside the others");
+        } else {
             match &self.image {
                 Some(image) => {
                     let with = With::Image(image.clone());
@@ -101,6 +108,9 @@ impl Catalog {
                 }
                 None => all.skip(Kind::Mitosis, "VELO_TEST_PEER_MITOSIS names no program"),
             }
+        } else {
+            let why = "by its own choice it clones; its backend that copies, which it warns of, was not tried";
+            all.skip(Kind::Mitosis, why);
         }
         self.loading(&mut all, seed, base, bin);
         all.done()
@@ -155,7 +165,16 @@ impl Catalog {
                 ),
             }
         }
-        if all.place == Place::Memory {
+        if all.place != Place::Ext4 {
+            all.skip(
+                Kind::Container,
+                "on ext4 alone: its data is the engine's, whatever the place",
+            );
+            all.skip(Kind::PgTmp, "on ext4 alone: most of its time is initdb's and the load's");
+        }
+        if all.place != Place::Memory {
+            all.skip(Kind::Pglite, "it lives in memory");
+        } else {
             match &self.pglite {
                 _ if !seed.is_small() => all.skip(Kind::Pglite, small),
                 Some(modules) => all.rows.push(Box::new(Pglite::new(modules.clone()))),

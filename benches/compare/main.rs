@@ -13,15 +13,18 @@
 //! cargo bench -p velo-benches --bench compare -- [--short] [--sizes 10MB,1GB,10GB] [--places btrfs,XFS,ext4,memory]
 //!     [--samples N] [--tests N] [--json FILE] [--write]
 //! ```
-//! Places are the folders that `VELO_TEST_BTRFS`, `VELO_TEST_XFS` and `VELO_TEST_EXT4` name, and /dev/shm. The servers
+//! Places are the folders that `VELO_TEST_BTRFS`, `VELO_TEST_XFS` and `VELO_TEST_EXT4` name, and `VELO_TEST_MEMORY`, or
+//! /dev/shm. The servers
 //! are those of `VELO_TEST_PG`; Velo's is the newest of them. Containers are of the engine of `DOCKER_HOST` and of the
 //! image `VELO_TEST_IMAGE_DEBIAN`. `VELO_TEST_PEER_MITOSIS` and `VELO_TEST_PEER_PG_TMP` name programs,
 //! `VELO_TEST_PEER_PGLITE` a folder with `pglite.mjs` and its modules. A row whose peer is not there is in the table of
-//! what was not measured, with the reason. `--short` is the small seed with few samples, as CI runs it: several callers,
+//! what was not measured, with the reason; so is a seed for which a place has no room. `--short` is the small seed with few samples, as CI runs it: several callers,
 //! memory, tests and pgbench on btrfs alone, extents where files share any. `--write`
 //! renews `benches/results/compare.md` and the plots beside it. A missed target is said, and is no failure; a row that
-//! breaks is one.
+//! breaks is one. Results are kept after each place with each seed; a signal ends the run, and what was made.
 
+mod behind;
+mod bounds;
 mod catalog;
 mod cluster;
 mod container;
@@ -30,11 +33,13 @@ mod mitosis;
 mod pg_tmp;
 mod pgbench;
 mod pglite;
+mod plan;
 mod plot;
 mod program;
 mod report;
 mod row;
 mod seed;
+mod space;
 mod suite;
 mod targets;
 mod template;
@@ -42,97 +47,18 @@ mod velo;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use velo_benches::figures::label;
-use velo_benches::{Args, Result, machine, publish};
+use velo_benches::{Args, Result, machine};
 
+use bounds::{STEP, Signals, within};
 use catalog::Catalog;
 use measure::Subject;
+use pgbench::Throughput;
+use plan::Plan;
 use report::Report;
 use row::{Kind, Place};
 use seed::Seed;
-
-/// How much is measured.
-pub(crate) struct Plan {
-    short: bool,
-    sizes: Vec<u64>,
-    places: Vec<Place>,
-    samples: usize,
-    /// So many samples are taken however long they take.
-    least: usize,
-    /// How long the samples of one row may take in one stage.
-    budget: Duration,
-    /// How many are ready before one is asked for, as in a pool that has had the time to fill.
-    ready: usize,
-    callers: Vec<usize>,
-    /// How many branches all callers together make.
-    calls: usize,
-    /// How often extents are looked at.
-    looks: usize,
-    /// How many idle branches memory is counted with, and how long they rest before.
-    idle: Vec<usize>,
-    rest: Duration,
-    tests: usize,
-    tests_limit: Duration,
-    suite: usize,
-    suite_limit: Duration,
-    /// pgbench: so many rounds of so long, with so much data.
-    rounds: usize,
-    pgbench: Duration,
-    scale: usize,
-}
-
-impl Plan {
-    fn of(args: &Args) -> Result<Self> {
-        let short = args.short;
-        let sizes = args.sizes("--sizes", if short { "10MB" } else { "10MB,1GB,10GB" })?;
-        let mut places = Place::ALL.to_vec();
-        if let Some(list) = args.option::<String>("--places")? {
-            places.retain(|place| {
-                list.split(',').any(|name| name.eq_ignore_ascii_case(&place.to_string()))
-            });
-        }
-        let seconds = Duration::from_secs;
-        Ok(Self {
-            short,
-            sizes,
-            places,
-            samples: args.samples(2, 100, 1),
-            least: if short { 1 } else { 4 },
-            budget: if short { seconds(2) } else { seconds(60) },
-            ready: if short { 1 } else { 4 },
-            callers: if short { vec![1, 4] } else { vec![1, 4, 16] },
-            calls: if short { 4 } else { 64 },
-            looks: if short { 1 } else { 3 },
-            idle: if short { vec![1, 3] } else { vec![1, 10, 100] },
-            rest: if short { Duration::from_millis(200) } else { seconds(3) },
-            tests: args.option("--tests")?.unwrap_or(if short { 6 } else { 1000 }),
-            tests_limit: if short { seconds(2) } else { seconds(120) },
-            suite: if short { 10 } else { 300 },
-            suite_limit: if short { seconds(4) } else { seconds(300) },
-            rounds: if short { 1 } else { 7 },
-            pgbench: if short { seconds(1) } else { seconds(15) },
-            scale: if short { 1 } else { 20 },
-        })
-    }
-
-    fn smallest(&self) -> u64 {
-        self.sizes.first().copied().unwrap_or_default()
-    }
-
-    /// Whether tests are counted there: where a target is, and where templates may win.
-    fn tests_in(&self, place: Option<Place>, seed: &Seed) -> bool {
-        match place {
-            None => false,
-            Some(_) if seed.is_huge() => false,
-            Some(Place::Btrfs) => true,
-            Some(Place::Ext4 | Place::Xfs) => !self.short,
-            // It would be full of copies.
-            Some(Place::Memory) => !self.short && seed.is_small(),
-        }
-    }
-}
 
 fn main() -> std::process::ExitCode {
     velo_benches::ended(run())
@@ -141,17 +67,27 @@ fn main() -> std::process::ExitCode {
 fn run() -> Result<()> {
     let args = Args::parse(&["--sizes", "--places", "--tests"], &[])?;
     let plan = Plan::of(&args)?;
+    if args.write && plan.short {
+        return Err(
+            "--write is for a whole run: --short shows that it works, and measures little".into()
+        );
+    }
+    let (arguments, commit) = (arguments(), machine::commit());
+    let mut report = Report { arguments, commit, ..Report::default() };
+    let output = Output { json: args.json, write: args.write };
     // One thread, which lives as long as the process: bare servers end with it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = tokio::task::LocalSet::new().block_on(&runtime, compare(&plan))?;
-    let plots = report.plots();
-    let (text, data) = (report.render(&plots), report.json());
-    publish("compare", &text, &data, args.json.as_deref(), args.write)?;
-    if args.write {
-        let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
-        for (name, svg) in plots {
-            std::fs::write(results.join(name), svg)?;
-        }
+    let compared =
+        tokio::task::LocalSet::new().block_on(&runtime, compare(&plan, &output, &mut report));
+    if let Err(error) = compared {
+        report.failed.push(error.to_string());
+    } else {
+        report.whole = true;
+    }
+    output.keep(&mut report);
+    println!("{}", report.render(&report.plots()));
+    if report.is_empty() && output.write {
+        report.failed.push("nothing was measured: compare.md is as it was".to_owned());
     }
     match report.failures() {
         failures if failures.is_empty() => Ok(()),
@@ -159,12 +95,62 @@ fn run() -> Result<()> {
     }
 }
 
-async fn compare(plan: &Plan) -> Result<Report> {
+/// The command line, without what is cargo's, and what names a file of this machine.
+fn arguments() -> String {
+    let mut all: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let Some(at) = all.iter().position(|arg| arg == "--json") {
+        all.drain(at..all.len().min(at + 2));
+    }
+    if all.is_empty() { "none".to_owned() } else { all.join(" ") }
+}
+
+/// Where results go.
+struct Output {
+    json: Option<PathBuf>,
+    write: bool,
+}
+
+impl Output {
+    /// Keeps all that is known by now: whatever comes later, hours of measuring are not lost.
+    fn keep(&self, report: &mut Report) {
+        if report.is_empty() {
+            return;
+        }
+        if let Err(error) = self.written(report) {
+            report.fail("results cannot be written", &error);
+        }
+    }
+
+    fn written(&self, report: &Report) -> Result<()> {
+        let plots = report.plots();
+        let (text, data) = (report.render(&plots), report.json());
+        velo_benches::keep("compare", &text, &data, self.json.as_deref(), self.write)?;
+        if !self.write {
+            return Ok(());
+        }
+        let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+        // Those of an earlier run may be of sizes that this one does not have.
+        for entry in std::fs::read_dir(&results)? {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+            let name = name.to_string_lossy();
+            if name.starts_with("compare-") && name.ends_with(".svg") {
+                std::fs::remove_file(path)?;
+            }
+        }
+        for (name, svg) in plots {
+            std::fs::write(results.join(name), svg)?;
+        }
+        Ok(())
+    }
+}
+
+/// Measures all that is there. What breaks is in the report, and the rest goes on; an error is what ends the run.
+async fn compare(plan: &Plan, output: &Output, report: &mut Report) -> Result<()> {
+    let mut signals = Signals::listen()?;
     let catalog = Catalog::of_environment();
-    let mut report = Report::default();
     if catalog.postgres.is_empty() {
         println!("skipped: VELO_TEST_PG names no PostgreSQL");
-        return Ok(report);
+        return Ok(());
     }
     let mut there = Vec::new();
     for place in plan.places.iter().copied() {
@@ -174,7 +160,7 @@ async fn compare(plan: &Plan) -> Result<Report> {
                 there.push((place, folder));
             }
             None => {
-                let why = format!("{} names no folder", place.variable().unwrap_or_default());
+                let why = format!("{} names no folder", place.variable());
                 println!("skipped: {place}: {why}");
                 let (row, size) = ("all".to_owned(), plan.smallest());
                 report.skipped.push(catalog::Skip { row, place, size, why });
@@ -182,43 +168,75 @@ async fn compare(plan: &Plan) -> Result<Report> {
         }
     }
     for size in plan.sizes.iter().copied() {
-        let seed = Seed::sized(size);
         for (place, folder) in &there {
             eprintln!("{place}, {}", label(size));
-            let base = Base::new(folder)?;
-            let rows = catalog.rows(*place, &seed, &base.0);
-            report.skipped.extend(rows.skipped);
-            let mut subjects: Vec<Subject> =
-                rows.rows.into_iter().map(|row| Subject::new(row, *place, size)).collect();
-            let interrupted = tokio::select! {
-                () = measure::all(&mut subjects, &seed, plan) => None,
-                interrupt = tokio::signal::ctrl_c() => Some(interrupt),
-            };
-            measure::end(&mut subjects).await;
-            if let Some(interrupt) = interrupted {
-                interrupt?;
-                return Err("interrupted".into());
+            let measured = rows(&catalog, *place, folder, size, plan, &mut signals, report).await;
+            if let Err(error) = &measured {
+                report.fail(&format!("{place}, {}", label(size)), error);
             }
-            report.rows.extend(subjects.into_iter().map(|subject| subject.measured));
+            output.keep(report);
+            signals.unless(async {}).await.ok_or("ended by a signal")?;
         }
     }
     for (place, folder) in &there {
         eprintln!("a suite on {place}");
-        suites(&catalog, *place, folder, plan, &mut report).await?;
+        let measured = suites(&catalog, *place, folder, plan, &mut signals, report).await;
+        if let Err(error) = &measured {
+            report.fail(&format!("the suite on {place}"), error);
+        }
+        output.keep(report);
+        signals.unless(async {}).await.ok_or("ended by a signal")?;
     }
     for (place, folder) in there.iter().filter(|(place, _)| place.clones()) {
         if plan.short && *place != Place::Btrfs {
             continue;
         }
         eprintln!("pgbench on {place}");
-        let Some((_, bin)) = catalog.newest() else { continue };
-        let base = Base::new(folder)?;
-        match pgbench::measure(*place, bin, &base.0, plan).await {
+        match throughput(&catalog, *place, folder, plan, &mut signals).await {
             Ok(measured) => report.throughput.extend(measured),
-            Err(error) => report.failed.push(format!("pgbench on {place}: {error}")),
+            Err(error) => report.fail(&format!("pgbench on {place}"), &error),
+        }
+        output.keep(report);
+        signals.unless(async {}).await.ok_or("ended by a signal")?;
+    }
+    Ok(())
+}
+
+/// All rows of a place with one seed.
+async fn rows(
+    catalog: &Catalog,
+    place: Place,
+    folder: &Path,
+    size: u64,
+    plan: &Plan,
+    signals: &mut Signals,
+    report: &mut Report,
+) -> Result<()> {
+    let seed = Seed::sized(size);
+    let base = Base::new(folder)?;
+    let rows = catalog.rows(place, &seed, &base.0);
+    report.skipped.extend(rows.skipped);
+    // The short form is small wherever it runs.
+    if !plan.short {
+        let lacks = space::lacks(folder, space::needed(&rows.rows, place, &seed));
+        let lacks = signals.unless(lacks).await.ok_or("ended by a signal")??;
+        if let Some(why) = lacks {
+            eprintln!("  skipped: {why}");
+            report.skipped.push(catalog::Skip { row: "all".to_owned(), place, size, why });
+            return Ok(());
         }
     }
-    Ok(report)
+    let mut subjects: Vec<Subject> =
+        rows.rows.into_iter().map(|row| Subject::new(row, place, size)).collect();
+    let interrupted = signals.unless(measure::all(&mut subjects, &seed, plan)).await.is_none();
+    measure::end(&mut subjects).await;
+    // What was cut off has its figures all the same.
+    if interrupted {
+        let cut = |subject: &mut Subject| subject.measured.notes.push("cut off by a signal".into());
+        subjects.iter_mut().for_each(cut);
+    }
+    report.rows.extend(subjects.into_iter().map(|subject| subject.measured));
+    Ok(())
 }
 
 /// The suite with each row, alone and from nothing.
@@ -227,6 +245,7 @@ async fn suites(
     place: Place,
     folder: &Path,
     plan: &Plan,
+    signals: &mut Signals,
     report: &mut Report,
 ) -> Result<()> {
     let seed = Seed::shop();
@@ -239,24 +258,44 @@ async fn suites(
         let mut row = rows.swap_remove(number);
         drop(rows);
         let kind = row.kind();
-        // In short whether it works is enough: once for Velo, once for a peer.
+        // In short whether it works is enough: once for Velo, and for two of its peers.
         let wanted = match kind {
             Kind::Floor => false,
             _ if !plan.short => true,
             Kind::Velo | Kind::Template(15, row::Strategy::WalLog) => place == Place::Btrfs,
+            Kind::Pglite => true,
             _ => false,
         };
         if !wanted {
             continue;
         }
-        let done = suite::shop(&mut *row, plan.suite, plan.suite_limit).await;
-        let ended = row.end().await;
-        match done.and_then(|done| ended.map(|()| done)) {
-            Ok(done) => report.suites.push((kind, place, done)),
-            Err(error) => report.failed.push(format!("the suite with {kind} on {place}: {error}")),
+        let limit = plan.suite_limit + 2 * STEP;
+        let suite = within(limit, suite::shop(&mut *row, plan.suite, plan.suite_limit));
+        let done = signals.unless(suite).await;
+        let ended = within(STEP, row.end()).await;
+        if let Err(error) = ended {
+            report.fail(&format!("the end of the suite with {kind} on {place}"), &error);
+        }
+        match done {
+            Some(Ok(done)) => report.suites.push((kind, place, done)),
+            Some(Err(error)) => report.fail(&format!("the suite with {kind} on {place}"), &error),
+            None => return Ok(()),
         }
     }
     Ok(())
+}
+
+/// pgbench on one file system.
+async fn throughput(
+    catalog: &Catalog,
+    place: Place,
+    folder: &Path,
+    plan: &Plan,
+    signals: &mut Signals,
+) -> Result<Vec<Throughput>> {
+    let Some((_, bin)) = catalog.newest() else { return Ok(Vec::new()) };
+    let base = Base::new(folder)?;
+    pgbench::measure(place, bin, &base.0, plan, signals).await
 }
 
 /// A folder of this process's, which goes with it. None is used twice: Velo knows a home as open.

@@ -7,9 +7,11 @@ use futures_util::future::join_all;
 use velo_benches::figures::Times;
 use velo_benches::{Result, extents, server};
 
-use crate::Plan;
+use crate::bounds::{LONG, STEP, within};
+use crate::plan::Plan;
 use crate::row::{FIRST_QUERY, Instance, Kind, Place, Row};
 use crate::seed::{self, Seed};
+use crate::space;
 use crate::suite::{self, Done};
 
 /// All that is known of one row with one seed.
@@ -56,6 +58,8 @@ pub(crate) struct Crowd {
 /// Bytes of data extents of its own.
 #[derive(Default)]
 pub(crate) struct Extents {
+    /// How many branches were looked at.
+    pub(crate) looks: usize,
     pub(crate) created: u64,
     pub(crate) queried: u64,
     pub(crate) updated: u64,
@@ -139,7 +143,7 @@ impl Subject {
 pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     for subject in subjects.iter_mut() {
         let begun = Instant::now();
-        let prepared = subject.row.prepare(seed).await;
+        let prepared = within(LONG, subject.row.prepare(seed)).await;
         subject.keep("prepare", prepared);
         eprintln!(
             "  {}: prepared in {:.1} s",
@@ -155,7 +159,7 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     ready(subjects, seed, plan).await;
     // Servers that wait would have their share of whatever comes.
     for subject in subjects.iter_mut().filter(|subject| subject.works()) {
-        let emptied = subject.row.empty().await;
+        let emptied = within(STEP, subject.row.empty()).await;
         subject.keep("ready", emptied);
     }
     stage("callers");
@@ -166,7 +170,8 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
         if plan.short && !subject.measured.place.clones() {
             continue;
         }
-        let result = extents_of(subject, if seed.is_huge() { 1 } else { plan.looks }).await;
+        let looks = if seed.is_huge() { 1 } else { plan.looks };
+        let result = within(STEP, extents_of(subject, looks)).await;
         subject.keep("extents", result);
     }
     if seed.size == plan.smallest() {
@@ -182,10 +187,14 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
             if subject.measured.kind == Kind::Floor {
                 continue;
             }
-            match suite::many(&*subject.row, plan.tests, plan.tests_limit).await {
+            let many = suite::many(&*subject.row, plan.tests, plan.tests_limit);
+            match within(plan.tests_limit + STEP, many).await {
                 Ok(done) => subject.measured.tests = Some(done),
                 Err(error) => subject.keep("tests", Err(error)),
             }
+            // What is ready for a next test is not to weigh on the next row's.
+            let emptied = within(STEP, subject.row.empty()).await;
+            subject.keep("tests", emptied);
         }
     }
     stage("done");
@@ -197,7 +206,7 @@ pub(crate) async fn end(subjects: &mut [Subject]) {
         // Known by now, if ever.
         subject.measured.postgres = subject.row.postgres();
         subject.measured.settings = subject.row.settings();
-        let ended = subject.row.end().await;
+        let ended = within(STEP, subject.row.end()).await;
         subject.keep("end", ended);
     }
 }
@@ -253,21 +262,27 @@ async fn cold(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
 async fn ready(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     for subject in subjects.iter_mut() {
         subject.spent = Duration::ZERO;
-        if subject.is_heavy(seed) && subject.measured.place == Place::Memory {
+        if subject.is_heavy(seed) && seed.is_huge() {
+            subject.note("ready: three cold samples stand for all copies of so much");
+        } else if subject.is_heavy(seed) && subject.measured.place == Place::Memory {
             subject.note("ready: its copies would fill the memory");
         }
     }
     for round in 0..=plan.samples {
         in_turn(subjects, round, plan, async |subject: &mut Subject| {
             let heavy = subject.is_heavy(seed);
-            if !subject.row.has_ready() || heavy && subject.measured.place == Place::Memory {
+            let dear = heavy && (seed.is_huge() || subject.measured.place == Place::Memory);
+            if !subject.row.has_ready() || dear {
                 return Ok(());
             }
-            let filling = Instant::now();
-            subject.row.fill(if heavy { 1 } else { plan.ready }).await?;
+            let (filling, count) = (Instant::now(), if heavy { 1 } else { plan.ready });
+            subject.row.fill(count).await?;
             let begun = Instant::now();
             let instance = subject.row.ready().await?;
             let times = sample(&*subject.row, instance, begun).await?;
+            // The next row's turn is not to meet what goes on behind this one.
+            subject.row.fill(count).await?;
+            subject.row.settle().await?;
             if round > 0 {
                 subject.spent += filling.elapsed();
                 subject.measured.ready.add(times);
@@ -289,7 +304,7 @@ async fn in_turn(
     for turn in 0..count {
         let Some(subject) = subjects.get_mut((round + turn) % count) else { continue };
         if subject.may(round, plan) {
-            let result = one(subject).await;
+            let result = within(STEP, one(subject)).await;
             subject.keep("samples", result);
         }
     }
@@ -319,7 +334,7 @@ async fn crowds(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
             if kind == Kind::Floor || subject.is_heavy(seed) || subject.is_left_out(plan) {
                 continue;
             }
-            match crowd(&*subject.row, *callers, plan).await {
+            match within(plan.budget + STEP, crowd(&*subject.row, *callers, plan)).await {
                 Ok(crowd) => subject.measured.crowds.push(crowd),
                 Err(error) => subject.keep("callers", Err(error)),
             }
@@ -365,6 +380,7 @@ async fn extents_of(subject: &mut Subject, looks: usize) -> Result<()> {
             return Ok(());
         };
         let most = subject.measured.extents.get_or_insert_default();
+        most.looks += 1;
         most.created = most.created.max(seen.created);
         most.queried = most.queried.max(seen.queried);
         most.updated = most.updated.max(seen.updated);
@@ -381,7 +397,7 @@ async fn look(row: &dyn Row, instance: &Instance) -> Result<Option<Extents>> {
     // It is in memory until then.
     row.run(instance, "CHECKPOINT").await?;
     let updated = extents::own(&data)?;
-    Ok(Some(Extents { created, queried, updated }))
+    Ok(Some(Extents { looks: 1, created, queried, updated }))
 }
 
 async fn memory_of(subject: &mut Subject, plan: &Plan) -> Result<()> {
@@ -389,13 +405,17 @@ async fn memory_of(subject: &mut Subject, plan: &Plan) -> Result<()> {
     if subject.measured.kind == Kind::Floor || subject.is_left_out(plan) {
         return Ok(());
     }
+    subject.row.settle().await?;
     let mut alive = Vec::new();
-    let result = idle(subject, plan, &mut alive).await;
-    let mut deleted = Ok(());
-    for instance in alive {
-        deleted = deleted.and(subject.row.delete(instance).await);
-    }
-    result.and(deleted)?;
+    let result = within(LONG, idle(subject, plan, &mut alive)).await;
+    let deleted = within(LONG, async {
+        let mut deleted = Ok(());
+        for instance in alive {
+            deleted = deleted.and(subject.row.delete(instance).await);
+        }
+        deleted
+    });
+    result.and(deleted.await)?;
     subject.row.settle().await
 }
 
@@ -403,7 +423,15 @@ async fn idle(subject: &mut Subject, plan: &Plan, alive: &mut Vec<Instance>) -> 
     let row = &*subject.row;
     for branches in plan.idle.iter().copied() {
         while alive.len() < branches {
-            if available_memory()? < LEAST_MEMORY {
+            let folder = subject.measured.place.folder();
+            let left = folder.as_deref().map(space::left).transpose()?;
+            if left.is_some_and(|left| left < space::LEAST) && !plan.short {
+                let note =
+                    format!("memory: {} at most, for their data left no more room", alive.len());
+                subject.measured.notes.push(note);
+                return Ok(());
+            }
+            if space::memory()? < LEAST_MEMORY {
                 let note = format!("memory: {} at most, for no more was left", alive.len());
                 subject.measured.notes.push(note);
                 return Ok(());
@@ -434,12 +462,4 @@ async fn idle(subject: &mut Subject, plan: &Plan, alive: &mut Vec<Instance>) -> 
         subject.measured.memory.push(Memory { branches, each, parts });
     }
     Ok(())
-}
-
-/// What the machine could give to new processes, in bytes.
-fn available_memory() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(kilobytes.ok_or("/proc/meminfo says nothing of MemAvailable")?.parse::<u64>()? << 10)
 }

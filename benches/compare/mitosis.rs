@@ -44,6 +44,23 @@ impl Mitosis {
         program::output(&mut self.command(args)?, &self.dir).await
     }
 
+    /// They outlive its daemon.
+    async fn end_clones(&self) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Listed {
+            id: String,
+        }
+        let mut ended = Ok(());
+        // Where it cannot tell it was never prepared.
+        if let Ok(list) = self.said(&["list", "--json"]).await {
+            for clone in serde_json::from_str::<Vec<Listed>>(&list)? {
+                let destroyed = self.said(&["destroy", "--force", &clone.id]).await;
+                ended = ended.and(destroyed.map(drop));
+            }
+        }
+        ended.and(self.said(&["daemon", "stop"]).await.map(drop))
+    }
+
     fn data_of(&self, instance: &Instance) -> Result<PathBuf> {
         match &instance.held {
             Held::Name(id) => Ok(self.dir.join("m/clones").join(id)),
@@ -59,7 +76,11 @@ impl Row for Mitosis {
     }
 
     fn settings(&self) -> String {
-        format!("{}; its defaults, but 200 clones may run; its direct URL", self.version)
+        format!(
+            "{}; its defaults (shared_buffers = 32MB, max_connections = 20; fsync, synchronous_commit and \
+             full_page_writes off), but 200 clones may run; its direct URL (SCRAM with the 4,096 iterations that it has)",
+            self.version
+        )
     }
 
     fn postgres(&self) -> String {
@@ -106,17 +127,9 @@ impl Row for Mitosis {
         if !self.dir.exists() {
             return Ok(());
         }
-        // Its clones outlive its daemon.
-        #[derive(Deserialize)]
-        struct Listed {
-            id: String,
-        }
-        if let Ok(list) = self.said(&["list", "--json"]).await {
-            for clone in serde_json::from_str::<Vec<Listed>>(&list)? {
-                self.said(&["destroy", "--force", &clone.id]).await?;
-            }
-            self.said(&["daemon", "stop"]).await?;
-        }
-        Ok(std::fs::remove_dir_all(&self.dir)?)
+        let ended = self.end_clones().await;
+        program::end_servers(&self.dir).await?;
+        std::fs::remove_dir_all(&self.dir)?;
+        ended
     }
 }

@@ -19,11 +19,12 @@ pub(crate) struct PgTmp {
     dir: PathBuf,
     seed: Option<Seed>,
     version: String,
+    release: String,
 }
 
 impl PgTmp {
     pub(crate) fn new(program: PathBuf, bin: PathBuf, dir: PathBuf) -> Self {
-        Self { program, bin, dir, seed: None, version: String::new() }
+        Self { program, bin, dir, seed: None, version: String::new(), release: String::new() }
     }
 
     /// A program of the server's, or of pg_tmp's, which finds its own others beside it.
@@ -62,9 +63,9 @@ impl Row for PgTmp {
     }
 
     fn settings(&self) -> String {
-        "pg_tmp's own (fsync, synchronous_commit and full_page_writes off, shared_buffers = 12MB), a cluster that \
-         the call before made, Unix socket; the seed loaded into each"
-            .to_owned()
+        let own = "its own settings (fsync, synchronous_commit and full_page_writes off, shared_buffers = 12MB), a cluster that \
+         the call before made, Unix socket; the seed loaded into each";
+        format!("pg_tmp {}; {own}", self.release)
     }
 
     fn postgres(&self) -> String {
@@ -78,6 +79,11 @@ impl Row for PgTmp {
     async fn prepare(&mut self, seed: &Seed) -> Result<()> {
         make_folder(&self.dir, process::server_user()?)?;
         self.seed = Some(seed.clone());
+        // Its usage begins with it, and is no success.
+        let usage = self.command(&self.program)?.arg("-h").output().await?;
+        let usage = String::from_utf8_lossy(&usage.stderr).into_owned();
+        let release = usage.lines().find_map(|line| line.strip_prefix("release: "));
+        self.release = release.unwrap_or("of an unknown release").to_owned();
         // The first has a cluster made for the next.
         let first = self.create().await?;
         let session = client::open(first.to.as_ref().ok_or("it has no address")?).await?;
@@ -137,6 +143,7 @@ impl Row for PgTmp {
         }
         // What it still makes would be made into a folder that is gone.
         self.settle().await?;
+        program::end_servers(&self.dir).await?;
         Ok(std::fs::remove_dir_all(&self.dir)?)
     }
 }

@@ -2,8 +2,8 @@
 //! server with the same settings that Velo knows nothing of, on the same file system.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use tokio::process::Command;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 use velo_benches::figures::Times;
@@ -11,8 +11,9 @@ use velo_benches::{Result, client};
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Project};
 
-use crate::Plan;
+use crate::bounds::{LONG, STEP, Signals, within};
 use crate::cluster::Cluster;
+use crate::plan::Plan;
 use crate::row::Place;
 use crate::velo::{With, project};
 
@@ -51,6 +52,7 @@ pub(crate) async fn measure(
     bin: &Path,
     base: &Path,
     plan: &Plan,
+    signals: &mut Signals,
 ) -> Result<Vec<Throughput>> {
     let storage = match place {
         Place::Btrfs => StorageKind::Btrfs,
@@ -58,11 +60,12 @@ pub(crate) async fn measure(
         Place::Ext4 | Place::Memory => StorageKind::Copy,
     };
     let home = base.join("pgbench");
-    let project = project(&home, storage, &With::Programs(bin.to_owned())).await?;
-    let measured = both(&project, place, bin, base, plan).await;
-    project.delete(true).await?;
+    let with = With::Programs(bin.to_owned());
+    let project = within(STEP, project(&home, storage, &with)).await?;
+    let measured = signals.unless(within(LONG, both(&project, place, bin, base, plan))).await;
+    within(STEP, async { Ok(project.delete(true).await?) }).await?;
     std::fs::remove_dir_all(&home)?;
-    measured
+    measured.unwrap_or_else(|| Err("ended by a signal".into()))
 }
 
 async fn both(
@@ -74,7 +77,7 @@ async fn both(
 ) -> Result<Vec<Throughput>> {
     let main = project.main().await?;
     let parent = client::config(&main.connection());
-    fill(bin, &parent, plan)?;
+    fill(bin, &parent, plan).await?;
     client::open(&parent).await?.batch_execute("CHECKPOINT").await?;
     let branch = Branch::create(project, BranchSpec::ephemeral()).await?;
     let like_branch = like(&branch, bin, base.join("bare-branch"), plan).await?;
@@ -92,13 +95,13 @@ async fn both(
             if (round + turn) % 2 == 0 {
                 let branch = Branch::create(project, BranchSpec::ephemeral()).await?;
                 let to = client::config(&branch.connection());
-                one.velo.0.push(transactions(bin, &to, plan)?);
+                one.velo.0.push(transactions(bin, &to, plan).await?);
                 branch.close().await?;
             } else {
                 // A fresh copy, as the branch is a fresh clone.
                 like_branch.manage("CREATE DATABASE copy TEMPLATE bench").await?;
                 like_branch.manage("CHECKPOINT").await?;
-                one.bare.0.push(transactions(bin, &like_branch.to("copy"), plan)?);
+                one.bare.0.push(transactions(bin, &like_branch.to("copy"), plan).await?);
                 like_branch.manage("DROP DATABASE copy WITH (FORCE)").await?;
             }
         }
@@ -118,9 +121,9 @@ async fn both(
     for round in 0..plan.rounds {
         for turn in 0..2 {
             if (round + turn) % 2 == 0 {
-                other.velo.0.push(transactions(bin, &parent, plan)?);
+                other.velo.0.push(transactions(bin, &parent, plan).await?);
             } else {
-                other.bare.0.push(transactions(bin, &like_parent.to("bench"), plan)?);
+                other.bare.0.push(transactions(bin, &like_parent.to("bench"), plan).await?);
             }
         }
     }
@@ -153,19 +156,21 @@ async fn like(branch: &Branch, bin: &Path, dir: PathBuf, plan: &Plan) -> Result<
     }
     let cluster = Cluster::start(bin, dir, &initdb, &settings).await?;
     cluster.manage("CREATE DATABASE bench").await?;
-    fill(bin, &cluster.to("bench"), plan)?;
+    fill(bin, &cluster.to("bench"), plan).await?;
     cluster.manage("CHECKPOINT").await?;
     Ok(cluster)
 }
 
-fn fill(bin: &Path, to: &Config, plan: &Plan) -> Result<()> {
-    said(pgbench(bin, to)?.args(["-i", "-q", "-s"]).arg(plan.scale.to_string())).map(drop)
+async fn fill(bin: &Path, to: &Config, plan: &Plan) -> Result<()> {
+    let mut pgbench = pgbench(bin, to)?;
+    said(pgbench.args(["-i", "-q", "-s"]).arg(plan.scale.to_string())).await.map(drop)
 }
 
-fn transactions(bin: &Path, to: &Config, plan: &Plan) -> Result<f64> {
+async fn transactions(bin: &Path, to: &Config, plan: &Plan) -> Result<f64> {
     let cores = std::thread::available_parallelism()?.get().to_string();
     let seconds = plan.pgbench.as_secs().max(1).to_string();
-    let said = said(pgbench(bin, to)?.args(["-n", "-c", &cores, "-j", &cores, "-T", &seconds]))?;
+    let mut pgbench = pgbench(bin, to)?;
+    let said = said(pgbench.args(["-n", "-c", &cores, "-j", &cores, "-T", &seconds])).await?;
     let line = said.lines().find_map(|line| line.strip_prefix("tps = "));
     let number = line.and_then(|line| line.split_whitespace().next());
     Ok(number.ok_or_else(|| format!("pgbench says: {said}"))?.parse()?)
@@ -177,7 +182,7 @@ fn pgbench(bin: &Path, to: &Config) -> Result<Command> {
     else {
         return Err("pgbench goes over TCP".into());
     };
-    command.arg("-h").arg(host).arg("-p").arg(port.to_string());
+    command.kill_on_drop(true).arg("-h").arg(host).arg("-p").arg(port.to_string());
     command.arg("-U").arg(to.get_user().unwrap_or("postgres")).env("LC_ALL", "C");
     if let Some(password) = to.get_password() {
         command.env("PGPASSWORD", String::from_utf8_lossy(password).into_owned());
@@ -186,8 +191,8 @@ fn pgbench(bin: &Path, to: &Config) -> Result<Command> {
     Ok(command)
 }
 
-fn said(command: &mut Command) -> Result<String> {
-    let out = command.output()?;
+async fn said(command: &mut Command) -> Result<String> {
+    let out = command.output().await?;
     if !out.status.success() {
         let why = String::from_utf8_lossy(&out.stderr);
         return Err(format!("pgbench: {}", why.trim()).into());

@@ -1,7 +1,10 @@
 // PGlite in a process of Node's: a line of JSON for each request, and one for each answer.
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { PGlite } from "@electric-sql/pglite";
 
+const about = new URL("./node_modules/@electric-sql/pglite/package.json", import.meta.url);
+const { version } = JSON.parse(readFileSync(about, "utf8"));
 let template;
 let next = 0;
 const all = new Map();
@@ -11,12 +14,14 @@ const requests = {
         const one = await PGlite.create();
         const { rows } = await one.query("SHOW server_version");
         await one.close();
-        return rows[0].server_version;
+        return { postgres: rows[0].server_version, node: process.version, pglite: version };
     },
     // As its users do for tests: loaded once, dumped, and restored for each.
     async prepare({ statements }) {
         const one = await PGlite.create();
         for (const statement of statements) await one.exec(statement);
+        // Else each that is restored recovers first, which takes its time and has sequences jump.
+        await one.exec("CHECKPOINT");
         template = await one.dumpDataDir("none");
         await one.close();
     },
@@ -31,6 +36,9 @@ const requests = {
     async delete({ id }) {
         await all.get(id).close();
         all.delete(id);
+    },
+    // What closed ones have left, so that it weighs on no other sample.
+    async collect() {
         globalThis.gc?.();
     },
 };

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ pub(crate) struct Pglite {
     modules: PathBuf,
     worker: Option<Mutex<Worker>>,
     version: String,
+    /// Its own, and Node's.
+    about: String,
 }
 
 struct Worker {
@@ -52,7 +55,7 @@ impl Worker {
 
 impl Pglite {
     pub(crate) fn new(modules: PathBuf) -> Self {
-        Self { modules, worker: None, version: String::new() }
+        Self { modules, worker: None, version: String::new(), about: String::new() }
     }
 
     async fn ask(&self, request: Value) -> Result<Value> {
@@ -75,8 +78,10 @@ impl Row for Pglite {
     }
 
     fn settings(&self) -> String {
-        "a dump without compression, restored into memory for each; one process, queries within it"
-            .to_owned()
+        format!(
+            "{}; a dump without compression, restored into memory for each; one process, queries within it",
+            self.about
+        )
     }
 
     fn postgres(&self) -> String {
@@ -89,8 +94,10 @@ impl Row for Pglite {
 
     async fn prepare(&mut self, seed: &Seed) -> Result<()> {
         self.worker = Some(Mutex::new(Worker::start(&self.modules)?));
-        let version = self.ask(json!({"request": "version"})).await?;
-        self.version = version.as_str().unwrap_or_default().to_owned();
+        let known = self.ask(json!({"request": "version"})).await?;
+        let said = |what: &str| known[what].as_str().unwrap_or_default().to_owned();
+        self.version = said("postgres");
+        self.about = format!("PGlite {}, Node {}", said("pglite"), said("node"));
         let statements = &seed.statements;
         self.ask(json!({"request": "prepare", "statements": statements})).await.map(drop)
     }
@@ -111,6 +118,10 @@ impl Row for Pglite {
         self.ask(json!({"request": "delete", "id": id})).await.map(drop)
     }
 
+    async fn settle(&self) -> Result<()> {
+        self.ask(json!({"request": "collect"})).await.map(drop)
+    }
+
     /// All are in this one.
     async fn servers(&self, _: &Instance) -> Result<Vec<u32>> {
         let worker = self.worker.as_ref().ok_or("its process is not there")?.lock().await;
@@ -125,7 +136,10 @@ impl Row for Pglite {
         if let Some(worker) = self.worker.take() {
             let Worker { mut process, asks, .. } = worker.into_inner();
             drop(asks);
-            process.wait().await?;
+            // It ends when it has answered, unless it does not.
+            if tokio::time::timeout(Duration::from_secs(10), process.wait()).await.is_err() {
+                process.kill().await?;
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use velo_benches::figures::{Times, label, mb, ms};
 use velo_benches::{Table, machine};
 
+use crate::behind;
 use crate::catalog::Skip;
 use crate::measure::Measured;
 use crate::pgbench::Throughput;
@@ -21,9 +22,29 @@ pub(crate) struct Report {
     pub(crate) suites: Vec<(Kind, Place, Done)>,
     /// What broke beside the rows.
     pub(crate) failed: Vec<String>,
+    /// Whether the run went to its end.
+    pub(crate) whole: bool,
+    /// What it was told, and what of: as it began, for it writes into its own checkout.
+    pub(crate) arguments: String,
+    pub(crate) commit: String,
 }
 
 impl Report {
+    /// Whether nothing was measured yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        let has = |row: &Measured| !row.cold.first.0.is_empty();
+        !self.rows.iter().any(has) && self.suites.is_empty() && self.throughput.is_empty()
+    }
+
+    /// Keeps what broke, once.
+    pub(crate) fn fail(&mut self, what: &str, error: &dyn std::fmt::Display) {
+        let text = format!("{what}: {error}");
+        eprintln!("FAILED {text}");
+        if !self.failed.contains(&text) {
+            self.failed.push(text);
+        }
+    }
+
     /// The sizes of seeds, smallest first.
     pub(crate) fn sizes(&self) -> Vec<u64> {
         let mut sizes: Vec<u64> = self.rows.iter().map(|row| row.size).collect();
@@ -56,6 +77,12 @@ impl Report {
              `cargo bench -p velo-benches --bench compare -- --write`.\n\n",
         );
         let mut line = |text: String| out.push_str(&(text + "\n"));
+        if !self.whole {
+            line(
+                "**This run did not go to its end: what is missing was not measured.**\n"
+                    .to_owned(),
+            );
+        }
         line(format!("- Date: {}", machine::today()));
         line(format!(
             "- Machine: {}; load {}, niceness {}",
@@ -63,6 +90,8 @@ impl Report {
             machine::load(),
             machine::niceness()
         ));
+        line(format!("- Velo {}, commit {}", env!("CARGO_PKG_VERSION"), self.commit));
+        line(format!("- Arguments: {}", self.arguments));
         for (place, text) in &self.file_systems {
             line(format!("- {place}: {text}"));
         }
@@ -90,7 +119,7 @@ impl Report {
             "Ratios of medians within this run. Of a miss is said where the time goes.",
             self.target_table(),
         );
-        part("Where Velo is not the fastest", BEHIND, self.behind_table());
+        part("Where Velo is not the fastest", BEHIND, behind::table(self));
         part("Cold: nothing is ready", "", self.times(|row| &row.cold));
         part(
             "Ready",
@@ -106,7 +135,8 @@ impl Report {
         part(
             "Tests",
             "A hundred rows in a table of its own, as many at once as there are cores; fewer than 1,000 where time ran \
-             out.",
+             out.\nVelo's branches are a pool's, and template databases of a list as above, both empty at first and of at \
+             most twice as many as\nthere are cores; a copy of a large template is made when a test asks for it.",
             self.test_table(),
         );
         part(
@@ -150,32 +180,6 @@ impl Report {
                 said(target.met).to_owned(),
                 target.cause,
             ]);
-        }
-        table
-    }
-
-    /// Whoever answers a first query sooner than Velo does in the same place, nothing ready.
-    fn behind_table(&self) -> Table {
-        let mut table = Table::new(&["place", "seed", "ahead", "theirs", "Velo", "Velo, ready"]);
-        for velo in self.rows.iter().filter(|row| row.kind == Kind::Velo) {
-            for row in self.all(velo.place, velo.size) {
-                let (theirs, own) = (row.cold.first.median(), velo.cold.first.median());
-                if row.kind == Kind::Floor
-                    || row.kind == Kind::VeloDocker
-                    || theirs.is_nan()
-                    || theirs >= own
-                {
-                    continue;
-                }
-                table.row(vec![
-                    velo.place.to_string(),
-                    label(velo.size),
-                    row.kind.to_string(),
-                    ms(theirs),
-                    ms(own),
-                    ms(velo.ready.first.median()),
-                ]);
-            }
         }
         table
     }
@@ -258,11 +262,19 @@ impl Report {
     }
 
     fn space_table(&self) -> Table {
-        let mut table =
-            Table::new(&["seed", "place", "row", "created", "first query", "1 % updated"]);
+        let mut table = Table::new(&[
+            "seed",
+            "place",
+            "row",
+            "samples",
+            "created",
+            "first query",
+            "1 % updated",
+        ]);
         for row in &self.rows {
             if let Some(extents) = &row.extents {
                 let mut cells = head(row);
+                cells.push(extents.looks.to_string());
                 cells.extend([extents.created, extents.queried, extents.updated].map(mb));
                 table.row(cells);
             }
@@ -271,12 +283,13 @@ impl Report {
     }
 
     fn memory_table(&self) -> Table {
-        let mut table = Table::new(&["place", "row", "branches", "PSS of each"]);
+        let mut table = Table::new(&["place", "row", "samples", "branches", "PSS of each"]);
         for row in &self.rows {
             for memory in &row.memory {
                 table.row(vec![
                     row.place.to_string(),
                     row.kind.to_string(),
+                    "1".to_owned(),
                     memory.branches.to_string(),
                     format!("{:.2} MB", memory.each / 1024.0),
                 ]);
@@ -426,7 +439,8 @@ impl Report {
             json!({"row": kind.to_string(), "place": place.to_string(), "suite": done(suite)})
         });
         json!({
-            "date": machine::today(), "machine": machine::describe(),
+            "whole": self.whole, "date": machine::today(), "machine": machine::describe(),
+            "velo": env!("CARGO_PKG_VERSION"), "commit": self.commit, "arguments": self.arguments,
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
             "suites": suites.collect::<Vec<_>>(),
             "pgbench": self.throughput.iter().map(throughput).collect::<Vec<_>>(),
@@ -439,9 +453,10 @@ impl Report {
 
 /// What to do where Velo is behind.
 const BEHIND: &str = "\
-Who is ahead of `Seed::branch`, in the same place. Where nothing clones, a template database copies a database, and Velo a \
-whole\ninstance: take branches from a pool (`Seed::pool`), put the home in memory or on a file system that clones \
-(`velo setup --loop`\nmakes one in a file), or keep templates for small data that need no instance of its own.";
+Who is ahead of Velo with processes, in the same place; medians. Where nothing clones, a template database copies a \
+database, and Velo\na whole instance: take branches from a pool (`Seed::pool`), put the home in memory or on a file \
+system that clones (`velo setup\n--loop` makes one in a file), or keep templates for small data that need no instance \
+of its own. Memory and space are what an\ninstance costs that a database within somebody else's does not.";
 
 fn head(row: &Measured) -> Vec<String> {
     vec![label(row.size), row.place.to_string(), row.kind.to_string()]

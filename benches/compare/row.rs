@@ -64,22 +64,20 @@ pub(crate) enum Place {
 impl Place {
     pub(crate) const ALL: [Self; 4] = [Self::Btrfs, Self::Xfs, Self::Ext4, Self::Memory];
 
-    /// The variable that names a folder on it; memory needs none.
-    pub(crate) fn variable(self) -> Option<&'static str> {
+    /// The variable that names a folder on it.
+    pub(crate) fn variable(self) -> &'static str {
         match self {
-            Self::Btrfs => Some("VELO_TEST_BTRFS"),
-            Self::Xfs => Some("VELO_TEST_XFS"),
-            Self::Ext4 => Some("VELO_TEST_EXT4"),
-            Self::Memory => None,
+            Self::Btrfs => "VELO_TEST_BTRFS",
+            Self::Xfs => "VELO_TEST_XFS",
+            Self::Ext4 => "VELO_TEST_EXT4",
+            Self::Memory => "VELO_TEST_MEMORY",
         }
     }
 
-    /// A folder on it, if there is one.
+    /// A folder on it, if there is one; in memory there is.
     pub(crate) fn folder(self) -> Option<PathBuf> {
-        match self.variable() {
-            Some(variable) => std::env::var_os(variable).map(PathBuf::from),
-            None => Some("/dev/shm".into()),
-        }
+        let named = std::env::var_os(self.variable()).map(PathBuf::from);
+        named.or_else(|| (self == Self::Memory).then(|| "/dev/shm".into()))
     }
 
     /// Whether files on it can share what they hold.

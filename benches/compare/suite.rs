@@ -22,6 +22,11 @@ impl Done {
     pub(crate) fn a_second(&self) -> f64 {
         self.count as f64 / (self.seconds - self.prepared)
     }
+
+    /// Seconds for each test, all that came before it with it: not all have time for as many.
+    pub(crate) fn end_to_end(&self) -> f64 {
+        self.seconds / self.count as f64
+    }
 }
 
 /// What each of many small tests does.

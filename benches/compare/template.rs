@@ -80,12 +80,14 @@ struct Inner {
     ready: RefCell<VecDeque<Instance>>,
     /// How many are being made behind the caller.
     making: Cell<usize>,
+    /// How many tests find ready at most.
+    ahead: Cell<usize>,
 }
 
 impl Template {
     pub(crate) fn new(server: Rc<Server>, strategy: Strategy, shares: bool) -> Self {
-        let ready = RefCell::default();
-        Self(Rc::new(Inner { server, strategy, shares, ready, making: Cell::new(0) }))
+        let (ready, making, ahead) = (RefCell::default(), Cell::new(0), Cell::new(0));
+        Self(Rc::new(Inner { server, strategy, shares, ready, making, ahead }))
     }
 
     fn name(instance: &Instance) -> Result<&str> {
@@ -114,6 +116,20 @@ impl Inner {
         self.ready.borrow_mut().pop_front()
     }
 
+    /// Makes one more behind the caller.
+    fn make(self: &Rc<Self>) {
+        let inner = self.clone();
+        inner.making.set(inner.making.get() + 1);
+        tokio::task::spawn_local(async move {
+            let made = inner.create().await;
+            inner.making.set(inner.making.get() - 1);
+            match made {
+                Ok(one) => inner.ready.borrow_mut().push_back(one),
+                Err(error) => eprintln!("a database is not made ready: {error}"),
+            }
+        });
+    }
+
     /// Waits until none is being made behind the caller.
     async fn made(&self) {
         while self.making.get() > 0 {
@@ -135,7 +151,10 @@ impl Row for Template {
             .filter(|(name, _)| name != "file_copy_method" || self.0.strategy == Strategy::Clone)
             .map(|(name, value)| format!("{name} = {value}"))
             .collect();
-        format!("{}; password (SCRAM), the session that manages stays open", all.join(", "))
+        format!(
+            "{}; password (SCRAM with one iteration, as Velo's), the session that manages stays open",
+            all.join(", ")
+        )
     }
 
     fn postgres(&self) -> String {
@@ -147,6 +166,11 @@ impl Row for Template {
     }
 
     async fn prepare(&mut self, seed: &Seed) -> Result<()> {
+        // As many as Velo's pool at most. Of copies of much data those that nobody takes any more would cost tests that
+        // wait: each is made when it is asked for.
+        if self.clones() || seed.is_small() {
+            self.0.ahead.set(2 * std::thread::available_parallelism()?.get());
+        }
         self.0.server.prepared(seed).await
     }
 
@@ -193,17 +217,20 @@ impl Row for Template {
     async fn ready(&self) -> Result<Instance> {
         let ready = self.0.next_ready();
         // As IntegreSQL does: the next is made behind the caller, and none of its requests is counted.
-        let inner = self.0.clone();
-        inner.making.set(inner.making.get() + 1);
-        tokio::task::spawn_local(async move {
-            let made = inner.create().await;
-            inner.making.set(inner.making.get() - 1);
-            match made {
-                Ok(one) => inner.ready.borrow_mut().push_back(one),
-                Err(error) => eprintln!("a database is not made ready: {error}"),
-            }
-        });
+        self.0.make();
         Ok(ready.ok_or("no database is ready")?)
+    }
+
+    /// One that is ready, or one that is made now; and behind the caller those that are missing.
+    async fn take(&self) -> Result<Instance> {
+        let ready = self.0.next_ready();
+        while self.0.ready.borrow().len() + self.0.making.get() < self.0.ahead.get() {
+            self.0.make();
+        }
+        match ready {
+            Some(one) => Ok(one),
+            None => self.create().await,
+        }
     }
 
     async fn end(&mut self) -> Result<()> {

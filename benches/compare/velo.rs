@@ -3,7 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use velo_benches::floor::Floor;
@@ -16,12 +16,17 @@ use velo_core::{Branch, BranchSpec, Config, Pool, Project, Seed as Made, SeedKey
 use crate::row::{Held, Instance, Kind, Row};
 use crate::seed::Seed;
 
+/// How long a pool may take until it is full, where each branch is a copy of a gigabyte too.
+const FILLED: Duration = Duration::from_secs(300);
+
 /// A home of its own, with one project and one seed.
 pub(crate) struct Velo {
     home: PathBuf,
     storage: StorageKind,
     /// The folder of programs, or the image.
     with: With,
+    /// What ends with it, whether there is a seed yet or not.
+    project: Option<Project>,
     made: Rc<OnceCell<(Project, Made)>>,
     pool: RefCell<Option<Pool>>,
 }
@@ -34,7 +39,8 @@ pub(crate) enum With {
 
 impl Velo {
     pub(crate) fn new(home: PathBuf, storage: StorageKind, with: With) -> Self {
-        Self { home, storage, with, made: Rc::default(), pool: RefCell::default() }
+        let (made, pool) = (Rc::default(), RefCell::default());
+        Self { home, storage, with, project: None, made, pool }
     }
 
     /// The least that its branches could cost: bare clones of the same seed and bare servers on them.
@@ -95,7 +101,10 @@ impl Row for Velo {
             With::Programs(_) => "processes",
             With::Image(_) => "containers",
         };
-        format!("Velo's defaults; storage {}, {servers}", self.storage)
+        format!(
+            "Velo's defaults (password, SCRAM with one iteration); storage {}, {servers}",
+            self.storage
+        )
     }
 
     fn postgres(&self) -> String {
@@ -108,7 +117,7 @@ impl Row for Velo {
 
     async fn prepare(&mut self, seed: &Seed) -> Result<()> {
         let project = project(&self.home, self.storage, &self.with).await?;
-        // What `end` removes, also where the seed fails.
+        self.project = Some(project.clone());
         let key = SeedKey::new().text(seed.script()).label("compare");
         let made = project
             .seed(key, async |branch| {
@@ -118,14 +127,7 @@ impl Row for Velo {
                 }
                 Ok::<_, tokio_postgres::Error>(())
             })
-            .await;
-        let made = match made {
-            Ok(made) => made,
-            Err(error) => {
-                project.delete(true).await?;
-                return Err(error.into());
-            }
-        };
+            .await?;
         project.main().await?.stop().await?;
         self.made.set((project, made)).map_err(|_| "it was prepared before")?;
         Ok(())
@@ -164,12 +166,20 @@ impl Row for Velo {
     }
 
     async fn fill(&self, count: usize) -> Result<()> {
-        let pool = self.pool()?;
-        pool.keep_ready(count, 2 * count).await?;
-        while pool.info().await?.ready < count {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let (pool, begun) = (self.pool()?, Instant::now());
+        loop {
+            // Each time: a pool whose start has failed keeps none ready until it is told again.
+            pool.keep_ready(count, 2 * count).await?;
+            let info = pool.info().await?;
+            if info.ready >= count && info.starting == 0 {
+                return Ok(());
+            }
+            if begun.elapsed() > FILLED {
+                let (ready, late) = (info.ready, FILLED.as_secs());
+                return Err(format!("a pool has {ready} of {count} ready after {late} s").into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(())
     }
 
     async fn ready(&self) -> Result<Instance> {
@@ -187,15 +197,33 @@ impl Row for Velo {
 
     async fn end(&mut self) -> Result<()> {
         drop(self.pool.borrow_mut().take());
-        if let Some((project, _)) = self.made.get() {
-            project.finish_deletions().await?;
-            project.delete(true).await?;
-        }
-        match std::fs::remove_dir_all(&self.home) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
-            _ => Ok(()),
-        }
+        let Some(project) = self.project.take() else {
+            // One whose creation was broken off is undone behind it.
+            return gone(&self.home).await;
+        };
+        project.finish_deletions().await?;
+        project.delete(true).await?;
+        remove(&self.home)
     }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until somebody else has let go of a home, and removes it.
+async fn gone(home: &Path) -> Result<()> {
+    let (begun, volumes) = (Instant::now(), home.join("volumes"));
+    while std::fs::read_dir(&volumes).is_ok_and(|mut all| all.next().is_some()) {
+        if begun.elapsed() > FILLED {
+            return Err(format!("a project stays in {}", home.display()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    remove(home)
 }
 
 /// The floor, on the file system and with the data of Velo's row.

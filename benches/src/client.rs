@@ -1,5 +1,7 @@
 //! The one client: what is timed ends with its first answer.
 
+use std::time::Duration;
+
 use tokio_postgres::{Client, Config, NoTls};
 use velo_core::Connection;
 
@@ -13,8 +15,15 @@ pub fn config(to: &Connection) -> Config {
     config
 }
 
+/// How long a server may take to answer, unless told: nobody waits for ever.
+const CONNECT: Duration = Duration::from_secs(30);
+
 /// Connects.
 pub async fn open(to: &Config) -> std::result::Result<Client, tokio_postgres::Error> {
+    let mut to = to.clone();
+    if to.get_connect_timeout().is_none() {
+        to.connect_timeout(CONNECT);
+    }
     let (client, connection) = to.connect(NoTls).await?;
     tokio::spawn(connection);
     Ok(client)

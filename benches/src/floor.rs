@@ -57,6 +57,17 @@ pub struct Sample {
     pub clone: Duration,
 }
 
+impl Drop for Running {
+    /// Whoever forgets it leaves no server.
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None))
+            && let Err(error) = process::quit(&mut self.child)
+        {
+            eprintln!("a bare server stays: {error}");
+        }
+    }
+}
+
 impl Floor {
     /// A floor in `dir`, which it makes, with what the running branch `pid` was started with.
     ///

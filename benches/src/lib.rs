@@ -45,6 +45,20 @@ pub fn publish(
     write: bool,
 ) -> Result<()> {
     println!("{text}");
+    keep(name, text, data, json, write)
+}
+
+/// The same of a run that is not over yet, without printing anything of it.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn keep(
+    name: &str,
+    text: &str,
+    data: &serde_json::Value,
+    json: Option<&Path>,
+    write: bool,
+) -> Result<()> {
     if let Some(path) = json {
         std::fs::write(path, format!("{data:#}\n"))?;
     }

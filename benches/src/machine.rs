@@ -38,22 +38,51 @@ pub fn niceness() -> String {
     rustix::process::getpriority_process(None).map_or_else(|_| "?".into(), |n| n.to_string())
 }
 
+/// What is mounted where `path` is.
+pub struct Mount {
+    /// On what it lies.
+    pub device: String,
+    /// Which file system.
+    pub kind: String,
+    /// With commas between.
+    pub options: String,
+}
+
+/// What `path` is on, if it is there.
+#[must_use]
+pub fn mount(path: &Path) -> Option<Mount> {
+    let path = path.canonicalize().ok()?;
+    let mounts = read("/proc/self/mounts");
+    let on = mounts.lines().filter_map(|line| {
+        let mut parts = line.split(' ');
+        let (device, at) = (parts.next()?, parts.next()?);
+        let (kind, options) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        let mount = Mount { device: device.to_owned(), kind, options };
+        path.starts_with(at).then_some((at.len(), mount))
+    });
+    // The last of those that lie over each other is the one that is seen.
+    on.max_by_key(|(length, _)| *length).map(|(_, mount)| mount)
+}
+
+/// The commit of this checkout, and whether it was changed since.
+#[must_use]
+pub fn commit() -> String {
+    let args = ["-c", "safe.directory=*", "-C", env!("CARGO_MANIFEST_DIR"), "describe"];
+    let git = std::process::Command::new("git")
+        .args(args)
+        .args(["--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .output();
+    match git {
+        Ok(git) if git.status.success() => String::from_utf8_lossy(&git.stdout).trim().to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}
+
 /// The file system and its options that `path` is on.
 #[must_use]
 pub fn file_system(path: &Path) -> String {
-    let Ok(path) = path.canonicalize() else { return "unknown".into() };
-    let mounts = read("/proc/self/mounts");
-    let best = mounts
-        .lines()
-        .filter_map(|line| {
-            let mut parts = line.split(' ');
-            let (device, at) = (parts.next()?, parts.next()?);
-            let (kind, options) = (parts.next()?, parts.next()?);
-            path.starts_with(at).then_some((at.len(), device, kind, options))
-        })
-        .max_by_key(|(length, ..)| *length);
-    let Some((_, device, kind, options)) = best else { return "unknown".into() };
-    let device = match kind {
+    let Some(Mount { device, kind, options }) = mount(path) else { return "unknown".into() };
+    let device = match kind.as_str() {
         "tmpfs" => "in memory",
         _ if device.contains("loop") => "on a loop device",
         _ => "on a disk",

@@ -52,9 +52,21 @@ pub fn is_ready(data: &Path) -> bool {
 /// # Errors
 /// If it cannot be told to, or be waited for.
 pub fn quit(child: &mut Child) -> Result<()> {
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        rustix::process::kill_process(pid, rustix::process::Signal::QUIT)?;
-    }
+    signal(child.id(), rustix::process::Signal::QUIT)?;
     child.wait()?;
     Ok(())
+}
+
+/// Sends a signal; to one that is gone it makes no difference.
+///
+/// # Errors
+/// If it is another user's.
+pub fn signal(pid: u32, signal: rustix::process::Signal) -> Result<()> {
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
+        return Err(format!("{pid} is no process").into());
+    };
+    match rustix::process::kill_process(pid, signal) {
+        Err(e) if e != rustix::io::Errno::SRCH => Err(e.into()),
+        _ => Ok(()),
+    }
 }
