@@ -51,6 +51,7 @@ fn _velo(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(use_keeper, module)?)?;
     module.add_function(wrap_pyfunction!(use_package, module)?)?;
     module.add_function(wrap_pyfunction!(keep_failed, module)?)?;
+    module.add_class::<call::Bell>()?;
     module.add_class::<call::Call>()?;
     module.add_class::<config::Config>()?;
     module.add_class::<project::Project>()?;
