@@ -17,14 +17,14 @@ import re
 import statistics
 import sys
 import time
-from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 
-from . import Branch, Config, Pool, Project, Seed, VeloError, _velo
+from . import Branch, Config, Pool, Project, Seed, VeloError
+from ._failed import FailedTests
 from ._suite import project_of
 
-KEPT = "an hour"
 SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
 # What keeps a suite from having its project. Out of a worker of xdist pytest's own would come as a crash.
 OBSTACLES = (VeloError, pytest.UsageError)
@@ -44,7 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Suite(config), "velo-suite")
+    suite = Suite(config)
+    config.pluginmanager.register(suite, "velo-suite")
+    config.pluginmanager.register(suite.failed, "velo-failed")
 
 
 def wants_branches(item: pytest.Item) -> bool:
@@ -62,7 +64,7 @@ class Suite:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.keep = self._keep()
+        self.failed = FailedTests(config, self._keep())
         self.least = self._least()
         self.pg = self._pg()
         self._project: Optional[Project] = None
@@ -104,7 +106,7 @@ class Suite:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput["velo_keep"] = self.keep
+        node.workerinput["velo_keep"] = self.failed.keep
 
     def project(self) -> Project:
         """The project of this suite: that of its root folder, so that two checkouts have two, and so has each PostgreSQL
@@ -188,16 +190,6 @@ class Suite:
                     f"{name} was made with another folder's velo_seed: take one of a narrower scope here", pytrace=False
                 )
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
-        outcome = yield
-        report = outcome.get_result()
-        branches = item.stash.get(BRANCHES, None)
-        if not branches or call.when == "teardown" or not report.failed:
-            return
-        for branch in branches if self.keep else ():
-            report.sections.append(("velo", kept(branch)))
-
     def pytest_sessionfinish(self) -> None:
         output = getattr(self.config, "workeroutput", None)
         if output is not None:
@@ -218,22 +210,6 @@ class Suite:
         terminalreporter.write_line(
             f"velo: {len(self.waits)} branches on {storages}; each was waited for {median} (median), {worst} at most"
         )
-
-
-BRANCHES = pytest.StashKey[List[Branch]]()
-
-
-def kept(branch: Branch) -> str:
-    """Has the branch of a failed test stay for a while, and says how it is reached and ended."""
-    try:
-        stays = _velo.keep_failed(branch._raw, 3600.0).wait()
-    except VeloError as error:
-        return f"its database does not stay: {error}"
-    if not stays:
-        return f"its database does not stay: others do already (velo branch list {branch.project.name})"
-    return (
-        f"its database stays for {KEPT}: {branch.url}\n  psql '{branch.url}'\n  velo branch delete {branch.full_name}"
-    )
 
 
 @pytest.fixture(scope="session")
@@ -259,27 +235,21 @@ def _nothing(branch: Branch) -> None:
     pass
 
 
-def _branches(request: pytest.FixtureRequest, seed: Seed) -> Iterator[Callable[..., Branch]]:
-    """Makes branches, which are closed when whoever asked for them ends."""
-    suite, node = suite_of(request.config), request.node
+@pytest.fixture
+def velo_branch_factory(request: pytest.FixtureRequest, velo_seed: Seed) -> Iterator[Callable[..., Branch]]:
+    """A function that gives as many branches as a test needs: each call another one."""
+    suite, item = suite_of(request.config), request.node
     made: List[Branch] = []
 
     def acquire(label: Optional[str] = None) -> Branch:
-        branch = suite.acquire(seed, label or node.nodeid or "session")
+        branch = suite.acquire(velo_seed, label or item.nodeid)
         made.append(branch)
-        if isinstance(node, pytest.Item):
-            node.stash.setdefault(BRANCHES, []).append(branch)
+        suite.failed.made(item, branch)
         return branch
 
     yield acquire
     for branch in made:
         branch.close()
-
-
-@pytest.fixture
-def velo_branch_factory(request: pytest.FixtureRequest, velo_seed: Seed) -> Iterator[Callable[..., Branch]]:
-    """A function that gives as many branches as a test needs: each call another one."""
-    yield from _branches(request, velo_seed)
 
 
 @pytest.fixture
@@ -295,12 +265,18 @@ def velo_url(velo_branch: Branch) -> str:
 
 
 def _shared(scope: Any) -> Any:
+    name = f"velo_branch_{scope}"
+
     def shared(request: pytest.FixtureRequest, velo_seed: Seed) -> Iterator[Branch]:
-        for acquire in _branches(request, velo_seed):
-            yield acquire()
+        suite, whose = suite_of(request.config), request.node.nodeid or "session"
+        branch = suite.acquire(velo_seed, whose)
+        suite.failed.shares(name)
+        yield branch
+        suite.failed.shares_no_longer(name, whose, branch)
+        branch.close()
 
     shared.__doc__ = f"A PostgreSQL that the tests of one {scope} share."
-    return pytest.fixture(scope=scope, name=f"velo_branch_{scope}")(shared)
+    return pytest.fixture(scope=scope, name=name)(shared)
 
 
 velo_branch_class = _shared("class")
