@@ -262,6 +262,21 @@ def test_a_seed_counts_what_is_behind_a_link(project, tmp_path):
     assert len(keys) == 2
 
 
+@pytest.mark.parametrize("pattern", ["", "**"])
+def test_a_seed_counts_files_alone(project, tmp_path, pattern):
+    def key():
+        return project.seed(build=lambda branch: None, files=[tmp_path / pattern], code="files alone").key
+
+    (tmp_path / "1.sql").write_text("CREATE TABLE one ()")
+    before = key()
+    # What Emacs notes of a file that somebody edits, and what cannot be read to an end.
+    (tmp_path / ".#1.sql").symlink_to("user@host.1234")
+    os.mkfifo(tmp_path / "pipe")
+    assert key() == before
+    (tmp_path / "2.sql").symlink_to(tmp_path / "1.sql")
+    assert key() != before
+
+
 def test_a_time_that_python_does_not_know_is_refused(project):
     with pytest.raises(velo.InvalidInputError, match="year 9999"):
         velo.Branch.create(project, "late", ttl=1e12)
