@@ -44,7 +44,8 @@ fn keep_failed(branch: &Bound<'_, branch::Branch>, seconds: f64) -> PyResult<cal
     }))
 }
 
-#[pymodule]
+// Nobody has tried it without a GIL.
+#[pymodule(gil_used = true)]
 fn _velo(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(main, module)?)?;

@@ -87,6 +87,12 @@ def test_the_wheel_has_the_licences(name):
     assert file.read_text() == (HERE.parent / name).read_text(encoding="utf-8")
 
 
+def test_python_without_a_gil_is_refused():
+    fakes = "import sysconfig; sysconfig.get_config_var = lambda name: int(name == 'Py_GIL_DISABLED'); import velo"
+    said = subprocess.run([sys.executable, "-c", fakes], capture_output=True, text=True)
+    assert said.returncode == 1 and "ImportError: velo-py does not support the free-threaded build" in said.stderr
+
+
 @pytest.mark.parametrize("tool", [["mypy.stubtest", "velo._velo"], ["mypy", "--strict", "-p", "velo"]])
 def test_types(tool, tmp_path):
     said = subprocess.run([sys.executable, "-m", *tool], cwd=tmp_path, capture_output=True, text=True)

@@ -15,6 +15,10 @@ error is a `VeloError`, with its `kind`, a `hint` and its cause.
 import os as _os
 import sys as _sys
 from importlib.util import find_spec as _find_spec
+from sysconfig import get_config_var as _get_config_var
+
+if _get_config_var("Py_GIL_DISABLED"):
+    raise ImportError("velo-py does not support the free-threaded build of Python: use the usual one of the same version")
 
 from . import _velo
 from ._blocking import Branch, Pool, Project, Seed, Snapshot
