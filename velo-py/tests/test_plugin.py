@@ -444,6 +444,19 @@ def test_what_keeps_all_from_running_is_said_once(suite, workers):
     passed(run_pytest(suite, "-q", env=environment), 1)
 
 
+def test_a_suite_with_a_project_of_its_own_has_no_other(suite, project):
+    own = """
+@pytest.fixture(scope="session")
+def velo_project():
+    import velo
+    return velo.Project.open("api")
+"""
+    (suite / "conftest.py").write_text(CONFTEST + own)
+    (suite / "test_orders.py").write_text(SUITE.format(tests=2))
+    passed(run_pytest(suite, "-q"), 2)
+    assert [p.name for p in velo.Project.list()] == ["api"]
+
+
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
 def test_whoever_finds_it_first_says_it(suite, workers):
     # As plugins do that ask for their fixtures by a mark.
@@ -459,6 +472,32 @@ def test_order(request, n):
     said = run_pytest(suite, "-q", *workers, env={**os.environ, "VELO_PG_BIN": "/nowhere"})
     assert said.returncode != 0 and "/nowhere holds no PostgreSQL" in said.stdout, said.stdout
     assert "5 error" not in said.stdout and "5 failed" not in said.stdout, said.stdout
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+def test_a_seed_that_cannot_be_built_ends_the_run_and_is_told_once(suite, workers):
+    (suite / "conftest.py").write_text(
+        """
+import pytest
+
+@pytest.fixture(scope="session")
+def velo_seed(velo_project):
+    def migrate(branch):
+        raise KeyError("migration 7")
+    return velo_project.seed(build=migrate)
+"""
+    )
+    (suite / "test_orders.py").write_text(SUITE.format(tests=20))
+    said = run_pytest(suite, "-q", *workers)
+    assert said.returncode == (2 if workers else 1), said.stdout + said.stderr
+    assert said.stdout.count("KeyError: 'migration 7'") == 1 and "in migrate" in said.stdout, said.stdout
+    assert not re.search(r"\d (passed|failed|error)", said.stdout), said.stdout
+    assert "INTERNALERROR" not in said.stdout + said.stderr, said.stdout + said.stderr
+    # A suite that gives up a seed for a reason of its own is none that cannot be built.
+    conftest = (suite / "conftest.py").read_text().replace('raise KeyError("migration 7")', 'pytest.skip("not today")')
+    (suite / "conftest.py").write_text(conftest)
+    said = run_pytest(suite, "-q", *workers)
+    assert said.returncode == 0 and "20 skipped" in said.stdout, said.stdout + said.stderr
 
 
 def test_files_are_those_of_the_suite_wherever_it_is_started(suite, home):

@@ -17,7 +17,8 @@ import re
 import statistics
 import sys
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional
+import traceback
+from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
 
 import pytest
 
@@ -28,7 +29,8 @@ from ._suite import project_of
 SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
 # What keeps a suite from having its project. Out of a worker of xdist pytest's own would come as a crash.
 OBSTACLES = (VeloError, pytest.UsageError)
-FIXTURES = ("velo_project", "velo_seed", "velo_branch", "velo_url")
+# What fails there fails for all tests.
+FIRST = ("velo_project", "velo_seed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,8 +51,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(suite.failed, "velo-failed")
 
 
-def wants_branches(item: pytest.Item) -> bool:
-    return any(name in FIXTURES for name in getattr(item, "fixturenames", ()))
+def wants_project(item: pytest.Item) -> bool:
+    """Whether a test needs the project that this plugin makes: a suite may have one of its own."""
+    fixtures: Any = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).get("velo_project")
+    return bool(fixtures and fixtures[-1].func.__module__ == __name__)
+
+
+def told(error: Exception, fixture: Any) -> str:
+    """An error as what ends the run: of one that is nobody's own, where it came from, from the fixture's code on."""
+    if isinstance(error, OBSTACLES):
+        hint = getattr(error, "hint", None)
+        return f"velo: {error}" + (f"\nhint: {hint}" if hint else "")
+    code, begin = getattr(fixture.func, "__code__", None), error.__traceback__
+    while begin is not None and begin.tb_frame.f_code is not code:
+        begin = begin.tb_next
+    lines = traceback.format_exception(type(error), error, begin or error.__traceback__)
+    return f"velo: {fixture.argname} failed\n{''.join(lines)}"
 
 
 def suite_of(config: pytest.Config) -> Suite:
@@ -152,28 +168,50 @@ class Suite:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """What keeps all tests from running is said once, before the first of them."""
-        if self.config.option.collectonly or not any(map(wants_branches, session.items)):
+        if self.config.option.collectonly or not any(map(wants_project, session.items)):
             return
         try:
             self.project()
         except OBSTACLES as error:
-            self.give_up(error)
+            self.give_up(told(error, None), pytest.ExitCode.USAGE_ERROR)
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, message: str, code: pytest.ExitCode) -> None:
         """Ends the run: whatever asks for a branch would fail of the same."""
-        hint = getattr(error, "hint", None)
-        message = f"velo: {error}" + (f"\nhint: {hint}" if hint else "")
         if not hasattr(self.config, "workerinput"):
-            pytest.exit(message, returncode=pytest.ExitCode.USAGE_ERROR)
+            pytest.exit(message, returncode=code)
         self.obstacle = message
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Optional[bool]:
         # What a worker of xdist says before its first test is taken for a fault of its own.
-        if self.obstacle is None or not wants_branches(item):
+        if self.obstacle is None or not wants_project(item):
             return None
         item.session.shouldfail = self.obstacle
         return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, object, object]:
+        """What only the first test shows, as that the seed cannot be built, ends the run with it."""
+        try:
+            return (yield)
+        except pytest.exit.Exception:
+            raise
+        except Exception as error:
+            if fixturedef.argname in FIRST and not self.config.getoption("usepdb", False):
+                is_usage = fixturedef.argname == "velo_project" and isinstance(error, OBSTACLES)
+                code = pytest.ExitCode.USAGE_ERROR if is_usage else pytest.ExitCode.TESTS_FAILED
+                self.give_up(told(error, fixturedef), code)
+                request.session.shouldfail = self.obstacle
+            raise
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+        outcome = yield
+        report = outcome.get_result()
+        # A worker's test that met it tells nothing that the end of the run does not tell.
+        if self.obstacle is not None and report.failed and call.when != "teardown":
+            path, line, _ = item.location
+            report.outcome, report.longrepr = "skipped", (path, line or 0, "Skipped: the run cannot go on")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
@@ -215,14 +253,7 @@ class Suite:
 @pytest.fixture(scope="session")
 def velo_project(request: pytest.FixtureRequest) -> Project:
     """The project of this suite."""
-    suite = suite_of(request.config)
-    try:
-        return suite.project()
-    except OBSTACLES as error:
-        # Of a test that came here by another plugin's fixtures nobody knew before.
-        suite.give_up(error)
-        request.session.shouldfail = suite.obstacle or str(error)
-        raise
+    return suite_of(request.config).project()
 
 
 @pytest.fixture(scope="session")
