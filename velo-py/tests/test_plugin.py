@@ -80,6 +80,25 @@ def test_workers_share_one_pool(suite, home):
     assert [s.id for s in velo.Project.open(project.name).seeds()] == [seed.id]
 
 
+def test_a_run_that_has_ended_left_no_files(suite, home):
+    (suite / "test_orders.py").write_text(
+        SUITE.format(tests=3)
+        + """
+def test_all_that_is_to_be_ready_is(velo_seed):
+    import time
+    pool, end = velo_seed.pool(), time.monotonic() + 60
+    while pool.info().ready < 3 or pool.info().starting:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+"""
+    )
+    # The first one makes the project and its seed; what it left would go when the second begins.
+    passed(run_pytest(suite, "-q", "--velo-pool=3"), 4)
+    before = set(os.listdir(home / "volumes"))
+    passed(run_pytest(suite, "-q", "--velo-pool=3"), 4)
+    assert set(os.listdir(home / "volumes")) - before == set()
+
+
 def test_a_failed_tests_branch_stays(suite, home):
     (suite / "test_orders.py").write_text(
         SUITE.format(tests=3)

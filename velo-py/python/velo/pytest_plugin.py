@@ -16,6 +16,7 @@ import os
 import re
 import statistics
 import sys
+import threading
 import time
 import traceback
 from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
@@ -228,11 +229,25 @@ class Suite:
                     f"{name} was made with another folder's velo_seed: take one of a narrower scope here", pytrace=False
                 )
 
+    # pytest itself ends the fixtures of a session before that.
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         output = getattr(self.config, "workeroutput", None)
         if output is not None:
             output["velo"] = (self.waits, self.storages)
         self._pools.clear()
+        # What takes longer, whoever opens the home next removes.
+        ends = threading.Thread(target=self._finish, daemon=True)
+        ends.start()
+        ends.join(10)
+
+    def _finish(self) -> None:
+        """Waits until the files are gone of what was closed, and of what was ready and nobody took."""
+        try:
+            if self._project is not None:
+                self._project.finish_deletions()
+        except VeloError:
+            pass
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
