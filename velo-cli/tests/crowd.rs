@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::whole::{DIFFERENCES, doctor_agrees, names};
+use common::whole::{DIFFERENCES, doctor_agrees, locks_but, names};
 use common::{Home, prepared, wait_until};
 use running::Commands;
 use worker::Worker;
@@ -99,10 +99,8 @@ fn agree(home: &Home) {
     assert_eq!(names(home, "snapshots").len(), list.len() - 1);
     assert_eq!(names(home, "run"), strings("id"));
     // A lock is made when it is first needed.
-    let mut locks = names(home, "locks");
-    locks.remove("reconcile");
-    let known = &strings("id") | &names(home, "snapshots");
-    assert!(locks.is_subset(&known), "orphaned locks: {:?}", &locks - &known);
+    let orphaned = locks_but(home, &(&strings("id") | &names(home, "snapshots")));
+    assert!(orphaned.is_empty(), "orphaned locks: {orphaned:?}");
 
     doctor_agrees(home, &DIFFERENCES, "at the end");
 }

@@ -257,8 +257,8 @@ impl Project {
         })
     }
 
-    /// Waits until no files of branches that this process closed are left to be removed. For the end
-    /// of a process: what it leaves, the next `open` removes.
+    /// Waits until no files of branches that this process closed, or whose last handle it dropped, are
+    /// left to be removed. For the end of a process: what it leaves, the next `open` removes.
     ///
     /// # Errors
     /// If the home cannot be opened. What could not be removed is logged, and `velo doctor` names it.

@@ -110,6 +110,16 @@ async fn a_panic_discards_the_branch_at_once() {
 }
 
 #[tokio::test]
+async fn what_was_dropped_is_waited_for_with_what_was_closed() {
+    let home = TestHome::new(None);
+    let project = home.project("handles").await;
+    drop([ephemeral(&project).await, ephemeral(&project).await]);
+    project.finish_deletions().await.unwrap();
+    // The volume of main and the folder of its server.
+    assert_eq!(home.left().len(), 2, "{:?}", home.left());
+}
+
+#[tokio::test]
 async fn a_dropped_future_leaves_no_server() {
     let home = TestHome::new(None);
     let project = home.project("handles").await;

@@ -1,17 +1,20 @@
 //! [`Call`]: something that Velo does, which a thread waits for, or an event loop awaits.
 //!
 //! All work runs on Velo's own thread; what is here only waits. So one class serves the package's two faces,
-//! and none of them has a runtime that a `fork` could break.
+//! and none of them has a runtime that a `fork` could break. That thread never enters the interpreter, which may end
+//! meanwhile and takes a thread down that is in it: it unparks a thread, or rings a [`Bell`].
 
 use std::future::Future;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::error::raised;
 
@@ -60,8 +63,12 @@ impl Call {
         Self::new(work, |py, done| Ok(Py::new(py, C::from(done))?.into_any()))
     }
 
+    fn held(&self) -> MutexGuard<'_, Option<Work>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     fn taken(&self) -> PyResult<Work> {
-        let work = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let work = self.held().take();
         work.ok_or_else(|| PyRuntimeError::new_err("this was waited for already"))
     }
 }
@@ -91,17 +98,66 @@ impl Call {
         }
     }
 
-    /// Awaits. A task that is canceled meanwhile gives up, and what was begun is undone.
-    fn __await__(slf: Py<Self>, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        wrap_pyfunction!(awaited, py)?.call1((slf,))?.call_method0("__await__")
+    /// Awaits, by the function `awaited` of `velo._loop`.
+    fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let awaited = slf.py().import("velo._loop")?.getattr("awaited")?;
+        awaited.call1((slf,))?.call_method0("__await__")
+    }
+
+    /// What became of it, as the one thing of a tuple. Until then `bell` rings when another look is worth it.
+    fn look(&self, py: Python<'_>, bell: &Bound<'_, Bell>) -> PyResult<Option<(Py<PyAny>,)>> {
+        let mut work = self.taken()?;
+        let bell = &bell.get().0;
+        bell.hush();
+        let waker = Waker::from(bell.clone());
+        match py.detach(|| work.as_mut().poll(&mut Context::from_waker(&waker))) {
+            Poll::Ready(done) => Ok(Some((done?(py)?,))),
+            Poll::Pending => {
+                *self.held() = Some(work);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits no longer; what was begun is undone.
+    fn give_up(&self, py: Python<'_>) {
+        let work = self.held().take();
+        py.detach(|| drop(work));
     }
 }
 
-/// A coroutine of asyncio's that awaits a call.
-#[pyfunction]
-async fn awaited(call: Py<Call>) -> PyResult<Py<PyAny>> {
-    let done = call.get().taken()?.await?;
-    Python::attach(done)
+/// What an event loop reads from when a call of its is worth another look.
+#[pyclass(frozen, module = "velo._velo")]
+pub(crate) struct Bell(Arc<Ring>);
+
+#[pymethods]
+impl Bell {
+    #[new]
+    fn new() -> PyResult<Self> {
+        let ring = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        Ok(Self(Arc::new(Ring(ring.map_err(std::io::Error::from)?))))
+    }
+
+    fn fileno(&self) -> RawFd {
+        self.0.0.as_raw_fd()
+    }
+}
+
+/// It lives as long as somebody may ring it.
+struct Ring(OwnedFd);
+
+impl Ring {
+    fn hush(&self) {
+        // One that is silent has nothing to read.
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        // It only fails where it rings already.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
 }
 
 struct Unpark(Thread);

@@ -44,13 +44,15 @@ fn keep_failed(branch: &Bound<'_, branch::Branch>, seconds: f64) -> PyResult<cal
     }))
 }
 
-#[pymodule]
+// Nobody has tried it without a GIL.
+#[pymodule(gil_used = true)]
 fn _velo(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(main, module)?)?;
     module.add_function(wrap_pyfunction!(use_keeper, module)?)?;
     module.add_function(wrap_pyfunction!(use_package, module)?)?;
     module.add_function(wrap_pyfunction!(keep_failed, module)?)?;
+    module.add_class::<call::Bell>()?;
     module.add_class::<call::Call>()?;
     module.add_class::<config::Config>()?;
     module.add_class::<project::Project>()?;

@@ -1,6 +1,7 @@
 """The face for asyncio."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 import velo
+from conftest import within
 from velo import aio
 
 
@@ -116,5 +118,52 @@ def test_a_file_that_comes_while_a_seed_is_built_is_noticed(project, tmp_path):
         with pytest.raises(velo.SeedError, match="were changed while the seed was built"):
             await project.seed(build=build, files=[tmp_path], label="comes")
         assert not [seed for seed in await project.seeds() if seed.info().label == "comes"]
+
+    asyncio.run(main())
+
+
+ENDS = """
+import asyncio, sys
+from velo import aio
+
+async def main(pending):
+    await aio.Project.open("api")
+    if pending:
+        calls = [asyncio.ensure_future(aio.Project.list()) for _ in range(20)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+
+asyncio.new_event_loop().run_until_complete(main(sys.argv[1] == "pending"))
+print("end")
+"""
+
+
+@pytest.mark.parametrize("what", ["done", "pending"])
+def test_a_program_ends_whatever_is_under_way(project, what):
+    """Velo's thread tells of what is done in the moment when the interpreter ends: of each run, or of many calls at once."""
+    for _ in range(10):
+        said = subprocess.run([sys.executable, "-c", ENDS, what], capture_output=True, text=True, timeout=60)
+        assert (said.returncode, said.stdout) == (0, "end\n"), said.stderr
+
+
+def test_what_was_waited_for_leaves_no_descriptor(project):
+    def bells():
+        found = 0
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                found += "eventfd" in os.readlink(f"/proc/self/fd/{name}")
+            except FileNotFoundError:
+                pass  # it was closed meanwhile
+        return found
+
+    async def main():
+        await aio.Project.list()
+        before = bells()
+        calls = [asyncio.ensure_future(aio.Project.list()) for _ in range(20)]
+        await asyncio.sleep(0)
+        assert bells() > before
+        calls.pop().cancel()
+        await asyncio.gather(*calls)
+        # Velo's thread may be about to let go of the last one.
+        assert within(5, lambda: bells() <= before)
 
     asyncio.run(main())

@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import psycopg
 import pytest
 
 import velo
+from conftest import within
 
 
 def rows(branch: velo.Branch, table: str = "t") -> int:
@@ -262,6 +264,21 @@ def test_a_seed_counts_what_is_behind_a_link(project, tmp_path):
     assert len(keys) == 2
 
 
+@pytest.mark.parametrize("pattern", ["", "**"])
+def test_a_seed_counts_files_alone(project, tmp_path, pattern):
+    def key():
+        return project.seed(build=lambda branch: None, files=[tmp_path / pattern], code="files alone").key
+
+    (tmp_path / "1.sql").write_text("CREATE TABLE one ()")
+    before = key()
+    # What Emacs notes of a file that somebody edits, and what cannot be read to an end.
+    (tmp_path / ".#1.sql").symlink_to("user@host.1234")
+    os.mkfifo(tmp_path / "pipe")
+    assert key() == before
+    (tmp_path / "2.sql").symlink_to(tmp_path / "1.sql")
+    assert key() != before
+
+
 def test_a_time_that_python_does_not_know_is_refused(project):
     with pytest.raises(velo.InvalidInputError, match="year 9999"):
         velo.Branch.create(project, "late", ttl=1e12)
@@ -383,3 +400,34 @@ def test_a_killed_process_leaves_no_server(project):
     while os.path.exists(f"/proc/{pid}"):
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+STARTED = """
+import os
+open(os.path.join(os.environ["STARTED"], str(os.getpid())), "w").close()
+"""
+
+TAKES_ONE = """
+import os, pathlib, velo
+pool = velo.Project.open("api").seed(build=lambda branch: None, code="coverage").pool()
+pool.acquire().close()
+print(os.getpid(), *pathlib.Path(os.environ["VELO_HOME"]).glob("keepers/*/s"))
+"""
+
+
+def test_a_coverage_of_the_tests_has_nothing_of_the_keeper(project, home, tmp_path):
+    """Such begin as this does: in each Python, before the first line."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(STARTED)
+    started = tmp_path / "started"
+    started.mkdir()
+    before = {str(socket) for socket in home.glob("keepers/*/s")}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "STARTED": str(started), "VELO_RUN": "coverage"}
+    # The shell is the root of the run, with which its keeper ends.
+    line = ["sh", "-c", '"$0" -c "$1"; :', sys.executable, TAKES_ONE]
+    said = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
+    pid, *sockets = said.stdout.split()
+    keepers = [Path(socket) for socket in sockets if socket not in before]
+    assert keepers, "none was started: " + said.stdout + said.stderr
+    assert within(10, lambda: not any(keeper.exists() for keeper in keepers)), keepers
+    assert os.listdir(started) == [pid]

