@@ -8,7 +8,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::sql;
 use crate::error::Result;
@@ -67,12 +67,12 @@ pub(super) fn disown(db: &mut Connection, file: &Path) -> Result<()> {
         "state.db is older than the home: what it says is half done, or a process's own, is left alone"
     );
     let never_held = Id::generate().to_string();
-    tx.execute(
-        "UPDATE record SET lease = ?1, body = json_set(body, '$.lease', ?1) WHERE lease IS NOT NULL",
-        [&never_held],
-    )
-    .and_then(|_| tx.execute("UPDATE generation SET n = ?1", params![noted.cast_signed()]))
-    .map_err(sql("set it right"))?;
+    let disown = "UPDATE record SET lease = ?1, body = json_set(body, '$.lease', ?1) WHERE lease IS NOT NULL";
+    tx.prepare(disown)
+        .and_then(|mut s| s.execute([&never_held]))
+        .and_then(|_| tx.prepare("UPDATE generation SET n = ?1"))
+        .and_then(|mut s| s.execute([noted.cast_signed()]))
+        .map_err(sql("set it right"))?;
     tx.commit().map_err(sql("set it right"))
 }
 
@@ -112,7 +112,7 @@ mod tests {
         }
         note(&file, 1);
         assert_eq!(read(&file), Some(3), "a later number stays");
-        db.execute("UPDATE generation SET n = 2", []).unwrap();
+        db.execute_batch("UPDATE generation SET n = 2").unwrap();
         disown(&mut db, &file).unwrap();
         let after = leases(&db);
         assert!(after[0].is_some() && after[0] != own[0] && after[1].is_none(), "{after:?}");
