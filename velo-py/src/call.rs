@@ -5,7 +5,9 @@
 //! meanwhile and takes a thread down that is in it: it unparks a thread, or rings a [`Bell`].
 
 use std::future::Future;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
@@ -14,7 +16,6 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use rustix::event::{EventfdFlags, eventfd};
 
 use crate::error::raised;
 
@@ -134,29 +135,34 @@ pub(crate) struct Bell(Arc<Ring>);
 impl Bell {
     #[new]
     fn new() -> PyResult<Self> {
-        let ring = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        Ok(Self(Arc::new(Ring(ring.map_err(std::io::Error::from)?))))
+        let (heard, rung) = UnixStream::pair()?;
+        heard.set_nonblocking(true)?;
+        rung.set_nonblocking(true)?;
+        Ok(Self(Arc::new(Ring { heard, rung })))
     }
 
     fn fileno(&self) -> RawFd {
-        self.0.0.as_raw_fd()
+        self.0.heard.as_raw_fd()
     }
 }
 
 /// It lives as long as somebody may ring it.
-struct Ring(OwnedFd);
+struct Ring {
+    heard: UnixStream,
+    rung: UnixStream,
+}
 
 impl Ring {
     fn hush(&self) {
         // One that is silent has nothing to read.
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        while matches!((&self.heard).read(&mut [0; 64]), Ok(64)) {}
     }
 }
 
 impl Wake for Ring {
     fn wake(self: Arc<Self>) {
-        // It only fails where it rings already.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        // It only fails where it has rung many times already.
+        let _ = (&self.rung).write(&[1]);
     }
 }
 

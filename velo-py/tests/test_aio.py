@@ -150,7 +150,7 @@ def test_what_was_waited_for_leaves_no_descriptor(project):
         found = 0
         for name in os.listdir("/proc/self/fd"):
             try:
-                found += "eventfd" in os.readlink(f"/proc/self/fd/{name}")
+                found += "socket:" in os.readlink(f"/proc/self/fd/{name}")
             except FileNotFoundError:
                 pass  # it was closed meanwhile
         return found
