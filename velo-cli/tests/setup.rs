@@ -591,6 +591,13 @@ fn zfs_pool_in_a_file_comes_and_goes() {
             command.env("PATH", "/usr/bin:/bin");
         })
         .is_error(1, "there is no program z");
+    // One that was made larger has two of its four labels where they were, and `zdb` fails.
+    let image = std::fs::File::options().write(true).open(corner.path("home.img")).unwrap();
+    let size = image.metadata().unwrap().len();
+    image.set_len(size + (64 << 20)).unwrap();
+    let undo = corner.setup(&["--undo", "--yes"], |_| {});
+    undo.is_error(1, "nobody can see what is in");
+    image.set_len(size).unwrap();
     let folder = corner.dir.path().to_str().unwrap().to_owned();
     tool("zpool", &["import", "-d", &folder, "velo-setup-test"]);
     let precious = corner.path("home/precious");

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::engine::{self, Call};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os_user::OsUser;
-use crate::storage::zfs::permitted::Allowed;
+use crate::storage::zfs::permitted::{self, Allowed};
 use crate::storage::zfs::{delegate, passable};
 
 /// A dataset below which a user may make volumes.
@@ -35,7 +35,7 @@ impl Delegation {
     #[must_use]
     pub fn new(dataset: impl Into<String>, user: impl Into<String>) -> Self {
         let (dataset, user) = (dataset.into(), user.into());
-        Self { dataset, user, properties: Vec::new(), sudoers: "/etc/sudoers.d".into() }
+        Self { dataset, user, properties: Vec::new(), sudoers: delegate::SUDOERS.into() }
     }
 
     /// Lets the user set the properties that these settings give volumes.
@@ -64,47 +64,47 @@ impl Delegation {
         };
         Ok(vec![
             DelegationStep::Dataset { dataset: dataset.clone(), made: !exists(&dataset).await? },
-            DelegationStep::Record { dataset: dataset.clone(), uid, before, after },
+            DelegationStep::Record {
+                dataset: dataset.clone(),
+                uid,
+                name: user.clone(),
+                before,
+                after,
+            },
             DelegationStep::Allow { dataset, user, given },
             self.rule(will_be_at(&self.dataset).await?),
         ])
     }
 
-    /// What setups gave, as steps that were done. `user` is what ZFS knows the number by.
-    async fn given(&self, uid: u32, user: String) -> Result<Vec<DelegationStep>> {
-        let dataset = self.dataset.clone();
-        let after = given::recorded(&dataset, uid).await?;
-        let given = common(&after, &Allowed::own(&permissions(&dataset).await?, &dataset, &user));
-        let before = Allowed::default();
-        Ok(vec![
-            DelegationStep::Record { dataset: dataset.clone(), uid, before, after },
-            DelegationStep::Allow { dataset, user, given },
-            self.rule(will_be_at(&self.dataset).await?),
-        ])
-    }
-
-    /// The same for a user whose account was deleted: sudo's rule has the name, ZFS the number.
-    async fn given_to_nobody(&self) -> Result<Vec<DelegationStep>> {
-        let rule = self.rule(will_be_at(&self.dataset).await?);
-        match given::without_account(&self.dataset).await?[..] {
-            [uid] => self.given(uid, uid.to_string()).await,
-            [] if rule.is_there().await? => Ok(vec![rule]),
-            [] => owner(&self.user).map(|_| Vec::new()),
-            ref several => {
-                let several = several.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-                let what = format!(
-                    "there is no user {}, and {} was given to several numbers without an account: {several}",
-                    self.user, self.dataset
-                );
-                Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
-                    "as root, with the one that it was: zfs unallow -u NUMBER {0} && \
-                     zfs inherit {1} {0}; and: {2}",
-                    self.dataset,
-                    given::property("NUMBER"),
-                    rule.undoing()
-                )))
-            }
+    /// What setups gave the user, as steps that were done: under the number that the name has, and those that
+    /// it had when something was given.
+    async fn given(&self) -> Result<Vec<DelegationStep>> {
+        let (dataset, now) = (&self.dataset, OsUser::by_name(&self.user)?.map(|user| user.uid));
+        let mut numbers = given::numbers_of(dataset, &self.user).await?;
+        numbers.extend(now.filter(|uid| !numbers.contains(uid)));
+        let mut steps = Vec::new();
+        for uid in numbers {
+            // Of an account that is deleted ZFS has no more than the number, which may be another's by now.
+            let user = OsUser::by_uid(uid)?.map_or_else(|| uid.to_string(), |user| user.name);
+            let after = given::recorded(dataset, uid).await?;
+            let given = common(&after, &Allowed::own(&permissions(dataset).await?, dataset, &user));
+            let (dataset, before) = (dataset.clone(), Allowed::default());
+            let name = self.user.clone();
+            steps.push(DelegationStep::Record {
+                dataset: dataset.clone(),
+                uid,
+                name,
+                before,
+                after,
+            });
+            steps.push(DelegationStep::Allow { dataset, user, given });
         }
+        let rule = self.rule(will_be_at(dataset).await?);
+        if steps.is_empty() && !rule.is_there().await? {
+            owner(&self.user)?;
+        }
+        steps.push(rule);
+        Ok(steps)
     }
 
     fn rule(&self, at: PathBuf) -> DelegationStep {
@@ -148,8 +148,7 @@ impl Setup {
     /// deleted already.
     ///
     /// # Errors
-    /// As [`delegation`](Self::delegation), and [`ErrorKind::Conflict`] if the account is deleted, and one
-    /// of several such was the user's.
+    /// As [`delegation`](Self::delegation).
     pub async fn undo_delegation(delegation: &Delegation) -> Result<Self> {
         Self::undo_delegation_call(delegation).await
     }
@@ -158,11 +157,7 @@ impl Setup {
         let delegation = delegation.clone();
         engine::call(move |_| async move {
             delegation.check()?;
-            let given = match OsUser::by_name(&delegation.user)? {
-                Some(user) => delegation.given(user.uid, user.name).await?,
-                None => delegation.given_to_nobody().await?,
-            };
-            let steps = present(given).await?;
+            let steps = present(delegation.given().await?).await?;
             Ok(Self { steps, journal: None, undoing: true, _alone: None })
         })
     }
@@ -174,7 +169,7 @@ enum DelegationStep {
     /// what somebody needs.
     Dataset { dataset: String, made: bool },
     /// What setups have given the user, before this one and with it.
-    Record { dataset: String, uid: u32, before: Allowed, after: Allowed },
+    Record { dataset: String, uid: u32, name: String, before: Allowed, after: Allowed },
     /// What ZFS lets the user do from now on: make children of it, and all that volumes need with those.
     Allow { dataset: String, user: String, given: Allowed },
     /// What sudo lets the user do: mounting. `at` is where the dataset is mounted, or is going to be.
@@ -186,8 +181,8 @@ impl Step for DelegationStep {
     fn doing(&self) -> String {
         match self {
             Self::Dataset { dataset, .. } => format!("zfs create {dataset}"),
-            Self::Record { dataset, uid, after, .. } => {
-                delegate::shown(&[given::record_call(dataset, *uid, after)])
+            Self::Record { dataset, uid, name, after, .. } => {
+                delegate::shown(&[given::record_call(dataset, *uid, name, after)])
             }
             Self::Allow { dataset, user, given } => {
                 delegate::shown(&delegate::allow_calls(user, dataset, given))
@@ -201,8 +196,8 @@ impl Step for DelegationStep {
     fn undoing(&self) -> String {
         match self {
             Self::Dataset { dataset, .. } => format!("zfs destroy {dataset}"),
-            Self::Record { dataset, uid, before, .. } => {
-                delegate::shown(&[given::record_call(dataset, *uid, before)])
+            Self::Record { dataset, uid, name, before, .. } => {
+                delegate::shown(&[given::record_call(dataset, *uid, name, before)])
             }
             Self::Allow { dataset, user, given } => {
                 delegate::shown(&delegate::unallow_calls(user, dataset, given))
@@ -266,7 +261,8 @@ impl Step for DelegationStep {
                         dataset,
                         &format!("make it with one: zfs create -o mountpoint=/… {dataset}"),
                     )),
-                    _ => Ok(()),
+                    Some(at) => passable::check(folder(parent, &at)?, &owner(user)?).await,
+                    None => Ok(()),
                 }
             }
         }
@@ -275,7 +271,9 @@ impl Step for DelegationStep {
     async fn run(&self) -> Result<()> {
         match self {
             Self::Dataset { dataset, .. } => run("zfs", ["create", dataset]).await,
-            Self::Record { dataset, uid, after, .. } => given::record(dataset, *uid, after).await,
+            Self::Record { dataset, uid, name, after, .. } => {
+                given::record(dataset, *uid, name, after).await
+            }
             Self::Allow { dataset, user, given } => {
                 for call in delegate::allow_calls(user, dataset, given) {
                     run("zfs", call).await?;
@@ -286,7 +284,8 @@ impl Step for DelegationStep {
                 let at = mountpoint(dataset).await?.unwrap_or_default();
                 let at = folder(dataset, &at)?;
                 safe(at, user).await?;
-                write_rule(file, &delegate::sudoers(user, dataset, at)).await
+                write_rule(file, &delegate::sudoers(user, dataset, at)).await?;
+                goes_by(file, user, at).await
             }
         }
     }
@@ -298,7 +297,9 @@ impl Step for DelegationStep {
         match self {
             // Alone: what somebody has made in it meanwhile is not this run's.
             Self::Dataset { dataset, .. } => run("zfs", ["destroy", dataset]).await,
-            Self::Record { dataset, uid, before, .. } => given::record(dataset, *uid, before).await,
+            Self::Record { dataset, uid, name, before, .. } => {
+                given::record(dataset, *uid, name, before).await
+            }
             Self::Allow { dataset, user, given } => {
                 for call in delegate::unallow_calls(user, dataset, given) {
                     run("zfs", call).await?;
@@ -327,6 +328,19 @@ async fn safe(at: &Path, user: &str) -> Result<()> {
         )));
     }
     passable::check(at, &owner(user)?).await
+}
+
+/// An error if sudo does not go by the rule that was written, which then goes: a setup that says that all is
+/// done and is of no use would leave its user with nothing but the rule to look at.
+async fn goes_by(file: &Path, user: &str, at: &Path) -> Result<()> {
+    // It is no rule of this sudo's yet.
+    if file.parent() != Some(Path::new(delegate::SUDOERS)) {
+        return Ok(());
+    }
+    let Some(said) = permitted::disobeys(&owner(user)?, at).await else { return Ok(()) };
+    std::fs::remove_file(file).map_err(|e| Error::io(format!("remove {}", file.display()), e))?;
+    let what = format!("of the rule for {user} in {}: {said}", file.display());
+    Err(Error::new(ErrorKind::Unsupported, what).with_hint(delegate::DISOBEYED))
 }
 
 /// A rule that sudo cannot read would lock everybody out of sudo: it is checked before it is put there.

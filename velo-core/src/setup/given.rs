@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use super::{LIMIT, run};
 use crate::command::Program;
 use crate::error::{Error, ErrorKind, Result};
-use crate::os_user::OsUser;
 use crate::storage::zfs::permitted::Allowed;
 
 /// What the property's name begins with; the user's number follows.
@@ -19,17 +18,17 @@ pub(super) fn property(uid: impl std::fmt::Display) -> String {
     format!("{PROPERTY}{uid}")
 }
 
-/// The arguments of `zfs` that write it down; nothing is no property.
-pub(super) fn record_call(dataset: &str, uid: u32, given: &Allowed) -> Vec<String> {
-    let (property, value) = (property(uid), write(given));
+/// The arguments of `zfs` that write it down, with the user's name at that time; nothing is no property.
+pub(super) fn record_call(dataset: &str, uid: u32, name: &str, given: &Allowed) -> Vec<String> {
+    let (property, value) = (property(uid), write(name, given));
     match *given == Allowed::default() {
         true => vec!["inherit".into(), property, dataset.into()],
         false => vec!["set".into(), format!("{property}={value}"), dataset.into()],
     }
 }
 
-pub(super) async fn record(dataset: &str, uid: u32, given: &Allowed) -> Result<()> {
-    run("zfs", record_call(dataset, uid, given)).await
+pub(super) async fn record(dataset: &str, uid: u32, name: &str, given: &Allowed) -> Result<()> {
+    run("zfs", record_call(dataset, uid, name, given)).await
 }
 
 /// What is written down on the dataset itself: above it there may be another of the name.
@@ -39,21 +38,19 @@ pub(super) async fn recorded(dataset: &str, uid: u32) -> Result<Allowed> {
     Ok(read(look(dataset, &args).await?.trim()))
 }
 
-/// The numbers for which something is written down on the dataset, and which no account has.
-pub(super) async fn without_account(dataset: &str) -> Result<Vec<u32>> {
-    let said =
-        look(dataset, &["get", "-H", "-s", "local", "-o", "property", "all", dataset]).await?;
-    let mut without = Vec::new();
-    for uid in numbers(&said) {
-        if OsUser::by_uid(uid)?.is_none() {
-            without.push(uid);
-        }
-    }
-    Ok(without)
+/// The numbers that the user `name` had when something was written down for it: an account may be deleted
+/// since, and made anew with another one.
+pub(super) async fn numbers_of(dataset: &str, name: &str) -> Result<Vec<u32>> {
+    let args = ["get", "-H", "-s", "local", "-o", "property,value", "all", dataset];
+    Ok(numbers(&look(dataset, &args).await?, name).collect())
 }
 
-fn numbers(properties: &str) -> impl Iterator<Item = u32> {
-    properties.lines().filter_map(|name| name.strip_prefix(PROPERTY)?.parse().ok())
+fn numbers(properties: &str, name: &str) -> impl Iterator<Item = u32> {
+    properties.lines().filter_map(move |line| {
+        let (property, value) = line.split_once('\t')?;
+        let uid = property.strip_prefix(PROPERTY)?.parse().ok()?;
+        (value.splitn(3, ':').nth(2) == Some(name)).then_some(uid)
+    })
 }
 
 /// What `zfs` says of a dataset; nothing of one that is not there.
@@ -67,10 +64,10 @@ async fn look(dataset: &str, args: &[&str]) -> Result<String> {
     }
 }
 
-/// The permissions on the dataset, and those below it.
-fn write(given: &Allowed) -> String {
+/// The permissions on the dataset, those below it, and whose they are.
+fn write(name: &str, given: &Allowed) -> String {
     let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(",");
-    format!("{}:{}", list(&given.here), list(&given.below))
+    format!("{}:{}:{name}", list(&given.here), list(&given.below))
 }
 
 fn read(value: &str) -> Allowed {
@@ -78,8 +75,11 @@ fn read(value: &str) -> Allowed {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let is_name = |name: &&str| !name.is_empty() && name.bytes().all(plain);
     let set = |list: &str| list.split(',').filter(is_name).map(str::to_owned).collect();
-    let (here, below) = value.split_once(':').unwrap_or_default();
-    Allowed { here: set(here), below: set(below) }
+    let mut parts = value.splitn(3, ':');
+    match (parts.next(), parts.next()) {
+        (Some(here), Some(below)) => Allowed { here: set(here), below: set(below) },
+        _ => Allowed::default(),
+    }
 }
 
 /// What is in either.
@@ -110,18 +110,19 @@ mod tests {
         for (here, below) in [("create,mount", "atime,special_small_blocks"), ("", "x"), ("x", "")]
         {
             let given = Allowed { here: set(here), below: set(below) };
-            assert_eq!(read(&write(&given)), given);
+            assert_eq!(read(&write("ann", &given)), given);
         }
         for odd in ["", ":", "create", "-r:a b,$(x),@set,"] {
             assert_eq!(read(odd), Allowed::default(), "{odd:?}");
         }
         let given = Allowed { here: set("create"), below: set("atime,mount") };
-        let call = record_call("tank/velo", 1000, &given);
-        assert_eq!(call, ["set", "velo:given-1000=create:atime,mount", "tank/velo"]);
-        let names =
-            "compression\nvelo:given-1000\nvelo:given-\nvelo:given-x\nvelo:home\nvelo:given-7\n";
-        assert_eq!(numbers(names).collect::<Vec<_>>(), [1000, 7]);
-        let none = record_call("tank/velo", 1000, &Allowed::default());
+        let call = record_call("tank/velo", 1000, "ann", &given);
+        assert_eq!(call, ["set", "velo:given-1000=create:atime,mount:ann", "tank/velo"]);
+        let properties = "compression\tlz4\nvelo:given-1000\tcreate:mount:ann\nvelo:given-\tx:y:ann\n\
+                          velo:given-x\tx:y:ann\nvelo:home\t/x\nvelo:given-7\t::ann\n\
+                          velo:given-8\tcreate:mount:bob\nvelo:given-9\tcreate:mount\n";
+        assert_eq!(numbers(properties, "ann").collect::<Vec<_>>(), [1000, 7]);
+        let none = record_call("tank/velo", 1000, "ann", &Allowed::default());
         assert_eq!(none, ["inherit", "velo:given-1000", "tank/velo"]);
     }
 }

@@ -180,15 +180,24 @@ async fn is_pool(image: &Path, pool: &str) -> Result<bool> {
         return Ok(true);
     }
     let labels = Program::new("zdb").args(["-l", &text(image)]).output(super::LIMIT).await?;
-    Ok(labels.success && !is_destroyed(&labels.stdout))
+    labelled(&labels.stdout, &labels.status).ok_or_else(|| {
+        let why = labels.stderr.trim().lines().last().unwrap_or(&labels.status).to_owned();
+        let what = format!("nobody can tell whether a pool is in {}: {why}", image.display());
+        Error::new(ErrorKind::Io, what)
+            .with_hint(format!("find out why it fails: zdb -l {}", image.display()))
+    })
 }
 
-/// Whether all labels that `zdb -l` has printed are of a pool that was destroyed: ZFS leaves them where they
-/// are, and imports such a pool no more unless it is forced to.
-fn is_destroyed(labels: &str) -> bool {
-    let mut states =
-        labels.lines().filter_map(|line| line.trim_start().strip_prefix("state: ")).peekable();
-    states.peek().is_some() && states.all(|state| state.trim_end() == "2")
+/// Whether there is a pool where `zdb -l` has printed these labels, if that can be told. It fails already
+/// where one of the four cannot be read, as in a file that was made larger, and says by `2` that none can.
+/// ZFS leaves those of a pool that was destroyed where they are, and imports it no more unless it is forced to.
+fn labelled(labels: &str, status: &str) -> Option<bool> {
+    let states = labels.lines().filter_map(|line| line.trim_start().strip_prefix("state: "));
+    let states: Vec<_> = states.map(str::trim_end).collect();
+    match states[..] {
+        [] => (status == "exit status: 2").then_some(false),
+        _ => Some(states.iter().any(|state| *state != "2")),
+    }
 }
 
 /// An error if there is a pool with a home in the file, which only has to be imported or mounted.
@@ -526,15 +535,24 @@ mod tests {
     }
 
     #[test]
-    fn a_destroyed_pool_leaves_its_labels() {
-        assert!(is_destroyed(&label(0, 2)));
-        assert!(is_destroyed(&(label(0, 2) + &label(1, 2))));
+    fn labels_tell_whether_there_is_a_pool() {
+        let (well, some, none) = ("exit status: 0", "exit status: 1", "exit status: 2");
         // Active, exported, or destroyed by half.
         for there in [label(0, 0), label(0, 1), label(0, 2) + &label(1, 0), label(0, 22)] {
-            assert!(!is_destroyed(&there), "{there}");
+            // In a file that was made larger those at its end are missing.
+            for status in [well, some, none, "signal: 6 (SIGABRT)"] {
+                let labels = there.clone() + "failed to unpack label 2\n";
+                assert_eq!(labelled(&labels, status), Some(true), "{status}: {there}");
+            }
+        }
+        for destroyed in [label(0, 2), label(0, 2) + &label(1, 2)] {
+            assert_eq!(labelled(&destroyed, some), Some(false));
         }
         for odd in ["", "failed to unpack label 0\n", "    state:\n", "    name: 'state: 2'\n"] {
-            assert!(!is_destroyed(odd), "{odd:?}");
+            assert_eq!(labelled(odd, none), Some(false), "{odd:?}");
+            for status in [well, some, "signal: 6 (SIGABRT)"] {
+                assert_eq!(labelled(odd, status), None, "{status}: {odd:?}");
+            }
         }
     }
 }

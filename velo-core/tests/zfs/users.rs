@@ -216,30 +216,65 @@ async fn zfs_delegation_to_a_deleted_user_is_taken_back() {
         assert!(rule(user).exists());
     }
     set_up(&Delegation::new(dataset, USER)).await;
-    // Nobody can tell which of the two numbers it was.
     let undo = async |user| Setup::undo_delegation(&Delegation::new(dataset, user)).await;
-    let error = undo(gone[0]).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
-    let hint = error.hint().unwrap();
-    assert!(hint.contains(&format!("zfs unallow -u NUMBER {dataset}")), "{error:?}");
-    assert!(hint.contains(rule(gone[0]).to_str().unwrap()), "{error:?}");
-    let properties = run("zfs", &["get", "-H", "-s", "local", "-o", "property", "all", dataset]);
-    let own_number = format!("velo:given-{}", id("-u"));
-    let mut given = properties.lines().filter(|name| name.starts_with("velo:given-"));
-    let one = given.find(|name| *name != own_number).unwrap();
-    run("zfs", &["unallow", "-u", one.rsplit('-').next().unwrap(), dataset]);
-    run("zfs", &["inherit", one, dataset]);
+    // The one's number is another account's by now, and its name has another number.
+    let numbers = || {
+        let all = ["get", "-H", "-s", "local", "-o", "property,value", "all", dataset];
+        run("zfs", &all)
+    };
+    let of = |user: &str| {
+        let (all, end) = (numbers(), format!(":{user}"));
+        let line = all.lines().find(|line| line.ends_with(&end)).unwrap();
+        line.strip_prefix("velo:given-").unwrap().split_once('\t').unwrap().0.to_owned()
+    };
+    run("useradd", &["--system", "--no-create-home", "--uid", &of(gone[0]), "velo-other"]);
+    run("useradd", &["--system", "--no-create-home", gone[0]]);
+    let unknown = undo("velo-gone-3").await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound, "{unknown:?}");
 
-    for user in [gone[0], gone[1], USER] {
+    let shown = |user: &str| match user {
+        USER => USER,
+        "velo-gone-1" => "velo-other",
+        _ => "unknown",
+    };
+    for (done, user) in [gone[0], gone[1], USER].into_iter().enumerate() {
+        let allowed = run("zfs", &["allow", dataset]);
+        assert!(allowed.contains(shown(user)), "{user}: {allowed}");
         undo(user).await.unwrap().run(|_| {}).await.unwrap_or_else(|e| panic!("{e:?}"));
         assert!(!rule(user).exists(), "{user}");
         let allowed = run("zfs", &["allow", dataset]);
-        assert!(!allowed.contains("unknown"), "{allowed}");
-        assert_eq!(allowed.contains(USER), user != USER, "{allowed}");
+        assert!(!allowed.contains(shown(user)), "{user}: {allowed}");
+        let left = numbers().lines().filter(|line| line.starts_with("velo:given-")).count();
+        assert_eq!(left, 2 - done, "{user}");
+    }
+    for user in ["velo-other", gone[0]] {
+        run("userdel", &[user]);
     }
     assert_eq!(run("zfs", &["allow", dataset]), "");
-    let unknown = undo("velo-gone-3").await.unwrap_err();
-    assert_eq!(unknown.kind(), ErrorKind::NotFound, "{unknown:?}");
+}
+
+/// Of several rules the last one counts: where one wants a password that is said, and the rule is not left.
+#[tokio::test]
+async fn zfs_delegation_that_sudo_overrides_is_refused() {
+    let Some(place) = place() else { return };
+    let own = place.own(&[]);
+    let dataset = &*own.place.dataset;
+    let user = "velo-overruled";
+    run("useradd", &["--system", "--no-create-home", user]);
+    let later = Path::new("/etc/sudoers.d/zzz-velo-test");
+    std::fs::write(later, format!("{user} ALL=(ALL) ALL\n")).unwrap();
+    let setup = Setup::delegation(&Delegation::new(dataset, user)).await.unwrap();
+    let refused = setup.run(|_| {}).await;
+    std::fs::remove_file(later).unwrap();
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused:?}");
+    assert!(refused.to_string().contains("password"), "{refused:?}");
+    assert!(!Path::new("/etc/sudoers.d").join(delegate::rule_name(user, dataset)).exists());
+    assert_eq!(run("zfs", &["allow", dataset]), "", "what was given is taken back");
+    assert_eq!(set_up(&Delegation::new(dataset, user)).await.len(), 3);
+    let undo = Setup::undo_delegation(&Delegation::new(dataset, user)).await.unwrap();
+    undo.run(|_| {}).await.unwrap_or_else(|e| panic!("{e:?}"));
+    run("userdel", &[user]);
 }
 
 /// Without a mount point there is no rule for sudo: that is known before anything is done.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::permitted::Allowed;
-use super::program::find_for_sudo;
+use super::program::{find, find_for_sudo};
 
 /// On the dataset itself. To make a child is all that they are good for there.
 pub const ON_DATASET: [&str; 2] = ["create", "mount"];
@@ -100,15 +100,24 @@ pub fn sudoers(user: &str, dataset: &str, mountpoint: &Path) -> String {
 /// The line that writes the rule.
 #[must_use]
 pub fn install_sudoers(user: &str, dataset: &str, mountpoint: &Path) -> String {
-    let file = Path::new("/etc/sudoers.d").join(rule_name(user, dataset));
+    let file = Path::new(SUDOERS).join(rule_name(user, dataset));
     let (rule, file) = (sudoers(user, dataset, mountpoint), file.display());
     format!("echo '{rule}' > {file} && chmod 440 {file}")
 }
 
-/// The name of the rule's file. sudo skips names with a dot; each user and dataset has one of its own.
+/// What is the matter where sudo does not go by a rule that is there.
+pub(crate) const DISOBEYED: &str = "sudo does not go by it: `sudo -l` shows whether a rule that comes later \
+     wants a password, and `sudo --version` whether it is sudo-rs, which knows no patterns in arguments (on \
+     Ubuntu, as root: update-alternatives --set sudo /usr/bin/sudo.ws)";
+
+/// The folder of sudo's rules.
+pub const SUDOERS: &str = "/etc/sudoers.d";
+
+/// The name of the rule's file. sudo skips names with a dot, and of several rules the last one counts, so that
+/// it comes late. Each user and dataset has one of its own.
 #[must_use]
 pub fn rule_name(user: &str, dataset: &str) -> String {
-    let mut name = "velo".to_owned();
+    let mut name = "zz-velo".to_owned();
     for part in [user, dataset] {
         name.push('-');
         for byte in part.bytes() {
@@ -127,7 +136,10 @@ const PROGRAMS: [(&str, &str); 2] = [("zfs", "/usr/sbin/zfs"), ("rmdir", "/usr/b
 /// Why no rule may be given here: what it would name is missing, or not root's alone.
 pub(crate) fn unsafe_program() -> Option<String> {
     let missing = PROGRAMS.iter().find(|(name, _)| find_for_sudo(name).is_none());
-    missing.map(|(name, _)| format!("there is no program {name} that root alone can replace"))
+    missing.map(|(name, _)| match find(name) {
+        Some(path) => format!("{} is not root's alone to replace", path.display()),
+        None => format!("there is no program {name}"),
+    })
 }
 
 /// Why the rule must not be given for a folder: whoever may write there, or above it, could put a link
@@ -140,9 +152,12 @@ pub fn unsafe_folder(folder: &Path) -> Option<String> {
     if !folder.as_os_str().as_encoded_bytes().iter().all(plain) {
         return Some(format!("{:?} is no name for a rule of sudo", folder.display().to_string()));
     }
-    folder.ancestors().find_map(|folder| {
-        let safe = folder.symlink_metadata().is_ok_and(|m| m.uid() == 0 && m.mode() & 0o022 == 0);
-        (!safe).then(|| format!("{} is not root's alone to write to", folder.display()))
+    folder.ancestors().find_map(|folder| match folder.symlink_metadata() {
+        Ok(m) if m.uid() == 0 && m.mode() & 0o022 == 0 => None,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Some(format!("{} is not there, so that nothing is mounted on it", folder.display()))
+        }
+        _ => Some(format!("{} is not root's alone to write to", folder.display())),
     })
 }
 
@@ -162,7 +177,9 @@ mod tests {
         assert_eq!(names.len(), 4, "{names:?}");
         assert!(names.iter().all(|name| !name.contains(['.', '/', '~'])), "{names:?}");
         assert_eq!(unsafe_folder(Path::new("/")), None);
-        assert!(unsafe_folder(Path::new("/var/tmp/x")).is_some());
+        assert!(unsafe_folder(Path::new("/var/tmp")).unwrap().contains("/var/tmp is not root's"));
+        let missing = unsafe_folder(Path::new("/nowhere/x")).unwrap();
+        assert!(missing.contains("/nowhere/x is not there"), "{missing}");
         for odd in ["/srv/a*b", "/srv/a b", "/srv/a,b", "/srv/a'b", "/srv/a:b"] {
             let why = unsafe_folder(Path::new(odd)).unwrap();
             assert!(why.contains(odd) && why.contains("sudo"), "{why}");

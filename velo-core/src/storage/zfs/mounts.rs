@@ -235,7 +235,12 @@ pub(super) async fn remove_point(point: &Path) -> Result<()> {
 /// The error of a user who may not mount, with the line that mends it.
 pub(super) fn not_allowed(parent: &str, folder: &Path) -> Error {
     let user = user();
+    let rule = Path::new(delegate::SUDOERS).join(delegate::rule_name(&user, parent));
     let hint = match delegate::unsafe_program().or_else(|| delegate::unsafe_folder(folder)) {
+        // Who may not look there is told the rule once more.
+        None if rule.exists() => {
+            format!("{} is there, and {}", rule.display(), delegate::DISOBEYED)
+        }
         None => format!("as root: {}", delegate::install_sudoers(&user, parent, folder)),
         Some(why) => format!(
             "{why}, so that a rule for mounting would give away root: as root, \

@@ -5,6 +5,7 @@
 //! and what sudo would run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use rustix::thread::CapabilitySet;
 
@@ -14,6 +15,7 @@ use super::{Zfs, delegate, explain, mounts, passable, program, properties};
 use crate::command::Program;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
+use crate::os_user::OsUser;
 use crate::storage::StorageConfig;
 
 /// An error if something is missing that a volume needs.
@@ -61,7 +63,7 @@ pub(crate) async fn would_work(config: &StorageConfig) -> Result<()> {
     if let Some(closed) = passable::closed_to_us(&zfs.layout.folder) {
         return Err(passable::cannot_enter(&user, &closed));
     }
-    match would_mount(&parent.volume(Id::generate())).await {
+    match would_mount(parent, &zfs.layout.folder).await {
         true => Ok(()),
         false => Err(mounts::not_allowed(parent.as_str(), &zfs.layout.folder)),
     }
@@ -87,12 +89,45 @@ async fn groups() -> Result<BTreeSet<String>> {
 
 /// Whether sudo would mount it, as it says itself without doing it. To whom another rule gives
 /// something without a password it does not say whether this one wants one.
-async fn would_mount(dataset: &str) -> bool {
+async fn would_mount(parent: &Parent, folder: &Path) -> bool {
+    let id = Id::generate();
     let (Some(zfs), Some(sudo)) = (program::find_for_sudo("zfs"), program::find("sudo")) else {
         return false;
     };
-    let asked = Program::new(sudo).args(["-n", "-l"]).arg(zfs).args(["mount", dataset]);
+    let asked = Program::new(sudo).args(["-n", "-l"]).arg(zfs).args(["mount", &parent.volume(id)]);
     asked.output(program::LIMIT).await.is_ok_and(|output| output.success)
+        // It lists what wants a password as well: a rule that comes later may say that of all.
+        && removes_nothing(folder, id).await
+}
+
+/// Whether sudo runs what the rule names: here to remove the folder of a volume that there never was.
+async fn removes_nothing(folder: &Path, id: Id) -> bool {
+    let (Some(rmdir), Some(never)) = (program::find_for_sudo("rmdir"), never_there(folder, id))
+    else {
+        return false;
+    };
+    program::sudo(&rmdir, &[&never]).await != Err(Fault::Denied)
+}
+
+fn never_there(folder: &Path, id: Id) -> Option<String> {
+    Some(folder.join(Parent::leaf(id)).to_str()?.to_owned())
+}
+
+/// Why sudo does not go by a rule for `user` that is there, asked as that user. Only root can ask; where that
+/// is not to be found out nothing is the matter.
+pub(crate) async fn disobeys(user: &OsUser, folder: &Path) -> Option<String> {
+    let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
+    let rmdir = program::find_for_sudo("rmdir")?;
+    let asked = Program::new("setpriv")
+        .args(["--reuid", &uid, "--regid", &gid, "--init-groups", "sudo", "-n"])
+        .arg(rmdir)
+        .arg(never_there(folder, Id::generate())?)
+        .output(program::LIMIT)
+        .await;
+    let output = asked.ok().filter(|output| !output.success)?;
+    let said = output.stderr.lines().rfind(|line| !line.trim().is_empty())?;
+    // It is run where the folder is missed, and not even asked for where setpriv cannot do that.
+    (!said.contains("No such file") && !said.starts_with("setpriv")).then(|| said.to_owned())
 }
 
 /// What somebody may do, as `zfs allow` says.

@@ -43,7 +43,8 @@ fn find_safe(folders: impl IntoIterator<Item = PathBuf>, name: &str) -> Option<P
 }
 
 /// Whether root alone can change what the path leads to: every folder on the way, every link and what they
-/// lead to. In a sticky folder others make files, but replace none of root's.
+/// lead to. In a sticky folder of a group's its members make files, but replace none of root's (`/nix/store`);
+/// where everybody may, what is cleared away is soon somebody else's.
 fn is_roots_alone(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let mut ahead: Vec<OsString> = Vec::new();
@@ -70,9 +71,9 @@ fn is_roots_alone(path: &Path) -> bool {
             }
             at.pop();
             put(&mut ahead, &target);
-        } else if metadata.mode() & 0o022 != 0
-            && !(metadata.is_dir() && metadata.mode() & 0o1000 != 0)
-        {
+        }
+        let is_sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
+        if !metadata.is_symlink() && metadata.mode() & if is_sticky { 0o002 } else { 0o022 } != 0 {
             return false;
         }
     }
@@ -117,6 +118,7 @@ pub(super) async fn sudo(program: &Path, args: &[&str]) -> Result<(), Fault> {
         match fault {
             // It wants a password, or says that the user may not.
             Fault::Other(said) if said.contains("sudo") || said.contains("not allowed") => {
+                tracing::debug!(%said, "sudo does not run it");
                 Fault::Denied
             }
             fault => fault,
@@ -200,8 +202,10 @@ mod tests {
 
     #[test]
     fn a_program_that_a_user_could_replace_is_passed_over() {
-        // Root's own, and sticky: what is above the folder is safe.
-        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        // To a user who is not root nothing of theirs is safe, whatever its mode.
+        let is_root = rustix::process::geteuid().is_root();
+        // What is above the folder is root's own.
+        let dir = tempfile::tempdir_in(if is_root { "/var" } else { "/tmp" }).unwrap();
         let dir = &*dir.path().canonicalize().unwrap();
         let program = dir.join("rmdir");
         std::fs::write(&program, "#!/bin/sh\n").unwrap();
@@ -210,15 +214,14 @@ mod tests {
         let find = |first: &Path| find_safe([first.to_owned(), "/usr/bin".into()], "rmdir");
         let system = Path::new("/usr/bin").canonicalize().unwrap().join("rmdir");
         let whose = |safe: bool| Some(if safe { program.clone() } else { system.clone() });
-        // To a user who is not root nothing of theirs is safe, whatever its mode.
-        let is_root = rustix::process::geteuid().is_root();
         for (folder, file, safe) in [
             (0o755, 0o755, true),
             (0o755, 0o775, false),
             (0o755, 0o757, false),
             (0o775, 0o755, false),
             (0o777, 0o755, false),
-            (0o1777, 0o755, true),
+            (0o1775, 0o755, true),
+            (0o1777, 0o755, false),
         ] {
             mode(dir, folder);
             mode(&program, file);

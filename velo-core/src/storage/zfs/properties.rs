@@ -19,7 +19,7 @@ const PAGE: u64 = 8 << 10;
 /// What the settings may not say: Velo's own, and what would make a volume another thing.
 /// One of these would let whoever may set it reach beyond the volume; the last three no clone can be
 /// given.
-const FORBIDDEN: [&str; 19] = [
+const FORBIDDEN: [&str; 23] = [
     "mountpoint",
     "canmount",
     "snapdir",
@@ -39,6 +39,11 @@ const FORBIDDEN: [&str; 19] = [
     "casesensitivity",
     "normalization",
     "utf8only",
+    // Short names that `zfs` takes too, beside which the long ones would say something else.
+    "recsize",
+    "rdonly",
+    "case",
+    "compress",
 ];
 
 pub(super) const HOME: &str = "velo:home";
