@@ -150,9 +150,23 @@ fn a_server_whose_data_was_removed_ends_with_its_branch() {
 /// PostgreSQL would free it at its next start on the data, which never comes.
 #[test]
 fn the_shared_memory_of_a_killed_server_goes_with_its_branch() {
-    let home = Home::with_project();
-    for by in [&["branch", "delete", "api/dev"][..], &["branch", "stop", "api/dev"]] {
-        home.ok(&["branch", "create", "api/dev"]);
+    // Of subvolumes PostgreSQL does not find it either.
+    let home = match prepared("VELO_TEST_BTRFS") {
+        Some(base) => {
+            let home = Home::under(&base);
+            home.ok(&["project", "create", "api"]);
+            home
+        }
+        None => Home::with_project(),
+    };
+    for by in [
+        &["branch", "delete", "api/dev"][..],
+        &["branch", "start", "api/dev"],
+        &["branch", "stop", "api/dev"],
+    ] {
+        if home.branches().len() < 2 {
+            home.ok(&["branch", "create", "api/dev"]);
+        }
         let pid = home.json(&["branch", "get", "api/dev"])["pid"].as_i64().unwrap();
         let data = home.sql("api/dev", "SHOW data_directory");
         let file = std::fs::read_to_string(Path::new(&data).join("postmaster.pid")).unwrap();
@@ -172,6 +186,10 @@ fn the_shared_memory_of_a_killed_server_goes_with_its_branch() {
             }
         }
         assert!(segment_is_there() && shared.iter().any(|file| file.exists()), "{shared:?}");
+        if by[1] == "start" {
+            // The first key is free then, and the next server takes that.
+            home.ok(&["branch", "stop", "api/main"]);
+        }
         let parent = home.json(&["branch", "get", "api/main"])["pid"].clone();
 
         rustix::process::kill_process(
@@ -185,6 +203,7 @@ fn the_shared_memory_of_a_killed_server_goes_with_its_branch() {
         assert!(shared.is_empty(), "after {by:?} there is {shared:?}");
         // Nobody else's goes.
         assert_eq!(home.json(&["branch", "get", "api/main"])["pid"], parent);
+        home.ok(&["branch", "start", "api/main"]);
         assert_eq!(home.sql("api/main", "SELECT 1"), "1");
     }
 }

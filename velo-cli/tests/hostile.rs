@@ -655,8 +655,20 @@ fn a_state_that_others_could_read_is_made_private() {
 
 #[test]
 fn who_opens_a_home_waits_for_no_lock_of_what_a_dead_process_deleted() {
+    for what in ["branch", "snapshot"] {
+        who_opens_does_not_wait_for_who_clones(what);
+    }
+}
+
+fn who_opens_does_not_wait_for_who_clones(what: &str) {
     let home = Home::with_project();
-    let id = home.json(&["branch", "get", "api/main"])["id"].as_str().unwrap().to_owned();
+    let id = match what {
+        "branch" => home.json(&["branch", "get", "api/main"])["id"].as_str().unwrap().to_owned(),
+        _ => {
+            home.ok(&["snapshot", "create", "api/main@s"]);
+            names(&home, "snapshots").into_iter().next().unwrap()
+        }
+    };
     let lock = home.path().join("locks").join(id);
     let cloned = std::fs::File::options().create(true).append(true).open(lock).unwrap();
     cloned.lock_shared().unwrap();

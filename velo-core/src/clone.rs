@@ -13,7 +13,7 @@ use crate::run_dir::RunDir;
 use crate::runtime::InstanceRef;
 use crate::source::{SourceRecord, settled};
 use crate::storage::{Label, Location, Object, Storage};
-use crate::teardown;
+use crate::teardown::{self, Patience};
 
 /// What a clone becomes.
 #[derive(Debug, Clone)]
@@ -61,8 +61,7 @@ pub(crate) async fn clone_source(
             room::enough_beside(home, &*storage, object).await?;
             reserve::keep(home.config.home())?;
             let cut = tools.clone(From::Snapshot(snapshot.id, cut), target, op).await?;
-            // Whoever undoes a branch takes its snapshots along without their locks, having recorded it
-            // first: what was cloned meanwhile may lack files.
+            // It may have begun to go before the lock was ours, and what was cloned then lacks files.
             let id = snapshot.id;
             let now = home.state().read(move |tx| tx.get::<SnapshotRecord>(id)).await?;
             now.filter(|snapshot| snapshot.phase == Phase::Ready).ok_or_else(|| {
@@ -138,5 +137,5 @@ async fn repoint(
                 .map(drop),
         })
         .await?;
-    teardown::release(home, project, before).await
+    teardown::release(home, project, before, Patience::Usual).await
 }

@@ -31,7 +31,7 @@ use crate::source::{SourceRecord, resolve};
 use crate::spec::BranchSpec;
 use crate::state::Tx;
 use crate::storage::{CloneSpec, Label, Object};
-use crate::teardown;
+use crate::teardown::{self, Patience};
 use crate::timings::Timings;
 
 /// How often another port is tried when somebody takes one between the look and the start.
@@ -66,7 +66,7 @@ pub(crate) async fn create(
         Err(error) => {
             // Before what was made is gone: it may be what fills the disk.
             let error = home.explain(error);
-            match teardown::branch(home, project, branch.id).await {
+            match teardown::branch(home, project, branch.id, Patience::Usual).await {
                 Ok(()) => Err(error),
                 Err(cleanup) => Err(error.with_cleanup(cleanup)),
             }

@@ -201,7 +201,11 @@ async fn remove_stray(home: &Home, stray: &Stray, looks: &mut Looks, removes: bo
     }
     match stray.object {
         _ if !removes => Ok(()),
-        Object::Volume(id) => stray.storage.destroy_volume(id).await,
+        Object::Volume(id) => {
+            // Of processes nothing is there; of what one that was killed left there may be.
+            stray.end(home).await?;
+            stray.storage.destroy_volume(id).await
+        }
         Object::Snapshot(id) => stray.storage.destroy_snapshot(id).await,
     }
 }

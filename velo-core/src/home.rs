@@ -20,10 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
-
 use crate::cancel::Cancel;
 use crate::config::Config;
+use crate::deletions::{Deletion, Deletions};
 use crate::disk::{self, set_mode};
 use crate::effect;
 use crate::error::{Error, ErrorKind, Result};
@@ -61,8 +60,7 @@ struct Shared {
     runtimes: Mutex<HashMap<RuntimeKind, Arc<dyn Runtime>>>,
     lease: Mutex<Option<Arc<Lease>>>,
     next_port: std::sync::atomic::AtomicU32,
-    /// Read as long as files are removed behind a caller.
-    deletions: Arc<RwLock<()>>,
+    deletions: Arc<Deletions>,
 }
 
 impl Home {
@@ -297,8 +295,8 @@ impl Home {
     }
 
     /// Held as long as files are removed behind a caller.
-    pub(crate) async fn deletion(&self) -> OwnedRwLockReadGuard<()> {
-        self.shared.deletions.clone().read_owned().await
+    pub(crate) fn deletion(&self) -> Deletion {
+        self.shared.deletions.begin()
     }
 
     /// Makes sure that something can be deleted or stopped: that takes a little space as well.
@@ -310,9 +308,9 @@ impl Home {
         }
     }
 
-    /// Waits until this process removes no files behind a caller.
+    /// Waits until this process has removed what it was to remove behind callers by now.
     pub(crate) async fn finish_deletions(&self) {
-        drop(self.shared.deletions.write().await);
+        self.shared.deletions.finish().await;
     }
 
     /// The folder of a server's files.

@@ -44,6 +44,7 @@ mod command;
 mod config;
 mod create;
 mod cut;
+mod deletions;
 mod disk;
 pub mod doctor;
 mod effect;

@@ -237,6 +237,8 @@ impl Pool {
                 let mut shelf = inner.shelf();
                 shelf.size.limit(least, most);
                 inner.refill(&mut shelf);
+                // What is more than that goes when nobody asks for it.
+                inner.watch(&mut shelf);
                 shelf.surplus()
             };
             drop(surplus);

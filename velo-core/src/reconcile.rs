@@ -181,11 +181,31 @@ pub(crate) async fn given_up(home: &Home) -> Result<Vec<Left>> {
             found.extend(under(home, id).await?.into_iter().filter(Left::is_half_done));
         }
     }
-    found.retain(|left| {
-        let path = home.lock_path(&left.id().to_string());
-        Lock::is_free(&path, Mode::Exclusive).unwrap_or(false)
-    });
+    found.retain(|left| is_unlocked(home, left));
     Ok(found)
+}
+
+/// Whether nobody works on it. What this version makes or deletes has a lock file from its record on, to its
+/// end; a process of an earlier one, which may live on, locks branches alone.
+fn is_unlocked(home: &Home, left: &Left) -> bool {
+    let path = home.lock_path(&left.id().to_string());
+    let known = matches!(left, Left::Branch(..)) || path.symlink_metadata().is_ok();
+    known && Lock::is_free(&path, Mode::Exclusive).unwrap_or(false)
+}
+
+/// Finishes what was given up under this id, for somebody who waits for it: what is in the way is an error.
+pub(crate) async fn see_to(home: &Home, id: Id) -> Result<()> {
+    for left in given_up(home).await?.into_iter().filter(|left| left.id() == id) {
+        let path = home.lock_path(&id.to_string());
+        match left.finish(home).await {
+            // Somebody else sees to it.
+            Err(error)
+                if error.kind() == ErrorKind::Conflict
+                    && !Lock::is_free(&path, Mode::Exclusive)? => {}
+            done => drop(done?),
+        }
+    }
+    Ok(())
 }
 
 /// What is under leases that were never held here.
@@ -367,7 +387,7 @@ pub(crate) async fn sweep_hidden(home: &Home, round: &mut Round) {
         Err(error) => return tracing::warn!(%error, "cannot look for hidden data"),
     };
     for project in projects {
-        match teardown::sweep(home, &project).await {
+        match teardown::sweep(home, &project, Patience::None).await {
             Ok(gone) => round.deeds.extend(gone.iter().map(of_hidden)),
             Err(error) => {
                 tracing::warn!(%error, project = %project.name, "hidden data stays for now");
@@ -585,7 +605,7 @@ impl Left {
                 match branch.phase {
                     Phase::Resetting => reset::finish(home, &project, branch.id).await?,
                     Phase::Ready if !branch.ephemeral => switch(home, &project, branch.id).await?,
-                    _ => teardown::branch(home, &project, branch.id).await?,
+                    _ => teardown::branch(home, &project, branch.id, Patience::None).await?,
                 }
             }
             Self::Snapshot(project, snapshot, name) => {
@@ -594,7 +614,7 @@ impl Left {
                 if !is_still(home, snapshot.id, as_known(&snapshot), as_known).await? {
                     return Ok(false);
                 }
-                teardown::snapshot(home, &project, snapshot.id).await?;
+                teardown::snapshot(home, &project, snapshot.id, Patience::None).await?;
             }
             Self::Place(id) => slots::leave(home, id).await?,
         }

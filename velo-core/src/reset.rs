@@ -22,7 +22,7 @@ use crate::source::{self, SourceRecord};
 use crate::spec::BranchSource;
 use crate::storage::Object;
 use crate::switch::Switch;
-use crate::teardown;
+use crate::teardown::{self, Patience};
 
 /// What [`Branch::reset_to`](crate::Branch::reset_to) resets to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -206,7 +206,7 @@ async fn renew(
 /// Destroys a volume that is a branch's no more. Where something is in the way, it stays hidden, and
 /// whoever cleans up after dead processes tries again.
 async fn forget(home: &Home, project: &ProjectRecord, volume: Id) {
-    if let Err(error) = teardown::volume(home, project, volume).await {
+    if let Err(error) = teardown::volume(home, project, volume, Patience::Usual).await {
         tracing::warn!(%error, "the old data of a reset stays for now");
     }
 }
@@ -277,7 +277,9 @@ pub(crate) async fn finish(home: &Home, project: &ProjectRecord, id: Id) -> Resu
     let branch = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
     match branch {
         // Its holder is dead.
-        Some(branch) if branch.ephemeral => teardown::branch(home, project, id).await,
+        Some(branch) if branch.ephemeral => {
+            teardown::branch(home, project, id, Patience::None).await
+        }
         Some(_) => finish_locked(home, project, id).await,
         None => Ok(()),
     }

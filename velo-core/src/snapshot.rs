@@ -14,7 +14,7 @@ use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRe
 use crate::source::{SourceRecord, find_snapshot};
 use crate::state::Tx;
 use crate::storage::{Object, Usage};
-use crate::teardown;
+use crate::teardown::{self, Patience};
 
 /// A snapshot: a named, immutable state of a branch.
 ///
@@ -138,7 +138,7 @@ pub(crate) async fn delete(
     let (owned, lease, name) = (project.clone(), home.lease()?, shown.to_owned());
     let claim = move |tx: &Tx<'_>| claim(tx, &owned, id, lease, &name);
     home.state().write_durable("mark a snapshot to go", claim).await?;
-    teardown::snapshot(home, project, id).await.map_err(Error::with_the_rest_later)
+    teardown::snapshot(home, project, id, Patience::Usual).await.map_err(Error::with_the_rest_later)
 }
 
 /// Marks a snapshot as one that goes, unless branches were made from it. In one transaction, so that
@@ -220,7 +220,7 @@ pub(crate) async fn take(
         Ok(record) => Ok(Snapshot::of(project, record, Some(branch))),
         Err(error) => {
             let error = home.explain(error);
-            match teardown::snapshot(home, &project.record, snapshot.id).await {
+            match teardown::snapshot(home, &project.record, snapshot.id, Patience::Usual).await {
                 Ok(()) => Err(error),
                 Err(cleanup) => Err(error.with_cleanup(cleanup)),
             }

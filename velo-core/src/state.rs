@@ -54,7 +54,7 @@ pub(crate) trait Record: Serialize + DeserializeOwned + Clone + Send + 'static {
 #[derive(Debug)]
 struct Opened {
     connection: Mutex<Connection>,
-    _file: file::Held,
+    file: file::Held,
 }
 
 #[derive(Debug, Clone)]
@@ -62,8 +62,7 @@ pub(crate) struct State {
     db: Arc<Opened>,
     /// The home's leases, which records name.
     leases: PathBuf,
-    /// See [`generation`].
-    generation: PathBuf,
+    path: PathBuf,
 }
 
 fn sql(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
@@ -116,7 +115,7 @@ impl State {
         step: &str,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (leases, file) = (self.leases.clone(), self.generation.clone());
+        let (leases, path, db) = (self.leases.clone(), self.path.clone(), self.db.clone());
         let transaction = self.transact("FULL", TransactionBehavior::Immediate, move |tx| {
             // It makes earlier transactions last as well, and a record may not outlast its lease.
             match std::fs::File::open(&leases).and_then(|folder| folder.sync_all()) {
@@ -129,9 +128,12 @@ impl State {
             Ok((out, generation::count(&tx.0)?))
         });
         let noted = async move {
-            let (out, number) = transaction.await?;
+            let (out, now) = transaction.await?;
             crate::engine::blocking(move || {
-                generation::note(&file, number);
+                // Another one may have been put in its place, whose file this is then.
+                if db.file.is_at(&path) {
+                    generation::note(&generation::beside(&path), &now);
+                }
                 Ok(out)
             })
             .await

@@ -55,6 +55,12 @@ impl Stray {
         Ok(false)
     }
 
+    /// Ends what is left of a local process on it.
+    pub(crate) async fn end(&self, home: &Home) -> Result<()> {
+        let runtime = home.runtime(RuntimeKind::Process)?;
+        runtime.stop(&self.instance(), StopMode::Immediate).await
+    }
+
     /// Stops the server on it, cleanly: its data may be worth something to somebody.
     pub(crate) async fn stop(&self, home: &Home) -> Result<()> {
         let instance = self.instance();

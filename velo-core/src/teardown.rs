@@ -65,7 +65,7 @@ pub(crate) async fn end(
     Ok(found)
 }
 
-/// How long whoever makes, changes or clones a branch that has to go is waited for.
+/// How long whoever makes, changes or clones what has to go is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// As long as any lock: somebody wants it to be gone.
@@ -86,7 +86,7 @@ pub(crate) async fn locked(
         Patience::Usual => home.lock(id, Mode::Exclusive, SHOWN, &Cancel::default()).await?,
         Patience::None => home.lock_now(id, SHOWN).await?,
     };
-    branch(home, project, id).await
+    branch(home, project, id, patience).await
 }
 
 /// Whether a branch whose last handle is gone is still this process's to undo, and not kept meanwhile
@@ -98,20 +98,25 @@ pub(crate) async fn is_discarded(home: &Home, id: Id) -> Result<bool> {
 }
 
 /// Undoes a branch, whatever of it exists. Missing is fine. The caller holds its lock.
-pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+pub(crate) async fn branch(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+    patience: Patience,
+) -> Result<()> {
     // A server that still runs must keep its files, or nobody could name it any more.
     let Some((_, volumes)) = end(home, project, id).await? else {
         return Ok(());
     };
     let mut errors = Errors::default();
     for volume in &volumes {
-        errors.note(self::volume(home, project, volume.id).await);
+        errors.note(self::volume(home, project, volume.id, patience).await);
         errors.note(RunDir::of(home, volume.id).remove());
     }
     // Its origin, and those that were taken of it, which nobody could name any more.
     let snapshots = home.state().read(move |tx| tx.of::<SnapshotRecord>(id)).await?;
     for taken in snapshots {
-        let gone = locked_snapshot(home, project, taken.id, taken.phase, Patience::Usual);
+        let gone = locked_snapshot(home, project, taken.id, taken.phase, patience);
         errors.note(gone.await);
     }
     errors.note(RunDir::of(home, id).remove());
@@ -122,7 +127,12 @@ pub(crate) async fn branch(home: &Home, project: &ProjectRecord, id: Id) -> Resu
 }
 
 /// Destroys a volume and its record; while clones or snapshots need it, it is only hidden.
-pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+pub(crate) async fn volume(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+    patience: Patience,
+) -> Result<()> {
     let storage = home.storage(project.storage)?;
     let needed = storage.capability().clones_need_source;
     let hidden = home
@@ -155,7 +165,7 @@ pub(crate) async fn volume(home: &Home, project: &ProjectRecord, id: Id) -> Resu
         })
         .await?;
     match source {
-        Some(source) if needed => Box::pin(release(home, project, source)).await,
+        Some(source) if needed => Box::pin(release(home, project, source, patience)).await,
         _ => Ok(()),
     }
 }
@@ -189,11 +199,16 @@ async fn locked_snapshot(
         Patience::Usual => Some(home.lock(id, Mode::Exclusive, SHOWN, &Cancel::default()).await?),
         Patience::None => Some(home.lock_now(id, SHOWN).await?),
     };
-    snapshot(home, project, id).await
+    snapshot(home, project, id, patience).await
 }
 
 /// Destroys a snapshot and its record; while clones need it, it is only hidden. Missing is fine.
-pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
+pub(crate) async fn snapshot(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+    patience: Patience,
+) -> Result<()> {
     home.make_way().await;
     let storage = home.storage(project.storage)?;
     let needed = storage.capability().clones_need_source;
@@ -235,13 +250,18 @@ pub(crate) async fn snapshot(home: &Home, project: &ProjectRecord, id: Id) -> Re
         .await?;
     home.remove_lock(id)?;
     match source {
-        Some(source) if needed => Box::pin(release(home, project, source)).await,
+        Some(source) if needed => Box::pin(release(home, project, source, patience)).await,
         _ => Ok(()),
     }
 }
 
 /// Destroys what is hidden and not needed any more: the last dependent takes it along.
-pub(crate) async fn release(home: &Home, project: &ProjectRecord, object: Object) -> Result<()> {
+pub(crate) async fn release(
+    home: &Home,
+    project: &ProjectRecord,
+    object: Object,
+    patience: Patience,
+) -> Result<()> {
     let hidden = home
         .state()
         .read(move |tx| match object {
@@ -255,16 +275,18 @@ pub(crate) async fn release(home: &Home, project: &ProjectRecord, object: Object
         .await?;
     match object {
         _ if !hidden => Ok(()),
-        Object::Volume(id) => volume(home, project, id).await,
-        Object::Snapshot(id) => {
-            locked_snapshot(home, project, id, Phase::Ready, Patience::Usual).await
-        }
+        Object::Volume(id) => volume(home, project, id, patience).await,
+        Object::Snapshot(id) => locked_snapshot(home, project, id, Phase::Ready, patience).await,
     }
 }
 
 /// Destroys all that is hidden in a project and that nothing needs: who died between the removal of
 /// the last dependent and that of what it needed left it so. What went.
-pub(crate) async fn sweep(home: &Home, project: &ProjectRecord) -> Result<Vec<Object>> {
+pub(crate) async fn sweep(
+    home: &Home,
+    project: &ProjectRecord,
+    patience: Patience,
+) -> Result<Vec<Object>> {
     let scope = project.id.to_string();
     let look = move |tx: &Tx<'_>| hidden(tx, &scope);
     let mut before = home.state().read(look.clone()).await?;
@@ -273,7 +295,7 @@ pub(crate) async fn sweep(home: &Home, project: &ProjectRecord) -> Result<Vec<Ob
     }
     let mut errors = Errors::default();
     for object in &before {
-        errors.note(release(home, project, *object).await);
+        errors.note(release(home, project, *object, patience).await);
     }
     errors.result()?;
     let after = home.state().read(look).await?;
@@ -341,7 +363,7 @@ pub(crate) async fn project(home: &Home, record: &ProjectRecord, patience: Patie
         let gone = locked_snapshot(home, record, snapshot.id, snapshot.phase, patience);
         errors.note(gone.await);
     }
-    errors.note(sweep(home, record).await.map(drop));
+    errors.note(sweep(home, record, patience).await.map(drop));
     errors.result()?;
     let forget = move |tx: &Tx<'_>| tx.remove::<ProjectRecord>(id);
     home.state().write_durable("forget a project", forget).await?;

@@ -139,6 +139,11 @@ async fn one_that_nobody_asks_keeps_none() {
     // And is there again when it is asked.
     let again = pool.acquire().await.unwrap();
     assert_eq!(sql(&again, "SELECT count(*) FROM t").await, "1000");
+    // So does what is not to be ready any more.
+    pool.keep_ready(2, 4).await.unwrap();
+    assert!(are_ready(&pool, 2).await, "{:?}", pool.info().await);
+    pool.keep_ready(0, 4).await.unwrap();
+    assert!(are_ready(&pool, 0).await, "{:?}", pool.info().await);
 }
 
 #[tokio::test]

@@ -206,6 +206,31 @@ async fn a_build_that_could_not_be_undone_keeps_nobody() {
     );
 }
 
+/// What is in the way is told to whoever waits for the seed, and not waited for without end.
+#[tokio::test]
+async fn a_seed_that_cannot_be_deleted_is_an_error_to_who_wants_it() {
+    let Some(base) = fs_dir("VELO_TEST_EXT4") else { return };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let home = TestHome::new(Some(&base));
+    let project = home.project("seeds").await;
+    let first = seed(&project, "stuck").await;
+    let snapshots = home.config().home().join("snapshots");
+    let change = |flag: &str| {
+        assert!(Command::new("chattr").arg(flag).arg(&snapshots).status().unwrap().success());
+    };
+    change("+i");
+    let failed = first.delete().await;
+    let wanted =
+        tokio::time::timeout(Duration::from_secs(60), project.seed(key("stuck"), filled)).await;
+    change("-i");
+    failed.unwrap_err();
+    wanted.expect("it is waited for without end").map(drop).unwrap_err();
+    let again = seed(&project, "stuck").await;
+    assert_eq!(sql(&again.branch().await.unwrap(), "SELECT count(*) FROM t").await, "1000");
+}
+
 #[tokio::test]
 async fn a_server_that_dies_while_a_seed_is_built_makes_none() {
     let home = TestHome::new(None);

@@ -1,5 +1,6 @@
 //! How a branch goes: closed, discarded with its last handle, or deleted by the tree's rules.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
-use crate::lock::Mode;
+use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord};
 use crate::state::Tx;
 use crate::teardown::{self, Patience};
@@ -26,9 +27,9 @@ pub(super) async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id) -
         return Ok(());
     }
     teardown::end(&home, &project, id).await?;
-    let pending = home.deletion().await;
+    let pending = home.deletion();
     let files = tokio::spawn(async move {
-        let gone = teardown::branch(&home, &project, id).await;
+        let gone = teardown::branch(&home, &project, id, Patience::Usual).await;
         drop((lock, pending));
         gone
     });
@@ -44,7 +45,7 @@ pub(super) async fn close_now(home: Arc<Home>, project: ProjectRecord, id: Id) -
 pub(super) async fn discard_now(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     let cancel = Cancel::default();
     // Whoever waits for deletions waits for this one too.
-    let _pending = home.deletion().await;
+    let _pending = home.deletion();
     let _lock = loop {
         match home.lock(id, Mode::Exclusive, "the branch", &cancel).await {
             Err(error) if error.kind() == ErrorKind::Conflict => {
@@ -54,7 +55,7 @@ pub(super) async fn discard_now(home: &Home, project: &ProjectRecord, id: Id) ->
         }
     };
     if teardown::is_discarded(home, id).await? {
-        teardown::branch(home, project, id).await?;
+        teardown::branch(home, project, id, Patience::Usual).await?;
     }
     Ok(())
 }
@@ -71,11 +72,12 @@ pub(super) async fn delete(
     home.make_way().await;
     let lease = home.lease()?;
     let owned = project.clone();
-    let (branches, snapshots) = home
+    let locks = home.clone();
+    let (branches, mut locked, snapshots) = home
         .state()
         .write_durable("mark branches to go", move |tx| {
             let Some(branch) = tx.get::<BranchRecord>(id)? else {
-                return Ok((Vec::new(), Vec::new()));
+                return Ok((Vec::new(), HashMap::new(), Vec::new()));
             };
             let (subtree, snapshots) = subtree(tx, &owned, branch, force)?;
             for snapshot in &snapshots {
@@ -85,26 +87,37 @@ pub(super) async fn delete(
                     Ok(())
                 })?;
             }
+            // Held until they are gone: meanwhile they are nobody else's to delete. Those that somebody works on
+            // are waited for below.
+            let mut locked = HashMap::new();
             for branch in &subtree {
+                let path = locks.lock_path(&branch.to_string());
+                if let Some(lock) = Lock::try_take(&path, Mode::Exclusive)? {
+                    locked.insert(*branch, lock);
+                }
                 tx.update(*branch, |branch: &mut BranchRecord| {
                     branch.phase = Phase::Deleting;
                     branch.lease = Some(lease);
                     Ok(())
                 })?;
             }
-            Ok((subtree, snapshots))
+            Ok((subtree, locked, snapshots))
         })
         .await?;
     // Children first; and from here on it goes through, wanted or not.
     let through = Op::default();
     for id in branches.into_iter().rev() {
-        teardown::locked(home, project, id, Patience::Usual)
-            .await
-            .map_err(Error::with_the_rest_later)?;
+        let gone = match locked.remove(&id) {
+            Some(_lock) => teardown::branch(home, project, id, Patience::Usual).await,
+            None => teardown::locked(home, project, id, Patience::Usual).await,
+        };
+        gone.map_err(Error::with_the_rest_later)?;
     }
     for id in snapshots {
         let _lock = home.lock(id, Mode::Exclusive, "the snapshot", &through.cancel).await?;
-        teardown::snapshot(home, project, id).await.map_err(Error::with_the_rest_later)?;
+        teardown::snapshot(home, project, id, Patience::Usual)
+            .await
+            .map_err(Error::with_the_rest_later)?;
     }
     op.cancel.check()
 }

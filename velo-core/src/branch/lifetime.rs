@@ -11,7 +11,7 @@ use crate::lookup::alive;
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
 use crate::reset::being_changed;
 use crate::state::Tx;
-use crate::teardown;
+use crate::teardown::{self, Patience};
 
 impl Branch {
     /// Protects it, or lifts its protection. A protected branch is neither deleted (with `force`
@@ -211,7 +211,7 @@ pub(crate) async fn expire(
         })
         .await?;
     if goes {
-        teardown::branch(home, project, id).await?;
+        teardown::branch(home, project, id, Patience::None).await?;
     }
     Ok(goes)
 }

@@ -62,6 +62,9 @@ impl Runtime for Process {
     async fn start(&self, spec: InstanceSpec) -> Result<Started> {
         let data = spec.instance.location.host_path();
         refuse_unseen(data, "end it there before it is started here")?;
+        // PostgreSQL frees it itself where it finds it: not on a subvolume, which has its inode in common with
+        // all others.
+        free_shared_memory(data);
         forget_crash(&spec)?;
         let mark = unseen::mark(data)?;
         let log = super::log::open(&spec.log)?;

@@ -23,7 +23,7 @@ use crate::source::resolve;
 use crate::spec::BranchSpec;
 use crate::state::Tx;
 use crate::storage::Object;
-use crate::teardown;
+use crate::teardown::{self, Patience};
 use crate::timings::Timings;
 
 /// How seldom it is recorded that a seed was used: a look at it should not cost a write.
@@ -54,7 +54,7 @@ struct Place {
 
 impl Place {
     async fn give_up(self, home: &Home) -> Result<()> {
-        teardown::snapshot(home, &self.project.record, self.record.id).await
+        teardown::snapshot(home, &self.project.record, self.record.id, Patience::Usual).await
     }
 }
 
@@ -162,6 +162,7 @@ pub(super) async fn claim(
                 drop(Lock::take(&path, Mode::Shared, Duration::MAX, &shown, &op.cancel).await?);
                 if still(home, &record).await? {
                     crate::reconcile::run(home).await;
+                    crate::reconcile::see_to(home, record.id).await?;
                     refuse_lost(home, &record, &shown).await?;
                     // Another process may be the one who cleans up.
                     op.cancel.guard(tokio::time::sleep(pause)).await?;

@@ -54,6 +54,11 @@ impl Held {
         })
     }
 
+    /// Whether the path leads to it still.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        path.symlink_metadata().is_ok_and(|found| key(&found) == self.0)
+    }
+
     pub(super) fn is_file(&self) -> bool {
         self.look(|file| Ok(file.metadata()?.is_file())).unwrap_or(false)
     }

@@ -32,8 +32,7 @@ const FORMATS: [&str; 4] = [
        WHERE kind IN ('volume', 'snapshot');
      CREATE INDEX record_owner ON record (owner) WHERE owner IS NOT NULL;
      CREATE INDEX record_source ON record (source) WHERE source IS NOT NULL;",
-    "CREATE TABLE generation (n INTEGER NOT NULL);
-     INSERT INTO generation VALUES (0);",
+    generation::TABLE,
 ];
 /// The format of the file. An older one is brought to it; a newer one is refused, untouched.
 const VERSION: i32 = FORMATS.len() as i32;
@@ -139,14 +138,13 @@ impl State {
             tx.pragma_update(None, "user_version", VERSION).map_err(sql("set it up"))?;
             tx.commit().map_err(sql("set it up"))?;
         }
-        let generation = generation::beside(path);
-        generation::disown(&mut db, &generation)?;
+        generation::disown(&mut db, &generation::beside(path))?;
         // A crash of the machine may lose the last transactions but never tears them; operations
         // on persistent things ask for more with `durable`.
         db.pragma_update(None, "synchronous", "NORMAL").map_err(sql("set it up"))?;
         db.set_prepared_statement_cache_capacity(32);
-        let db = Opened { connection: Mutex::new(db), _file: file };
-        Ok(Self { db: Arc::new(db), leases: path.with_file_name("leases"), generation })
+        let db = Opened { connection: Mutex::new(db), file };
+        Ok(Self { db: Arc::new(db), leases: path.with_file_name("leases"), path: path.to_owned() })
     }
 }
 

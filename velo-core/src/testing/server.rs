@@ -3,6 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -23,6 +24,8 @@ use crate::storage::{CloneSpec, Location, Object, Storage, VolumeSpec};
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long one attempt to connect may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -154,20 +157,32 @@ impl Bench {
         let (endpoint, exited) = (started.endpoint, tokio::spawn(started.exited));
         let mut config = tokio_postgres::Config::new();
         config.host(&endpoint.host).port(endpoint.port);
+        let hung = AtomicUsize::new(0);
         let answers = async {
             loop {
-                match Up::session(&mut config).await? {
-                    Some(client) => return Ok(client),
-                    None if exited.is_finished() => break,
-                    None => tokio::time::sleep(POLL).await,
+                // One that hangs is tried anew: what was lost on the way is sent again ever more seldom.
+                match tokio::time::timeout(ATTEMPT, Up::session(&mut config)).await {
+                    Ok(session) => match session? {
+                        Some(client) => return Ok(client),
+                        None if exited.is_finished() => break,
+                        None => tokio::time::sleep(POLL).await,
+                    },
+                    Err(_) => drop(hung.fetch_add(1, Ordering::Relaxed)),
                 }
             }
-            let log = self.runtime.logs(&spec.log, 15).await.unwrap_or_default();
-            Err(Error::new(ErrorKind::Internal, "the suite expects that a started server stays")
-                .with_context("log", log))
+            Err(Error::new(ErrorKind::Internal, "the suite expects that a started server stays"))
         };
-        let client = within("a started server answers", answers).await??;
-        Ok(Up { endpoint, client: Arc::new(client), exited })
+        match within("a started server answers", answers).await {
+            Ok(Ok(client)) => Ok(Up { endpoint, client: Arc::new(client), exited }),
+            Ok(Err(error)) | Err(error) => {
+                let log = self.runtime.logs(&spec.log, 15).await.unwrap_or_default();
+                let status = self.runtime.status(&spec.instance).await;
+                Err(error
+                    .with_context("status", format!("{status:?}"))
+                    .with_context("connections that hung", hung.load(Ordering::Relaxed))
+                    .with_context("log", log))
+            }
+        }
     }
 
     /// Stops a server, and checks that it is gone.

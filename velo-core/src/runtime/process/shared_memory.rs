@@ -1,7 +1,8 @@
 //! The shared memory that a killed server left.
 //!
-//! PostgreSQL frees it at its next start on the same data. Where the data goes before that, it would stay until the
-//! machine is booted anew: a segment of System V, of which there are 4096, and files in `/dev/shm`, which are memory.
+//! PostgreSQL frees it at its next start on the same data, if that finds it by the data's inode, which all roots of
+//! subvolumes have in common. Where it does not, or the data goes before that, it would stay until the machine is booted
+//! anew: a segment of System V, of which there are 4096, and files in `/dev/shm`, which are memory.
 //! The segment names the file that lists the other files ("control segment", `dsm.c`).
 
 use std::io::{Error, ErrorKind, Result};
