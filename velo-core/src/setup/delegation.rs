@@ -209,8 +209,9 @@ impl Step for DelegationStep {
     async fn is_done(&self) -> Result<bool> {
         Ok(match self {
             Self::Dataset { dataset, .. } => exists(dataset).await?,
-            Self::Record { dataset, uid, after, .. } => {
-                given::recorded(dataset, *uid).await? == *after
+            // What an account that is deleted had is this one's now, and goes with it.
+            Self::Record { dataset, uid, name, after, .. } => {
+                given::is_recorded(dataset, *uid, name, after).await?
             }
             Self::Allow { dataset, user, given } => {
                 without(given, &own(dataset, user).await?) == Allowed::default()

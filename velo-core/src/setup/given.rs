@@ -38,6 +38,22 @@ pub(super) async fn recorded(dataset: &str, uid: u32) -> Result<Allowed> {
     Ok(read(look(dataset, &args).await?.trim()))
 }
 
+/// Whether exactly this is written down, in the user's name.
+pub(super) async fn is_recorded(
+    dataset: &str,
+    uid: u32,
+    name: &str,
+    given: &Allowed,
+) -> Result<bool> {
+    let property = property(uid);
+    let args = ["get", "-H", "-s", "local", "-o", "value", &property, dataset];
+    let said = look(dataset, &args).await?;
+    Ok(match *given == Allowed::default() {
+        true => said.trim().is_empty(),
+        false => said.trim() == write(name, given),
+    })
+}
+
 /// The numbers that the user `name` had when something was written down for it: an account may be deleted
 /// since, and made anew with another one.
 pub(super) async fn numbers_of(dataset: &str, name: &str) -> Result<Vec<u32>> {

@@ -170,7 +170,8 @@ fn holds_data(folder: &Path) -> Result<bool> {
 /// Whether a pool was made in the file: imported, or to be found in it. Where no program can tell, that
 /// is an error: the file would be removed.
 async fn is_pool(image: &Path, pool: &str) -> Result<bool> {
-    if !image.exists() {
+    // One of a run that was killed is empty, and cannot be read.
+    if image.metadata().map_or(0, |found| found.len()) == 0 {
         return Ok(false);
     }
     for program in ["zpool", "zdb"] {
@@ -195,6 +196,8 @@ fn labelled(labels: &str, status: &str) -> Option<bool> {
     let states = labels.lines().filter_map(|line| line.trim_start().strip_prefix("state: "));
     let states: Vec<_> = states.map(str::trim_end).collect();
     match states[..] {
+        // What cannot be read may hold anything.
+        [] if labels.contains("failed to read") => None,
         [] => (status == "exit status: 2").then_some(false),
         _ => Some(states.iter().any(|state| *state != "2")),
     }
@@ -548,6 +551,7 @@ mod tests {
         for destroyed in [label(0, 2), label(0, 2) + &label(1, 2)] {
             assert_eq!(labelled(&destroyed, some), Some(false));
         }
+        assert_eq!(labelled("failed to read label 0\n", none), None);
         for odd in ["", "failed to unpack label 0\n", "    state:\n", "    name: 'state: 2'\n"] {
             assert_eq!(labelled(odd, none), Some(false), "{odd:?}");
             for status in [well, some, "signal: 6 (SIGABRT)"] {

@@ -206,9 +206,12 @@ async fn zfs_delegation_to_a_deleted_user_is_taken_back() {
     let dataset = &*own.place.dataset;
     let rule = |user: &str| Path::new("/etc/sudoers.d").join(delegate::rule_name(user, dataset));
     let gone = ["velo-gone-1", "velo-gone-2"];
-    // Both at once: else the second would get the number of the first.
-    for user in gone {
-        run("useradd", &["--system", "--no-create-home", user]);
+    // Numbers that no other test takes, nor `useradd` by itself.
+    let account = |user: &str, uid: &str| {
+        run("useradd", &["--no-create-home", "--uid", uid, user]);
+    };
+    for (user, uid) in gone.into_iter().zip(["61001", "61002"]) {
+        account(user, uid);
         set_up(&Delegation::new(dataset, user)).await;
     }
     for user in gone {
@@ -222,13 +225,8 @@ async fn zfs_delegation_to_a_deleted_user_is_taken_back() {
         let all = ["get", "-H", "-s", "local", "-o", "property,value", "all", dataset];
         run("zfs", &all)
     };
-    let of = |user: &str| {
-        let (all, end) = (numbers(), format!(":{user}"));
-        let line = all.lines().find(|line| line.ends_with(&end)).unwrap();
-        line.strip_prefix("velo:given-").unwrap().split_once('\t').unwrap().0.to_owned()
-    };
-    run("useradd", &["--system", "--no-create-home", "--uid", &of(gone[0]), "velo-other"]);
-    run("useradd", &["--system", "--no-create-home", gone[0]]);
+    account("velo-other", "61001");
+    account(gone[0], "61003");
     let unknown = undo("velo-gone-3").await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::NotFound, "{unknown:?}");
 
@@ -260,9 +258,13 @@ async fn zfs_delegation_that_sudo_overrides_is_refused() {
     let own = place.own(&[]);
     let dataset = &*own.place.dataset;
     let user = "velo-overruled";
-    run("useradd", &["--system", "--no-create-home", user]);
+    run("useradd", &["--no-create-home", "--uid", "61004", user]);
     let later = Path::new("/etc/sudoers.d/zzz-velo-test");
-    std::fs::write(later, format!("{user} ALL=(ALL) ALL\n")).unwrap();
+    // sudo skips names with a dot, and wants this mode.
+    let written = later.with_extension("new");
+    std::fs::write(&written, format!("{user} ALL=(ALL) ALL\n")).unwrap();
+    std::fs::set_permissions(&written, std::fs::Permissions::from_mode(0o440)).unwrap();
+    std::fs::rename(&written, later).unwrap();
     let setup = Setup::delegation(&Delegation::new(dataset, user)).await.unwrap();
     let refused = setup.run(|_| {}).await;
     std::fs::remove_file(later).unwrap();

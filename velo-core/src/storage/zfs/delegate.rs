@@ -155,7 +155,7 @@ pub fn unsafe_folder(folder: &Path) -> Option<String> {
     folder.ancestors().find_map(|folder| match folder.symlink_metadata() {
         Ok(m) if m.uid() == 0 && m.mode() & 0o022 == 0 => None,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Some(format!("{} is not there, so that nothing is mounted on it", folder.display()))
+            Some(format!("{} is not there (zfs mount, perhaps)", folder.display()))
         }
         _ => Some(format!("{} is not root's alone to write to", folder.display())),
     })

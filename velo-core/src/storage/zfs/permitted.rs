@@ -125,9 +125,11 @@ pub(crate) async fn disobeys(user: &OsUser, folder: &Path) -> Option<String> {
         .output(program::LIMIT)
         .await;
     let output = asked.ok().filter(|output| !output.success)?;
-    let said = output.stderr.lines().rfind(|line| !line.trim().is_empty())?;
     // It is run where the folder is missed, and not even asked for where setpriv cannot do that.
-    (!said.contains("No such file") && !said.starts_with("setpriv")).then(|| said.to_owned())
+    program::is_of_sudo(&output.stderr).then(|| {
+        let lines = output.stderr.lines().filter(|line| !line.trim().is_empty());
+        lines.last().unwrap_or_default().to_owned()
+    })
 }
 
 /// What somebody may do, as `zfs allow` says.

@@ -117,13 +117,21 @@ pub(super) async fn sudo(program: &Path, args: &[&str]) -> Result<(), Fault> {
     run(Command::new(sudo).arg("-n").arg(program).args(args)).await.map(drop).map_err(|fault| {
         match fault {
             // It wants a password, or says that the user may not.
-            Fault::Other(said) if said.contains("sudo") || said.contains("not allowed") => {
+            Fault::Other(said) if is_of_sudo(&said) => {
                 tracing::debug!(%said, "sudo does not run it");
                 Fault::Denied
             }
             fault => fault,
         }
     })
+}
+
+/// Whether what was said is sudo's refusal. It may warn of something (a host name that nobody knows) and run
+/// the program all the same, which then speaks last.
+pub(super) fn is_of_sudo(said: &str) -> bool {
+    let refused = ["password is required", "not allowed", "not in the sudoers", "may not run sudo"];
+    refused.iter().any(|words| said.contains(words))
+        || said.starts_with("sudo") && !said.contains("unable to resolve host")
 }
 
 async fn run(command: Command) -> Result<String, Fault> {
@@ -198,6 +206,27 @@ mod tests {
 
     fn mode(path: &Path, mode: u32) {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_sudo_says_is_told_from_what_the_program_says() {
+        for refused in [
+            "sudo: a password is required",
+            "sudo: unable to resolve host x: Name or service not known sudo: a password is required",
+            "Sorry, user ann is not allowed to execute '/usr/bin/rmdir /tank/v' as root on x.",
+            "ann is not in the sudoers file.",
+            "sudo: The \"no new privileges\" flag is set, which prevents sudo from running as root.",
+        ] {
+            assert!(is_of_sudo(refused), "{refused}");
+        }
+        for ran in [
+            "rmdir: failed to remove '/tank/pseudo/v-1': No such file or directory",
+            "sudo: unable to resolve host x: Name or service not known rmdir: failed to remove \
+             '/tank/v-1': No such file or directory",
+            "cannot mount 'tank/sudo': dataset is busy",
+        ] {
+            assert!(!is_of_sudo(ran), "{ran}");
+        }
     }
 
     #[test]
