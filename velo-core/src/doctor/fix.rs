@@ -4,7 +4,6 @@
 use serde::Serialize;
 
 use super::Finding;
-use crate::boot;
 use crate::branch::{self, Branch, Settled};
 use crate::care::Deed;
 use crate::config::Config;
@@ -90,14 +89,15 @@ async fn containers(_: &Home) -> Result<Vec<Deed>> {
 async fn containers(home: &Home) -> Result<Vec<Deed>> {
     use crate::runtime::RuntimeKind;
     let found = strays::containers(home);
-    let found = match boot::in_time(RuntimeKind::Docker, boot::end_of_look(), found).await {
-        Ok(found) => found,
-        // What is wrong with the engine is a finding of its own.
-        Err(error) => {
-            tracing::warn!(%error, "containers that no record names are not looked for");
-            return Ok(Vec::new());
-        }
-    };
+    let found =
+        match crate::boot::in_time(RuntimeKind::Docker, crate::boot::end_of_look(), found).await {
+            Ok(found) => found,
+            // What is wrong with the engine is a finding of its own.
+            Err(error) => {
+                tracing::warn!(%error, "containers that no record names are not looked for");
+                return Ok(Vec::new());
+            }
+        };
     let mut deeds = Vec::new();
     for container in found.into_iter().filter(|found| found.runs && found.of_this_home) {
         let ended = end(home, &container).await;
