@@ -87,6 +87,8 @@ test('a killed run leaves nothing', async () => {
     // Its workers hold what it says to the end.
     await gone();
     await running.ended;
+    // Nor of tests that they ran to the end of their files.
+    assert.deepEqual((await (await projectOf(orders)).branches()).map(({ shown }) => shown), ['main']);
   }
   passed(await jest(orders, ['--maxWorkers=2', 'orders-[01]\\.']), 10);
 });

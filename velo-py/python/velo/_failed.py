@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Generator, List, NamedTuple, Optional, Set
+from typing import Any, Dict, Generator, List, NamedTuple, Optional, Set, Tuple
 
 import pytest
 
@@ -39,6 +39,16 @@ def kept(branch: Branch) -> Kept:
     return Kept(branch, branch.name, text)
 
 
+def goes(stays: Kept) -> None:
+    """Deletes what was kept, if it stays."""
+    try:
+        if stays.name is not None:
+            stays.branch.project.branch(stays.name).delete()
+    except VeloError:
+        # Somebody works with it, or has ended it; else it goes when its time is up.
+        pass
+
+
 class FailedTests:
     """Keeps the branches of failed tests, those that they share among them, and tells of them at the end of the run."""
 
@@ -49,6 +59,9 @@ class FailedTests:
         self.told: Dict[str, List[str]] = {}
         #: The branches that tests share now, by the names of their fixtures: which tests failed with them.
         self._shared: Dict[str, Set[str]] = {}
+        #: The same of those whose scope has ended, and where they are told of: a test that nothing comes behind ends it
+        #: each time that it is tried.
+        self._ended: List[Tuple[Set[str], str, Kept]] = []
 
     def made(self, item: pytest.Item, branch: Branch) -> None:
         item.stash.setdefault(BRANCHES, []).append(branch)
@@ -58,8 +71,11 @@ class FailedTests:
 
     def shares_no_longer(self, fixture: str, whose: str, branch: Branch) -> None:
         """Before that branch is closed."""
-        if self._shared.pop(fixture, None):
-            self.told[f"{whose} ({fixture})"] = [kept(branch).text]
+        failed = self._shared.pop(fixture, None)
+        if failed:
+            name, stays = f"{whose} ({fixture})", kept(branch)
+            self.told[name] = [stays.text]
+            self._ended.append((failed, name, stays))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -68,14 +84,16 @@ class FailedTests:
         self.told.pop(item.nodeid, None)
         for failed in self._shared.values():
             failed.discard(item.nodeid)
-        for branch, name, _ in item.stash.get(EARLIER, ()):
-            try:
-                if name is not None:
-                    branch.project.branch(name).delete()
-            except VeloError:
-                # Somebody works with it, or has ended it; else it goes when its time is up.
-                pass
+        for stays in item.stash.get(EARLIER, ()):
+            goes(stays)
         item.stash[EARLIER] = []
+        for ended in list(self._ended):
+            failed, name, stays = ended
+            failed.discard(item.nodeid)
+            if not failed:
+                self._ended.remove(ended)
+                self.told.pop(name, None)
+                goes(stays)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
