@@ -127,8 +127,8 @@ pub(crate) async fn disobeys(user: &OsUser, folder: &Path) -> Option<String> {
     let output = asked.ok().filter(|output| !output.success)?;
     // It is run where the folder is missed, and not even asked for where setpriv cannot do that.
     program::is_of_sudo(&output.stderr).then(|| {
-        let lines = output.stderr.lines().filter(|line| !line.trim().is_empty());
-        lines.last().unwrap_or_default().to_owned()
+        let line = output.stderr.lines().rfind(|line| !line.trim().is_empty());
+        line.unwrap_or_default().to_owned()
     })
 }
 
