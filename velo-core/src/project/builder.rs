@@ -1,6 +1,7 @@
 //! What a project is opened or made with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::create::taken;
 use super::{Inner, Project, fits, ready};
@@ -22,6 +23,7 @@ pub struct ProjectBuilder {
     pub(super) role: String,
     pub(super) database: String,
     pub(super) locale: Option<String>,
+    pub(super) wal_retention: Option<Duration>,
 }
 
 impl ProjectBuilder {
@@ -47,6 +49,14 @@ impl ProjectBuilder {
     /// it is `C.UTF-8`, which sorts by code point and does not depend on the system's version.
     pub fn locale(mut self, locale: impl Into<String>) -> Self {
         self.locale = Some(locale.into());
+        self
+    }
+
+    /// For a new project: keeps the WAL of its lasting branches for so long, and with it every moment of
+    /// theirs. See [`BranchSpec::at`](crate::BranchSpec::at), and
+    /// [`Project::set_wal_retention`] for one that is there.
+    pub fn wal_retention(mut self, time: Duration) -> Self {
+        self.wal_retention = Some(time);
         self
     }
 
@@ -154,6 +164,9 @@ impl ProjectBuilder {
         let name = ProjectName::new(self.name.clone())?;
         check_identifier("role", &self.role)?;
         check_identifier("database", &self.database)?;
+        if let Some(time) = self.wal_retention {
+            retention(time)?;
+        }
         Ok(name)
     }
 
@@ -172,6 +185,15 @@ impl ProjectBuilder {
         // Fails now, with the reason, if this build or machine lacks what the project needs.
         fits(&*home.storage(record.storage)?, &*home.runtime(record.runtime)?)?;
         Ok(Project(Arc::new(Inner { config, record, timings: Timings::default() })))
+    }
+}
+
+/// How long WAL is kept, in seconds.
+pub(super) fn retention(time: Duration) -> Result<u64> {
+    match time.as_secs() {
+        0 => Err(Error::new(ErrorKind::InvalidInput, "WAL is kept for at least a second")
+            .with_hint("name a time like 7d, or none")),
+        seconds => Ok(seconds),
     }
 }
 
