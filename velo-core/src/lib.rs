@@ -118,6 +118,7 @@ pub mod __binding {
     pub use crate::keeper::{serve_if_asked, use_program};
     pub use crate::run::use_parents_run;
     pub use crate::seed::outside::{AskedSeed, NextOfSeed, WantedSeed};
+    pub use crate::wal::wanted::WantedMoment;
 
     /// See `postgres::install::use_package`.
     pub fn use_package(folder: std::path::PathBuf) {

@@ -22,6 +22,7 @@ pub struct Founding {
     pub role: Option<String>,
     pub database: Option<String>,
     pub locale: Option<String>,
+    pub wal_retention: Option<f64>,
 }
 
 #[napi]
@@ -40,6 +41,9 @@ impl Project {
             }
             if let Some(locale) = founding.locale {
                 builder = builder.locale(locale);
+            }
+            if let Some(milliseconds) = founding.wal_retention {
+                builder = builder.wal_retention(time(milliseconds)?);
             }
             match how.as_str() {
                 "open" => builder.open().await,
@@ -136,6 +140,14 @@ impl Project {
         let project = self.0.clone();
         let work = async move { project.prune_seeds(time(unused_for)?).await };
         Call::new(work, info::list::<_, SeedInfo>)
+    }
+
+    /// The branches whose servers have to be restarted for it.
+    #[napi]
+    pub fn set_wal_retention(&self, kept: Option<f64>) -> Call {
+        let project = self.0.clone();
+        let work = async move { project.set_wal_retention(kept.map(time).transpose()?).await };
+        Call::new(work, |all| all)
     }
 
     #[napi]

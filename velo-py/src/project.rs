@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use velo_core::__binding::{AskedSeed, WantedSeed};
 
@@ -27,7 +28,7 @@ impl From<velo_core::Project> for Project {
 impl Project {
     /// Opens, creates, or both: `how` is `open`, `create` or `open_or_create`.
     #[staticmethod]
-    #[pyo3(signature = (how, name, config=None, role=None, database=None, locale=None))]
+    #[pyo3(signature = (how, name, config=None, role=None, database=None, locale=None, wal_retention=None))]
     fn get(
         how: &str,
         name: String,
@@ -35,6 +36,7 @@ impl Project {
         role: Option<String>,
         database: Option<String>,
         locale: Option<String>,
+        wal_retention: Option<f64>,
     ) -> PyResult<Call> {
         let mut builder = velo_core::Project::builder(name).config(given(config)?);
         if let Some(role) = role {
@@ -45,6 +47,9 @@ impl Project {
         }
         if let Some(locale) = locale {
             builder = builder.locale(locale);
+        }
+        if let Some(time) = wal_retention {
+            builder = builder.wal_retention(crate::config::seconds(time)?);
         }
         let how = how.to_owned();
         Ok(Call::object::<_, Self>(async move {
@@ -139,6 +144,16 @@ impl Project {
         let project = self.0.clone();
         Ok(Call::new(async move { project.prune_seeds(unused_for).await }, |py, all| {
             info::list(py, &all, info::seed)
+        }))
+    }
+
+    /// The branches whose servers have to be restarted for it.
+    #[pyo3(signature = (time=None))]
+    fn set_wal_retention(&self, time: Option<f64>) -> PyResult<Call> {
+        let time = time.map(crate::config::seconds).transpose()?;
+        let project = self.0.clone();
+        Ok(Call::new(async move { project.set_wal_retention(time).await }, |py, all| {
+            all.into_py_any(py)
         }))
     }
 
