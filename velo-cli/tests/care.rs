@@ -445,6 +445,12 @@ fn a_home_that_is_not_there_is_not_made() {
     assert!(!home.path().exists());
 }
 
+/// With `+i` nothing can be removed from the folder, with `-i` it can again.
+fn change(flag: &str, folder: &Path) {
+    let changed = std::process::Command::new("chattr").arg(flag).arg(folder).status();
+    assert!(changed.unwrap().success());
+}
+
 #[test]
 fn what_cannot_be_undone_is_a_finding() {
     let Some(base) = prepared("VELO_TEST_EXT4") else { return };
@@ -463,18 +469,14 @@ fn what_cannot_be_undone_is_a_finding() {
         list.as_array().unwrap().len() == 2 && runs(&list)
     });
     let volumes = home.path().join("volumes");
-    let change = |flag: &str| {
-        let changed = std::process::Command::new("chattr").arg(flag).arg(&volumes).status();
-        assert!(changed.unwrap().success());
-    };
-    change("+i");
+    change("+i", &volumes);
     run.kill().unwrap();
     drop(run.stdin.take());
     run.wait().unwrap();
     // It is nobody's once what it started has noticed its end.
     let found =
         eventually(|| home.run(&["doctor", "--json"]).stdout.contains("begun to be undone"));
-    change("-i");
+    change("-i", &volumes);
     assert!(found);
     home.ok(&["gc"]);
     agree(&home);
@@ -496,14 +498,10 @@ fn what_a_living_process_could_not_delete_others_do() {
     let opened = velo_core::blocking::Project::builder("api").config(config).open().unwrap();
     let fails = |folder: &str, delete: &dyn Fn() -> velo_core::Result<()>| {
         let folder = home.path().join(folder);
-        let change = |flag: &str| {
-            let changed = std::process::Command::new("chattr").arg(flag).arg(&folder).status();
-            assert!(changed.unwrap().success());
-        };
-        change("+i");
+        change("+i", &folder);
         let failed = delete();
         let doctor = home.run(&["doctor", "--json"]).stdout;
-        change("-i");
+        change("-i", &folder);
         failed.unwrap_err();
         assert!(doctor.contains("begun to be undone"), "{doctor}");
     };

@@ -6,7 +6,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::id::Id;
-use crate::lock::Mode;
+use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord};
 use crate::run_dir::RunDir;
 use crate::runtime::StopMode;
@@ -74,6 +74,15 @@ pub(crate) enum Patience {
     None,
 }
 
+impl Patience {
+    async fn lock(self, home: &Home, id: Id, shown: &str) -> Result<Lock> {
+        match self {
+            Self::Usual => home.lock(id, Mode::Exclusive, shown, &Cancel::default()).await,
+            Self::None => home.lock_now(id, shown).await,
+        }
+    }
+}
+
 /// Undoes a branch under its lock, once nobody makes, changes or clones it any more.
 pub(crate) async fn locked(
     home: &Home,
@@ -82,10 +91,7 @@ pub(crate) async fn locked(
     patience: Patience,
 ) -> Result<()> {
     const SHOWN: &str = "the branch";
-    let _lock = match patience {
-        Patience::Usual => home.lock(id, Mode::Exclusive, SHOWN, &Cancel::default()).await?,
-        Patience::None => home.lock_now(id, SHOWN).await?,
-    };
+    let _lock = patience.lock(home, id, SHOWN).await?;
     branch(home, project, id, patience).await
 }
 
@@ -194,10 +200,9 @@ async fn locked_snapshot(
     patience: Patience,
 ) -> Result<()> {
     const SHOWN: &str = "the snapshot";
-    let _lock = match patience {
-        _ if phase == Phase::Creating => None,
-        Patience::Usual => Some(home.lock(id, Mode::Exclusive, SHOWN, &Cancel::default()).await?),
-        Patience::None => Some(home.lock_now(id, SHOWN).await?),
+    let _lock = match phase {
+        Phase::Creating => None,
+        _ => Some(patience.lock(home, id, SHOWN).await?),
     };
     snapshot(home, project, id, patience).await
 }

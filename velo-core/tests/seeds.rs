@@ -177,6 +177,11 @@ async fn a_build_that_fails_leaves_nothing() {
     alone(&project, &home).await;
 }
 
+/// With `+i` nothing can be removed from the folder, with `-i` it can again.
+fn change(flag: &str, folder: &Path) {
+    assert!(Command::new("chattr").arg(flag).arg(folder).status().unwrap().success());
+}
+
 /// Whoever asks next undoes it, in the same process too.
 #[tokio::test]
 async fn a_build_that_could_not_be_undone_keeps_nobody() {
@@ -187,16 +192,13 @@ async fn a_build_that_could_not_be_undone_keeps_nobody() {
     let home = TestHome::new(Some(&base));
     let project = home.project("seeds").await;
     let volumes = home.config().home().join("volumes");
-    let change = |flag: &str| {
-        assert!(Command::new("chattr").arg(flag).arg(&volumes).status().unwrap().success());
-    };
     let before = home.left().len();
     let fails = async |_| {
-        change("+i");
+        change("+i", &volumes);
         Err::<(), _>(std::io::Error::other("as it happens"))
     };
     let failed = project.seed(key("stuck"), fails).await;
-    change("-i");
+    change("-i", &volumes);
     failed.unwrap_err();
     assert!(home.left().len() > before, "it could be undone");
     let seed = tokio::time::timeout(Duration::from_secs(60), seed(&project, "stuck"));
@@ -217,14 +219,11 @@ async fn a_seed_that_cannot_be_deleted_is_an_error_to_who_wants_it() {
     let project = home.project("seeds").await;
     let first = seed(&project, "stuck").await;
     let snapshots = home.config().home().join("snapshots");
-    let change = |flag: &str| {
-        assert!(Command::new("chattr").arg(flag).arg(&snapshots).status().unwrap().success());
-    };
-    change("+i");
+    change("+i", &snapshots);
     let failed = first.delete().await;
     let wanted =
         tokio::time::timeout(Duration::from_secs(60), project.seed(key("stuck"), filled)).await;
-    change("-i");
+    change("-i", &snapshots);
     failed.unwrap_err();
     wanted.expect("it is waited for without end").map(drop).unwrap_err();
     let again = seed(&project, "stuck").await;

@@ -14,7 +14,7 @@ use crate::storage::zfs::permitted::Allowed;
 const PROPERTY: &str = "velo:given-";
 
 /// The property. Permissions are by number in ZFS, and a name may have what a property's may not.
-pub(super) fn property(uid: impl std::fmt::Display) -> String {
+fn property(uid: u32) -> String {
     format!("{PROPERTY}{uid}")
 }
 
@@ -33,9 +33,12 @@ pub(super) async fn record(dataset: &str, uid: u32, name: &str, given: &Allowed)
 
 /// What is written down on the dataset itself: above it there may be another of the name.
 pub(super) async fn recorded(dataset: &str, uid: u32) -> Result<Allowed> {
+    Ok(read(value(dataset, uid).await?.trim()))
+}
+
+async fn value(dataset: &str, uid: u32) -> Result<String> {
     let property = property(uid);
-    let args = ["get", "-H", "-s", "local", "-o", "value", &property, dataset];
-    Ok(read(look(dataset, &args).await?.trim()))
+    look(dataset, &["get", "-H", "-s", "local", "-o", "value", &property, dataset]).await
 }
 
 /// Whether exactly this is written down, in the user's name.
@@ -45,9 +48,7 @@ pub(super) async fn is_recorded(
     name: &str,
     given: &Allowed,
 ) -> Result<bool> {
-    let property = property(uid);
-    let args = ["get", "-H", "-s", "local", "-o", "value", &property, dataset];
-    let said = look(dataset, &args).await?;
+    let said = value(dataset, uid).await?;
     Ok(match *given == Allowed::default() {
         true => said.trim().is_empty(),
         false => said.trim() == write(name, given),

@@ -30,13 +30,8 @@ pub(crate) async fn check(folder: &Path, user: &OsUser) -> Result<()> {
         if !folder.exists() {
             break;
         }
-        let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
-        let asked = Program::new("setpriv")
-            .args(["--reuid", &uid, "--regid", &gid, "--init-groups", "test", "-x"])
-            .arg(folder)
-            .output(program::LIMIT)
-            .await;
-        match asked {
+        let asked = as_user(user).args(["test", "-x"]).arg(folder);
+        match asked.output(program::LIMIT).await {
             Ok(output) if output.success => {}
             // Nobody can tell here: not even the root is said to be open.
             _ if at == 0 => break,
@@ -45,6 +40,12 @@ pub(crate) async fn check(folder: &Path, user: &OsUser) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is run as `user`, with all groups of that user: the program's name comes next. Only root can.
+pub(super) fn as_user(user: &OsUser) -> Program {
+    let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
+    Program::new("setpriv").args(["--reuid", &uid, "--regid", &gid, "--init-groups"])
 }
 
 pub(super) fn cannot_enter(user: &str, folder: &Path) -> Error {

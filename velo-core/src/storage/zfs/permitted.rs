@@ -116,15 +116,10 @@ fn never_there(folder: &Path, id: Id) -> Option<String> {
 /// Why sudo does not go by a rule for `user` that is there, asked as that user. Only root can ask; where that
 /// is not to be found out nothing is the matter.
 pub(crate) async fn disobeys(user: &OsUser, folder: &Path) -> Option<String> {
-    let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
     let rmdir = program::find_for_sudo("rmdir")?;
-    let asked = Program::new("setpriv")
-        .args(["--reuid", &uid, "--regid", &gid, "--init-groups", "sudo", "-n"])
-        .arg(rmdir)
-        .arg(never_there(folder, Id::generate())?)
-        .output(program::LIMIT)
-        .await;
-    let output = asked.ok().filter(|output| !output.success)?;
+    let never = never_there(folder, Id::generate())?;
+    let asked = passable::as_user(user).args(["sudo", "-n"]).arg(rmdir).arg(never);
+    let output = asked.output(program::LIMIT).await.ok().filter(|output| !output.success)?;
     // It is run where the folder is missed, and not even asked for where setpriv cannot do that.
     program::is_of_sudo(&output.stderr).then(|| {
         let line = output.stderr.lines().rfind(|line| !line.trim().is_empty());
