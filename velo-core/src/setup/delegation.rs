@@ -217,9 +217,12 @@ impl Step for DelegationStep {
                 without(given, &own(dataset, user).await?) == Allowed::default()
             }
             Self::Rule { dataset, user, file, .. } => match mountpoint(dataset).await? {
-                Some(at) => std::fs::read_to_string(file).is_ok_and(|text| {
-                    text.trim_end() == delegate::sudoers(user, dataset, Path::new(&at))
-                }),
+                Some(at) => {
+                    let rule = delegate::sudoers(user, dataset, Path::new(&at));
+                    let is_written =
+                        std::fs::read_to_string(file).is_ok_and(|text| text.trim_end() == rule);
+                    is_written && disobeyed(file, user, Path::new(&at)).await?.is_none()
+                }
                 None => false,
             },
         })
@@ -334,14 +337,18 @@ async fn safe(at: &Path, user: &str) -> Result<()> {
 /// An error if sudo does not go by the rule that was written, which then goes: a setup that says that all is
 /// done and is of no use would leave its user with nothing but the rule to look at.
 async fn goes_by(file: &Path, user: &str, at: &Path) -> Result<()> {
-    // It is no rule of this sudo's yet.
-    if file.parent() != Some(Path::new(delegate::SUDOERS)) {
-        return Ok(());
-    }
-    let Some(said) = permitted::disobeys(&owner(user)?, at).await else { return Ok(()) };
+    let Some(said) = disobeyed(file, user, at).await? else { return Ok(()) };
     std::fs::remove_file(file).map_err(|e| Error::io(format!("remove {}", file.display()), e))?;
     let what = format!("of the rule for {user} in {}: {said}", file.display());
     Err(Error::new(ErrorKind::Unsupported, what).with_hint(delegate::DISOBEYED))
+}
+
+/// Why sudo does not go by the rule in `file`, where it is one of this sudo's.
+async fn disobeyed(file: &Path, user: &str, at: &Path) -> Result<Option<String>> {
+    if file.parent() != Some(Path::new(delegate::SUDOERS)) {
+        return Ok(None);
+    }
+    Ok(permitted::disobeys(&owner(user)?, at).await)
 }
 
 /// A rule that sudo cannot read would lock everybody out of sudo: it is checked before it is put there.

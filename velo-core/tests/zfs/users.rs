@@ -260,20 +260,31 @@ async fn zfs_delegation_that_sudo_overrides_is_refused() {
     let user = "velo-overruled";
     run("useradd", &["--no-create-home", "--uid", "61004", user]);
     let later = Path::new("/etc/sudoers.d/zzz-velo-test");
-    // sudo skips names with a dot, and wants this mode.
-    let written = later.with_extension("new");
-    std::fs::write(&written, format!("{user} ALL=(ALL) ALL\n")).unwrap();
-    std::fs::set_permissions(&written, std::fs::Permissions::from_mode(0o440)).unwrap();
-    std::fs::rename(&written, later).unwrap();
-    let setup = Setup::delegation(&Delegation::new(dataset, user)).await.unwrap();
-    let refused = setup.run(|_| {}).await;
-    std::fs::remove_file(later).unwrap();
-    let refused = refused.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused:?}");
-    assert!(refused.to_string().contains("password"), "{refused:?}");
-    assert!(!Path::new("/etc/sudoers.d").join(delegate::rule_name(user, dataset)).exists());
+    let rule = Path::new("/etc/sudoers.d").join(delegate::rule_name(user, dataset));
+    // What is still to be done where a later rule wants a password, and what comes of doing it.
+    let overruled = async || {
+        // sudo skips names with a dot, and wants this mode.
+        let written = later.with_extension("new");
+        std::fs::write(&written, format!("{user} ALL=(ALL) ALL\n")).unwrap();
+        std::fs::set_permissions(&written, std::fs::Permissions::from_mode(0o440)).unwrap();
+        std::fs::rename(&written, later).unwrap();
+        let setup = Setup::delegation(&Delegation::new(dataset, user)).await.unwrap();
+        let steps = setup.commands().count();
+        let refused = setup.run(|_| {}).await;
+        std::fs::remove_file(later).unwrap();
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused:?}");
+        assert!(refused.to_string().contains("password"), "{refused:?}");
+        assert!(!rule.exists());
+        steps
+    };
+    assert_eq!(overruled().await, 3);
     assert_eq!(run("zfs", &["allow", dataset]), "", "what was given is taken back");
     assert_eq!(set_up(&Delegation::new(dataset, user)).await.len(), 3);
+    // A rule that is there already, and that sudo no longer goes by, is still to be done.
+    assert_eq!(overruled().await, 1);
+    assert_ne!(run("zfs", &["allow", dataset]), "");
+    assert_eq!(set_up(&Delegation::new(dataset, user)).await.len(), 1);
     let undo = Setup::undo_delegation(&Delegation::new(dataset, user)).await.unwrap();
     undo.run(|_| {}).await.unwrap_or_else(|e| panic!("{e:?}"));
     run("userdel", &[user]);

@@ -239,7 +239,12 @@ pub(super) fn not_allowed(parent: &str, folder: &Path) -> Error {
     let hint = match delegate::unsafe_program().or_else(|| delegate::unsafe_folder(folder)) {
         // Who may not look there is told the rule once more.
         None if rule.exists() => {
-            format!("{} is there, and {}", rule.display(), delegate::DISOBEYED)
+            format!(
+                "{} is there, and {}; where {parent} was mounted elsewhere then, as root velo setup --delegate {parent} \
+                 --owner {user} writes it anew",
+                rule.display(),
+                delegate::DISOBEYED
+            )
         }
         None => format!("as root: {}", delegate::install_sudoers(&user, parent, folder)),
         Some(why) => format!(
