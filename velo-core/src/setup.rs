@@ -355,6 +355,10 @@ impl Setup {
             // The step that failed may have done a part of it.
             let own = self.steps[..=at].iter().zip(&made).filter(|(_, made)| **made);
             for (step, _) in own.rev() {
+                // What it does not do is not said. Where it cannot look its undoing says so.
+                if matches!(step.is_there().await, Ok(false)) {
+                    continue;
+                }
                 say(&step.undoing());
                 if let Err(cleanup) = step.undo().await {
                     error = error.with_cleanup(cleanup);

@@ -518,8 +518,9 @@ pub async fn build(
         return attach(kind, &config);
     }
     #[cfg(all(feature = "zfs", target_os = "linux"))]
-    if kind == StorageKind::Auto && config.zfs_dataset.is_some() {
-        // Whoever names a dataset wants no copy instead.
+    if kind == StorageKind::Auto && (config.zfs_dataset.is_some() || zfs::is_used_by(&config.root))
+    {
+        // Whoever names a dataset, or has done so when the home began, wants no copy instead.
         zfs::works_in(&config).await?;
         return attach(StorageKind::Zfs, &config);
     }

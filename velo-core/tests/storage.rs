@@ -37,6 +37,18 @@ async fn suite(kind: StorageKind, var: &str) {
     assert_eq!(storage.list().await.unwrap(), []);
 }
 
+/// The settings may name no dataset any more: that of the home is what is wanted.
+#[tokio::test]
+async fn auto_makes_no_copies_where_a_home_began_on_zfs() {
+    let root = tempfile::tempdir().unwrap();
+    assert!(build(StorageKind::Auto, root.path()).await.is_ok());
+    let began = r#"{"dataset":"velo-no-such-pool/velo","folder":"/nowhere","inherited":false}"#;
+    fs::write(root.path().join("zfs.json"), began).unwrap();
+    let error = build(StorageKind::Auto, root.path()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+    assert!(build(StorageKind::Copy, root.path()).await.is_ok());
+}
+
 #[tokio::test]
 async fn btrfs_on_btrfs() {
     suite(StorageKind::Btrfs, "VELO_TEST_BTRFS").await;

@@ -187,10 +187,24 @@ impl Zfs {
             Some(error) => error,
             None => {
                 let what = format!("the ZFS dataset {parent} does not exist");
-                Error::new(ErrorKind::Unsupported, what)
-                    .with_hint(format!("as root: zfs create {parent}"))
+                Error::new(ErrorKind::Unsupported, what).with_hint(self.where_it_went())
             }
         }
+    }
+
+    /// What to do about a parent that is missing. Of a home that has volumes in it a new one would be empty, and
+    /// their records would be forgotten.
+    fn where_it_went(&self) -> String {
+        let parent = self.parent.as_str();
+        if !is_used_by(&self.root) {
+            return format!("as root: zfs create {parent}");
+        }
+        format!(
+            "if it was renamed, zfs rename it back, or write its new name into {}: zfs list -r -o name,velo:home {} \
+             shows it; if it was destroyed, what is in it is lost: as root, zfs create {parent}, and delete its branches",
+            layout::file(&self.root).display(),
+            parent.split('/').next().unwrap_or(parent)
+        )
     }
 
     /// Makes the folder of a volume, if it is not there, and mounts the volume on it.
@@ -256,10 +270,22 @@ impl Zfs {
 
     /// Destroys a snapshot; missing is fine.
     async fn destroy_named(&self, snapshot: &str, doing: &str) -> Result<()> {
-        match self.way.destroy_snapshot(snapshot).await {
-            Ok(()) => Ok(()),
-            Err(Fault::Missing) => self.must_have_parent().await,
-            Err(fault) => Err(self.explain(fault, doing, snapshot, &self.root).await),
+        let begun = std::time::Instant::now();
+        loop {
+            return match self.way.destroy_snapshot(snapshot).await {
+                Ok(()) => Ok(()),
+                Err(Fault::Missing) => self.must_have_parent().await,
+                // It is mounted by itself where somebody has read it, and a container that starts at this
+                // moment has all mounts in its namespace for a while.
+                Err(Fault::Busy)
+                    if mounts::may_end(begun, &self.root)
+                        && explain::holds(snapshot).await.is_none() =>
+                {
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+                Err(fault) => Err(self.explain(fault, doing, snapshot, &self.root).await),
+            };
         }
     }
 }

@@ -271,7 +271,7 @@ async fn zfs_pools_that_are_full_or_gone_say_so() {
     run("zfs", &["rename", &pool.place.dataset, "small/elsewhere"]);
     for storage in &ways {
         let error = storage.destroy_snapshot(kept).await.unwrap_err();
-        is(&error, ErrorKind::Unsupported, "does not exist", "zfs create");
+        is(&error, ErrorKind::Unsupported, "does not exist", "zfs rename it back");
     }
     run("zfs", &["rename", "small/elsewhere", &pool.place.dataset]);
     storage.destroy_snapshot(kept).await.unwrap();

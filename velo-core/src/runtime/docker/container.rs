@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-    PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
+    MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use super::connect::Engine;
@@ -96,6 +96,13 @@ pub(super) fn bind(path: &Path, read_only: bool) -> Mount {
     bind_at(path, path, read_only)
 }
 
+/// The folder of a volume, and nothing that is mounted in it: ZFS mounts snapshots there by itself, and one that a
+/// container has in its namespace is busy for as long as that lives.
+fn bind_volume(path: &Path) -> Mount {
+    let alone = MountBindOptions { non_recursive: Some(true), ..Default::default() };
+    Mount { bind_options: Some(alone), ..bind(path, false) }
+}
+
 fn bind_at(source: &Path, target: impl AsRef<Path>, read_only: bool) -> Mount {
     Mount {
         typ: Some(MountType::BIND),
@@ -124,7 +131,7 @@ pub(super) fn server(
     let mut mounts = seen(files);
     // Parents before what is mounted in them.
     mounts.extend(spec.reads.iter().map(|path| bind(path, true)));
-    mounts.extend([bind(data, false), bind(&spec.socket_dir, false), bind(&spec.log, false)]);
+    mounts.extend([bind_volume(data), bind(&spec.socket_dir, false), bind(&spec.log, false)]);
 
     let tied = spec.lifeline == Lifeline::Process;
     let script = if tied { TIED } else { DETACHED };

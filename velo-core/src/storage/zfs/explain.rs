@@ -135,8 +135,10 @@ pub(super) async fn explain(
         Fault::Busy if name.contains('@') => match holds(name).await {
             Some(tag) => error(ErrorKind::Conflict, &format!("somebody holds it ({tag})"))
                 .with_hint(format!("as whoever holds it: zfs release {tag} {name}")),
-            None => error(ErrorKind::Conflict, "it is busy")
-                .with_hint("wait until a backup (zfs send) or the like ends"),
+            None => error(ErrorKind::Conflict, "it is busy").with_hint(
+                "wait until what reads it ends, a backup (zfs send) perhaps; a container of somebody's that has it \
+                 mounted since its start lets it go when it is started anew",
+            ),
         },
         Fault::Busy => {
             let holders = mounts::holders(folder);
@@ -196,7 +198,7 @@ async fn children(dataset: &str) -> (&str, String) {
 }
 
 /// The tag of a hold on a snapshot.
-async fn holds(snapshot: &str) -> Option<String> {
+pub(super) async fn holds(snapshot: &str) -> Option<String> {
     let text = program::ask("zfs", &["holds", "-H", snapshot]).await.ok()?;
     Some(text.lines().next()?.split('\t').nth(1)?.to_owned())
 }

@@ -138,7 +138,7 @@ impl Layout {
 
     /// Writes it down, once, before the first volume is made.
     pub(super) fn keep(&self, root: &Path) -> Result<()> {
-        let path = root.join(FILE);
+        let path = file(root);
         if path.exists() {
             return Ok(());
         }
@@ -162,9 +162,14 @@ impl Layout {
     }
 }
 
+/// Where it is written down.
+pub(super) fn file(root: &Path) -> PathBuf {
+    root.join(FILE)
+}
+
 /// What a home began with.
 pub(super) fn recorded(root: &Path) -> Result<Option<Layout>> {
-    let path = root.join(FILE);
+    let path = file(root);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
