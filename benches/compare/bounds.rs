@@ -24,6 +24,7 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = Result
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
     came: bool,
 }
 
@@ -31,7 +32,8 @@ impl Signals {
     pub(crate) fn listen() -> Result<Self> {
         let (interrupt, terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate, came: false })
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { interrupt, terminate, hangup, came: false })
     }
 
     /// What comes of work; nothing where a signal comes first, or came before. Then the work is dropped where it is.
@@ -41,6 +43,7 @@ impl Signals {
                 biased;
                 _ = self.interrupt.recv() => {}
                 _ = self.terminate.recv() => {}
+                _ = self.hangup.recv() => {}
                 done = work => return Some(done),
             }
             eprintln!("ended by a signal");

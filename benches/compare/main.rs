@@ -72,8 +72,8 @@ fn run() -> Result<()> {
             "--write is for a whole run: --short shows that it works, and measures little".into()
         );
     }
-    let (arguments, commit) = (arguments(), machine::commit());
-    let mut report = Report { arguments, commit, ..Report::default() };
+    let (arguments, commit, load) = (arguments(), machine::commit(), machine::load());
+    let mut report = Report { arguments, commit, load, ..Report::default() };
     let output = Output { json: args.json, write: args.write };
     // One thread, which lives as long as the process: bare servers end with it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -170,7 +170,9 @@ async fn compare(plan: &Plan, output: &Output, report: &mut Report) -> Result<()
     for size in plan.sizes.iter().copied() {
         for (place, folder) in &there {
             eprintln!("{place}, {}", label(size));
-            let measured = rows(&catalog, *place, folder, size, plan, &mut signals, report).await;
+            let folders = there.iter().map(|(_, folder)| folder.as_path());
+            let run = Run { catalog: &catalog, plan, place: *place, folder };
+            let measured = rows(&run, folders, size, &mut signals, report).await;
             if let Err(error) = &measured {
                 report.fail(&format!("{place}, {}", label(size)), error);
             }
@@ -180,7 +182,8 @@ async fn compare(plan: &Plan, output: &Output, report: &mut Report) -> Result<()
     }
     for (place, folder) in &there {
         eprintln!("a suite on {place}");
-        let measured = suites(&catalog, *place, folder, plan, &mut signals, report).await;
+        let run = Run { catalog: &catalog, plan, place: *place, folder };
+        let measured = suites(&run, output, &mut signals, report).await;
         if let Err(error) = &measured {
             report.fail(&format!("the suite on {place}"), error);
         }
@@ -202,23 +205,30 @@ async fn compare(plan: &Plan, output: &Output, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// All rows of a place with one seed.
-async fn rows(
-    catalog: &Catalog,
+/// What is measured in one place.
+struct Run<'a> {
+    catalog: &'a Catalog,
+    plan: &'a Plan,
     place: Place,
-    folder: &Path,
+    folder: &'a Path,
+}
+
+/// All rows of a place with one seed. Those of all `folders` may have what is missing of the disk.
+async fn rows(
+    run: &Run<'_>,
+    folders: impl Iterator<Item = &Path> + Clone,
     size: u64,
-    plan: &Plan,
     signals: &mut Signals,
     report: &mut Report,
 ) -> Result<()> {
+    let Run { catalog, plan, place, folder } = *run;
     let seed = Seed::sized(size);
     let base = Base::new(folder)?;
     let rows = catalog.rows(place, &seed, &base.0);
     report.skipped.extend(rows.skipped);
     // The short form is small wherever it runs.
     if !plan.short {
-        let lacks = space::lacks(folder, space::needed(&rows.rows, place, &seed));
+        let lacks = space::lacks(folder, folders, space::needed(&rows.rows, place, &seed));
         let lacks = signals.unless(lacks).await.ok_or("ended by a signal")??;
         if let Some(why) = lacks {
             eprintln!("  skipped: {why}");
@@ -241,13 +251,12 @@ async fn rows(
 
 /// The suite with each row, alone and from nothing.
 async fn suites(
-    catalog: &Catalog,
-    place: Place,
-    folder: &Path,
-    plan: &Plan,
+    run: &Run<'_>,
+    output: &Output,
     signals: &mut Signals,
     report: &mut Report,
 ) -> Result<()> {
+    let Run { catalog, plan, place, folder } = *run;
     let seed = Seed::shop();
     for number in 0.. {
         let base = Base::new(folder)?;
@@ -281,6 +290,7 @@ async fn suites(
             Some(Err(error)) => report.fail(&format!("the suite with {kind} on {place}"), &error),
             None => return Ok(()),
         }
+        output.keep(report);
     }
     Ok(())
 }

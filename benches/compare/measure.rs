@@ -183,13 +183,28 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     }
     if plan.tests_in(subjects.first().map(|subject| subject.measured.place), seed) {
         stage("tests");
-        for subject in subjects.iter_mut().filter(|subject| subject.works()) {
-            if subject.measured.kind == Kind::Floor {
+        tests(subjects, plan).await;
+    }
+    stage("done");
+}
+
+/// Tests, by each row in a few turns: the machine is not the same all the time.
+async fn tests(subjects: &mut [Subject], plan: &Plan) {
+    let turns = plan.tests_turns;
+    let (count, limit) = (plan.tests.div_ceil(turns), plan.tests_limit / turns as u32);
+    let rows = subjects.len();
+    for turn in 0..turns {
+        for number in 0..rows {
+            let Some(subject) = subjects.get_mut((turn + number) % rows) else { continue };
+            if subject.measured.kind == Kind::Floor || !subject.works() {
                 continue;
             }
-            let many = suite::many(&*subject.row, plan.tests, plan.tests_limit);
-            match within(plan.tests_limit + STEP, many).await {
-                Ok(done) => subject.measured.tests = Some(done),
+            match within(limit + STEP, suite::many(&*subject.row, count, limit)).await {
+                Ok(done) => {
+                    let all = subject.measured.tests.get_or_insert_default();
+                    all.count += done.count;
+                    all.seconds += done.seconds;
+                }
                 Err(error) => subject.keep("tests", Err(error)),
             }
             // What is ready for a next test is not to weigh on the next row's.
@@ -197,7 +212,6 @@ pub(crate) async fn all(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
             subject.keep("tests", emptied);
         }
     }
-    stage("done");
 }
 
 /// Ends them, the last first: some rest on those before.
@@ -358,8 +372,9 @@ async fn crowd(row: &dyn Row, callers: usize, plan: &Plan) -> Result<Crowd> {
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(times)
     }))
     .await;
-    let took = begun.elapsed();
+    // What is removed behind a caller is a part of it.
     row.settle().await?;
+    let took = begun.elapsed();
     let mut first = Times::default();
     for times in all {
         first.0.extend(times?.0);

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) idle: Vec<usize>,
     pub(crate) rest: Duration,
     pub(crate) tests: usize,
+    /// In so many turns.
+    pub(crate) tests_turns: usize,
     pub(crate) tests_limit: Duration,
     pub(crate) suite: usize,
     pub(crate) suite_limit: Duration,
@@ -60,6 +62,7 @@ impl Plan {
             idle: if short { vec![1, 3] } else { vec![1, 10, 100] },
             rest: if short { Duration::from_millis(200) } else { seconds(3) },
             tests: args.option("--tests")?.unwrap_or(if short { 6 } else { 1000 }),
+            tests_turns: if short { 2 } else { 4 },
             tests_limit: if short { seconds(2) } else { seconds(120) },
             suite: if short { 10 } else { 300 },
             suite_limit: if short { seconds(4) } else { seconds(300) },

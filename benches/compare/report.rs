@@ -27,6 +27,8 @@ pub(crate) struct Report {
     /// What it was told, and what of: as it began, for it writes into its own checkout.
     pub(crate) arguments: String,
     pub(crate) commit: String,
+    /// What the machine did beside it, likewise.
+    pub(crate) load: String,
 }
 
 impl Report {
@@ -85,9 +87,9 @@ impl Report {
         }
         line(format!("- Date: {}", machine::today()));
         line(format!(
-            "- Machine: {}; load {}, niceness {}",
+            "- Machine: {}; load {} when it began, niceness {}",
             machine::describe(),
-            machine::load(),
+            self.load,
             machine::niceness()
         ));
         line(format!("- Velo {}, commit {}", env!("CARGO_PKG_VERSION"), self.commit));
@@ -97,8 +99,10 @@ impl Report {
         }
         line(String::new());
         line(
-            "One run; in each place and with each seed the rows take turns, each round another one first, and the \
-             first round is\nnot counted. *Endpoint* is from the request until there is an address, *first query* \
+            "One run. In each place and with each seed the rows take turns at cold, ready and tests, each round \
+             another one first,\nand the first round of cold and ready is not counted; at the rest they follow one \
+             another. *Delete* is until the server\nis gone: files that take longer Velo removes behind the caller, \
+             which *Concurrent callers* and *Tests* wait for.\n*Endpoint* is from the request until there is an address, *first query* \
              until `SELECT 1` is answered over a\nconnection of its own. The floor is one bare clone and one bare \
              `postgres` on it. A template database is no instance:\nroles, settings and WAL are its server's, which \
              runs already. Milliseconds."

@@ -12,8 +12,8 @@ use crate::seed::Seed;
 /// What must be left when idle branches are made, each of which may have a copy of its own.
 pub(crate) const LEAST: u64 = 2 << 30;
 
-/// How long what was deleted may take until it is given back.
-const GIVEN_BACK: Duration = Duration::from_secs(60);
+/// How long what was deleted may take until it is given back: a file system does that behind whoever deleted it.
+const GIVEN_BACK: Duration = Duration::from_secs(300);
 
 /// What rows need with a seed of this size, about: a seed for each server, a few copies that live at the same time where
 /// branches are copies, half as much again for WAL; and what is in every cluster.
@@ -41,11 +41,20 @@ fn one_of_a_server(kind: Kind) -> Kind {
     }
 }
 
-/// Why so many bytes do not fit on the file system of `folder`, if they do not once all that was deleted is given back.
-pub(crate) async fn lacks(folder: &Path, needed: u64) -> Result<Option<String>> {
+/// Why so many bytes do not fit on the file system of `folder`, if they do not once all that was deleted is given back:
+/// there, and on those of `others`, which may be files on the same disk.
+pub(crate) async fn lacks(
+    folder: &Path,
+    others: impl Iterator<Item = &Path> + Clone,
+    needed: u64,
+) -> Result<Option<String>> {
     let begun = Instant::now();
     loop {
-        give_back(folder).await;
+        if left(folder)? < needed {
+            for place in others.clone() {
+                give_back(place).await;
+            }
+        }
         let left = left(folder)?;
         if left >= needed {
             return Ok(None);
@@ -94,7 +103,8 @@ fn file_under(folder: &Path) -> Option<PathBuf> {
 /// Has a file that stands in for a disk give back what its file system has deleted.
 async fn give_back(folder: &Path) {
     if file_under(folder).is_some() {
-        // Where it cannot, what is left says so.
+        // Where they cannot, what is left says so. What is not committed yet is not free.
+        let _ = Command::new("sync").arg("-f").arg(folder).kill_on_drop(true).output().await;
         let _ = Command::new("fstrim").arg(folder).kill_on_drop(true).output().await;
     }
 }

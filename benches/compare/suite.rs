@@ -10,7 +10,7 @@ use crate::row::Row;
 use crate::seed::Seed;
 
 /// So many tests in so long a time, until the last branch was gone.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Done {
     pub(crate) count: usize,
     pub(crate) seconds: f64,
