@@ -83,15 +83,17 @@ impl Patience {
     }
 }
 
-/// Undoes a branch under its lock, once nobody makes, changes or clones it any more.
+/// Undoes a branch under its lock, once nobody makes, changes or clones it any more. Missing is fine.
 pub(crate) async fn locked(
     home: &Home,
     project: &ProjectRecord,
     id: Id,
     patience: Patience,
 ) -> Result<()> {
-    const SHOWN: &str = "the branch";
-    let _lock = patience.lock(home, id, SHOWN).await?;
+    let found = home.state().read(move |tx| tx.get::<BranchRecord>(id)).await?;
+    let Some(found) = found else { return Ok(()) };
+    let shown = format!("the branch {}/{}", project.name, found.shown());
+    let _lock = patience.lock(home, id, &shown).await?;
     branch(home, project, id, patience).await
 }
 

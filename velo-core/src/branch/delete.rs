@@ -79,7 +79,11 @@ pub(super) async fn delete(
             let Some(branch) = tx.get::<BranchRecord>(id)? else {
                 return Ok((Vec::new(), HashMap::new(), Vec::new()));
             };
-            let (subtree, snapshots) = subtree(tx, &owned, branch, force)?;
+            let (subtree, mut snapshots) = subtree(tx, &owned, branch, force)?;
+            // Whoever takes one that is not ready holds its lock, and may wait for its branch's: it goes with that,
+            // and he finds that it went.
+            snapshots.retain(|snapshot| snapshot.phase != Phase::Creating);
+            let snapshots: Vec<Id> = snapshots.iter().map(|snapshot| snapshot.id).collect();
             for snapshot in &snapshots {
                 tx.update(*snapshot, |snapshot: &mut SnapshotRecord| {
                     snapshot.phase = Phase::Deleting;
@@ -87,8 +91,7 @@ pub(super) async fn delete(
                     Ok(())
                 })?;
             }
-            // Held until they are gone: meanwhile they are nobody else's to delete. Those that somebody works on
-            // are waited for below.
+            // Held until they are gone: meanwhile they are nobody else's to delete.
             let mut locked = HashMap::new();
             for branch in &subtree {
                 let path = locks.lock_path(&branch.to_string());
@@ -100,6 +103,11 @@ pub(super) async fn delete(
                     branch.lease = Some(lease);
                     Ok(())
                 })?;
+            }
+            // Who makes or resets a branch holds its lock, and may wait for its parent's, to find that it goes.
+            // What somebody else finishes meanwhile is found to be gone.
+            if locked.len() < subtree.len() {
+                locked.clear();
             }
             Ok((subtree, locked, snapshots))
         })
@@ -129,7 +137,7 @@ fn subtree(
     project: &ProjectRecord,
     branch: BranchRecord,
     force: bool,
-) -> Result<(Vec<Id>, Vec<Id>)> {
+) -> Result<(Vec<Id>, Vec<SnapshotRecord>)> {
     if branch.parent.is_none() {
         return Err(Error::new(
             ErrorKind::Conflict,
@@ -156,7 +164,7 @@ fn subtree(
         .collect();
     if force || dependents.is_empty() {
         let branches = subtree.iter().map(|branch| branch.id).collect();
-        return Ok((branches, named.iter().map(|snapshot| snapshot.id).collect()));
+        return Ok((branches, named));
     }
     Err(Error::new(
         ErrorKind::Conflict,
