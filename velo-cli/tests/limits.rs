@@ -138,6 +138,42 @@ fn who_comes_first_is_served_first() {
     nothing_is_left(&home);
 }
 
+/// Who waits for a slot to start a branch holds nothing that one who is ahead of him needs.
+#[test]
+fn a_branch_is_cloned_by_those_ahead_of_its_start() {
+    let home = home();
+    home.ok(&["branch", "create", "api/dev", "--stopped"]);
+    let one_at_a_time = |args: &[&str]| {
+        let mut velo = home.command_with(&[&["-v"], args].concat());
+        velo.env("VELO_MAX_RUNNING", "1").stdout(Stdio::null()).stderr(Stdio::piped());
+        velo
+    };
+    let starts: [(&[&str], &[&str]); 3] = [
+        (&["branch", "start", "api/dev"], &["branch", "stop", "api/dev"]),
+        (&["branch", "restart", "api/dev"], &["stop", "--all"]),
+        (&["start", "--all"], &["stop", "--all"]),
+    ];
+    for (n, (start, stop)) in starts.into_iter().enumerate() {
+        let free = format!("go-{n}");
+        let holder = Holder::start(&home, 1, &free);
+        let ahead = Waiter::start(one_at_a_time(&["run", "api/dev", "--", "true"]));
+        let start = Waiter::start(one_at_a_time(start));
+        let begun = Instant::now();
+        holder.free(&home, &free);
+        ahead.ends_well();
+        start.ends_well();
+        // Much less than a slot, or a lock, is waited for.
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+        assert_eq!(home.sql("api/dev", "SELECT sum(x) FROM t"), "5050");
+        home.ok(stop);
+    }
+    // Nobody keeps a place: what is free is taken at once.
+    let ran = home.run_with(&["run", "api", "--", "true"], |velo| {
+        velo.env("VELO_MAX_RUNNING", "1").env("VELO_SLOT_TIMEOUT", "0");
+    });
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
 #[test]
 fn the_dead_keep_nobody_waiting() {
     let home = home();

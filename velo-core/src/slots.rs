@@ -84,6 +84,15 @@ pub(crate) enum Turn<T> {
     Later(u64),
 }
 
+impl<T> Turn<T> {
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Turn<U> {
+        match self {
+            Self::Now(recorded) => Turn::Now(change(recorded)),
+            Self::Later(memory) => Turn::Later(memory),
+        }
+    }
+}
+
 /// Looks for a slot in a transaction.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
@@ -116,18 +125,32 @@ impl Sum {
 }
 
 impl Asker {
-    fn new(config: &Config, leases: PathBuf) -> Self {
-        let Config { max_running, max_memory, .. } = *config;
-        Self { max_running, max_memory, leases, place: None }
+    /// One who has no place in the line.
+    pub(crate) fn of(home: &Home) -> Self {
+        let Config { max_running, max_memory, .. } = home.config;
+        Self { max_running, max_memory, leases: home.leases(), place: None }
     }
 
     /// Whether there is a slot, in the transaction that takes it; then its place is given up as well.
     pub(crate) fn ask(&self, tx: &Tx<'_>, memory: u64) -> Result<bool> {
         let free = self.look(tx, memory)?.is_none();
-        if let Some(place) = self.place.as_ref().filter(|_| free) {
-            tx.remove::<PlaceRecord>(place.id)?;
+        if free {
+            self.needs_none(tx)?;
         }
         Ok(free)
+    }
+
+    /// Gives up its place, if it has one: there is no slot to wait for.
+    pub(crate) fn needs_none(&self, tx: &Tx<'_>) -> Result<()> {
+        self.place.as_ref().map_or(Ok(()), |place| tx.remove::<PlaceRecord>(place.id))
+    }
+
+    /// The same in a transaction of its own.
+    pub(crate) async fn leave(&self, home: &Home) -> Result<()> {
+        match &self.place {
+            Some(place) => leave(home, place.id).await,
+            None => Ok(()),
+        }
     }
 
     /// What is in the way of a server, if it can be waited for.
@@ -251,7 +274,7 @@ pub(crate) fn may_become(
     if others.and(given).memory <= max {
         return Ok(());
     }
-    Err(Asker::new(&home.config, home.leases()).never(others, given, &holders))
+    Err(Asker::of(home).never(others, given, &holders))
 }
 
 fn named(holders: &[String]) -> String {
@@ -261,7 +284,7 @@ fn named(holders: &[String]) -> String {
 }
 
 /// Runs `record`, the transaction that takes a slot, as soon as there is one for it. Until then nothing
-/// of it is recorded but its place in the line.
+/// of it is recorded but its place in the line; and nothing may be locked that those ahead may need.
 pub(crate) async fn taken<T, F>(
     home: &Home,
     op: &Op,
@@ -270,7 +293,7 @@ pub(crate) async fn taken<T, F>(
 where
     F: Future<Output = Result<Turn<T>>>,
 {
-    let mut asker = Asker::new(&home.config, home.leases());
+    let mut asker = Asker::of(home);
     let begun = Instant::now();
     let mut looked = false;
     let failed = loop {
@@ -291,12 +314,9 @@ where
             Err(error) => break error,
         }
     };
-    match asker.place {
-        None => Err(failed),
-        Some(place) => match leave(home, place.id).await {
-            Ok(()) => Err(failed),
-            Err(cleanup) => Err(failed.with_cleanup(cleanup)),
-        },
+    match asker.leave(home).await {
+        Ok(()) => Err(failed),
+        Err(cleanup) => Err(failed.with_cleanup(cleanup)),
     }
 }
 

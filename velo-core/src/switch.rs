@@ -16,7 +16,7 @@ use crate::record::{BranchRecord, Phase, ProjectRecord};
 use crate::reset;
 use crate::run_dir::RunDir;
 use crate::runtime::{InstanceRef, RuntimeKind, Status, StopMode};
-use crate::slots::{self, Turn};
+use crate::slots::{self, Asker, Turn};
 use crate::state::Tx;
 use crate::storage::Object;
 
@@ -44,16 +44,23 @@ enum Wish {
 impl Switch<'_> {
     /// Starts it; nothing happens if it runs. Returns the record as it is then. One that was stopped,
     /// and cannot be started, is a stopped one still.
-    pub(crate) async fn on(self, id: Id) -> Result<BranchRecord> {
-        Ok(self.on_unless_it_runs(id).await?.0)
+    pub(crate) async fn on(self, id: Id, asker: Asker) -> Result<Turn<BranchRecord>> {
+        Ok(self.on_unless_it_runs(id, asker).await?.map(|(record, _)| record))
     }
 
     /// The same, and whether it was started.
-    pub(crate) async fn on_unless_it_runs(self, id: Id) -> Result<(BranchRecord, bool)> {
-        let (record, before) = self.want(id, Wish::On).await?;
+    pub(crate) async fn on_unless_it_runs(
+        self,
+        id: Id,
+        asker: Asker,
+    ) -> Result<Turn<(BranchRecord, bool)>> {
+        let (record, before) = match self.want(id, Wish::On, asker).await? {
+            Turn::Now(wanted) => wanted,
+            Turn::Later(memory) => return Ok(Turn::Later(memory)),
+        };
         let up = self.up_within(&record, self.home.config.start_timeout).await;
         match up {
-            Ok(started) => Ok((self.done(id, true).await?, started)),
+            Ok(started) => Ok(Turn::Now((self.done(id, true).await?, started))),
             // One that had crashed ought to run still.
             Err(error) if before && !self.runs(&record).await => {
                 Err(after(error, self.done(id, false).await))
@@ -67,7 +74,7 @@ impl Switch<'_> {
     pub(crate) async fn off(self, id: Id) -> Result<BranchRecord> {
         self.home.make_way().await;
         self.nothing_is_lost(id).await?;
-        let (record, _) = self.want(id, Wish::Off).await?;
+        let (record, _) = self.unwant(id, Wish::Off).await?;
         self.down(&record).await?;
         self.done(id, false).await
     }
@@ -76,19 +83,22 @@ impl Switch<'_> {
     pub(crate) async fn pause(self, id: Id) -> Result<BranchRecord> {
         self.home.make_way().await;
         self.nothing_is_lost(id).await?;
-        let (record, _) = self.want(id, Wish::Pause).await?;
+        let (record, _) = self.unwant(id, Wish::Pause).await?;
         self.down(&record).await?;
         self.done(id, false).await
     }
 
     /// Stops it, cleanly, and starts it again.
-    pub(crate) async fn off_and_on(self, id: Id) -> Result<BranchRecord> {
+    pub(crate) async fn off_and_on(self, id: Id, asker: Asker) -> Result<Turn<BranchRecord>> {
         self.home.make_way().await;
         self.nothing_is_lost(id).await?;
-        let (record, before) = self.want(id, Wish::On).await?;
+        let (record, before) = match self.want(id, Wish::On, asker).await? {
+            Turn::Now(wanted) => wanted,
+            Turn::Later(memory) => return Ok(Turn::Later(memory)),
+        };
         self.down(&record).await?;
         match self.up(&record).await {
-            Ok(()) => self.done(id, true).await,
+            Ok(()) => self.done(id, true).await.map(Turn::Now),
             Err(error) if before => Err(error),
             Err(error) => Err(after(error, self.still_off(id).await)),
         }
@@ -251,49 +261,56 @@ impl Switch<'_> {
         op.steps.run("stop", stop).await
     }
 
+    /// Records that a server ought not to run, before it is stopped: for that nobody waits.
+    async fn unwant(self, id: Id, wish: Wish) -> Result<(BranchRecord, bool)> {
+        slots::taken(self.home, self.op, |asker| self.want(id, wish, asker)).await
+    }
+
     /// Records whether a server ought to run, before it is started or stopped; one that ought not to
-    /// before waits for a slot. Returns the record, and whether it ought to before.
-    async fn want(self, id: Id, wish: Wish) -> Result<(BranchRecord, bool)> {
+    /// before needs a slot, and where there is none it is the caller who waits, without the branch's lock.
+    /// Returns the record, and whether it ought to before.
+    async fn want(self, id: Id, wish: Wish, asker: Asker) -> Result<Turn<(BranchRecord, bool)>> {
         // In a box: it ends with a switch itself.
         Box::pin(reset::finish_locked(self.home, self.project, id)).await?;
         let wanted = wish == Wish::On;
         let lease = self.home.lease()?;
-        slots::taken(self.home, self.op, |asker| {
-            let project = self.project.clone();
-            let work = move |tx: &Tx<'_>| {
-                let (mut before, mut later) = (wanted, None);
-                let record = tx.update(id, |branch: &mut BranchRecord| {
-                    let shown = format!("{}/{}", project.name, branch.shown());
-                    if branch.phase != Phase::Ready {
-                        return Err(reset::being_changed(&format!("the branch {shown}")));
-                    }
-                    if branch.ephemeral && !wanted {
-                        return Err(Error::new(
-                            ErrorKind::Conflict,
-                            format!("{shown} is ephemeral: it cannot be stopped"),
-                        )
-                        .with_hint(format!(
-                            "it ends with the process that made it, which can keep it; or delete \
-                             it: velo branch delete {shown}"
-                        )));
-                    }
-                    branch.must_be_own(lease)?;
-                    let memory = slots::memory_of(&project, branch);
-                    if wanted && !branch.wanted && !asker.ask(tx, memory)? {
+        let project = self.project.clone();
+        let work = move |tx: &Tx<'_>| {
+            let (mut before, mut later) = (wanted, None);
+            let record = tx.update(id, |branch: &mut BranchRecord| {
+                let shown = format!("{}/{}", project.name, branch.shown());
+                if branch.phase != Phase::Ready {
+                    return Err(reset::being_changed(&format!("the branch {shown}")));
+                }
+                if branch.ephemeral && !wanted {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        format!("{shown} is ephemeral: it cannot be stopped"),
+                    )
+                    .with_hint(format!(
+                        "it ends with the process that made it, which can keep it; or delete \
+                         it: velo branch delete {shown}"
+                    )));
+                }
+                branch.must_be_own(lease)?;
+                let memory = slots::memory_of(&project, branch);
+                if wanted && !branch.wanted {
+                    if !asker.ask(tx, memory)? {
                         later = Some(memory);
                         return Ok(());
                     }
-                    // What was paused ought to have come back as well.
-                    before = std::mem::replace(&mut branch.wanted, wanted) || branch.resumes;
-                    branch.resumes = wish == Wish::Pause && before;
-                    branch.lease = Some(lease);
-                    Ok(())
-                })?;
-                Ok(later.map_or(Turn::Now((record, before)), Turn::Later))
-            };
-            self.home.state().write_durable("record whether a server ought to run", work)
-        })
-        .await
+                } else {
+                    asker.needs_none(tx)?;
+                }
+                // What was paused ought to have come back as well.
+                before = std::mem::replace(&mut branch.wanted, wanted) || branch.resumes;
+                branch.resumes = wish == Wish::Pause && before;
+                branch.lease = Some(lease);
+                Ok(())
+            })?;
+            Ok(later.map_or(Turn::Now((record, before)), Turn::Later))
+        };
+        self.home.state().write_durable("record whether a server ought to run", work).await
     }
 
     /// Nobody switches it any more. `ran` says whether a server has run on the branch's volume.

@@ -16,6 +16,7 @@ use crate::project;
 use crate::record::{BranchRecord, Phase, ProjectRecord};
 use crate::run_dir::RunDir;
 use crate::runtime::Status;
+use crate::slots::{self, Asker, Turn};
 use crate::switch::Switch;
 use crate::timings::Timings;
 
@@ -99,18 +100,23 @@ impl Branch {
 
     /// Starts it if it still ought to run. Whether it did not run.
     async fn resume(&self, home: &Home, op: &Op) -> Result<Option<bool>> {
-        let shown = format!("the branch {}", self.full_name());
-        let id = self.id();
-        let _lock = home.lock(id, Mode::Exclusive, &shown, &op.cancel).await?;
-        let record = self.current(home).await?;
-        if !record.wanted && !record.resumes {
-            // Somebody stopped it meanwhile.
-            return Ok(None);
-        }
+        let (id, shown) = (self.id(), &format!("the branch {}", self.full_name()));
         let switch = Switch { home, project: &self.0.project.record, op };
-        let (record, started) = switch.on_unless_it_runs(id).await?;
-        self.renewed(record, op);
-        Ok(Some(started))
+        // Locked anew for each look for a slot: one who is ahead in the line may be about to clone it.
+        let resumed = slots::taken(home, op, |asker| async move {
+            let _lock = home.lock(id, Mode::Exclusive, shown, &op.cancel).await?;
+            let record = self.current(home).await?;
+            if !record.wanted && !record.resumes {
+                // Somebody stopped it meanwhile.
+                asker.leave(home).await?;
+                return Ok(Turn::Now(None));
+            }
+            Ok(switch.on_unless_it_runs(id, asker).await?.map(Some))
+        });
+        Ok(resumed.await?.map(|(record, started)| {
+            self.renewed(record, op);
+            started
+        }))
     }
 
     /// Stops it until all are started again. Whether there was something to stop.
@@ -148,16 +154,16 @@ impl Branch {
         let project = &self.0.project.record;
         let status = boot::status(home, project, &record).await?;
         let running = matches!(status, Status::Running { .. });
-        let switch = Switch { home, project, op };
-        let (settled, record) = match (running, record.wanted) {
+        let (switch, asker) = (Switch { home, project, op }, Asker::of(home));
+        let (settled, turn) = match (running, record.wanted) {
             (true, true) if !self.has_socket(home, &record) => {
-                (Settled::Restarted, switch.off_and_on(record.id).await?)
+                (Settled::Restarted, switch.off_and_on(record.id, asker).await?)
             }
             (true, true) if lets_clients_in(home, project, &record).await => return Ok(None),
-            (true, true) => (Settled::Opened, switch.on(record.id).await?),
-            (false, true) => (Settled::Started, switch.on(record.id).await?),
+            (true, true) => (Settled::Opened, switch.on(record.id, asker).await?),
+            (false, true) => (Settled::Started, switch.on(record.id, asker).await?),
             (_, false) if status != Status::Stopped => {
-                (Settled::Stopped, switch.pause(record.id).await?)
+                (Settled::Stopped, Turn::Now(switch.pause(record.id).await?))
             }
             (_, false) => {
                 let orphans = self.has_orphans(home, &record).await?;
@@ -168,6 +174,8 @@ impl Branch {
                 return Ok((orphans || sockets).then_some(Settled::Cleared));
             }
         };
+        // What ought to run has its slot, and waits for none.
+        let Turn::Now(record) = turn else { return Ok(None) };
         self.renewed(record, op);
         Ok(Some(settled))
     }

@@ -9,6 +9,7 @@ use crate::home::Home;
 use crate::lock::Mode;
 use crate::record::BranchRecord;
 use crate::reset::{self, ResetTarget};
+use crate::slots::{self, Turn};
 use crate::switch::Switch;
 
 /// What is done to a branch that only its holder may do where it is ephemeral.
@@ -115,13 +116,17 @@ impl Branch {
     }
 
     async fn switched(&self, home: &Home, to: To, op: &Op) -> Result<BranchRecord> {
-        let shown = format!("the branch {}", self.full_name());
-        let _lock = home.lock(self.id(), Mode::Exclusive, &shown, &op.cancel).await?;
+        let (id, shown) = (self.id(), &format!("the branch {}", self.full_name()));
         let switch = Switch { home, project: &self.0.project.record, op };
-        match to {
-            To::On => switch.on(self.id()).await,
-            To::Off => switch.off(self.id()).await,
-            To::OffAndOn => switch.off_and_on(self.id()).await,
-        }
+        // Locked anew for each look for a slot: one who is ahead in the line may be about to clone it.
+        slots::taken(home, op, |asker| async move {
+            let _lock = home.lock(id, Mode::Exclusive, shown, &op.cancel).await?;
+            match to {
+                To::On => switch.on(id, asker).await,
+                To::Off => switch.off(id).await.map(Turn::Now),
+                To::OffAndOn => switch.off_and_on(id, asker).await,
+            }
+        })
+        .await
     }
 }
