@@ -5,9 +5,9 @@
 mod common;
 
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::whole::{main_is_well, names, nothing_else};
+use common::whole::{main_is_well, names, nothing_else, processes};
 use common::{Home, prepared, psql, wait_until};
 
 /// After how many milliseconds. The last ones are seldom reached.
@@ -167,4 +167,42 @@ fn locks_of_nothing_go_with_a_dead_process() {
     assert_eq!(home.branches(), ["api/main"]);
     assert!(!orphans.iter().any(|orphan| orphan.exists()), "{:?}", names(&home, "locks"));
     assert!(held.exists());
+}
+
+/// Whether `initdb` makes the data of a project of the home.
+fn initdb_runs(home: &Home) -> bool {
+    let home = home.dir().file_name().unwrap().to_str().unwrap();
+    std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
+        let line = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        let program = line.split('\0').next().unwrap();
+        program.ends_with("initdb") && line.contains(home)
+    })
+}
+
+#[test]
+fn initdb_ends_with_the_process_that_runs_it() {
+    let home = Home::new();
+    let volumes = home.path().join("volumes");
+    let mut create = home.command_with(&["project", "create", "api"]);
+    let create = create.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut create = create.spawn().unwrap();
+    let is_at_work = || initdb_runs(&home) && volumes.exists() && !processes(&volumes).is_empty();
+    wait_until("initdb is in the middle of its work", || {
+        is_at_work() || create.try_wait().unwrap().is_some_and(|ended| panic!("{ended}"))
+    });
+    create.kill().unwrap();
+    let begun = Instant::now();
+    create.wait().unwrap();
+    wait_until("initdb has ended", || !initdb_runs(&home));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    wait_until("the server that it ran has ended", || processes(&volumes).is_empty());
+    // It was not done before: that makes three databases.
+    for volume in names(&home, "volumes") {
+        let base = std::fs::read_dir(volumes.join(volume).join("base"));
+        let databases = base.map_or(0, Iterator::count);
+        assert!(databases < 3, "initdb has gone on to its end");
+    }
+    assert_eq!(home.json(&["project", "list"]), serde_json::json!([]));
+    assert!(names(&home, "volumes").is_empty());
+    home.ok(&["project", "create", "api"]);
 }

@@ -46,6 +46,7 @@ pub(crate) struct Program {
     current_dir: PathBuf,
     detached: bool,
     dies_with_us: bool,
+    is_killed: bool,
     called: Option<&'static str>,
 }
 
@@ -72,6 +73,7 @@ impl Program {
             current_dir: "/".into(),
             detached: false,
             dies_with_us: false,
+            is_killed: false,
             called: None,
         }
     }
@@ -139,6 +141,14 @@ impl Program {
     pub(crate) fn dies_with_us(mut self) -> Self {
         self.dies_with_us = true;
         self
+    }
+
+    /// The same by SIGKILL, for one that puts off what a signal asks of it: `initdb` looks for one only when the
+    /// server that it runs has ended. That ends with its input.
+    #[cfg(feature = "process")]
+    pub(crate) fn is_killed_with_us(mut self) -> Self {
+        self.is_killed = true;
+        self.dies_with_us()
     }
 
     pub(crate) fn name(&self) -> String {
@@ -239,7 +249,7 @@ impl Program {
                 // As root std drops the supplementary groups with the uid.
                 command.uid(user.uid).gid(user.gid);
             }
-            let (detached, dies_with_us) = (self.detached, self.dies_with_us);
+            let Self { detached, dies_with_us, is_killed, .. } = self;
             let parent = rustix::process::getpid();
             // SAFETY: between fork and exec only async-signal-safe calls are made (close_range, fcntl,
             // setsid, prctl, getppid), and nothing is allocated.
@@ -253,16 +263,18 @@ impl Program {
                     if dies_with_us {
                         // After the change of uid, which would clear it. SIGQUIT is
                         // PostgreSQL's immediate shutdown, which frees shared memory.
-                        rustix::process::set_parent_process_death_signal(Some(
-                            rustix::process::Signal::QUIT,
-                        ))?;
+                        let signal = match is_killed {
+                            true => rustix::process::Signal::KILL,
+                            false => rustix::process::Signal::QUIT,
+                        };
+                        rustix::process::set_parent_process_death_signal(Some(signal))?;
                         // The parent may have ended before the call above.
                         if rustix::process::getppid() != Some(parent) {
                             return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
                         }
                     }
                     #[cfg(not(target_os = "linux"))]
-                    let _ = (dies_with_us, parent);
+                    let _ = (dies_with_us, is_killed, parent);
                     Ok(())
                 });
             }
