@@ -3,8 +3,8 @@
 //! nothing to do.
 //!
 //! How many moments an operation has is not written down: it is run with the fault at the first, the
-//! second, …, until it ends before the fault comes. A step that no operation here goes through fails
-//! the test, so that a new one cannot be forgotten.
+//! second, …, until it ends before the fault comes. A step that no operation here goes through without
+//! a fault, or with the fault at it, fails the test, so that a new one cannot be forgotten.
 //!
 //! All of it is tried on btrfs with processes, elsewhere a sample that differs from run to run.
 //! `VELO_TEST_SEED`, which each run prints, makes the same one again; `VELO_TEST_FAULTS_OF` tries those

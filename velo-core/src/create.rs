@@ -320,6 +320,9 @@ async fn commit(
             Ok(())
         })
     };
-    let (state, step) = (home.state(), "commit a branch");
-    if ephemeral { state.write(step, work).await } else { state.write_durable(step, work).await }
+    let state = home.state();
+    match ephemeral {
+        true => state.write("commit a branch", work).await,
+        false => state.write_durable("commit a branch", work).await,
+    }
 }

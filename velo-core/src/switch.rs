@@ -322,8 +322,8 @@ impl Switch<'_> {
             }
             Ok(())
         };
-        let step = "record that a server was switched";
-        self.home.state().write_durable(step, move |tx| tx.update(id, work)).await
+        let record = move |tx: &Tx<'_>| tx.update(id, work);
+        self.home.state().write_durable("record that a server was switched", record).await
     }
 
     /// What was off stays so.
@@ -335,8 +335,8 @@ impl Switch<'_> {
             }
             Ok(())
         };
-        let step = "record that a server stays off";
-        self.home.state().write_durable(step, move |tx| tx.update(id, work)).await
+        let record = move |tx: &Tx<'_>| tx.update(id, work);
+        self.home.state().write_durable("record that a server stays off", record).await
     }
 }
 

@@ -423,6 +423,25 @@ fn made_of_unsynced(home: &Home, done: bool, what: &str) {
     main_is_well(url.trim(), what);
 }
 
+/// A parent that would pull from another server.
+fn subscribed_parent(home: &Home) {
+    parent(home);
+    home.sql(
+        "api/p",
+        "CREATE SUBSCRIPTION s CONNECTION 'dbname=nowhere' PUBLICATION x WITH (connect = false)",
+    );
+}
+
+/// A branch of it is whole and pulls from nobody, or it is not there.
+fn made_of_subscribed(home: &Home, done: bool, what: &str) {
+    made(home, done, what);
+    if is_there(home, "api/b") {
+        let bound =
+            "SELECT count(*) FROM pg_subscription WHERE subenabled OR subslotname IS NOT NULL";
+        assert_eq!(home.sql("api/b", bound), "0", "{what}");
+    }
+}
+
 /// Somebody who holds a slot, until this is dropped or the file says that another one waits for it.
 struct Holder(Child, std::path::PathBuf);
 
@@ -473,7 +492,7 @@ fn take_its_port(home: &Home, _: &Path) -> Box<dyn Any> {
     }
 }
 
-/// Parent and child, of which the parent is reset while a child is made from it.
+/// A parent of a branch that is made.
 fn parent(home: &Home) {
     home.ok(&["branch", "create", "api/p"]);
 }
@@ -550,6 +569,15 @@ pub const OPERATIONS: &[Operation] = &[
         made_of_unsynced,
     )
     .between("begin a backup", "end a backup"),
+    Operation::new(
+        &["branch", "create", "api/b", "--from", "p"],
+        subscribed_parent,
+        made_of_subscribed,
+    )
+    .between(
+        "cut its subscriptions off from their publishers",
+        "cut its subscriptions off from their publishers",
+    ),
     Operation::new(&["run", "api", "--", "true"], nothing, alone)
         .with_env(TWO)
         .beside(Moment::Before, a_holder_that_goes)
@@ -561,6 +589,11 @@ pub const OPERATIONS: &[Operation] = &[
     Operation::new(&["branch", "create", "api/b"], nothing, made)
         .beside(Moment::At("before runtime: start"), take_its_port)
         .between("runtime: start", "record another port"),
+    Operation::new(&["branch", "start", "api/b"], stopped_branch, started)
+        .beside(Moment::At("before runtime: start"), take_its_port)
+        .refused()
+        .between("runtime: start", "record that a server stays off")
+        .only(has_folders_and_processes),
     Operation::new(&["branch", "create", "api/b", "--from", "p"], parent, made)
         .beside(Moment::At("after record a branch"), reset_its_parent)
         .between("record a branch", "record another source")

@@ -42,11 +42,52 @@ fn steps_in(source: &str) -> Vec<String> {
     let mut found = Vec::new();
     for call in CALLS {
         for (at, _) in source.match_indices(call) {
-            let rest = source[at + call.len()..].trim_start();
-            if let Some(name) = rest.strip_prefix('"').and_then(|rest| rest.split('"').next()) {
-                found.push(name.to_owned());
+            let (before, rest) = (source[..at].trim_end(), source[at + call.len()..].trim_start());
+            match literal(rest).or_else(|| constant(source, rest)) {
+                Some(name) => found.push(name.to_owned()),
+                None => {
+                    let records = call == ".write_durable(" || before.ends_with("state()");
+                    let line = rest.lines().next();
+                    assert!(
+                        !records,
+                        "a record is written under a name that is not read: {line:?}"
+                    );
+                }
             }
         }
     }
     found
+}
+
+fn literal(text: &str) -> Option<&str> {
+    text.strip_prefix('"')?.split('"').next()
+}
+
+/// What the constant is that a text begins with.
+fn constant<'a>(source: &'a str, text: &str) -> Option<&'a str> {
+    let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
+    let name = &text[..text.find(|c| !is_name(c))?];
+    let (_, value) = source.split_once(&format!("const {name}: &str = "))?;
+    literal(value)
+}
+
+#[test]
+fn a_step_is_found_however_it_is_named() {
+    let source = "const WHAT: &str = \"b\"; a.execute(WHAT, 1); state\n.write_durable(\n\"a\", 2)";
+    assert_eq!(steps_in(source), ["a", "b"]);
+    let named = named();
+    for step in [
+        "commit a branch",
+        "record that a server was switched",
+        "record that a server stays off",
+        "cut its subscriptions off from their publishers",
+    ] {
+        assert!(named.contains(step), "{step} is not in {named:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "a name that is not read")]
+fn a_record_whose_name_is_not_read_is_an_error() {
+    steps_in("home\n.state()\n.write(step, work)");
 }

@@ -253,7 +253,7 @@ impl<'a> Suite<'a> {
             let mut moment = begin + chosen(&format!("{} {fault}", operation.shown()), stride);
             while moment <= end {
                 let (hit, steps) = self.attempt(operation, fault, moment);
-                seen.extend(steps);
+                seen.extend(met(hit, moment, steps));
                 if !hit {
                     break;
                 }
@@ -263,6 +263,12 @@ impl<'a> Suite<'a> {
         }
         (tried, seen)
     }
+}
+
+/// The steps that a run answers for: all of one without a fault, and of another one that which it hit. What
+/// else comes after a fault has none of its own.
+fn met(hit: bool, moment: usize, mut steps: Vec<String>) -> Vec<String> {
+    if hit { vec![steps.swap_remove(moment - 1)] } else { steps }
 }
 
 /// Waits until an operation has come to a moment; false if it has ended before.
@@ -408,7 +414,7 @@ pub fn sample(
             println!("{}: {} with {fault}@{moment}: {step}", place.name(), operation.shown());
             tried += usize::from(hit);
             let end = steps.len();
-            seen.extend(steps);
+            seen.extend(met(hit, moment, steps));
             if hit {
                 break;
             }
