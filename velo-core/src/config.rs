@@ -1,4 +1,5 @@
-//! Settings: a file, under the environment, under the builder.
+//! Settings: a file, under the environment, under the builder. Where one of these gives `pg_bin` or `pg_version`, it hides
+//! both of those under it; for containers, which have no folder, such a version counts all the same.
 //!
 //! | key | variable | meaning | default |
 //! |---|---|---|---|

@@ -154,6 +154,8 @@ pub(super) fn resolve(
             layers.iter().find_map(|layer| layer.$field.clone())
         };
     }
+    // A folder is of one version: whoever gives one of the two means neither of those below.
+    let postgres = layers.iter().find(|layer| layer.pg_bin.is_some() || layer.pg_version.is_some());
     let own = |key: &str, for_root: &str, xdg: &str, below: &str| {
         if root {
             return Ok(PathBuf::from(for_root));
@@ -170,7 +172,7 @@ pub(super) fn resolve(
         Some(cache) => cache,
         None => own("VELO_CACHE", "/var/cache/velo", "XDG_CACHE_HOME", ".cache")?,
     };
-    Ok(Config {
+    let mut config = Config {
         home: resolved(&absolute(&home, "VELO_HOME")?),
         cache: absolute(&cache, "VELO_CACHE")?,
         storage: first!(storage).unwrap_or_default(),
@@ -186,9 +188,12 @@ pub(super) fn resolve(
             cpus: first!(cpus).as_deref().map(millicpus).transpose()?,
             shm: first!(shm_size).as_deref().map(size).transpose()?,
         },
-        pg_bin: first!(pg_bin).map(|dir| absolute(&dir, "VELO_PG_BIN")).transpose()?,
-        pg_bin_from_env: layers[0].pg_bin.is_none() && layers[1].pg_bin.is_some(),
-        pg_version: first!(pg_version),
+        pg_bin: postgres
+            .and_then(|layer| layer.pg_bin.as_ref())
+            .map(|dir| absolute(dir, "VELO_PG_BIN"))
+            .transpose()?,
+        pg_bin_from_env: postgres.is_some_and(|layer| std::ptr::eq(layer, &layers[1])),
+        pg_version: postgres.and_then(|layer| layer.pg_version),
         user: first!(user),
         ports: ports(first!(ports).as_deref().unwrap_or("21000-29999"))?,
         start_timeout: start_timeout(first!(start_timeout))?,
@@ -196,7 +201,12 @@ pub(super) fn resolve(
         max_memory: first!(max_memory).as_deref().map(size).transpose()?,
         slot_timeout: slot_timeout(first!(slot_timeout))?,
         keep_free: keep_free(first!(keep_free).as_deref())?,
-    })
+    };
+    // What runs in containers is of no folder.
+    if config.chosen_runtime() == RuntimeKind::Docker {
+        config.pg_version = first!(pg_version);
+    }
+    Ok(config)
 }
 
 pub(super) fn layer(text: &str) -> std::result::Result<Layer, toml::de::Error> {
@@ -264,6 +274,41 @@ mod tests {
         assert_eq!(config.storage, StorageKind::Btrfs);
         assert_eq!(config.pg_version, Some(16));
         assert_eq!(config.ports, 3000..=3001);
+    }
+
+    #[test]
+    fn a_folder_and_a_version_are_of_one_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("velo.toml");
+        let file = path.to_str().unwrap();
+        let of = |vars: &[(&str, &str)], builder: ConfigBuilder| {
+            let config = with(&[&[("VELO_CONFIG", file)], vars].concat(), builder).unwrap();
+            let bin = config.pg_bin.as_ref().map(|bin| bin.to_str().unwrap().to_owned());
+            (bin, config.pg_bin_from_env, config.pg_version, config.image())
+        };
+        let folder = |bin: &str| Some(bin.to_owned());
+        let (env_bin, docker) = (("VELO_PG_BIN", "/e"), ("VELO_RUNTIME", "docker"));
+
+        std::fs::write(&path, "pg_version = 16").unwrap();
+        let image = || "postgres:18".to_owned();
+        assert_eq!(of(&[env_bin], Config::builder()), (folder("/e"), true, None, image()));
+        let bin = Config::builder().pg_bin("/b");
+        assert_eq!(of(&[env_bin], bin), (folder("/b"), false, None, image()));
+        let version = Config::builder().pg_version(15);
+        let image = "postgres:15".to_owned();
+        assert_eq!(of(&[env_bin], version.clone()), (None, false, Some(15), image.clone()));
+        // Whoever gives both is told where they differ.
+        let both = version.clone().pg_bin("/b");
+        assert_eq!(of(&[env_bin], both), (folder("/b"), false, Some(15), image.clone()));
+        // Of an image there is no folder, so that one hides nothing.
+        assert_eq!(of(&[env_bin, docker], Config::builder()).3, "postgres:16");
+        assert_eq!(of(&[env_bin, docker], version.clone()).3, "postgres:15");
+
+        std::fs::write(&path, "pg_bin = \"/f\"").unwrap();
+        assert_eq!(
+            of(&[("VELO_PG_VERSION", "15")], Config::builder()),
+            (None, false, Some(15), image)
+        );
     }
 
     #[cfg(all(feature = "zfs", target_os = "linux"))]

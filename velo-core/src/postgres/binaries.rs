@@ -310,7 +310,10 @@ pub(crate) async fn find(search: &Search, user: Option<&OsUser>) -> Result<Insta
                 format!("{source} names PostgreSQL {}, and {major} is wanted", found.version),
             )
             .with_context("folder", dir.display())
-            .with_hint("name the folder of that version, or unset VELO_PG_VERSION"));
+            .with_hint(match source {
+                Source::Environment => "unset VELO_PG_BIN or VELO_PG_VERSION",
+                _ => "give `pg_bin` or `pg_version`, not both",
+            }));
         }
         return Ok(found);
     }
