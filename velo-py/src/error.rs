@@ -91,6 +91,12 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let exception = class.call1((error.to_string(),))?;
     exception.setattr("kind", error.kind().as_str())?;
     exception.setattr("hint", error.hint())?;
+    // Where there are notes (Python 3.11), whoever sees the traceback sees what to do.
+    if let Some(hint) = error.hint()
+        && exception.hasattr("add_note")?
+    {
+        exception.call_method1("add_note", (format!("hint: {hint}"),))?;
+    }
     let context = PyDict::new(py);
     for (key, value) in error.context() {
         context.set_item(key, value)?;

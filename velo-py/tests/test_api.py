@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -121,6 +122,19 @@ def test_errors_say_what_and_what_to_do(project):
     assert issubclass(velo.TimeoutError, TimeoutError)
 
 
+def hint_is_in_traceback(error):
+    """Python has notes from 3.11 on."""
+    said = "".join(traceback.format_exception(type(error), error, None))
+    return sys.version_info < (3, 11) or f"\nhint: {error.hint}\n" in said
+
+
+def test_a_traceback_has_the_hint(project):
+    with pytest.raises(velo.NotFoundError) as raised:
+        velo.Project.open("nope")
+    assert raised.value.hint and hint_is_in_traceback(raised.value)
+    assert raised.value.hint not in str(raised.value)
+
+
 def test_every_kind_has_its_class():
     classes = {c for c in vars(velo).values() if isinstance(c, type) and issubclass(c, velo.VeloError)}
     for one in classes - {velo.VeloError}:
@@ -231,6 +245,7 @@ def test_a_file_that_comes_while_a_seed_is_built_is_noticed(project, tmp_path, m
     with pytest.raises(velo.SeedError, match="were changed while the seed was built") as raised:
         project.seed(build=build, files=(path for path in [files]), texts=[pattern], label="comes")
     assert (raised.value.kind, raised.value.hint) == ("seed", "run it again: none of it is kept")
+    assert hint_is_in_traceback(raised.value)
     assert not [seed for seed in project.seeds() if seed.info().label == "comes"]
     assert calls[0] not in [branch.id for branch in project.branches()]
     monkeypatch.chdir(tmp_path.parent)

@@ -41,6 +41,8 @@ class Files:
             if self._look(named) != found:
                 error = SeedError(f"files of {named} were changed while the seed was built of them")
                 error.kind, error.hint, error.context = "seed", "run it again: none of it is kept", {}
+                if hasattr(error, "add_note"):
+                    error.add_note(f"hint: {error.hint}")
                 raise error
 
     def _look(self, named: str) -> Tuple[List[str], List[str]]:
