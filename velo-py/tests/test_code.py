@@ -104,6 +104,19 @@ def test_each_parameter_makes_a_code_of_its_own(code):
     assert SEEN.setdefault(text, value) is value
 
 
+def test_a_file_in_another_encoding_counts(tmp_path):
+    codes = set()
+    for text in ("caf\u00e9", "caf\u00e8"):
+        file, module = tmp_path / "latin.py", {}
+        file.write_bytes(f"# -*- coding: latin-1 -*-\ndef build(branch):\n    return {text!r}\n".encode("latin-1"))
+        exec(compile(file.read_bytes(), str(file), "exec"), module)
+        code = code_of(module["build"])
+        # As Rust takes it.
+        code.encode()
+        codes.add(code)
+    assert len(codes) == 2
+
+
 def test_what_was_seen_is_not_all_the_same():
     assert len(SEEN) in (0, len(VALUES))
 

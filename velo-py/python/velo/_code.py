@@ -168,9 +168,10 @@ def _name(value: Any) -> str:
 
 
 def _file(value: Any) -> Optional[str]:
-    """The text of the file that a function or a class is in, if there is one."""
+    """The text of the file that a function or a class is in, if there is one. Bytes that are not UTF-8 count by their numbers:
+    Rust takes no surrogates."""
     try:
-        with open(inspect.getsourcefile(value) or "", encoding="utf-8", errors="surrogateescape") as text:
+        with open(inspect.getsourcefile(value) or "", encoding="utf-8", errors="backslashreplace") as text:
             return text.read()
     except (OSError, TypeError):
         return None
