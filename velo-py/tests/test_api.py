@@ -135,7 +135,7 @@ def test_a_traceback_has_the_hint(project):
     assert raised.value.hint not in str(raised.value)
 
 
-def test_every_kind_has_its_class():
+def test_classes_of_errors_are_the_packages_own():
     classes = {c for c in vars(velo).values() if isinstance(c, type) and issubclass(c, velo.VeloError)}
     for one in classes - {velo.VeloError}:
         assert one.__name__.endswith("Error") and one.__module__ == "velo" and one.__doc__

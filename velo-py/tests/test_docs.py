@@ -81,6 +81,13 @@ def test_the_table_is_true_of_python():
     assert wrong == []
 
 
+def test_every_kind_has_its_class():
+    (kinds,) = re.findall(r"^pub enum ErrorKind {\n(.*?)^}", (CORE / "error.rs").read_text(encoding="utf-8"), re.M | re.S)
+    classes = {name for name, one in public(velo).items() if isinstance(one, type) and issubclass(one, velo.VeloError)}
+    assert classes == {"VeloError"} | {f"{kind}Error" for kind in re.findall(r"^    (\w+),$", kinds, re.M)}
+    assert classes <= set(velo.__all__)
+
+
 @pytest.mark.parametrize("name", ["LICENSE-APACHE", "LICENSE-MIT"])
 def test_the_wheel_has_the_licences(name):
     (file,) = [file for file in importlib.metadata.files("velo-py") or () if file.name == name]

@@ -1,6 +1,7 @@
 """The fixtures of pytest, in runs of their own: alone and with workers, broken off and killed."""
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -127,6 +128,25 @@ def test_wrong(velo_branch):
     assert "psql" not in run_pytest(suite, "-q", "--velo-keep=none").stdout
     assert "psql" not in run_pytest(suite, "-q").stdout, "this is no terminal"
     assert within(5, lambda: not living(home)), living(home)
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+def test_in_a_terminal_it_stays_unasked(suite, workers):
+    (suite / "test_orders.py").write_text("def test_wrong(velo_branch): assert False")
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers]
+    ours, its = pty.openpty()
+    with subprocess.Popen(line, cwd=suite, stdin=subprocess.DEVNULL, stdout=its, stderr=its):
+        os.close(its)
+        said = b""
+        try:
+            while more := os.read(ours, 65536):
+                said += more
+        except OSError:
+            pass  # nobody has the other end any more
+        finally:
+            os.close(ours)
+    (url,) = set(re.findall(r"psql '(.+?)'", said.decode()))
+    psycopg.connect(url).close()
 
 
 def test_what_is_said_to_stay_does(suite, home):

@@ -6,7 +6,8 @@ class Customer(models.Model):
 
     def owed(self) -> int:
         """What the customer owes, in cents."""
-        return self.orders.filter(paid=False).aggregate(cents=models.Sum("cents", default=0))["cents"]
+        owed: int = self.orders.filter(paid=False).aggregate(cents=models.Sum("cents", default=0))["cents"]
+        return owed
 
 
 class Order(models.Model):

@@ -21,6 +21,8 @@ def test_nobody_sees_what_another_test_does(turn: int) -> None:
 
 
 class TestOrders(TestCase):
+    order: Order
+
     @classmethod
     def setUpTestData(cls) -> None:
         cls.order = Order.objects.create(customer=Customer.objects.get(name="Ann"), cents=990)
