@@ -379,7 +379,11 @@ pub(crate) async fn installed(record: &ProjectRecord, home: &Home) -> Result<Ins
                     record.name, named.version
                 ),
             )
-            .with_hint(format!("name the folder of a PostgreSQL {major}, or none")));
+            .with_hint(format!(
+                "name the folder of a PostgreSQL {major}, or none; or another project; or, if nothing \
+                 in it is needed, have it made anew: velo project delete {}",
+                record.name
+            )));
         }
     }
     match Installation::at(&record.postgres.bin_dir, record.postgres.source).await {

@@ -15,12 +15,15 @@ use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
 use crate::branch::{Branch, FAILED_KEPT};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::from_branch::FromBranch;
 use crate::pool::Pool;
-use crate::project::Project;
+use crate::project::{Project, ProjectInfo};
+use crate::runtime::RuntimeKind;
 use crate::seed::{SeedKey, pattern_in};
 use crate::spec::BranchSpec;
+use crate::storage::StorageKind;
 
 /// How long a failed test's branch stays, and what says otherwise.
 const KEEP: Duration = Duration::from_secs(60 * 60);
@@ -178,24 +181,25 @@ async fn prepared(case: Case) -> (Branch, Option<Duration>) {
 
 async fn branch(case: Case) -> Result<Branch, Arc<Error>> {
     let label = case.path.replace("::", ".");
-    let name = case.project.unwrap_or(case.package);
+    let name = project_of(&case, &Config::load()?);
     if case.seed.is_none() && case.build.is_none() {
-        let project = opened(name).await?;
+        let project = opened(&name).await?;
         return Ok(Branch::create(&project, BranchSpec::ephemeral().label(label)).await?);
     }
     // The pools of this process: without a handle they would end with each test. A seed that cannot be built is not
     // built again by each of them.
-    type Key = (&'static str, Option<&'static str>, Option<(&'static str, &'static str)>);
+    type Key = (String, Option<&'static str>, Option<(&'static str, &'static str)>);
     type Known = Result<Pool, Arc<Error>>;
     static POOLS: LazyLock<Mutex<HashMap<Key, Arc<OnceCell<Known>>>>> =
         LazyLock::new(Mutex::default);
-    let key = (name, case.seed, case.build.as_ref().map(|build| (build.path, build.name)));
+    let build = case.build.as_ref().map(|build| (build.path, build.name));
+    let key = (name.clone(), case.seed, build);
     let pool = {
         let mut pools = POOLS.lock().unwrap_or_else(|e| e.into_inner());
         pools.entry(key).or_default().clone()
     };
     let known = pool.get_or_try_init(|| async move {
-        match pool_of(case, name).await {
+        match pool_of(case, &name).await {
             Err(error) if error.kind() == ErrorKind::Seed => Ok(Err(Arc::new(error))),
             other => other.map(Ok),
         }
@@ -203,16 +207,53 @@ async fn branch(case: Case) -> Result<Branch, Arc<Error>> {
     Ok(known.await?.clone()?.acquire_as(label).await?)
 }
 
+/// What the project of a test is called: each PostgreSQL that somebody asks for has one of its own.
+fn project_of(case: &Case, config: &Config) -> String {
+    match (case.project, config.pg_version()) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(major)) => format!("{}-pg{major}", case.package),
+        (None, None) => case.package.to_owned(),
+    }
+}
+
 /// The project of that name. One that only tests have made needs no server of its own.
 async fn opened(name: &str) -> Result<Project> {
-    match Project::builder(name).open().await {
+    let project = match Project::builder(name).open().await {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let project = Project::builder(name).open_or_create().await?;
             project.main().await?.stop().await?;
-            Ok(project)
+            project
         }
-        other => other,
+        other => other?,
+    };
+    is_as_asked(project.config(), &project.info())?;
+    Ok(project)
+}
+
+/// Refuses settings that the project was made with others of: passed over, they would have tests pass on what
+/// nobody asked for.
+fn is_as_asked(config: &Config, there: &ProjectInfo) -> Result<()> {
+    let runtime = Some(config.runtime()).filter(|kind| *kind != RuntimeKind::Auto);
+    let storage = Some(config.storage()).filter(|kind| *kind != StorageKind::Auto);
+    // What runs no container runs no image either.
+    let image = config.image.clone().filter(|_| config.chosen_runtime() == RuntimeKind::Docker);
+    let has = there.postgres.image.as_ref().map(|image| image.reference.clone());
+    let major = there.postgres.version.major;
+    for (setting, wanted, has) in [
+        ("pg_version", config.pg_version().map(|major| major.to_string()), major.to_string()),
+        ("runtime", runtime.map(|kind| kind.to_string()), there.runtime.to_string()),
+        ("image", image, has.unwrap_or_else(|| "none".into())),
+        ("storage", storage.map(|kind| kind.to_string()), there.storage.to_string()),
+    ] {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != has) {
+            let name = &there.name;
+            let what = format!("{setting} is {wanted}, and the project {name} was made with {has}");
+            return Err(Error::new(ErrorKind::Incompatible, what).with_hint(format!(
+                "velo project delete {name} has it made anew; or name another: project = \"...\""
+            )));
+        }
     }
+    Ok(())
 }
 
 async fn pool_of(case: Case, project: &str) -> Result<Pool> {

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use common::client::sql;
 use common::home::{TestHome, eventually};
+use common::installations;
+use velo_core::postgres::{Installation, Source};
+use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchInfo, BranchSpec, Project};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -344,6 +347,65 @@ async fn a_seed_that_cannot_be_built_is_tried_once() {
     // All are told why.
     assert_eq!(times("has no branch: the seed cannot be built: on purpose"), 3, "{said}");
     assert!(eventually(LONG, || home.servers().is_empty()));
+}
+
+#[tokio::test]
+async fn each_postgresql_that_is_asked_for_has_a_project_of_its_own() {
+    let Some(bins) = installations() else { return };
+    let home = TestHome::new(None);
+    let mut made = Vec::new();
+    for bin in bins {
+        let major = Installation::at(&bin, Source::Explicit).await.unwrap().version.major;
+        let (bin, version) = (bin.to_str().unwrap(), major.to_string());
+        let set = [("VELO_PG_BIN", bin), ("VELO_PG_VERSION", version.as_str())];
+        let (output, said) = run(&home, "given::a_branch", &set);
+        assert!(output.status.success(), "{said}");
+        made.push((format!("velo-core-pg{major}"), major));
+    }
+    let there = Project::list(home.config()).await.unwrap();
+    let there: Vec<_> =
+        there.iter().map(|p| (p.name.to_string(), p.postgres.version.major)).collect();
+    assert_eq!(there, made);
+}
+
+#[tokio::test]
+async fn a_folder_of_another_postgresql_is_refused_with_the_way_out() {
+    let Some(bins) = installations() else { return };
+    let [one, .., other] = &bins[..] else { return common::missing("VELO_TEST_PG names one") };
+    let home = TestHome::new(None);
+    for (bin, is_taken) in [(one, true), (other, false)] {
+        let set = [("VELO_PG_BIN", bin.to_str().unwrap())];
+        let (output, said) = run(&home, "given::one_of_main", &set);
+        assert_eq!(output.status.success(), is_taken, "{said}");
+        assert_eq!(said.contains("velo project delete another"), !is_taken, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_project_that_is_not_as_asked_is_refused() {
+    let home = TestHome::new(None);
+    let tests = "given::one_of_main";
+    assert!(run(&home, tests, &[]).0.status.success());
+    let set = [("VELO_STORAGE", "auto"), ("VELO_RUNTIME", "auto")];
+    assert!(run(&home, tests, &set).0.status.success());
+
+    let there = Project::list(home.config()).await.unwrap().remove(0);
+    let major = there.postgres.version.major;
+    let other = if major == 15 { "16" } else { "15" };
+    let storage = if there.storage == StorageKind::Copy { "reflink" } else { "copy" };
+    let has = there.storage.to_string();
+    for (variable, setting, wanted, has) in [
+        ("VELO_PG_VERSION", "pg_version", other, major.to_string()),
+        ("VELO_RUNTIME", "runtime", "docker", "process".into()),
+        ("VELO_IMAGE", "image", "postgres:15", "none".into()),
+        ("VELO_STORAGE", "storage", storage, has),
+    ] {
+        let (output, said) = run(&home, tests, &[(variable, wanted)]);
+        assert!(!output.status.success(), "{variable}");
+        let why = format!("{setting} is {wanted}, and the project another was made with {has}");
+        assert!(said.contains(&why), "{variable}: {said}");
+        assert!(said.contains("velo project delete another"), "{variable}: {said}");
+    }
 }
 
 #[tokio::test]
