@@ -141,8 +141,8 @@ export interface CreateProjectOptions extends OpenOptions {
 /** What a seed is known by, and how it is made. */
 export interface SeedOptions extends CallOptions {
   /**
-   * Makes it: is given an empty branch, or one of `from`, and whatever it leaves there is the seed. Where the signal is
-   * aborted, the branch goes though this still runs: `signal` tells it.
+   * Makes it: is given a branch of `main`, which is empty unless somebody has worked in it, or one of `from`, and whatever
+   * it leaves there is the seed. Where the signal is aborted, the branch goes though this still runs: `signal` tells it.
    */
   build: (branch: Branch, options: CallOptions) => unknown;
   /** Paths, folders or patterns (`migrations/**`, `migrations/**\/*.sql`) whose files it is made of. */
@@ -153,7 +153,7 @@ export interface SeedOptions extends CallOptions {
   code?: string | undefined;
   /** What lists call it. */
   label?: string | undefined;
-  /** What it starts from, if not from an empty database. */
+  /** What it starts from, if not from `main`. */
   from?: Source | undefined;
 }
 

@@ -69,8 +69,9 @@ pub struct SeedInfo {
 }
 
 impl Project {
-    /// The seed that `key` is of. Where there is none, `build` makes it: it is given an empty branch, or
-    /// one of what the key [starts from](SeedKey::from), and whatever it leaves there is the seed.
+    /// The seed that `key` is of. Where there is none, `build` makes it: it is given a branch of `main`,
+    /// which is empty unless somebody has worked in it, or of what the key [starts from](SeedKey::from), and
+    /// whatever it leaves there is the seed.
     ///
     /// It is called once for each key, whoever asks, in this process or in others; the others wait until
     /// it is there, or take over where the one who builds fails or dies. Nothing half made is left.

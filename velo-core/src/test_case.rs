@@ -207,12 +207,13 @@ async fn branch(case: Case) -> Result<Branch, Arc<Error>> {
     Ok(known.await?.clone()?.acquire_as(label).await?)
 }
 
-/// What the project of a test is called: each PostgreSQL that somebody asks for has one of its own.
+/// What the project of a test is called: each PostgreSQL that somebody asks for has one of its own. Not as the
+/// package: in a project of that name somebody may work, and seeds begin with what is in its `main`.
 fn project_of(case: &Case, config: &Config) -> String {
     match (case.project, config.pg_version()) {
         (Some(name), _) => name.to_owned(),
-        (None, Some(major)) => format!("{}-pg{major}", case.package),
-        (None, None) => case.package.to_owned(),
+        (None, Some(major)) => format!("{}-tests-pg{major}", case.package),
+        (None, None) => format!("{}-tests", case.package),
     }
 }
 

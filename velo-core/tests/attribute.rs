@@ -213,7 +213,7 @@ fn run(home: &TestHome, tests: &str, set: &[(&str, &str)]) -> (Output, String) {
 }
 
 async fn project(home: &TestHome) -> Project {
-    Project::builder("velo-core").config(home.config().clone()).open().await.unwrap()
+    Project::builder("velo-core-tests").config(home.config().clone()).open().await.unwrap()
 }
 
 /// The branches that stay, but `main`: records of those that were ready for a test that has ended go with the
@@ -349,6 +349,19 @@ async fn a_seed_that_cannot_be_built_is_tried_once() {
     assert!(eventually(LONG, || home.servers().is_empty()));
 }
 
+/// A project of the package's name is anybody's: its tests have none of what somebody did there.
+#[tokio::test]
+async fn tests_see_nothing_of_what_somebody_works_in() {
+    let home = TestHome::new(None);
+    let worked_in = home.project("velo-core").await;
+    let main = worked_in.main().await.unwrap();
+    sql(&main, "CREATE TABLE people AS SELECT 9 AS id, 'Eve' AS name").await;
+    let (output, said) = run(&home, "given::a_branch", &[]);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(worked_in.seeds().await.unwrap().len(), 0);
+    assert_eq!(project(&home).await.seeds().await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn each_postgresql_that_is_asked_for_has_a_project_of_its_own() {
     let Some(bins) = installations() else { return };
@@ -360,7 +373,7 @@ async fn each_postgresql_that_is_asked_for_has_a_project_of_its_own() {
         let set = [("VELO_PG_BIN", bin), ("VELO_PG_VERSION", version.as_str())];
         let (output, said) = run(&home, "given::a_branch", &set);
         assert!(output.status.success(), "{said}");
-        made.push((format!("velo-core-pg{major}"), major));
+        made.push((format!("velo-core-tests-pg{major}"), major));
     }
     let there = Project::list(home.config()).await.unwrap();
     let there: Vec<_> =

@@ -17,8 +17,8 @@ use crate::project::Project;
 const CODE: &str = "velo: SQL files in order, 1";
 
 impl Project {
-    /// The seed that SQL files make of an empty branch: those that match `pattern` ([`SeedKey::files`]),
-    /// a folder of migrations for example. They are run in the order of their names, in which numbers
+    /// The seed that SQL files make of a branch of `main`, which is empty unless somebody has worked in it:
+    /// those that match `pattern` ([`SeedKey::files`]), a folder of migrations for example. They are run in the order of their names, in which numbers
     /// count as such (`2_b.sql` before `10_a.sql`); what undoes a migration (`down.sql`, `….down.sql`)
     /// is left out. The key counts what is run, and nothing else that lies beside it.
     ///

@@ -132,9 +132,9 @@ class Project:
     ) -> Seed:
         """Data that is prepared once: the seed that is known by a hash of `files`, `texts` and `code`.
 
-        Where there is none, `build` makes it: it is given an empty branch, or one of `from_`, and whatever it leaves
-        there is the seed. It is called once for each key, whichever process asks first; the others wait, or take
-        over where it fails or dies.
+        Where there is none, `build` makes it: it is given a branch of ``main``, which is empty unless somebody has
+        worked in it, or one of `from_`, and whatever it leaves there is the seed. It is called once for each key,
+        whichever process asks first; the others wait, or take over where it fails or dies.
 
         `files` are paths, folders or patterns (``migrations/**``, ``migrations/**/*.sql``), of which what Python compiled
         does not count. Where one of them changes, or another comes, while the seed is built, `SeedError` is raised.
