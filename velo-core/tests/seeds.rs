@@ -290,6 +290,38 @@ async fn sql_files_are_run_whole_or_not_at_all() {
     assert_eq!(sql(&seed.branch().await.unwrap(), "SELECT n FROM t").await, "7");
 }
 
+/// Such a file empties the search path for its session, and may hold what only psql understands.
+#[tokio::test]
+async fn sql_files_of_pg_dump_are_run_or_it_is_said_how_to_dump() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let pattern = folder.path().to_str().unwrap();
+    let dumped = "SET check_function_bodies = false;\n\
+                  SELECT pg_catalog.set_config('search_path', '', false);\n\
+                  CREATE TABLE public.t (n integer);\n\
+                  INSERT INTO public.t VALUES (7);\n";
+    file("1.sql", dumped);
+    file("2.sql", "CREATE TABLE u AS SELECT n + 1 AS n FROM t");
+    let seed = project.seed_sql(pattern).await.unwrap();
+    assert_eq!(sql(&seed.branch().await.unwrap(), "SELECT n FROM u").await, "8");
+
+    for only_psql in
+        ["\\restrict aB3\n", "COPY public.t (n) FROM stdin;\n7\n\\.\n", "COPY public.t FROM STDIN;"]
+    {
+        file("1.sql", &format!("CREATE TABLE public.t (n integer);\n{only_psql}"));
+        let error = project.seed_sql(pattern).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Seed, "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("only psql") && hint.contains("--inserts"), "{hint}");
+    }
+    // Of any other mistake nothing is said of psql.
+    file("1.sql", "CREATE TABLE public.t (n number);");
+    let error = project.seed_sql(pattern).await.unwrap_err();
+    assert!(!error.hint().unwrap().contains("psql"), "{error}");
+}
+
 #[tokio::test]
 async fn of_sql_files_those_count_that_are_run() {
     let home = TestHome::new(None);

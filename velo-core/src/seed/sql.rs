@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::project::Project;
 
 /// What is hashed in the place of the code that runs the files: any program makes the same of them.
-const CODE: &str = "velo: SQL files in order, 1";
+const CODE: &str = "velo: SQL files in order, 2";
 
 impl Project {
     /// The seed that SQL files make of a branch of `main`, which is empty unless somebody has worked in it:
@@ -22,8 +22,9 @@ impl Project {
     /// count as such (`2_b.sql` before `10_a.sql`); what undoes a migration (`down.sql`, `….down.sql`)
     /// is left out. The key counts what is run, and nothing else that lies beside it.
     ///
-    /// Each file is sent as a whole, so that it is one transaction unless it says otherwise. What only `psql`
-    /// understands (`\connect`, `COPY … FROM stdin`) is an error.
+    /// Each file is sent as a whole, so that it is one transaction unless it says otherwise, and what it sets for
+    /// its session (`SET`, temporary tables, …) ends with it. What only `psql` understands (`\connect`,
+    /// `COPY … FROM stdin`) is an error.
     ///
     /// ```no_run
     /// # async fn example(project: velo_core::Project) -> velo_core::Result<()> {
@@ -74,7 +75,14 @@ impl Project {
             let run = async { op.cancel.guard(run_files(&pattern, &building.branch)).await? };
             match run.await {
                 Ok(()) => building.finish_call().await,
-                Err(error) => Err(failed(error, building.give_up_call().await)),
+                Err(error) => {
+                    let hint = error.hint().map(str::to_owned);
+                    let error = failed(error, building.give_up_call().await);
+                    Err(match hint {
+                        Some(hint) => error.with_hint(hint),
+                        None => error,
+                    })
+                }
             }
         })
     }
@@ -124,6 +132,8 @@ async fn run_files(pattern: &str, branch: &Branch) -> Result<()> {
                     "end it with COMMIT, or take its BEGIN out: each file is one transaction",
                 ));
             }
+            // As `psql -f` for each of them: pg_dump's empty search_path is not for the next one.
+            client.batch_execute("DISCARD ALL").await.map_err(|e| refused(file, "", e))?;
         }
         Ok(())
     };
@@ -163,7 +173,21 @@ fn refused(file: &Path, sql: &str, e: tokio_postgres::Error) -> Error {
     });
     let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
     let why = told.map_or_else(|| e.to_string(), |told| told.message().to_owned());
-    Error::new(ErrorKind::Postgres, format!("{}{place}: {why}", file.display())).with_source(e)
+    let error = Error::new(ErrorKind::Postgres, format!("{}{place}: {why}", file.display()));
+    let error = error.with_source(e);
+    match is_for_psql(sql) {
+        true => error.with_hint(
+            "it has lines that only psql understands (a command with \\, or COPY ... FROM stdin): dump with \
+             --inserts and take the lines with \\ out, or use `build`",
+        ),
+        false => error,
+    }
+}
+
+/// Whether something in it looks like what psql does itself, as in what `pg_dump` writes.
+fn is_for_psql(sql: &str) -> bool {
+    let copies = |line: &str| line.trim_end().to_ascii_lowercase().ends_with("from stdin;");
+    sql.lines().any(|line| line.starts_with('\\') || copies(line))
 }
 
 /// Whether a file is run: what undoes a migration is not, nor what is no SQL.
