@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -69,10 +71,25 @@ impl Build {
     {
         let path = if size_of::<B>() == 0 { std::any::type_name::<B>() } else { module };
         let call = move |branch| -> Built {
-            Box::pin(async move { build(branch).await.map_err(Into::into) })
+            Box::pin(unpanicked(async move { build(branch).await.map_err(Into::into) }))
         };
         Self { name, path, call: Box::new(call) }
     }
+}
+
+/// A panic is an error as any other: remembered, or each test of the process would build again.
+async fn unpanicked(build: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
+    let mut build = pin!(build);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| build.as_mut().poll(context)));
+        polled.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().copied();
+            let said = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            let what = format!("it panicked: {}", said.unwrap_or("without a text"));
+            Poll::Ready(Err(what.into()))
+        })
+    })
+    .await
 }
 
 /// What a test can return.

@@ -193,6 +193,24 @@ mod unbuilt {
     fn three(_branch: Branch) {}
 }
 
+/// A seed whose building panics.
+mod panicking {
+    use velo_core::Branch;
+
+    async fn build(branch: Branch) -> Result<(), std::io::Error> {
+        println!("a build begins");
+        panic!("on purpose, in {}", branch.is_ephemeral());
+    }
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `a_seed_whose_building_panics_is_tried_once`"]
+    async fn one(_branch: Branch) {}
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `a_seed_whose_building_panics_is_tried_once`"]
+    fn two(_branch: Branch) {}
+}
+
 /// Runs those of the tests above that match, and says all that they said.
 fn run(home: &TestHome, tests: &str, set: &[(&str, &str)]) -> (Output, String) {
     let output = Command::new(std::env::current_exe().unwrap())
@@ -419,6 +437,19 @@ async fn a_project_that_is_not_as_asked_is_refused() {
         assert!(said.contains(&why), "{variable}: {said}");
         assert!(said.contains("velo project delete another"), "{variable}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_seed_whose_building_panics_is_tried_once() {
+    let home = TestHome::new(None);
+    let (output, said) = run(&home, "panicking::", &[]);
+    assert!(!output.status.success());
+    let times = |what: &str| said.matches(what).count();
+    assert_eq!(times("a build begins"), 1, "{said}");
+    let why = "has no branch: the seed cannot be built: it panicked: on purpose, in true";
+    assert_eq!(times(why), 2, "{said}");
+    assert!(eventually(LONG, || home.servers().is_empty()));
+    assert_eq!(project(&home).await.seeds().await.unwrap().len(), 0);
 }
 
 #[tokio::test]
