@@ -29,6 +29,8 @@ mod key;
 pub(crate) mod outside;
 mod sql;
 
+#[cfg(feature = "macros")]
+pub(crate) use build::TELLS;
 use build::claim;
 pub(crate) use build::{Building, Claim, failed};
 pub(crate) use files::pattern_in;

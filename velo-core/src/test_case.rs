@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::future::poll_fn;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::pin::{Pin, pin};
@@ -23,7 +24,7 @@ use crate::from_branch::FromBranch;
 use crate::pool::Pool;
 use crate::project::{Project, ProjectInfo};
 use crate::runtime::RuntimeKind;
-use crate::seed::{SeedKey, pattern_in};
+use crate::seed::{SeedKey, TELLS, pattern_in};
 use crate::spec::BranchSpec;
 use crate::storage::StorageKind;
 
@@ -275,6 +276,7 @@ fn is_as_asked(config: &Config, there: &ProjectInfo) -> Result<()> {
 }
 
 async fn pool_of(case: Case, project: &str) -> Result<Pool> {
+    TELLS.get_or_init(|| waits);
     let project = opened(project).await?;
     // Tests run in the folder of their package, but for those who moved away.
     let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| case.folder.to_owned());
@@ -287,6 +289,12 @@ async fn pool_of(case: Case, project: &str) -> Result<Pool> {
         key = key.files(files)?;
     }
     project.seed(key, async |branch| (build.call)(branch).await).await?.pool()
+}
+
+/// Says what a test waits for. Past the macros, whose output the harness keeps until a test has failed.
+fn waits(what: &str) {
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stderr(), "velo: {what}");
 }
 
 /// Runs the test, and keeps its branch if it fails.

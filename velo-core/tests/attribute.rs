@@ -4,7 +4,8 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::fs::File;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use common::client::sql;
@@ -210,6 +211,32 @@ mod panicking {
     #[ignore = "for `a_seed_whose_building_panics_is_tried_once`"]
     fn two(_branch: Branch) {}
 }
+
+/// A seed that takes until somebody lets its building go on.
+mod slow {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use velo_core::Branch;
+
+    async fn build(_branch: Branch) -> Result<(), std::io::Error> {
+        let go = std::env::var(super::GO).unwrap();
+        for _ in 0..12_000 {
+            if Path::new(&go).exists() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(std::io::Error::other("nobody let it go on"))
+    }
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `who_waits_for_the_seed_of_another_process_is_told`"]
+    async fn one(_branch: Branch) {}
+}
+
+/// Names the file that lets `slow::build` go on once it is there.
+const GO: &str = "VELO_TEST_GO";
 
 /// Runs those of the tests above that match, and says all that they said.
 fn run(home: &TestHome, tests: &str, set: &[(&str, &str)]) -> (Output, String) {
@@ -450,6 +477,36 @@ async fn a_seed_whose_building_panics_is_tried_once() {
     assert_eq!(times(why), 2, "{said}");
     assert!(eventually(LONG, || home.servers().is_empty()));
     assert_eq!(project(&home).await.seeds().await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn who_waits_for_the_seed_of_another_process_is_told() {
+    let home = TestHome::new(None);
+    let folder = tempfile::tempdir().unwrap();
+    let (go, said) = (folder.path().join("go"), folder.path().join("said"));
+    let told = File::create(&said).unwrap();
+    let start = || {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "slow::one"])
+            .env("VELO_HOME", home.config().home())
+            .env(GO, &go)
+            .env_remove("NEXTEST_RUN_ID")
+            .stdout(Stdio::null())
+            .stderr(told.try_clone().unwrap())
+            .spawn()
+            .unwrap()
+    };
+    let mut both = [start(), start()];
+    let all = || std::fs::read_to_string(&said).unwrap();
+    // While it waits, and not when all is over.
+    let is_told = eventually(LONG, || all().contains("velo: waiting for the seed "));
+    File::create(&go).unwrap();
+    for process in &mut both {
+        assert!(process.wait().unwrap().success(), "{}", all());
+    }
+    assert!(is_told, "{}", all());
+    assert!(all().contains(" (build), which another process has been building for "), "{}", all());
+    assert_eq!(all().matches("velo: waiting").count(), 1, "{}", all());
 }
 
 #[tokio::test]

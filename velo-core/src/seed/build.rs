@@ -1,6 +1,7 @@
 //! How a seed is built once, whoever asks for it.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::hashed::hashed;
@@ -28,6 +29,9 @@ use crate::timings::Timings;
 
 /// How seldom it is recorded that a seed was used: a look at it should not cost a write.
 const USED: Duration = Duration::from_secs(600);
+
+/// How long somebody waits for a seed that another builds without being told why.
+const LONG: Duration = Duration::from_secs(2);
 
 /// What there is of a seed that somebody asks for.
 pub(crate) enum Claim {
@@ -159,7 +163,8 @@ pub(super) async fn claim(
                 tracing::info!(seed = %shown, "somebody else builds it: waiting");
                 // Whoever makes or removes it holds this until that is done, or dies.
                 let path = home.lock_path(&record.id.to_string());
-                drop(Lock::take(&path, Mode::Shared, Duration::MAX, &shown, &op.cancel).await?);
+                let wait = Lock::take(&path, Mode::Shared, Duration::MAX, &shown, &op.cancel);
+                drop(told_of(wait, &record, &shown).await?);
                 if still(home, &record).await? {
                     crate::reconcile::run(home).await;
                     crate::reconcile::see_to(home, record.id).await?;
@@ -187,6 +192,25 @@ pub(super) async fn claim(
             },
         };
     }
+}
+
+/// What tells whoever waits in this process for a seed that another one builds; nobody is told unless it is set.
+pub(crate) static TELLS: OnceLock<fn(&str)> = OnceLock::new();
+
+/// Waits, and tells of it once that takes long.
+async fn told_of<T>(wait: impl Future<Output = T>, record: &SnapshotRecord, shown: &str) -> T {
+    let mut wait = pin!(wait);
+    if let Ok(done) = tokio::time::timeout(LONG, wait.as_mut()).await {
+        return done;
+    }
+    if let Some(tell) = TELLS.get() {
+        let label = record.seed.as_ref().and_then(|seed| seed.label.as_deref()).unwrap_or("seed");
+        let seconds = now().saturating_sub(record.created_at) / 1000;
+        tell(&format!(
+            "waiting for {shown} ({label}), which another process has been building for {seconds} s"
+        ));
+    }
+    wait.await
 }
 
 /// The record of the seed; with its lock if it was made just now.
