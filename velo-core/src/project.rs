@@ -103,6 +103,7 @@ impl Project {
             role: "postgres".into(),
             database: "postgres".into(),
             locale: None,
+            main_runs: true,
         }
     }
 

@@ -239,9 +239,7 @@ fn project_of(case: &Case, config: &Config) -> String {
 async fn opened(name: &str) -> Result<Project> {
     let project = match Project::builder(name).open().await {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let project = Project::builder(name).open_or_create().await?;
-            project.main().await?.stop().await?;
-            project
+            Project::builder(name).main_stopped().open_or_create().await?
         }
         other => other?,
     };

@@ -479,6 +479,37 @@ async fn a_seed_whose_building_panics_is_tried_once() {
     assert_eq!(project(&home).await.seeds().await.unwrap().len(), 0);
 }
 
+/// Killed the moment its project is there, a test leaves no server: nobody would stop that one later.
+#[tokio::test]
+#[cfg(feature = "testing")]
+async fn a_test_that_is_killed_when_it_has_made_the_project_leaves_no_server() {
+    let home = TestHome::new(None);
+    let folder = tempfile::tempdir().unwrap();
+    let steps = folder.path().join("steps");
+    let mut killed = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "given::a_branch"])
+        .env("VELO_HOME", home.config().home())
+        .env("VELO_TEST_STEPS", &steps)
+        .env("VELO_TEST_GATE_AT", "after commit a project")
+        .env("VELO_TEST_GATE", folder.path().join("never"))
+        .env_remove("NEXTEST_RUN_ID")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let is_made = eventually(LONG, || {
+        std::fs::read_to_string(&steps).is_ok_and(|all| all.contains("after commit a project"))
+    });
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(is_made);
+    let is_left = !eventually(Duration::from_secs(10), || home.servers().is_empty());
+    assert!(!is_left, "{:?}", home.servers());
+    // It is whole, and the next one takes it as it is.
+    assert!(project(&home).await.main().await.is_ok());
+    assert!(run(&home, "given::a_branch", &[]).0.status.success());
+    assert!(eventually(LONG, || home.servers().is_empty()));
+}
+
 #[tokio::test]
 async fn who_waits_for_the_seed_of_another_process_is_told() {
     let home = TestHome::new(None);

@@ -22,6 +22,8 @@ pub struct ProjectBuilder {
     pub(super) role: String,
     pub(super) database: String,
     pub(super) locale: Option<String>,
+    /// Whether `main` of a new project runs once that is made.
+    pub(super) main_runs: bool,
 }
 
 impl ProjectBuilder {
@@ -47,6 +49,13 @@ impl ProjectBuilder {
     /// it is `C.UTF-8`, which sorts by code point and does not depend on the system's version.
     pub fn locale(mut self, locale: impl Into<String>) -> Self {
         self.locale = Some(locale.into());
+        self
+    }
+
+    /// For a new project: `main` is stopped before the project is there, so that nobody who is killed leaves it running.
+    #[cfg(feature = "macros")]
+    pub(crate) fn main_stopped(mut self) -> Self {
+        self.main_runs = false;
         self
     }
 

@@ -20,7 +20,7 @@ use crate::postgres::{control, image, install};
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord, now};
 use crate::reserve;
 use crate::run_dir::RunDir;
-use crate::runtime::{Limits, Runtime, RuntimeKind};
+use crate::runtime::{Limits, Runtime, RuntimeKind, StopMode};
 use crate::slots::{self, Turn};
 use crate::state::Tx;
 use crate::storage::{self, Label, Object, Storage, VolumeSpec};
@@ -77,7 +77,7 @@ impl ProjectBuilder {
         };
         let made = self.fill(&home, &project, &main, &*storage, &*runtime, op).await;
         let done = match made {
-            Ok(cut) => commit(&home, &project, &main, cut, op).await,
+            Ok(cut) => commit(&home, &project, &main, cut, self.main_runs, op).await,
             Err(error) => Err(error),
         };
         match done {
@@ -194,6 +194,10 @@ impl ProjectBuilder {
         );
         synced?;
         self.make_database(home, project, &came_up?).await?;
+        if !self.main_runs {
+            let stop = boot::stop(home, project, main.id, main.volume, StopMode::Fast);
+            op.steps.run("stop", stop).await?;
+        }
         Ok(Cut {
             method: Method::Stopped,
             lsn: control.checkpoint,
@@ -243,6 +247,7 @@ async fn commit(
     project: &ProjectRecord,
     main: &BranchRecord,
     cut: Cut,
+    main_runs: bool,
     op: &Op,
 ) -> Result<ProjectRecord> {
     op.cancel.check()?;
@@ -259,6 +264,7 @@ async fn commit(
                 }
                 branch.phase = Phase::Ready;
                 branch.lease = None;
+                branch.wanted = main_runs;
                 branch.cut = Some(cut);
                 branch.settled = true;
                 branch.timings = timings;
