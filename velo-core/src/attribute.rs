@@ -24,7 +24,7 @@
 /// | argument | |
 /// |---|---|
 /// | `seed = "migrations/"` | The data that it begins with, prepared once and shared by all tests with the same: SQL files, from the folder of the package, run in order ([`Project::seed_sql`](crate::Project::seed_sql)). |
-/// | `build = path` | An async function that prepares it instead: `async fn path(branch: Branch) -> Result<(), E>`. What `seed` names are then the files that it reads. It is run anew when they change, and for each program: a change of code is never missed. |
+/// | `build = path` | An async function that prepares it instead: `async fn path(branch: Branch) -> Result<(), E>`. What `seed` names are then the files that it reads. It is run anew when they change, and for each program: a change of code is never missed. Then what earlier ones built by a function of that name goes, if nobody has used it for a week. |
 /// | `project = "name"` | The project, which is made where there is none; unless told, `shop-tests` for a package `shop`, and for each `VELO_PG_VERSION` another (`shop-tests-pg17`). Seeds are built on its `main`: name none that somebody works in by hand. One that was made with another version, image, runtime or storage than the settings ask for is refused. |
 ///
 /// Without `seed` and `build` it begins with what the project's `main` has now, and no branch is ready

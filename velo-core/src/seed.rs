@@ -159,6 +159,15 @@ impl Project {
     }
 
     pub(crate) fn prune_seeds_call(&self, unused_for: Duration) -> Call<Vec<SeedInfo>> {
+        self.prune_call(unused_for, None)
+    }
+
+    /// The same of those that are called `label`, where one is given.
+    pub(crate) fn prune_call(
+        &self,
+        unused_for: Duration,
+        label: Option<String>,
+    ) -> Call<Vec<SeedInfo>> {
         let project = self.clone();
         engine::call(move |_| async move {
             let limit = u64::try_from(unused_for.as_millis()).unwrap_or(u64::MAX);
@@ -166,7 +175,8 @@ impl Project {
             for seed in project.seeds_call().await? {
                 let info = seed.info();
                 let unused = info.ready && info.branches == 0;
-                if !unused || now().saturating_sub(info.used_at) < limit {
+                let other = label.is_some() && info.label != label;
+                if other || !unused || now().saturating_sub(info.used_at) < limit {
                     continue;
                 }
                 match seed.delete_call().await {

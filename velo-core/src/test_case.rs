@@ -24,13 +24,16 @@ use crate::from_branch::FromBranch;
 use crate::pool::Pool;
 use crate::project::{Project, ProjectInfo};
 use crate::runtime::RuntimeKind;
-use crate::seed::{SeedKey, TELLS, pattern_in};
+use crate::seed::{Seed, SeedKey, TELLS, pattern_in};
 use crate::spec::BranchSpec;
 use crate::storage::StorageKind;
 
 /// How long a failed test's branch stays, and what says otherwise.
 const KEEP: Duration = Duration::from_secs(60 * 60);
 const KEEP_VARIABLE: &str = "VELO_KEEP_FAILED";
+
+/// How long a seed that a program built is kept for it, once another is there that was built of the same.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What the attribute says of a test.
 #[derive(Debug)]
@@ -286,7 +289,26 @@ async fn pool_of(case: Case, project: &str) -> Result<Pool> {
     if let Some(files) = files {
         key = key.files(files)?;
     }
-    project.seed(key, async |branch| (build.call)(branch).await).await?.pool()
+    let mut is_new = false;
+    let built = project.seed(key, async |branch| {
+        is_new = true;
+        (build.call)(branch).await
+    });
+    let seed = built.await?;
+    if is_new {
+        prune(&project, &seed).await;
+    }
+    seed.pool()
+}
+
+/// Deletes what earlier programs built of the same: each that is compiled anew builds a seed of its own.
+async fn prune(project: &Project, seed: &Seed) {
+    let label = seed.info().label.clone();
+    if label.is_some()
+        && let Err(error) = project.prune_call(UNUSED, label).await
+    {
+        tracing::warn!(%error, "seeds that nobody uses stay for now");
+    }
 }
 
 /// Says what a test waits for. Past the macros, whose output the harness keeps until a test has failed.

@@ -13,7 +13,7 @@ use common::home::{TestHome, eventually};
 use common::installations;
 use velo_core::postgres::{Installation, Source};
 use velo_core::storage::StorageKind;
-use velo_core::{Branch, BranchInfo, BranchSpec, Project};
+use velo_core::{Branch, BranchInfo, BranchSpec, Project, SeedKey};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -508,6 +508,34 @@ async fn a_test_that_is_killed_when_it_has_made_the_project_leaves_no_server() {
     assert!(project(&home).await.main().await.is_ok());
     assert!(run(&home, "given::a_branch", &[]).0.status.success());
     assert!(eventually(LONG, || home.servers().is_empty()));
+}
+
+/// As each program that is compiled anew builds one of its own.
+#[tokio::test]
+async fn a_seed_that_is_built_takes_the_place_of_those_that_nobody_uses() {
+    let home = TestHome::new(None);
+    let project = home.project("velo-core-tests").await;
+    let nothing = async |_: Branch| Ok::<_, std::io::Error>(());
+    let mut seeds = Vec::new();
+    for (text, label) in [("old", "build"), ("new", "build"), ("old", "other")] {
+        let key = SeedKey::new().code("attribute").text(text).label(label);
+        seeds.push(project.seed(key, nothing).await.unwrap().key().to_owned());
+    }
+    {
+        let state = rusqlite::Connection::open(home.config().home().join("state.db")).unwrap();
+        state.busy_timeout(LONG).unwrap();
+        for key in [&seeds[0], &seeds[2]] {
+            let aged = "UPDATE record SET body = json_set(body, '$.seed.used_at', 0)
+                        WHERE json_extract(body, '$.seed.key') = ?1";
+            assert_eq!(state.execute(aged, [key]).unwrap(), 1);
+        }
+    }
+    assert!(run(&home, "given::one_that_is_built_of_nothing", &[]).0.status.success());
+    let there = project.seeds().await.unwrap();
+    let old: Vec<_> = seeds.iter().map(|key| there.iter().any(|s| s.key() == key)).collect();
+    assert_eq!(old, [false, true, true]);
+    // And the one that was built.
+    assert_eq!(there.len(), 3);
 }
 
 #[tokio::test]
