@@ -12,6 +12,8 @@ use velo_benches::{Table, machine};
 pub(crate) const MB40: u64 = 40 << 20;
 
 const RATIO: f64 = 1.3;
+/// On btrfs, of what was stopped cleanly, as a seed is.
+const SEED_RATIO: f64 = 1.15;
 const CLOSE_MS: f64 = 15.0;
 const PSS_MB: f64 = 10.0;
 const OWN_MB: f64 = 1.0;
@@ -82,6 +84,13 @@ impl Row {
 
     fn ratio(&self) -> f64 {
         self.velo.median() / self.floor.median()
+    }
+
+    fn most(&self) -> f64 {
+        match (self.backend.as_str(), self.main) {
+            ("btrfs", "stopped") => SEED_RATIO,
+            _ => RATIO,
+        }
     }
 }
 
@@ -393,10 +402,9 @@ impl Report {
         };
         let cloning = |row: &&Row| row.backend != "copy";
         for row in self.rows.iter().filter(cloning) {
-            let ratio = row.ratio();
-            let target =
-                format!("{RATIO} of the floor at most ({}, {})", label(row.size), row.main);
-            say(&target, &row.backend, format!("{ratio:.2}"), ratio <= RATIO);
+            let (ratio, most) = (row.ratio(), row.most());
+            let target = format!("{most} of the floor at most ({}, {})", label(row.size), row.main);
+            say(&target, &row.backend, format!("{ratio:.2}"), ratio <= most);
         }
         for row in self.rows.iter().filter(cloning) {
             let close = row.close.median();

@@ -33,7 +33,8 @@ pub fn ended(run: Result<()>) -> ExitCode {
     }
 }
 
-/// Prints a report; writes its data to `json`, and with `write` the text to `results/<name>.md`.
+/// Prints a report; writes its data to `json`, and with `write` the text to `results/<name>.md`, above what stands there
+/// after a line `<!-- notes -->`.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -64,10 +65,23 @@ pub fn keep(
     }
     if write {
         let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
-        std::fs::write(results.join(format!("{name}.md")), text)?;
+        let path = results.join(format!("{name}.md"));
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(path, with_notes(text, &before))?;
         eprintln!("wrote benches/results/{name}.md");
     }
     Ok(())
+}
+
+/// Begins what people have written below a report, and no run replaces.
+const NOTES: &str = "<!-- notes -->";
+
+/// The text with the notes that stood below the one before.
+fn with_notes(text: &str, before: &str) -> String {
+    match before.split_once(&format!("\n{NOTES}\n")) {
+        Some((_, notes)) => format!("{}\n\n{NOTES}\n{notes}", text.trim_end()),
+        None => text.to_owned(),
+    }
 }
 
 /// The PostgreSQLs of `VELO_TEST_PG` (`15=/…/bin 18=/…/bin`): major, folder of programs.
@@ -122,4 +136,19 @@ pub fn cloning_places() -> impl Iterator<Item = (StorageKind, PathBuf)> {
         }
         Some((storage, folder?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_notes;
+
+    #[test]
+    fn notes_stay_where_a_report_is_written_anew() {
+        let first = with_notes("# Report\n\n| 1 |\n", "");
+        assert_eq!(first, "# Report\n\n| 1 |\n");
+        let noted = format!("{first}\n<!-- notes -->\n\n## Why\n\nBy hand.\n");
+        let second = with_notes("# Report\n\n| 2 |\n", &noted);
+        assert_eq!(second, "# Report\n\n| 2 |\n\n<!-- notes -->\n\n## Why\n\nBy hand.\n");
+        assert_eq!(with_notes("# Report\n\n| 2 |\n", &second), second);
+    }
 }
