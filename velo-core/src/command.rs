@@ -146,7 +146,7 @@ impl Program {
     /// The same by SIGKILL, for one that puts off what a signal asks of it: `initdb` looks for one only when the
     /// server that it runs has ended. That ends with its input.
     #[cfg(feature = "process")]
-    pub(crate) fn is_killed_with_us(mut self) -> Self {
+    pub(crate) fn killed_with_us(mut self) -> Self {
         self.is_killed = true;
         self.dies_with_us()
     }

@@ -125,7 +125,7 @@ impl Runtime for Process {
         let output = Program::new(spec.postgres.program(spec.tool))
             .args(spec.args_at(&path))
             .user(self.user.as_ref())
-            .is_killed_with_us()
+            .killed_with_us()
             .output(TOOL)
             .await?;
         Ok(ToolOutput {
