@@ -31,10 +31,25 @@ async function branch(test, options) {
         for (const line of (await branches.keep()).split('\n')) test.diagnostic(line);
       }
     } finally {
-      await branches.close();
+      await closeLast(test, branches);
     }
   });
   return test ? made : hold(made);
+}
+
+/**
+ * Ends branches after the test's own hooks, whose clients are still connected: hooks run in the order in which they are
+ * registered, and one that comes while they run is the last.
+ */
+async function closeLast(test, branches) {
+  const close = () => branches.close();
+  try {
+    test.after(close);
+  } catch {
+    return close();
+  }
+  // After a hook that fails no other runs, and older Nodes take none while they run: the signal comes after all.
+  test.signal.addEventListener('abort', () => close().catch(() => {}));
 }
 
 /** What tells whether a test is to do. Its context does not say; what Node runs it by does, to whoever asks at once. */

@@ -138,3 +138,47 @@ describe('orders', () => {
   assert.equal(code, 0, out);
   await gone();
 });
+
+test("a test's own cleanup still has the server", async () => {
+  const orders = suite({
+    'after.test.mjs': `
+import { test } from 'node:test';
+import pg from 'pg';
+import { branch } from 'velo-node/node-test';
+for (const Client of [pg.Client, pg.Pool]) {
+  test(Client.name, async (t) => {
+    const db = new Client({ connectionString: (await branch(t)).url });
+    if (Client === pg.Client) await db.connect();
+    t.after(async () => {
+      await db.query('SELECT 1');
+      await db.end();
+    });
+    await db.query('INSERT INTO orders VALUES (42, false)');
+  });
+}
+`,
+    'fails.test.mjs': `
+import assert from 'node:assert';
+import { test } from 'node:test';
+import pg from 'pg';
+import { branch, project } from 'velo-node/node-test';
+test('has a cleanup that fails', async (t) => {
+  await branch(t);
+  t.after(() => { throw new Error('no cleanup'); });
+});
+test('comes after it', async () => {
+  const names = async () => (await (await project()).branches()).map(({ shown }) => shown);
+  const end = performance.now() + 30000;
+  while ((await names()).some((name) => name.startsWith('~has-a-cleanup'))) {
+    assert.ok(performance.now() < end, String(await names()));
+  }
+});
+`,
+  });
+  const good = await node(orders, ['after.test.mjs']);
+  assert.match(good.out, /# pass 2\n# fail 0/, good.out + good.err);
+  const failed = await node(orders, ['fails.test.mjs']);
+  assert.match(failed.out, /# pass 1\n# fail 1/, failed.out + failed.err);
+  assert.match(failed.out, /no cleanup/);
+  await gone();
+});

@@ -140,3 +140,52 @@ test('never passes', { retry: 2 }, async ({ branch }) => { expect(1).toBe(2); })
   await (await project.branch(kept[0].name)).delete({ force: true });
   await gone();
 });
+
+test("a test's own cleanup still has the server", async () => {
+  const orders = suite({
+    'vitest.config.mjs': CONFIG,
+    'finished.test.mjs': `
+import pg from 'pg';
+import { onTestFinished } from 'vitest';
+import { test } from 'velo-node/vitest';
+for (const Client of [pg.Client, pg.Pool]) {
+  test(Client.name, async ({ branch }) => {
+    const db = new Client({ connectionString: branch.url });
+    if (Client === pg.Client) await db.connect();
+    onTestFinished(async () => {
+      await db.query('SELECT 1');
+      await db.end();
+    });
+    await db.query('INSERT INTO orders VALUES (42, false)');
+  });
+}
+test.aroundEach(async (runTest, { branch }) => {
+  await runTest();
+  const db = new pg.Client(branch.url);
+  await db.connect();
+  await db.end();
+});
+test('is within', () => {});
+`,
+    'fails.test.mjs': `
+import { expect, onTestFinished } from 'vitest';
+import { test } from 'velo-node/vitest';
+test('has a cleanup that fails', async ({ branch }) => {
+  onTestFinished(() => { throw new Error('no cleanup'); });
+});
+test('has ended', async ({ branch }) => {});
+test('comes after it', async ({ velo }) => {
+  const names = (await (await velo.project()).branches()).map(({ shown }) => shown);
+  expect(names.filter((name) => name.startsWith('~has-ended'))).toEqual([]);
+});
+`,
+  });
+  passed(await vitest(orders, ['finished']), 3);
+  await gone();
+  const { out, err } = await vitest(orders, ['fails']);
+  assert.match(out, /Tests +1 failed \| 2 passed/, out + err);
+  const [, name] = /velo branch delete [^/]+\/(.+)/.exec(out + err);
+  assert.match(name, /^kept\/has-a-cleanup-that-fails-/);
+  await (await (await projectOf(orders)).branch(name)).delete({ force: true });
+  await gone();
+});

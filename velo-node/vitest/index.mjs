@@ -8,18 +8,27 @@ const { Branches, Suite } = suites;
 const suite = () => Suite.of(inject('velo')?.root ?? process.cwd());
 
 export const test = base.extend({
-  velo: async ({ task }, use) => {
+  velo: async ({ task, onTestFinished }, use) => {
     const branches = new Branches(suite());
+    // The test's own cleanup comes after that of fixtures, unless they are those of an `aroundEach`.
+    let open = 2;
+    const end = async () => {
+      open -= 1;
+      if (open > 0) return;
+      try {
+        if (hasFailed(task)) tell(task.result.errors, await branches.keep());
+      } finally {
+        await branches.close();
+      }
+    };
+    // What is registered first runs last. The cleanup of fixtures has no time limit either.
+    onTestFinished(end, 0);
     await use({
       branch: (options) => branches.acquire(options?.label ?? titleOf(task)),
       project: () => suite().project(),
       seed: () => suite().seed(),
     });
-    try {
-      if (hasFailed(task)) tell(task.result.errors, await branches.keep());
-    } finally {
-      await branches.close();
-    }
+    await end();
   },
   branch: async ({ velo }, use) => {
     await use(await velo.branch());
