@@ -1,6 +1,7 @@
 // Vitest's hooks, in runs of their own: with threads and with forks.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { LONG, end, gone, left, query, require, run, start } from './support.mjs';
@@ -15,6 +16,8 @@ const CONFIG = "export default { test: { globalSetup: ['velo-node/vitest/setup']
 const POOLS = [['--pool=threads'], ['--pool=forks', '--maxWorkers=3'], ['--no-file-parallelism']];
 const vitest = (of, args = [], options = {}) =>
   run(process.execPath, [VITEST, 'run', '--no-color', ...args], { cwd: of.folder, ...options });
+
+const FAILS = "module.exports = () => { throw new RangeError('not this way'); };";
 
 function tests(number, files = 4) {
   const text = `
@@ -112,7 +115,7 @@ module.exports = async (branch) => {
 `,
   });
   passed(await vitest(orders), 8);
-  orders.put('velo.seed.js', "module.exports = () => { throw new RangeError('not this way'); };");
+  orders.put('velo.seed.js', FAILS);
   const { code, out, err } = await vitest(orders);
   assert.equal(code, 1);
   assert.match(out + err, /velo: the seed cannot be built: not this way/);
@@ -140,6 +143,50 @@ test('never passes', { retry: 2 }, async ({ branch }) => { expect(1).toBe(2); })
   await (await project.branch(kept[0].name)).delete({ force: true });
   await gone();
 });
+
+for (const [what, projects] of [
+  ['in folders of their own', "['packages/*']"],
+  ['that extend the config', "['api', 'web', 'docs'].map((name) => ({ extends: true, root: 'packages/' + name, test: { name } }))"],
+]) {
+  test(`of projects ${what} each has its seed, which is built before the first test`, async () => {
+    const { 'orders-0.test.mjs': text } = tests(2, 1);
+    // It notes who builds it: a worker, or none.
+    const seed = `${SEED}
+const fill = module.exports;
+module.exports = async (branch) => {
+  require('node:fs').appendFileSync(__dirname + '/built', process.env.VITEST_POOL_ID + ' ');
+  await fill(branch);
+};
+`;
+    const own = 'export default { test: { testTimeout: 60000 } };';
+    const all = suite({
+      'vitest.config.mjs': CONFIG.replace('60000', `60000, projects: ${projects}`),
+      // It is no project's.
+      'velo.seed.js': FAILS,
+      'packages/api/package.json': '{"name": "api"}',
+      'packages/api/vitest.config.mjs': own,
+      'packages/api/velo.seed.js': seed,
+      'packages/api/orders.test.mjs': text,
+      'packages/web/package.json': '{"name": "web"}',
+      'packages/web/vitest.config.mjs': own,
+      'packages/web/velo.seed.js': seed,
+      'packages/web/orders.test.mjs': text,
+      'packages/docs/package.json': '{"name": "docs"}',
+      'packages/docs/none.test.mjs': "import { test } from 'vitest'; test('asks for none', () => {});",
+    });
+    passed(await vitest(all), 5);
+    for (const name of ['api', 'web']) {
+      assert.equal(readFileSync(path.join(all.folder, 'packages', name, 'built'), 'utf8'), 'undefined ');
+    }
+    all.put('packages/web/velo.seed.js', FAILS);
+    const { code, out, err } = await vitest(all);
+    assert.equal(code, 1);
+    assert.equal((out + err).split('velo: the seed cannot be built: not this way').length, 2, out + err);
+    // Who runs nothing of a project needs no seed of it.
+    for (const args of [['packages/api'], ['--project=api']]) passed(await vitest(all, args), 2);
+    await gone();
+  });
+}
 
 test("a test's own cleanup still has the server", async () => {
   const orders = suite({

@@ -1,20 +1,39 @@
-// `globalSetup: ['velo-node/vitest/setup']`: before the first test the seed is built, and what keeps all tests from running
-// is said once.
+// `globalSetup: ['velo-node/vitest/setup']`: before the first test the seeds are built, and what keeps all tests from
+// running is said once.
 
 import suites from '../lib/suite.js';
 
 const { Suite, obstacle } = suites;
 
 export default async function setup(project) {
-  const { root } = project.config;
-  const suite = Suite.of(root);
+  // That of the whole run's config is there for all its projects.
+  const projects = project.isRootProject() ? project.vitest.projects : [project];
+  for (const one of projects) one.provide('velo', { root: one.config.root });
+  const begun = await suitesOf(project, projects);
   try {
-    await suite.begin();
+    for (const suite of begun) await suite.begin();
   } catch (error) {
     throw obstacle(error);
   }
-  project.provide('velo', { root });
   // What goes wrong then is said by the tests, which ask for the same.
-  project.onTestsRerun(() => suite.begin({ isWatched: true }).catch(() => {}));
-  return () => suite.end();
+  project.onTestsRerun(async () => {
+    for (const suite of begun) await suite.begin({ isWatched: true }).catch(() => {});
+  });
+  return async () => {
+    for (const suite of begun) await suite.end();
+  };
+}
+
+/** The suites of projects that share this globalSetup, which is that of `project`. */
+async function suitesOf(project, projects) {
+  const found = new Set(projects.includes(project) ? [Suite.of(project.config.root)] : []);
+  if (projects.every((one) => one === project)) return found;
+  // Of a project nothing runs where somebody chose other files, and no seed of it is to be in the way.
+  const { vitest } = project;
+  for (const { project: { config } } of await vitest.globTestSpecifications(vitest.filenamePattern)) {
+    const suite = Suite.of(config.root);
+    // It may have nothing to do with Velo.
+    if (suite.hasSeed) found.add(suite);
+  }
+  return found;
 }
