@@ -1,10 +1,16 @@
 'use strict';
 // For suites without the preset: the same in plain hooks.
 
+const path = require('node:path');
 const { hold } = require('../lib/handles.js');
 const { Suite, printed } = require('../lib/suite.js');
 
-const suite = () => Suite.of(process.cwd());
+/** That of the file that runs, if there is one: a run may be of several projects, and nobody tells their roots. */
+function suite() {
+  const file = globalThis.expect?.getState?.().testPath;
+  const own = file && Suite.of(path.dirname(file));
+  return own?.hasSeed ? own : Suite.of(process.cwd());
+}
 
 /** A branch of the suite's seed, called after the test that runs. Whoever asks closes it. */
 async function branch(options) {

@@ -7,7 +7,7 @@ import { after, test } from 'node:test';
 import { Project } from 'velo-node';
 import { CONFIG, jest, passed, tests } from './jest.mjs';
 import { end, gone } from './support.mjs';
-import { SEED, projectOf, suite } from './suites.mjs';
+import { BODY, SEED, projectOf, suite } from './suites.mjs';
 
 after(end);
 
@@ -161,5 +161,31 @@ test('a globalSetup of its own calls that of Velo, or the seed is built before t
   assert.equal(code, 1);
   assert.match(err, /Tests: +4 failed, 1 passed, 5 total/);
   assert.match(err, /not this way/);
+  await gone();
+});
+
+/** Tests without the preset. */
+const PLAIN = `
+const pg = require('pg');
+const velo = require('velo-node/jest');
+let branch;
+beforeEach(async () => { branch = await velo.branch(); }, 60000);
+afterEach(() => branch.close());
+for (let n = 0; n < 2; n++) test('order ' + n, async () => {${BODY}}, 60000);
+`;
+
+test('plain hooks take the suite of the file that runs, else that of the working directory', async () => {
+  const goods = (text) => text.replaceAll('orders', 'goods');
+  const all = suite({
+    'jest.config.js': "module.exports = { projects: ['<rootDir>/packages/*'] };",
+    'packages/api/package.json': '{"name": "api"}',
+    'packages/api/jest.config.js': "module.exports = { displayName: 'api' };",
+    'packages/api/velo.seed.js': goods(SEED),
+    'packages/api/src/goods.test.js': goods(PLAIN),
+    'packages/web/package.json': '{"name": "web"}',
+    'packages/web/jest.config.js': "module.exports = { displayName: 'web' };",
+    'packages/web/orders.test.js': PLAIN,
+  });
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) passed(await jest(all, args), 4);
   await gone();
 });
