@@ -87,13 +87,26 @@ async function loaded(file) {
   const isRequired = exported !== undefined && !isModule(exported);
   if (exported === undefined || (time > 1 && !isRequired)) {
     // A module of ESM is there once under each name.
-    exported = await import(time === 1 ? pathToFileURL(file) : `${pathToFileURL(file)}?velo=${time}`);
+    exported = await import(time === 1 ? pathToFileURL(file) : `${pathToFileURL(file)}?velo=${time}`).catch((error) => {
+      throw NO_IMPORT.test(error.code) ? sandboxed(file, error) : error;
+    });
   }
   const isDefault = (isModule(exported) || exported.__esModule) && exported.default !== undefined;
   return { exported: isDefault ? exported.default : exported, isNew: time === 1 || (isRequired && isForgotten) };
 }
 
 const ONLY_IMPORTED = ['ERR_REQUIRE_ESM', 'ERR_REQUIRE_ASYNC_MODULE', 'ERR_UNKNOWN_FILE_EXTENSION'];
+const NO_IMPORT = /^ERR_VM_DYNAMIC_IMPORT_CALLBACK_MISSING(_FLAG)?$/;
+
+/** What Jest runs tests in loads no ES modules; the preset is outside of it. */
+function sandboxed(file, cause) {
+  return new VeloError(`${file} is an ES module, which Jest cannot load without the preset`, {
+    kind: 'invalid_input',
+    hint: 'use the preset, or write it as CommonJS (velo.seed.cjs)',
+    cause,
+  });
+}
+
 const isModule = (exported) => exported?.[Symbol.toStringTag] === 'Module';
 
 /** Has a module and all that it required be loaded anew, but for installed packages. Whether that is all of it. */

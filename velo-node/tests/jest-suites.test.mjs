@@ -189,3 +189,18 @@ test('plain hooks take the suite of the file that runs, else that of the working
   for (const args of [['--runInBand'], ['--maxWorkers=2']]) passed(await jest(all, args), 4);
   await gone();
 });
+
+test('plain hooks say that they take no velo.seed of ES modules', async () => {
+  const orders = suite({ 'jest.config.js': 'module.exports = {};', 'orders.test.js': PLAIN });
+  orders.remove('velo.seed.js');
+  orders.put('velo.seed.mjs', "export { default } from './seed.cjs';");
+  orders.put('seed.cjs', SEED);
+  const { code, err } = await jest(orders);
+  assert.equal(code, 1);
+  assert.match(err, /velo\.seed\.mjs is an ES module, which Jest cannot load without the preset/);
+  assert.match(err, /hint: use the preset, or write it as CommonJS \(velo\.seed\.cjs\)/);
+  // With the preset it is none of the sandbox's.
+  orders.put('jest.config.js', CONFIG);
+  passed(await jest(orders), 2);
+  await gone();
+});
