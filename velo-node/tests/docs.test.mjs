@@ -86,6 +86,13 @@ test('what is packed has its licences, and a text that needs no repository', () 
   assert.deepEqual(links.filter((to) => !/^(https:|#)/.test(to)), []);
 });
 
+test('what an example connects it ends', () => {
+  const text = read(path.dirname(require.resolve('velo-node/package.json')), 'README.md');
+  const connects = [...text.matchAll(/^```js\n(.*?)^```/gms)].map(([, code]) => code).filter((code) => /\.connect\(\)/.test(code));
+  assert.equal(connects.length, 3);
+  assert.deepEqual(connects.filter((code) => !/\.end\(\)/.test(code)), []);
+});
+
 test('all versions are one', () => {
   const [, version] = /^version = "(.+)"$/m.exec(read(CHECKOUT, 'Cargo.toml'));
   const main = JSON.parse(read(CHECKOUT, 'velo-node/package.json'));
