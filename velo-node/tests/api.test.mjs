@@ -41,6 +41,8 @@ test('a branch lives as long as it is open', async () => {
   assert.ok((await branch.usage()).available > 0);
   await branch.close();
   assert.equal(lives(info.pid), false);
+  const error = await branch.start().catch((thrown) => thrown);
+  assert.deepEqual([error.kind, error.hint], ['not_found', 'it was closed or deleted meanwhile']);
 });
 
 test('await using closes it', async () => {

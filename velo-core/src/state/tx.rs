@@ -160,7 +160,7 @@ impl Tx<'_> {
         let mut record = self.get::<R>(id)?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("the {} is gone", R::KIND))
                 .with_context("id", id)
-                .with_hint("another process deleted it meanwhile")
+                .with_hint("it was closed or deleted meanwhile")
         })?;
         change(&mut record)?;
         self.0
