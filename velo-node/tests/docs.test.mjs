@@ -104,8 +104,11 @@ test('all versions are one', () => {
   for (const name of platforms) {
     const one = JSON.parse(read(CHECKOUT, 'velo-node/npm', name, 'package.json'));
     assert.deepEqual([one.name, one.version], [`velo-node-${name}`, version]);
+    assert.deepEqual(one.engines, main.engines);
   }
   assert.equal(main.version, version);
+  // What tells whether a test of node:test has failed is there from then on.
+  assert.deepEqual(main.engines, { node: '>=20.12' });
   assert.equal(velo.version, version);
 });
 
