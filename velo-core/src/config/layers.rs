@@ -192,7 +192,8 @@ pub(super) fn resolve(
             .and_then(|layer| layer.pg_bin.as_ref())
             .map(|dir| absolute(dir, "VELO_PG_BIN"))
             .transpose()?,
-        pg_bin_from_env: postgres.is_some_and(|layer| std::ptr::eq(layer, &layers[1])),
+        pg_bin_from_env: postgres
+            .is_some_and(|layer| layer.pg_bin.is_some() && std::ptr::eq(layer, &layers[1])),
         pg_version: postgres.and_then(|layer| layer.pg_version),
         user: first!(user),
         ports: ports(first!(ports).as_deref().unwrap_or("21000-29999"))?,
