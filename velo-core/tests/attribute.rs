@@ -517,7 +517,7 @@ async fn a_seed_that_is_built_takes_the_place_of_those_that_nobody_uses() {
     let project = home.project("velo-core-tests").await;
     let nothing = async |_: Branch| Ok::<_, std::io::Error>(());
     let mut seeds = Vec::new();
-    for (text, label) in [("old", "build"), ("new", "build"), ("old", "other")] {
+    for (text, label) in [("old", "build"), ("new", "build"), ("other", "other")] {
         let key = SeedKey::new().code("attribute").text(text).label(label);
         seeds.push(project.seed(key, nothing).await.unwrap().key().to_owned());
     }
