@@ -140,6 +140,33 @@ fn postgres_of_another_major_or_none() {
     home.ok(&["branch", "start", "api/x"]);
 }
 
+/// A version that is asked for counts over the folder that the environment names, which is used where it is of that one.
+#[test]
+fn a_folder_below_a_version_that_is_asked_for() {
+    let all = std::env::var("VELO_TEST_PG").unwrap_or_default();
+    let all: Vec<_> = all.split_whitespace().filter_map(|pair| pair.split_once('=')).collect();
+    let [(named, folder), .., (other, on_path)] = all[..] else {
+        assert!(std::env::var_os("VELO_TEST_REQUIRE").is_none(), "VELO_TEST_PG names no two");
+        println!("skipped: VELO_TEST_PG names no two PostgreSQLs");
+        return;
+    };
+    let home = Home::new();
+    for (name, major) in [("same", named), ("another", other)] {
+        let create = ["project", "create", name, "--pg-version", major];
+        let ran = home.run_with(&create, |c| {
+            c.env("VELO_PG_BIN", folder).env("PATH", on_path);
+        });
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let made = home.json(&["project", "get", name]);
+        let version = made["postgres"]["version"].as_str().unwrap();
+        assert_eq!(version.split_once('.').unwrap().0, major, "{made}");
+        if name == "same" {
+            let folder = std::fs::canonicalize(folder).unwrap();
+            assert_eq!(made["postgres"]["bin_dir"], folder.to_str().unwrap(), "{made}");
+        }
+    }
+}
+
 /// The data folder of the branch that had this port when it ran last.
 fn data_of(home: &Home, port: u64) -> std::path::PathBuf {
     let opts = |path: &std::path::Path| std::fs::read_to_string(path.join("postmaster.opts"));

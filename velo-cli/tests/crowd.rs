@@ -125,7 +125,7 @@ fn many_processes_in_one_project_agree_at_the_end() {
                 scope.spawn(move || {
                     let mut worker = Worker::new(home, commands, shared, number);
                     // A machine that is busy elsewhere comes to it later.
-                    let last = until + size.length * 3;
+                    let last = until + size.length * 6;
                     worker.work(|| {
                         let now = Instant::now();
                         now < until || (now < last && !commands.all_happened(&DONE, &KILLED))

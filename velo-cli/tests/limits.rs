@@ -56,6 +56,13 @@ impl Waiter {
         std::io::Read::read_to_string(&mut self.stderr, &mut self.said).unwrap();
         assert!(self.child.wait().unwrap().success(), "{}", self.said);
     }
+
+    #[track_caller]
+    fn fails(mut self, why: &str) {
+        std::io::Read::read_to_string(&mut self.stderr, &mut self.said).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(1), "{}", self.said);
+        assert!(self.said.contains(why), "{}", self.said);
+    }
 }
 
 /// A process that holds a slot until the file `free` is there.
@@ -167,6 +174,20 @@ fn a_branch_is_cloned_by_those_ahead_of_its_start() {
         assert_eq!(home.sql("api/dev", "SELECT sum(x) FROM t"), "5050");
         home.ok(stop);
     }
+    // Of two who start the same one, the one that comes later finds it started: it needs no slot any more.
+    let holder = Holder::start(&home, 1, "go-both");
+    let both = [["branch", "start", "api/dev"]; 2].map(|args| Waiter::start(one_at_a_time(&args)));
+    let begun = Instant::now();
+    holder.free(&home, "go-both");
+    both.into_iter().for_each(Waiter::ends_well);
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    home.ok(&["branch", "stop", "api/dev"]);
+    // Nor for one that is deleted meanwhile.
+    let holder = Holder::start(&home, 1, "go-none");
+    let start = Waiter::start(one_at_a_time(&["branch", "start", "api/dev"]));
+    home.ok(&["branch", "delete", "api/dev"]);
+    start.fails("is gone");
+    holder.free(&home, "go-none");
     // Nobody keeps a place: what is free is taken at once.
     let ran = home.run_with(&["run", "api", "--", "true"], |velo| {
         velo.env("VELO_MAX_RUNNING", "1").env("VELO_SLOT_TIMEOUT", "0");

@@ -1,5 +1,6 @@
-//! Settings: a file, under the environment, under the builder. Where one of these gives `pg_bin` or `pg_version`, it hides
-//! both of those under it; for containers, which have no folder, such a version counts all the same.
+//! Settings: a file, under the environment, under the builder. Of `pg_bin` and `pg_version` the one that is given higher
+//! counts: a folder hides a version below it (but not that of containers, which have no folder), and one that is below a
+//! version is used where it is of that version.
 //!
 //! | key | variable | meaning | default |
 //! |---|---|---|---|
@@ -66,6 +67,8 @@ pub struct Config {
     pub(crate) pg_bin: Option<PathBuf>,
     /// `pg_bin` came from the environment, not from the file or the caller.
     pub(crate) pg_bin_from_env: bool,
+    /// No version was asked for over it: it is used or refused, and never passed over.
+    pub(crate) pg_bin_binds: bool,
     pub(crate) pg_version: Option<u32>,
     pub(crate) user: Option<String>,
     pub(crate) ports: RangeInclusive<u16>,

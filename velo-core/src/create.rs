@@ -97,7 +97,7 @@ async fn record(
         .with_hint("leave the quota out, or make the project on storage zfs"));
     }
     let origin = capability.copy_on_write && name.is_some();
-    slots::taken(home, op, |asker| {
+    slots::taken(home, op, None, |asker| {
         let (project, spec, name) = (project.clone(), spec.clone(), name.clone());
         let (locks, own_password) = (locks.clone(), own_password.clone());
         let candidates = home.port_candidates();

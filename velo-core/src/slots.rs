@@ -284,10 +284,13 @@ fn named(holders: &[String]) -> String {
 }
 
 /// Runs `record`, the transaction that takes a slot, as soon as there is one for it. Until then nothing
-/// of it is recorded but its place in the line; and nothing may be locked that those ahead may need.
+/// of it is recorded but its place in the line; and nothing may be locked that those ahead may need. Where it is
+/// the branch `of` that is to run, another process may start or delete it meanwhile: then there is nothing to
+/// wait for.
 pub(crate) async fn taken<T, F>(
     home: &Home,
     op: &Op,
+    of: Option<Id>,
     mut record: impl FnMut(Asker) -> F,
 ) -> Result<T>
 where
@@ -307,7 +310,7 @@ where
             }
             Ok(Turn::Now(recorded)) => return Ok(recorded),
             Ok(Turn::Later(memory)) => {
-                if let Err(error) = wait(home, op, &mut asker, memory, begun).await {
+                if let Err(error) = wait(home, op, of, &mut asker, memory, begun).await {
                     break error;
                 }
             }
@@ -327,7 +330,14 @@ pub(crate) async fn leave(home: &Home, place: Id) -> Result<()> {
 }
 
 /// Waits, in a place of its own, until it seems to be its turn.
-async fn wait(home: &Home, op: &Op, asker: &mut Asker, memory: u64, begun: Instant) -> Result<()> {
+async fn wait(
+    home: &Home,
+    op: &Op,
+    of: Option<Id>,
+    asker: &mut Asker,
+    memory: u64,
+    begun: Instant,
+) -> Result<()> {
     let limit = home.config.slot_timeout;
     op.cancel.check()?;
     if asker.place.is_none() && !limit.is_zero() {
@@ -337,7 +347,11 @@ async fn wait(home: &Home, op: &Op, asker: &mut Asker, memory: u64, begun: Insta
     let mut looked = Instant::now();
     loop {
         let look = asker.clone();
-        let line = home.state().read(move |tx| look.look(tx, memory)).await?;
+        let look = move |tx: &Tx<'_>| match of {
+            Some(id) if !is_to_start(tx, id)? => Ok(None),
+            _ => look.look(tx, memory),
+        };
+        let line = home.state().read(look).await?;
         let Some(line) = line else { return Ok(()) };
         if begun.elapsed() >= limit {
             return Err(Error::new(
@@ -363,6 +377,12 @@ async fn wait(home: &Home, op: &Op, asker: &mut Asker, memory: u64, begun: Insta
             looked = Instant::now();
         }
     }
+}
+
+/// Whether a branch is there, and not to run yet.
+fn is_to_start(tx: &Tx<'_>, id: Id) -> Result<bool> {
+    let found = tx.get::<BranchRecord>(id)?;
+    Ok(found.is_some_and(|branch| branch.phase == Phase::Ready && !branch.wanted))
 }
 
 /// Takes the last place in the line.

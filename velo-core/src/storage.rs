@@ -521,7 +521,10 @@ pub async fn build(
     if kind == StorageKind::Auto && (config.zfs_dataset.is_some() || zfs::is_used_by(&config.root))
     {
         // Whoever names a dataset, or has done so when the home began, wants no copy instead.
-        zfs::works_in(&config).await?;
+        zfs::works_in(&config).await.map_err(|error| match &config.zfs_dataset {
+            Some(_) => error,
+            None => zfs::began_there(error, &config.root),
+        })?;
         return attach(StorageKind::Zfs, &config);
     }
     let works = detect(config.clone()).await?;

@@ -263,7 +263,7 @@ impl Switch<'_> {
 
     /// Records that a server ought not to run, before it is stopped: for that nobody waits.
     async fn unwant(self, id: Id, wish: Wish) -> Result<(BranchRecord, bool)> {
-        slots::taken(self.home, self.op, |asker| self.want(id, wish, asker)).await
+        slots::taken(self.home, self.op, None, |asker| self.want(id, wish, asker)).await
     }
 
     /// Records whether a server ought to run, before it is started or stopped; one that ought not to

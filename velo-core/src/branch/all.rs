@@ -103,7 +103,7 @@ impl Branch {
         let (id, shown) = (self.id(), &format!("the branch {}", self.full_name()));
         let switch = Switch { home, project: &self.0.project.record, op };
         // Locked anew for each look for a slot: one who is ahead in the line may be about to clone it.
-        let resumed = slots::taken(home, op, |asker| async move {
+        let resumed = slots::taken(home, op, Some(id), |asker| async move {
             let _lock = home.lock(id, Mode::Exclusive, shown, &op.cancel).await?;
             let record = self.current(home).await?;
             if !record.wanted && !record.resumes {

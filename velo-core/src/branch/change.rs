@@ -119,7 +119,7 @@ impl Branch {
         let (id, shown) = (self.id(), &format!("the branch {}", self.full_name()));
         let switch = Switch { home, project: &self.0.project.record, op };
         // Locked anew for each look for a slot: one who is ahead in the line may be about to clone it.
-        slots::taken(home, op, |asker| async move {
+        slots::taken(home, op, Some(id), |asker| async move {
             let _lock = home.lock(id, Mode::Exclusive, shown, &op.cancel).await?;
             match to {
                 To::On => switch.on(id, asker).await,

@@ -154,8 +154,10 @@ pub(super) fn resolve(
             layers.iter().find_map(|layer| layer.$field.clone())
         };
     }
-    // A folder is of one version: whoever gives one of the two means neither of those below.
-    let postgres = layers.iter().find(|layer| layer.pg_bin.is_some() || layer.pg_version.is_some());
+    // A folder is of one version, and so says more than a version below it; one that is below a version is the
+    // first to be looked into, and no more.
+    let bin = layers.iter().position(|layer| layer.pg_bin.is_some());
+    let version = layers.iter().position(|layer| layer.pg_version.is_some());
     let own = |key: &str, for_root: &str, xdg: &str, below: &str| {
         if root {
             return Ok(PathBuf::from(for_root));
@@ -188,13 +190,10 @@ pub(super) fn resolve(
             cpus: first!(cpus).as_deref().map(millicpus).transpose()?,
             shm: first!(shm_size).as_deref().map(size).transpose()?,
         },
-        pg_bin: postgres
-            .and_then(|layer| layer.pg_bin.as_ref())
-            .map(|dir| absolute(dir, "VELO_PG_BIN"))
-            .transpose()?,
-        pg_bin_from_env: postgres
-            .is_some_and(|layer| layer.pg_bin.is_some() && std::ptr::eq(layer, &layers[1])),
-        pg_version: postgres.and_then(|layer| layer.pg_version),
+        pg_bin: first!(pg_bin).map(|dir| absolute(&dir, "VELO_PG_BIN")).transpose()?,
+        pg_bin_from_env: bin == Some(1),
+        pg_bin_binds: version.is_none_or(|version| bin <= Some(version)),
+        pg_version: first!(pg_version),
         user: first!(user),
         ports: ports(first!(ports).as_deref().unwrap_or("21000-29999"))?,
         start_timeout: start_timeout(first!(start_timeout))?,
@@ -204,8 +203,8 @@ pub(super) fn resolve(
         keep_free: keep_free(first!(keep_free).as_deref())?,
     };
     // What runs in containers is of no folder.
-    if config.chosen_runtime() == RuntimeKind::Docker {
-        config.pg_version = first!(pg_version);
+    if bin.is_some() && bin < version && config.chosen_runtime() != RuntimeKind::Docker {
+        config.pg_version = None;
     }
     Ok(config)
 }
@@ -278,38 +277,41 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_and_a_version_are_of_one_layer() {
+    fn the_higher_of_a_folder_and_a_version_counts() {
+        use crate::postgres::binaries::{Search, Source};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("velo.toml");
         let file = path.to_str().unwrap();
+        // What must be used, what is looked into first, the version, and that of containers.
         let of = |vars: &[(&str, &str)], builder: ConfigBuilder| {
             let config = with(&[&[("VELO_CONFIG", file)], vars].concat(), builder).unwrap();
-            let bin = config.pg_bin.as_ref().map(|bin| bin.to_str().unwrap().to_owned());
-            (bin, config.pg_bin_from_env, config.pg_version, config.image())
+            let search = Search::from(&config);
+            let of = |(dir, source): (&Path, Source)| (dir.to_str().unwrap().to_owned(), source);
+            let named = search.named().map(of);
+            let first = search.preferred.as_ref().map(|(dir, source)| of((dir, *source)));
+            (named, first, search.major, config.image())
         };
-        let folder = |bin: &str| Some(bin.to_owned());
+        let folder = |dir: &str, source| Some((dir.to_owned(), source));
+        let (env, given) = (folder("/e", Source::Environment), folder("/b", Source::Explicit));
         let (env_bin, docker) = (("VELO_PG_BIN", "/e"), ("VELO_RUNTIME", "docker"));
+        let image = |major| format!("postgres:{major}");
 
         std::fs::write(&path, "pg_version = 16").unwrap();
-        let image = || "postgres:18".to_owned();
-        assert_eq!(of(&[env_bin], Config::builder()), (folder("/e"), true, None, image()));
+        assert_eq!(of(&[env_bin], Config::builder()), (env.clone(), None, None, image(18)));
         let bin = Config::builder().pg_bin("/b");
-        assert_eq!(of(&[env_bin], bin), (folder("/b"), false, None, image()));
+        assert_eq!(of(&[env_bin], bin), (given.clone(), None, None, image(18)));
         let version = Config::builder().pg_version(15);
-        let image = "postgres:15".to_owned();
-        assert_eq!(of(&[env_bin], version.clone()), (None, false, Some(15), image.clone()));
+        assert_eq!(of(&[env_bin], version.clone()), (None, env, Some(15), image(15)));
         // Whoever gives both is told where they differ.
         let both = version.clone().pg_bin("/b");
-        assert_eq!(of(&[env_bin], both), (folder("/b"), false, Some(15), image.clone()));
-        // Of an image there is no folder, so that one hides nothing.
-        assert_eq!(of(&[env_bin, docker], Config::builder()).3, "postgres:16");
-        assert_eq!(of(&[env_bin, docker], version.clone()).3, "postgres:15");
+        assert_eq!(of(&[env_bin], both), (given, None, Some(15), image(15)));
+        // Of an image there is no folder.
+        assert_eq!(of(&[env_bin, docker], Config::builder()).3, image(16));
+        assert_eq!(of(&[env_bin, docker], version).3, image(15));
 
         std::fs::write(&path, "pg_bin = \"/f\"").unwrap();
-        assert_eq!(
-            of(&[("VELO_PG_VERSION", "15")], Config::builder()),
-            (None, false, Some(15), image)
-        );
+        let (vars, of_file) = ([("VELO_PG_VERSION", "15")], folder("/f", Source::Explicit));
+        assert_eq!(of(&vars, Config::builder()), (None, of_file, Some(15), image(15)));
     }
 
     #[cfg(all(feature = "zfs", target_os = "linux"))]

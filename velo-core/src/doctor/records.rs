@@ -359,6 +359,10 @@ async fn programs(home: &Home, records: &Records) -> Vec<Finding> {
                 Some(image) => error
                     .hint()
                     .map_or_else(|| format!("docker pull {}", image.reference), str::to_owned),
+                // Another one is named, which counts before any that is there.
+                None if error.kind() == ErrorKind::Incompatible && error.hint().is_some() => {
+                    error.hint().unwrap_or_default().to_owned()
+                }
                 None => format!("velo pg install {}", project.postgres.version.major),
             };
             found.push(Finding::fail("postgres", what, fix));

@@ -194,6 +194,9 @@ pub struct Search {
     pub explicit: Option<PathBuf>,
     /// The folder that `VELO_PG_BIN` names.
     pub environment: Option<PathBuf>,
+    /// A folder that is looked into before others, and passed over where it does not fit: one that the settings name
+    /// below a version.
+    pub(crate) preferred: Option<(PathBuf, Source)>,
     /// Velo's cache.
     pub cache: PathBuf,
     /// The major version that is wanted.
@@ -202,11 +205,16 @@ pub struct Search {
 
 impl From<&Config> for Search {
     fn from(config: &Config) -> Self {
-        let (explicit, environment) = match (&config.pg_bin, config.pg_bin_from_env) {
-            (dir, true) => (None, dir.clone()),
-            (dir, false) => (dir.clone(), None),
+        let dir = config.pg_bin.clone();
+        let (explicit, environment, preferred) = match (config.pg_bin_from_env, config.pg_bin_binds)
+        {
+            (true, true) => (None, dir, None),
+            (false, true) => (dir, None, None),
+            (true, false) => (None, None, dir.map(|dir| (dir, Source::Environment))),
+            (false, false) => (None, None, dir.map(|dir| (dir, Source::Explicit))),
         };
-        Self { explicit, environment, cache: config.cache.clone(), major: config.pg_version }
+        let (cache, major) = (config.cache.clone(), config.pg_version);
+        Self { explicit, environment, preferred, cache, major }
     }
 }
 
@@ -249,6 +257,7 @@ impl Search {
         let mut dirs = Vec::new();
         dirs.extend(self.explicit.iter().map(|dir| (dir.clone(), Source::Explicit)));
         dirs.extend(self.environment.iter().map(|dir| (dir.clone(), Source::Environment)));
+        dirs.extend(self.preferred.clone());
         dirs.extend(on_path().await.map(|dir| (dir, Source::Path)));
         for pattern in [
             "/usr/lib/postgresql/{}/bin",

@@ -107,7 +107,7 @@ impl ProjectBuilder {
         op: &Op,
     ) -> Result<(BranchRecord, Lock, Lock)> {
         let password = Password::generate()?;
-        slots::taken(home, op, |asker| {
+        slots::taken(home, op, None, |asker| {
             let (project, password, locks) = (project.clone(), password.clone(), home.clone());
             let candidates = home.port_candidates();
             let work = move |tx: &Tx<'_>| {

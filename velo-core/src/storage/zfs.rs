@@ -50,6 +50,16 @@ pub(crate) fn is_used_by(home: &Path) -> bool {
     !matches!(layout::recorded(home), Ok(None))
 }
 
+/// The error of a home that had volumes on ZFS, where nobody asks for it any more by name.
+pub(crate) fn began_there(error: Error, home: &Path) -> Error {
+    let hint = error.hint().map_or_else(String::new, |hint| format!("{hint}; or "));
+    let file = layout::file(home);
+    error.with_hint(format!(
+        "{hint}name another storage (VELO_STORAGE=copy, …): by {} the home has its volumes on ZFS",
+        file.display()
+    ))
+}
+
 /// Checks a dataset's name from the settings.
 pub(crate) fn check_dataset(name: &str) -> Result<()> {
     Parent::new(name).map(drop)
@@ -271,6 +281,11 @@ impl Zfs {
     /// Destroys a snapshot; missing is fine.
     async fn destroy_named(&self, snapshot: &str, doing: &str) -> Result<()> {
         let begun = std::time::Instant::now();
+        let of = match self.parent.parse(snapshot) {
+            Some(Found::Snapshot { volume: of, .. } | Found::Implicit { source: of, .. }) => of,
+            _ => return self.must_have_parent().await,
+        };
+        let folder = self.folder(of).join(".zfs");
         loop {
             return match self.way.destroy_snapshot(snapshot).await {
                 Ok(()) => Ok(()),
@@ -278,7 +293,7 @@ impl Zfs {
                 // It is mounted by itself where somebody has read it, and a container that starts at this
                 // moment has all mounts in its namespace for a while.
                 Err(Fault::Busy)
-                    if mounts::may_end(begun, &self.root)
+                    if mounts::may_end(begun, &folder)
                         && explain::holds(snapshot).await.is_none() =>
                 {
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
