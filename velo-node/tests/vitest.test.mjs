@@ -144,32 +144,31 @@ test('never passes', { retry: 2 }, async ({ branch }) => { expect(1).toBe(2); })
   await gone();
 });
 
-for (const [what, projects] of [
-  ['in folders of their own', "['packages/*']"],
-  ['that extend the config', "['api', 'web', 'docs'].map((name) => ({ extends: true, root: 'packages/' + name, test: { name } }))"],
-]) {
-  test(`of projects ${what} each has its seed, which is built before the first test`, async () => {
-    const { 'orders-0.test.mjs': text } = tests(2, 1);
-    // It notes who builds it: a worker, or none.
-    const seed = `${SEED}
+/** It notes who builds it: a worker, or none. */
+const NOTED = `${SEED}
 const fill = module.exports;
 module.exports = async (branch) => {
   require('node:fs').appendFileSync(__dirname + '/built', process.env.VITEST_POOL_ID + ' ');
   await fill(branch);
 };
 `;
-    const own = 'export default { test: { testTimeout: 60000 } };';
+const PACKAGE = 'export default { test: { testTimeout: 60000 } };';
+
+for (const [what, projects] of [
+  ['in folders of their own', "['packages/*']"],
+  ['that extend the config', "['api', 'web', 'docs'].map((name) => ({ extends: true, root: 'packages/' + name, test: { name } }))"],
+]) {
+  test(`of projects ${what} each has its seed, which is built before the first test`, async () => {
+    const { 'orders-0.test.mjs': text } = tests(2, 1);
     const all = suite({
       'vitest.config.mjs': CONFIG.replace('60000', `60000, projects: ${projects}`),
-      // It is no project's.
-      'velo.seed.js': FAILS,
       'packages/api/package.json': '{"name": "api"}',
-      'packages/api/vitest.config.mjs': own,
-      'packages/api/velo.seed.js': seed,
+      'packages/api/vitest.config.mjs': PACKAGE,
+      'packages/api/velo.seed.js': NOTED,
       'packages/api/orders.test.mjs': text,
       'packages/web/package.json': '{"name": "web"}',
-      'packages/web/vitest.config.mjs': own,
-      'packages/web/velo.seed.js': seed,
+      'packages/web/vitest.config.mjs': PACKAGE,
+      'packages/web/velo.seed.js': NOTED,
       'packages/web/orders.test.mjs': text,
       'packages/docs/package.json': '{"name": "docs"}',
       'packages/docs/none.test.mjs': "import { test } from 'vitest'; test('asks for none', () => {});",
@@ -187,6 +186,37 @@ module.exports = async (branch) => {
     await gone();
   });
 }
+
+test('projects without a seed have that of the root, which is built before the first test', async () => {
+  const { 'orders-0.test.mjs': text } = tests(2, 1);
+  const all = suite({
+    'vitest.config.mjs': CONFIG.replace('60000', "60000, projects: ['packages/*']"),
+    'velo.seed.js': NOTED,
+    'packages/api/package.json': '{"name": "api"}',
+    'packages/api/vitest.config.mjs': PACKAGE,
+    'packages/api/orders.test.mjs': text,
+    // It has this globalSetup of its own.
+    'packages/web/package.json': '{"name": "web"}',
+    'packages/web/vitest.config.mjs': CONFIG,
+    'packages/web/orders.test.mjs': text,
+    'packages/goods/package.json': '{"name": "goods"}',
+    'packages/goods/vitest.config.mjs': PACKAGE,
+    'packages/goods/velo.seed.js': SEED.replaceAll('orders', 'goods'),
+    'packages/goods/goods.test.mjs': text.replaceAll('orders', 'goods'),
+  });
+  passed(await vitest(all), 6);
+  assert.equal(readFileSync(path.join(all.folder, 'built'), 'utf8'), 'undefined ');
+  all.put('velo.seed.js', FAILS);
+  for (const args of [[], ['packages/api'], ['packages/web']]) {
+    const { code, out, err } = await vitest(all, args);
+    assert.equal(code, 1);
+    assert.equal((out + err).split('velo: the seed cannot be built: not this way').length, 2, out + err);
+    assert.doesNotMatch(out, /^ *Tests /m);
+  }
+  // Who runs nothing of a project that has it needs it not.
+  for (const args of [['packages/goods'], ['--project=goods']]) passed(await vitest(all, args), 2);
+  await gone();
+});
 
 test("a test's own cleanup still has the server", async () => {
   const orders = suite({

@@ -8,7 +8,7 @@ const { Suite, obstacle } = suites;
 export default async function setup(project) {
   // That of the whole run's config is there for all its projects.
   const projects = project.isRootProject() ? project.vitest.projects : [project];
-  for (const one of projects) one.provide('velo', { root: one.config.root });
+  for (const one of projects) one.provide('velo', { root: suiteOf(one).root });
   const begun = await suitesOf(project, projects);
   try {
     for (const suite of begun) await suite.begin();
@@ -24,14 +24,20 @@ export default async function setup(project) {
   };
 }
 
+/** The suite of a project: that of its root, else, without a seed there, that of the whole run's. */
+function suiteOf({ config, vitest }) {
+  const own = Suite.of(config.root);
+  return own.hasSeed ? own : Suite.of(vitest.config.root);
+}
+
 /** The suites of projects that share this globalSetup, which is that of `project`. */
 async function suitesOf(project, projects) {
-  const found = new Set(projects.includes(project) ? [Suite.of(project.config.root)] : []);
+  const found = new Set(projects.includes(project) ? [suiteOf(project)] : []);
   if (projects.every((one) => one === project)) return found;
   // Of a project nothing runs where somebody chose other files, and no seed of it is to be in the way.
   const { vitest } = project;
-  for (const { project: { config } } of await vitest.globTestSpecifications(vitest.filenamePattern)) {
-    const suite = Suite.of(config.root);
+  for (const { project: one } of await vitest.globTestSpecifications(vitest.filenamePattern)) {
+    const suite = suiteOf(one);
     // It may have nothing to do with Velo.
     if (suite.hasSeed) found.add(suite);
   }
