@@ -5,9 +5,14 @@ const path = require('node:path');
 const { hold } = require('../lib/handles.js');
 const { Suite, printed } = require('../lib/suite.js');
 
+/** What Jest tells of the file and the test that run, also where `injectGlobals` is false: the state of each `expect`. */
+function running() {
+  return globalThis[Symbol.for('$$jest-matchers-object')]?.state ?? globalThis.expect?.getState?.();
+}
+
 /** That of the file that runs, if there is one: a run may be of several projects, and nobody tells their roots. */
 function suite() {
-  const file = globalThis.expect?.getState?.().testPath;
+  const file = running()?.testPath;
   const own = file && Suite.of(path.dirname(file));
   return own?.hasSeed ? own : Suite.of(process.cwd());
 }
@@ -16,7 +21,7 @@ function suite() {
 async function branch(options) {
   if (globalThis.velo) return globalThis.velo.branch(options);
   try {
-    return hold(await suite().acquire(options?.label ?? globalThis.expect?.getState?.().currentTestName));
+    return hold(await suite().acquire(options?.label ?? running()?.currentTestName));
   } catch (error) {
     throw printed(error);
   }

@@ -185,8 +185,16 @@ test('plain hooks take the suite of the file that runs, else that of the working
     'packages/web/package.json': '{"name": "web"}',
     'packages/web/jest.config.js': "module.exports = { displayName: 'web' };",
     'packages/web/orders.test.js': PLAIN,
+    'packages/bare/package.json': '{"name": "bare"}',
+    'packages/bare/jest.config.js': "module.exports = { displayName: 'bare', injectGlobals: false };",
+    'packages/bare/velo.seed.js': SEED.replaceAll('orders', 'parts'),
+    'packages/bare/parts.test.js': `
+const { afterEach, beforeEach, expect, test } = require('@jest/globals');
+${PLAIN.replaceAll('orders', 'parts')}
+test('is told', () => expect(branch.fullName).toMatch(/~is-told/), 60000);
+`,
   });
-  for (const args of [['--runInBand'], ['--maxWorkers=2']]) passed(await jest(all, args), 4);
+  for (const args of [['--runInBand'], ['--maxWorkers=2']]) passed(await jest(all, args), 7);
   await gone();
 });
 
