@@ -36,6 +36,9 @@ const WAIT: Duration = Duration::from_secs(120);
 /// Why something is left alone whose record says that it is half done or somebody's.
 pub(crate) const UNKNOWN: &str = "it is recorded under a process that this home never had";
 
+/// Why something is undone or finished whose process may live.
+const UNFINISHED: &str = "the process that began it does not work on it";
+
 /// One round: how long it may take, and what it did.
 #[derive(Debug)]
 pub(crate) struct Round {
@@ -270,11 +273,13 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
         }
     }
     let lost = lost(home).await?.into_iter().filter(Left::keeps_data);
-    for record in given_up(home).await?.into_iter().chain(lost) {
+    let lost = lost.map(|record| (Deed { why: UNKNOWN, ..record.deed() }, record));
+    let given_up = given_up(home).await?.into_iter();
+    let given_up = given_up.map(|record| (Deed { why: UNFINISHED, ..record.deed() }, record));
+    for (deed, record) in given_up.chain(lost) {
         if round.is_over() {
             break;
         }
-        let deed = record.deed();
         if round.has_tried(&deed) {
             continue;
         }
