@@ -131,10 +131,13 @@ fn run_folder(home: &Home, id: crate::id::Id) -> Deed {
 async fn would(home: &Home) -> Result<Vec<Deed>> {
     let mut deeds = Vec::new();
     let dead = reconcile::of_the_dead(home).await?.into_iter().flat_map(|(_, left)| left);
-    let given_up = reconcile::given_up(home).await?;
+    let dead = dead.map(|left| (left.deed(), left));
+    let given_up = reconcile::given_up(home).await?.into_iter();
+    let given_up = given_up.map(|left| (left.deed_because(reconcile::UNFINISHED), left));
     let lost = reconcile::lost(home).await?.into_iter().filter(Left::keeps_data);
-    for left in dead.chain(given_up).chain(lost) {
-        deeds.push(left.deed().of_bytes(left.measured(home).await));
+    let lost = lost.map(|left| (left.deed_because(reconcile::UNKNOWN), left));
+    for (deed, left) in dead.chain(given_up).chain(lost) {
+        deeds.push(deed.of_bytes(left.measured(home).await));
     }
     let mut expired = home.state().read(branch::expired).await?;
     loop {
@@ -182,8 +185,7 @@ async fn unrecorded(home: &Home, spec: GcSpec) -> Result<(Vec<Deed>, Vec<Deed>)>
 async fn lost(home: &Home, removes: bool) -> Result<Vec<Deed>> {
     let mut deeds = Vec::new();
     for left in reconcile::lost(home).await?.into_iter().filter(|left| !left.keeps_data()) {
-        let deed =
-            Deed { why: reconcile::UNKNOWN, ..left.deed() }.of_bytes(left.measured(home).await);
+        let deed = left.deed_because(reconcile::UNKNOWN).of_bytes(left.measured(home).await);
         let result = match left.refuse_unsure(home).await {
             Ok(()) if removes => left.finish(home).await.map(drop),
             known => known,

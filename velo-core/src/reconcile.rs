@@ -37,7 +37,7 @@ const WAIT: Duration = Duration::from_secs(120);
 pub(crate) const UNKNOWN: &str = "it is recorded under a process that this home never had";
 
 /// Why something is undone or finished whose process may live.
-const UNFINISHED: &str = "the process that began it does not work on it";
+pub(crate) const UNFINISHED: &str = "the process that began it does not work on it";
 
 /// One round: how long it may take, and what it did.
 #[derive(Debug)]
@@ -273,9 +273,9 @@ pub(crate) async fn dead(home: &Home, round: &mut Round) -> Result<()> {
         }
     }
     let lost = lost(home).await?.into_iter().filter(Left::keeps_data);
-    let lost = lost.map(|record| (Deed { why: UNKNOWN, ..record.deed() }, record));
+    let lost = lost.map(|record| (record.deed_because(UNKNOWN), record));
     let given_up = given_up(home).await?.into_iter();
-    let given_up = given_up.map(|record| (Deed { why: UNFINISHED, ..record.deed() }, record));
+    let given_up = given_up.map(|record| (record.deed_because(UNFINISHED), record));
     for (deed, record) in given_up.chain(lost) {
         if round.is_over() {
             break;
@@ -480,6 +480,11 @@ impl Left {
             Self::Snapshot(_, _, name) => Deed::removed("snapshot", name.clone(), WHY),
             Self::Place(id) => Deed::removed("place in line", id.to_string(), WHY),
         }
+    }
+
+    /// The same of what no dead process left.
+    pub(crate) fn deed_because(&self, why: &'static str) -> Deed {
+        Deed { why, ..self.deed() }
     }
 
     /// The bytes that its data takes alone, where that is quickly told.
