@@ -126,6 +126,11 @@ impl Seed {
         {
             return Ok(Pool(Whose::OfRun(self.clone(), Arc::new(meeting))));
         }
+        #[cfg(target_os = "linux")]
+        if crate::run::is_over() {
+            let what = "the run that this process is of has ended: whoever started it is gone";
+            return Err(Error::new(ErrorKind::Canceled, what).with_hint("end this process as well"));
+        }
         let key = (project.0.config.home.clone(), self.id());
         let mut pools = Engine::get()?.pools.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(inner) = pools.get(&key).and_then(Weak::upgrade) {

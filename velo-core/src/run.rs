@@ -37,10 +37,20 @@ pub(crate) struct Run {
     pub(crate) started: u64,
 }
 
+/// Whether a binding has said that this process is of its parent's run, and that one has ended: then there is nobody to
+/// test for. What a variable names may be meant for whoever comes later.
+pub(crate) fn is_over() -> bool {
+    let is_named = [NAME].iter().chain(&OF_RUNNERS).any(|name| variable(name).is_some());
+    OF_PARENT.load(Ordering::Relaxed) && !is_named && is_orphan()
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 impl Run {
     /// The run that this process is of, where a runner says that there is one and its root lives.
     pub(crate) fn of_this_process() -> Option<Self> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (name, root) = match variable(NAME) {
             Some(name) => {
                 let told = variable(ROOT).and_then(|root| root.parse().ok());
@@ -79,12 +89,17 @@ pub(crate) fn note_parent() {
 /// first process of a container, or another session's.
 fn parent() -> Option<i32> {
     let parent = parent_now()?;
-    // What was forked off since then has another parent from its beginning.
-    let is_noted = OWN.load(Ordering::Relaxed) == own();
-    if is_noted && STARTED_BY.load(Ordering::Relaxed) != parent {
+    if is_orphan() {
         return None;
     }
     (session(parent)? == session(own())?).then_some(parent)
+}
+
+/// Whether the process that started this one has ended.
+fn is_orphan() -> bool {
+    // What was forked off since then has another parent from its beginning.
+    let is_noted = OWN.load(Ordering::Relaxed) == own();
+    is_noted && STARTED_BY.load(Ordering::Relaxed) != parent_now().unwrap_or(0)
 }
 
 fn parent_now() -> Option<i32> {

@@ -68,6 +68,7 @@ class Suite {
 
   /** A branch, which whoever asks closes. */
   async acquire(label) {
+    if (isOrphaned()) throw new VeloError('the runner of this test has ended', { kind: 'canceled' });
     this.#look();
     this.#pool ??= this.#filled().catch((error) => {
       this.#pool = undefined;
@@ -216,11 +217,21 @@ function nameOf(root, settings) {
 
 /** Whether this process is one of several that a runner started. */
 function startedByRunner() {
-  const { env } = process;
-  if (!isMainThread) return false;
-  const forked = env.JEST_WORKER_ID !== undefined || env.VITEST !== undefined;
   // Not `send`: the sandbox of Jest has one in every process.
-  return (forked && process.connected === true) || env.NODE_TEST_CONTEXT?.startsWith('child') === true;
+  return (isMainThread && isForked() && process.connected === true) || isOfNodeTest();
+}
+
+/** Whether the runner that started this process was killed: it goes on to the end of its file, for nobody. */
+function isOrphaned() {
+  return isForked() && process.connected === false;
+}
+
+function isForked() {
+  return process.env.JEST_WORKER_ID !== undefined || process.env.VITEST !== undefined;
+}
+
+function isOfNodeTest() {
+  return isMainThread && process.env.NODE_TEST_CONTEXT?.startsWith('child') === true;
 }
 
 module.exports = { Branches, Suite, obstacle, printed };
