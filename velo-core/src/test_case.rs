@@ -202,25 +202,25 @@ async fn prepared(case: Case) -> (Branch, Option<Duration>) {
 
 async fn branch(case: Case) -> Result<Branch, Arc<Error>> {
     let label = case.path.replace("::", ".");
-    let name = project_of(&case, &Config::load()?);
     if case.seed.is_none() && case.build.is_none() {
-        let project = opened(&name).await?;
+        let project = opened(&project_of(&case)?).await?;
         return Ok(Branch::create(&project, BranchSpec::ephemeral().label(label)).await?);
     }
     // The pools of this process: without a handle they would end with each test. A seed that cannot be built is not
     // built again by each of them.
-    type Key = (String, Option<&'static str>, Option<(&'static str, &'static str)>);
+    type Text = Option<&'static str>;
+    type Key = (Text, &'static str, Text, Option<(&'static str, &'static str)>);
     type Known = Result<Pool, Arc<Error>>;
     static POOLS: LazyLock<Mutex<HashMap<Key, Arc<OnceCell<Known>>>>> =
         LazyLock::new(Mutex::default);
     let build = case.build.as_ref().map(|build| (build.path, build.name));
-    let key = (name.clone(), case.seed, build);
+    let key = (case.project, case.package, case.seed, build);
     let pool = {
         let mut pools = POOLS.lock().unwrap_or_else(|e| e.into_inner());
         pools.entry(key).or_default().clone()
     };
     let known = pool.get_or_try_init(|| async move {
-        match pool_of(case, &name).await {
+        match pool_of(case).await {
             Err(error) if error.kind() == ErrorKind::Seed => Ok(Err(Arc::new(error))),
             other => other.map(Ok),
         }
@@ -230,12 +230,12 @@ async fn branch(case: Case) -> Result<Branch, Arc<Error>> {
 
 /// What the project of a test is called: each PostgreSQL that somebody asks for has one of its own. Not as the
 /// package: in a project of that name somebody may work, and seeds begin with what is in its `main`.
-fn project_of(case: &Case, config: &Config) -> String {
-    match (case.project, config.pg_version()) {
-        (Some(name), _) => name.to_owned(),
-        (None, Some(major)) => format!("{}-tests-pg{major}", case.package),
-        (None, None) => format!("{}-tests", case.package),
+fn project_of(case: &Case) -> Result<String> {
+    if let Some(name) = case.project {
+        return Ok(name.to_owned());
     }
+    let version = Config::load()?.pg_version().map(|major| format!("-pg{major}"));
+    Ok(format!("{}-tests{}", case.package, version.unwrap_or_default()))
 }
 
 /// The project of that name. One that only tests have made needs no server of its own.
@@ -276,9 +276,9 @@ fn is_as_asked(config: &Config, there: &ProjectInfo) -> Result<()> {
     Ok(())
 }
 
-async fn pool_of(case: Case, project: &str) -> Result<Pool> {
+async fn pool_of(case: Case) -> Result<Pool> {
     TELLS.get_or_init(|| waits);
-    let project = opened(project).await?;
+    let project = opened(&project_of(&case)?).await?;
     // Tests run in the folder of their package, but for those who moved away.
     let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| case.folder.to_owned());
     let files = case.seed.map(|files| pattern_in(Path::new(&folder), files));

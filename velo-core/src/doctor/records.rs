@@ -354,16 +354,16 @@ async fn programs(home: &Home, records: &Records) -> Vec<Finding> {
         if let Err(error) = installed.await {
             silent |= error.kind() == ErrorKind::Timeout;
             let what = format!("for the project {}: {error}", project.name);
+            let told = error.hint().map(str::to_owned);
             let fix = match &project.postgres.image {
                 // Of an image the error knows best: the engine may be what is missing.
-                Some(image) => error
-                    .hint()
-                    .map_or_else(|| format!("docker pull {}", image.reference), str::to_owned),
-                // Another one is named, which counts before any that is there.
-                None if error.kind() == ErrorKind::Incompatible && error.hint().is_some() => {
-                    error.hint().unwrap_or_default().to_owned()
+                Some(image) => told.unwrap_or_else(|| format!("docker pull {}", image.reference)),
+                // Where another one is named, that counts before any that is there.
+                None => {
+                    told.filter(|_| error.kind() == ErrorKind::Incompatible).unwrap_or_else(|| {
+                        format!("velo pg install {}", project.postgres.version.major)
+                    })
                 }
-                None => format!("velo pg install {}", project.postgres.version.major),
             };
             found.push(Finding::fail("postgres", what, fix));
         }
