@@ -280,27 +280,21 @@ impl Zfs {
 
     /// Destroys a snapshot; missing is fine.
     async fn destroy_named(&self, snapshot: &str, doing: &str) -> Result<()> {
-        let begun = std::time::Instant::now();
         let of = match self.parent.parse(snapshot) {
             Some(Found::Snapshot { volume: of, .. } | Found::Implicit { source: of, .. }) => of,
             _ => return self.must_have_parent().await,
         };
-        let folder = self.folder(of).join(".zfs");
-        loop {
-            return match self.way.destroy_snapshot(snapshot).await {
-                Ok(()) => Ok(()),
-                Err(Fault::Missing) => self.must_have_parent().await,
-                // It is mounted by itself where somebody has read it, and a container that starts at this
-                // moment has all mounts in its namespace for a while.
-                Err(Fault::Busy)
-                    if mounts::may_end(begun, &folder)
-                        && explain::holds(snapshot).await.is_none() =>
-                {
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                }
-                Err(fault) => Err(self.explain(fault, doing, snapshot, &self.root).await),
-            };
+        let mut destroyed = self.way.destroy_snapshot(snapshot).await;
+        if destroyed == Err(Fault::Busy) && explain::holds(snapshot).await.is_none() {
+            // It is mounted by itself where somebody has read it.
+            let folder = self.folder(of).join(".zfs");
+            let destroy = || self.way.destroy_snapshot(snapshot);
+            destroyed = mounts::once_free(&folder, destroy).await;
+        }
+        match destroyed {
+            Ok(()) => Ok(()),
+            Err(Fault::Missing) => self.must_have_parent().await,
+            Err(fault) => Err(self.explain(fault, doing, snapshot, &self.root).await),
         }
     }
 }

@@ -203,8 +203,25 @@ pub(super) async fn unmount(dataset: &str, point: &Path) -> Result<Result<(), Fa
     }
 }
 
+/// Does something with what is mounted at `folder`, again and again as long as that is busy and may yet end to be: a
+/// container that starts at this moment has all mounts in its namespace for a while.
+pub(super) async fn once_free<F>(folder: &Path, attempt: impl Fn() -> F) -> Result<(), Fault>
+where
+    F: Future<Output = Result<(), Fault>>,
+{
+    let begun = Instant::now();
+    loop {
+        match attempt().await {
+            Err(Fault::Busy) if may_end(begun, folder) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Whether what has kept `folder` busy since `begun` may yet end by itself.
-pub(super) fn may_end(begun: Instant, folder: &Path) -> bool {
+fn may_end(begun: Instant, folder: &Path) -> bool {
     begun.elapsed() < BUSY || (begun.elapsed() < UNSEEN && holders(folder).is_empty())
 }
 

@@ -1,7 +1,5 @@
 //! Volumes: a clone and the snapshot it is made of, and the end of both.
 
-use std::path::Path;
-
 use super::faults::Fault;
 use super::names::Found;
 use super::properties::{self, Numbers};
@@ -130,7 +128,8 @@ impl Zfs {
                         fault => self.explain(fault, &doing, &dataset, &folder).await,
                     });
                 }
-                match self.destroy_soon(&dataset, &folder).await {
+                let destroy = || self.way.destroy(&dataset);
+                match mounts::once_free(&folder, destroy).await {
                     Ok(()) | Err(Fault::Missing) => {}
                     Err(fault) => {
                         let error = self.explain(fault, &doing, &dataset, &folder).await;
@@ -148,19 +147,6 @@ impl Zfs {
             self.destroy_named(&snapshot, &doing).await?;
         }
         mounts::remove_point(&folder).await
-    }
-
-    /// A container that starts at this moment has all mounts in its namespace for a while.
-    async fn destroy_soon(&self, dataset: &str, folder: &Path) -> Result<(), Fault> {
-        let begun = std::time::Instant::now();
-        loop {
-            match self.way.destroy(dataset).await {
-                Err(Fault::Busy) if mounts::may_end(begun, folder) => {
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                }
-                other => return other,
-            }
-        }
     }
 
     pub(super) fn is_implicit_of(&self, snapshot: &str, id: Id) -> bool {
