@@ -177,10 +177,15 @@ fn the_shared_memory_of_a_killed_server_goes_with_its_branch() {
         };
         let mut shared: Vec<PathBuf> = Vec::new();
         for (process, _) in whole::processes(&home.path().join("volumes")) {
-            let Ok(maps) = std::fs::read_to_string(format!("/proc/{process}/maps")) else {
+            let of_process = |name| Path::new("/proc").join(process.to_string()).join(name);
+            // The process of the connection above may just be ending.
+            let (Ok(maps), Ok(cwd)) = (
+                std::fs::read_to_string(of_process("maps")),
+                std::fs::read_link(of_process("cwd")),
+            ) else {
                 continue;
             };
-            if Path::new(&format!("/proc/{process}/cwd")).read_link().unwrap() == Path::new(&data) {
+            if cwd == Path::new(&data) {
                 let paths = maps.lines().filter_map(|line| Some(&line[line.find("/dev/shm/")?..]));
                 shared.extend(paths.map(PathBuf::from));
             }
