@@ -5,12 +5,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
-use rustix::ioctl::{NoArg, Opcode, Setter, ioctl, opcode};
+use rustix::ioctl::{Getter, NoArg, Opcode, Setter, ioctl, opcode};
 
 use crate::cancel::Cancel;
 use crate::engine::blocking;
@@ -29,6 +30,9 @@ const SCARCE: u64 = 128 << 20;
 /// How long it may take for that, and how long nothing may change meanwhile.
 const GIVING: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_millis(300);
+
+/// After how many deletions what cleans up is woken.
+const BATCH: u32 = 2;
 
 /// Subvolumes.
 #[derive(Debug)]
@@ -79,7 +83,8 @@ impl Btrfs {
                         .map_err(|e| Error::io(format_args!("remove {object}"), e));
                 }
                 match destroy(&shelf, &name) {
-                    Ok(()) | Err(Errno::NOENT) => {}
+                    Ok(()) => clean_soon(&shelf),
+                    Err(Errno::NOENT) => {}
                     // A normal user without `user_subvol_rm_allowed`, or a subvolume inside: an
                     // emptied subvolume can be removed like a folder.
                     Err(error) => tracing::debug!(%object, %error, "removed file by file"),
@@ -261,6 +266,7 @@ const SUBVOL_CREATE: Opcode = opcode::write::<VolArgs>(0x94, 14);
 const SNAP_DESTROY: Opcode = opcode::write::<VolArgs>(0x94, 15);
 const SNAP_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(0x94, 23);
 
+const START_SYNC: Opcode = opcode::read::<u64>(0x94, 24);
 const SYNC: Opcode = opcode::none(0x94, 8);
 
 /// `name` with zeros behind it.
@@ -297,6 +303,23 @@ fn destroy(at: &OwnedFd, old: &str) -> rustix::io::Result<()> {
     let args = VolArgs { fd: 0, name: name(old)? };
     // SAFETY: as for `create`, with BTRFS_IOC_SNAP_DESTROY.
     unsafe { ioctl(at, Setter::<SNAP_DESTROY, _>::new(args)) }
+}
+
+/// Wakes what cleans up after deleted subvolumes, after some of them. By itself it does so twice a minute (with
+/// `commit=`), and where a suite has deleted hundreds by then, everybody who writes waits for it, for a second.
+fn clean_soon(at: &OwnedFd) {
+    static DELETED: AtomicU32 = AtomicU32::new(0);
+    if DELETED.fetch_add(1, Ordering::Relaxed) % BATCH == 0
+        && let Err(error) = start_commit(at)
+    {
+        tracing::debug!(%error, "what was deleted is cleaned up later");
+    }
+}
+
+/// Has the file system of `at` be committed and cleaned up, and does not wait for it.
+fn start_commit(at: &OwnedFd) -> rustix::io::Result<()> {
+    // SAFETY: the opcode is that of BTRFS_IOC_START_SYNC, which writes a transaction's number.
+    unsafe { ioctl(at, Getter::<START_SYNC, u64>::new()) }.map(drop)
 }
 
 /// Commits the file system of `at`, and wakes what cleans up after deleted subvolumes.
