@@ -136,6 +136,8 @@ export interface CreateProjectOptions extends OpenOptions {
   database?: string | undefined;
   /** What `initdb --locale` is given: `C.UTF-8` unless told. */
   locale?: string | undefined;
+  /** Whether its branch `main` is left stopped: for suites, whose seeds are cloned from its files. */
+  mainStopped?: boolean | undefined;
 }
 
 /** What a seed is known by, and how it is made. */

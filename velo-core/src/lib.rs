@@ -115,6 +115,11 @@ pub mod __binding {
     pub use crate::run::use_parents_run;
     pub use crate::seed::outside::{AskedSeed, NextOfSeed, WantedSeed};
 
+    /// Has whoever waits for a seed that another process builds be told, on standard error as it is now.
+    pub fn tell_waits() {
+        crate::seed::tell_waits();
+    }
+
     /// See `postgres::install::use_package`.
     pub fn use_package(folder: std::path::PathBuf) {
         crate::postgres::install::use_package(folder);

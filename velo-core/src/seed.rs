@@ -29,9 +29,9 @@ mod key;
 pub(crate) mod outside;
 mod sql;
 
-#[cfg(feature = "macros")]
-pub(crate) use build::TELLS;
 use build::claim;
+#[cfg(any(feature = "macros", target_os = "linux"))]
+pub(crate) use build::tell_waits;
 pub(crate) use build::{Building, Claim, failed};
 pub(crate) use files::pattern_in;
 pub use key::SeedKey;

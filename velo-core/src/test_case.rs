@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::future::poll_fn;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::pin::{Pin, pin};
@@ -24,7 +23,7 @@ use crate::from_branch::FromBranch;
 use crate::pool::Pool;
 use crate::project::{Project, ProjectInfo};
 use crate::runtime::RuntimeKind;
-use crate::seed::{Seed, SeedKey, TELLS, pattern_in};
+use crate::seed::{Seed, SeedKey, pattern_in, tell_waits};
 use crate::spec::BranchSpec;
 use crate::storage::StorageKind;
 
@@ -240,12 +239,7 @@ fn project_of(case: &Case) -> Result<String> {
 
 /// The project of that name. One that only tests have made needs no server of its own.
 async fn opened(name: &str) -> Result<Project> {
-    let project = match Project::builder(name).open().await {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Project::builder(name).main_stopped().open_or_create().await?
-        }
-        other => other?,
-    };
+    let project = Project::builder(name).main_stopped().open_or_create().await?;
     is_as_asked(project.config(), &project.info())?;
     Ok(project)
 }
@@ -277,7 +271,7 @@ fn is_as_asked(config: &Config, there: &ProjectInfo) -> Result<()> {
 }
 
 async fn pool_of(case: Case) -> Result<Pool> {
-    TELLS.get_or_init(|| waits);
+    tell_waits();
     let project = opened(&project_of(&case)?).await?;
     // Tests run in the folder of their package, but for those who moved away.
     let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| case.folder.to_owned());
@@ -309,12 +303,6 @@ async fn prune(project: &Project, seed: &Seed) {
     {
         tracing::warn!(%error, "seeds that nobody uses stay for now");
     }
-}
-
-/// Says what a test waits for. Past the macros, whose output the harness keeps until a test has failed.
-fn waits(what: &str) {
-    // Nobody may be there to read it.
-    let _ = writeln!(std::io::stderr(), "velo: {what}");
 }
 
 /// Runs the test, and keeps its branch if it fails.

@@ -12,7 +12,7 @@ const BASE = Symbol.for('velo-node.base');
 
 const ASYNC_DISPOSE = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose');
 
-const FOUNDING = ['role', 'database', 'locale'];
+const FOUNDING = ['role', 'database', 'locale', 'mainStopped'];
 
 /** A handle over one of the addon's. */
 class Handle {

@@ -132,6 +132,7 @@ class Suite {
   }
 
   async #opened() {
+    addon().tellWaits();
     // All workers draw on one pool.
     if (startedByRunner()) addon().useParentsRun();
     this.#look();
@@ -172,22 +173,15 @@ class Suite {
 }
 
 async function opened(name, config, settings, root) {
+  // Seeds are cloned from its files: it needs no server.
+  const made = (config) => Project.openOrCreate(name, { config, mainStopped: true });
   try {
-    return await Project.open(name, { config });
-  } catch (error) {
-    if (error.kind !== 'not_found') throw error;
-  }
-  let project;
-  try {
-    project = await Project.openOrCreate(name, { config });
+    return await made(config);
   } catch (error) {
     const pgBin = error.kind === 'postgres_missing' && embeddedPostgres(root);
     if (!pgBin) throw error;
-    project = await Project.openOrCreate(name, { config: new Config({ ...settings, pgBin }) });
+    return made(new Config({ ...settings, pgBin }));
   }
-  // Seeds are cloned from its files: it needs no server.
-  await (await project.main()).stop();
-  return project;
 }
 
 /** Refuses settings of a suite's that its project was made with others for: they would be passed over. */

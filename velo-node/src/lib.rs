@@ -56,6 +56,12 @@ pub fn use_parents_run() {
     velo_core::__binding::use_parents_run();
 }
 
+/// Has whoever waits for a seed that another process builds be told, on standard error as it is now.
+#[napi]
+pub fn tell_waits() {
+    velo_core::__binding::tell_waits();
+}
+
 /// Has the branch of a failed test stay for so many milliseconds; whether it does.
 #[napi]
 pub fn keep_failed(branch: &branch::Branch, milliseconds: f64) -> call::Call {

@@ -22,6 +22,7 @@ pub struct Founding {
     pub role: Option<String>,
     pub database: Option<String>,
     pub locale: Option<String>,
+    pub main_stopped: Option<bool>,
 }
 
 #[napi]
@@ -40,6 +41,9 @@ impl Project {
             }
             if let Some(locale) = founding.locale {
                 builder = builder.locale(locale);
+            }
+            if founding.main_stopped == Some(true) {
+                builder = builder.main_stopped();
             }
             match how.as_str() {
                 "open" => builder.open().await,

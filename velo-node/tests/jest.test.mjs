@@ -35,6 +35,30 @@ test('each test has its own, with one worker and with four', async () => {
   assert.deepEqual(alive, []);
 });
 
+test('who waits for the seed of another process is told', async () => {
+  const orders = suite({
+    'jest.config.js': CONFIG,
+    'one.test.js': `test('one', async () => void (await velo.branch()));`,
+  });
+  const go = path.join(orders.folder, 'go');
+  orders.put('velo.seed.js', `
+const { existsSync } = require('node:fs');
+const { setTimeout: sleep } = require('node:timers/promises');
+module.exports = async () => {
+  while (!existsSync(${JSON.stringify(go)})) await sleep(10);
+};
+`);
+  const runs = [0, 1].map(() => start(process.execPath, [JEST, '--ci'], { cwd: orders.folder }));
+  const told = /velo: waiting for the seed \w+ \(.+\), which another process has been building for \d+ s/g;
+  const all = () => runs.map(({ err }) => err).join('');
+  // While it waits, and not when all is over.
+  const isTold = await within(4 * SOON, () => told.test(all()));
+  orders.put('go', '');
+  for (const { ended } of runs) assert.equal((await ended).code, 0, all());
+  assert.ok(isTold, all());
+  assert.equal(all().match(told).length, 1, all());
+});
+
 test("a failed test's branch stays, and the report says where", async () => {
   const orders = suite({
     'jest.config.js': CONFIG,

@@ -34,11 +34,7 @@ if (newest) process.env.VELO_PG_BIN = newest;
 delete process.env.NODE_TEST_CONTEXT;
 
 /** A project whose `main` is stopped, so that what lives in the home was left there by a test. */
-export async function project(name = 'api') {
-  const made = await Project.create(name);
-  await (await made.main()).stop();
-  return made;
-}
+export const project = (name = 'api') => Project.create(name, { mainStopped: true });
 
 /** Nothing lives in the home, or soon. */
 export async function gone() {

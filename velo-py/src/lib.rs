@@ -35,6 +35,12 @@ fn use_package(folder: PathBuf) {
     velo_core::__binding::use_package(folder);
 }
 
+/// Has whoever waits for a seed that another process builds be told, on standard error as it is now.
+#[pyfunction]
+fn tell_waits() {
+    velo_core::__binding::tell_waits();
+}
+
 /// Has the branch of a failed test stay for so many seconds; whether it does.
 #[pyfunction]
 fn keep_failed(branch: &Bound<'_, branch::Branch>, seconds: f64) -> PyResult<call::Call> {
@@ -51,6 +57,7 @@ fn _velo(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(main, module)?)?;
     module.add_function(wrap_pyfunction!(use_keeper, module)?)?;
     module.add_function(wrap_pyfunction!(use_package, module)?)?;
+    module.add_function(wrap_pyfunction!(tell_waits, module)?)?;
     module.add_function(wrap_pyfunction!(keep_failed, module)?)?;
     module.add_class::<call::Bell>()?;
     module.add_class::<call::Call>()?;

@@ -27,7 +27,7 @@ impl From<velo_core::Project> for Project {
 impl Project {
     /// Opens, creates, or both: `how` is `open`, `create` or `open_or_create`.
     #[staticmethod]
-    #[pyo3(signature = (how, name, config=None, role=None, database=None, locale=None))]
+    #[pyo3(signature = (how, name, config=None, role=None, database=None, locale=None, main_stopped=false))]
     fn get(
         how: &str,
         name: String,
@@ -35,6 +35,7 @@ impl Project {
         role: Option<String>,
         database: Option<String>,
         locale: Option<String>,
+        main_stopped: bool,
     ) -> PyResult<Call> {
         let mut builder = velo_core::Project::builder(name).config(given(config)?);
         if let Some(role) = role {
@@ -45,6 +46,9 @@ impl Project {
         }
         if let Some(locale) = locale {
             builder = builder.locale(locale);
+        }
+        if main_stopped {
+            builder = builder.main_stopped();
         }
         let how = how.to_owned();
         Ok(Call::object::<_, Self>(async move {

@@ -49,10 +49,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def project(home: Path) -> velo.Project:
-    project = velo.Project.create("api")
     # So that what lives in the home was left there by a test.
-    project.main().stop()
-    return project
+    return velo.Project.create("api", main_stopped=True)
 
 
 def living(home: Path) -> List[str]:

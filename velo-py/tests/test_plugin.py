@@ -101,6 +101,34 @@ def test_all_that_is_to_be_ready_is(velo_seed):
     assert set(os.listdir(home / "volumes")) - before == set()
 
 
+def test_who_waits_for_the_seed_of_another_process_is_told(suite, home):
+    go, said = suite / "go", suite / "said"
+    (suite / "conftest.py").write_text(
+        f"""
+import os, time, pytest
+
+@pytest.fixture(scope="session")
+def velo_seed(velo_project):
+    def build(branch):
+        end = time.monotonic() + 60
+        while not os.path.exists({str(go)!r}) and time.monotonic() < end:
+            time.sleep(0.01)
+    return velo_project.seed(build=build, label="orders")
+"""
+    )
+    (suite / "test_orders.py").write_text("def test_one(velo_branch): pass")
+    line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--dist=each", "--tx=2*popen"]
+    told = re.compile(r"velo: waiting for the seed \w+ \(orders\), which another process has been building for \d+ s")
+    with open(said, "w") as file, subprocess.Popen(line, cwd=suite, stdout=file, stderr=file) as process:
+        try:
+            # While it waits, and not when all is over.
+            assert within(60, lambda: told.search(said.read_text())), said.read_text()
+        finally:
+            go.touch()
+        assert process.wait(60) == 0, said.read_text()
+    assert len(told.findall(said.read_text())) == 1
+
+
 def test_a_failed_tests_branch_stays(suite, home):
     (suite / "test_orders.py").write_text(
         SUITE.format(tests=3)

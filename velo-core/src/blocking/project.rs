@@ -203,6 +203,11 @@ impl ProjectBuilder {
         Self(self.0.locale(locale))
     }
 
+    /// See [`crate::ProjectBuilder::main_stopped`].
+    pub fn main_stopped(self) -> Self {
+        Self(self.0.main_stopped())
+    }
+
     /// See [`crate::ProjectBuilder::open`].
     ///
     /// # Errors

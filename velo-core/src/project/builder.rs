@@ -53,8 +53,8 @@ impl ProjectBuilder {
     }
 
     /// For a new project: `main` is stopped before the project is there, so that nobody who is killed leaves it running.
-    #[cfg(feature = "macros")]
-    pub(crate) fn main_stopped(mut self) -> Self {
+    /// For suites, whose seeds are cloned from its files.
+    pub fn main_stopped(mut self) -> Self {
         self.main_runs = false;
         self
     }

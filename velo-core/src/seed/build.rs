@@ -1,5 +1,7 @@
 //! How a seed is built once, whoever asks for it.
 
+use std::fs::File;
+use std::io::Write;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -194,8 +196,20 @@ pub(super) async fn claim(
     }
 }
 
-/// What tells whoever waits in this process for a seed that another one builds; nobody is told unless it is set.
-pub(crate) static TELLS: OnceLock<fn(&str)> = OnceLock::new();
+/// Where whoever waits in this process for a seed that another one builds is told so; nobody is unless it is set.
+static TOLD_ON: OnceLock<File> = OnceLock::new();
+
+/// Has them be told on standard error as it is now, for hooks of test runners: later those may keep what is written
+/// there until a test has failed.
+#[cfg(any(feature = "macros", target_os = "linux"))]
+pub(crate) fn tell_waits() {
+    use std::os::fd::AsFd;
+    if TOLD_ON.get().is_none()
+        && let Ok(errors) = std::io::stderr().as_fd().try_clone_to_owned()
+    {
+        let _ = TOLD_ON.set(errors.into());
+    }
+}
 
 /// Waits, and tells of it once that takes long.
 async fn told_of<T>(wait: impl Future<Output = T>, record: &SnapshotRecord, shown: &str) -> T {
@@ -203,12 +217,14 @@ async fn told_of<T>(wait: impl Future<Output = T>, record: &SnapshotRecord, show
     if let Ok(done) = tokio::time::timeout(LONG, wait.as_mut()).await {
         return done;
     }
-    if let Some(tell) = TELLS.get() {
+    if let Some(mut errors) = TOLD_ON.get() {
         let label = record.seed.as_ref().and_then(|seed| seed.label.as_deref()).unwrap_or("seed");
         let seconds = now().saturating_sub(record.created_at) / 1000;
-        tell(&format!(
-            "waiting for {shown} ({label}), which another process has been building for {seconds} s"
-        ));
+        let what = format!(
+            "velo: waiting for {shown} ({label}), which another process has been building for {seconds} s\n"
+        );
+        // Nobody may be there to read it.
+        let _ = errors.write_all(what.as_bytes());
     }
     wait.await
 }

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Optional
 
-from . import Config, NotFoundError, Project
+from . import Config, Project, _velo
 
 
 def project_of(name: str, config: Optional[Config] = None) -> Project:
     """The project that a suite has, made if it is not there.
 
-    Whoever makes it stops its server: seeds are cloned from its files, and tests should leave nothing running. One that is
+    A new one's `main` is stopped: seeds are cloned from its files, and tests should leave nothing running. One that is
     there stays as it is.
     """
-    try:
-        return Project.open(name, config=config)
-    except NotFoundError:
-        project = Project.open_or_create(name, config=config)
-        project.main().stop()
-        return project
+    _velo.tell_waits()
+    return Project.open_or_create(name, config=config, main_stopped=True)

@@ -70,13 +70,14 @@ class Project:
         role: Optional[str] = None,
         database: Optional[str] = None,
         locale: Optional[str] = None,
+        main_stopped: bool = False,
     ) -> Project:
-        """Creates the project `name`: an empty PostgreSQL cluster, whose branch ``main`` runs.
+        """Creates the project `name`: an empty PostgreSQL cluster, whose branch ``main`` runs unless `main_stopped`.
 
         `role` is the superuser that URLs name and `database` their database (both ``postgres`` unless told), `locale`
         the one that ``initdb --locale`` is given (``C.UTF-8``). Raises `AlreadyExistsError`, `PostgresMissingError`, ….
         """
-        return cls(await _velo.Project.get("create", name, config, role, database, locale))
+        return cls(await _velo.Project.get("create", name, config, role, database, locale, main_stopped))
 
     @classmethod
     async def open_or_create(
@@ -87,9 +88,11 @@ class Project:
         role: Optional[str] = None,
         database: Optional[str] = None,
         locale: Optional[str] = None,
+        main_stopped: bool = False,
     ) -> Project:
         """Opens the project, or creates it where there is none. Of several processes at once one creates it."""
-        return cls(await _velo.Project.get("open_or_create", name, config, role, database, locale))
+        founding = role, database, locale, main_stopped
+        return cls(await _velo.Project.get("open_or_create", name, config, *founding))
 
     @staticmethod
     async def list(*, config: Optional[Config] = None) -> List[ProjectInfo]:

@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
 
 import pytest
 
-from . import Branch, Config, Pool, Project, Seed, VeloError
+from . import Branch, Config, Pool, Project, Seed, VeloError, _velo
 from ._suite import project_of
 
 SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
@@ -51,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"velo-py needs pytest 7 or later, and this is {pytest.__version__}: install a later one, or do without by -p no:velo"
         )
+    # Later pytest has taken standard error, and keeps it until a test has failed.
+    _velo.tell_waits()
     suite = Suite(config)
     config.pluginmanager.register(suite, "velo-suite")
     config.pluginmanager.register(suite.failed, "velo-failed")
