@@ -309,7 +309,7 @@ fn destroy(at: &OwnedFd, old: &str) -> rustix::io::Result<()> {
 /// `commit=`), and where a suite has deleted hundreds by then, everybody who writes waits for it, for a second.
 fn clean_soon(at: &OwnedFd) {
     static DELETED: AtomicU32 = AtomicU32::new(0);
-    if DELETED.fetch_add(1, Ordering::Relaxed) % BATCH == 0
+    if DELETED.fetch_add(1, Ordering::Relaxed).is_multiple_of(BATCH)
         && let Err(error) = start_commit(at)
     {
         tracing::debug!(%error, "what was deleted is cleaned up later");
