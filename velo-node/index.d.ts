@@ -115,6 +115,8 @@ export class Config {
   constructor(settings?: Settings);
   /** The folder of all state and data. */
   readonly home: string;
+  /** The major version of PostgreSQL for new projects, where one was set. */
+  readonly pgVersion: number | null;
   /** The storage of new projects. */
   readonly storage: string;
 }

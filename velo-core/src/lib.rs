@@ -82,6 +82,8 @@ mod spec;
 mod state;
 pub mod storage;
 mod strays;
+#[cfg(any(feature = "macros", target_os = "linux"))]
+mod suite;
 mod switch;
 mod teardown;
 #[cfg(feature = "macros")]
@@ -118,6 +120,14 @@ pub mod __binding {
     /// Has whoever waits for a seed that another process builds be told, on standard error as it is now.
     pub fn tell_waits() {
         crate::seed::tell_waits();
+    }
+
+    /// Refuses a suite's project that was made with other settings than it was opened with.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Incompatible`].
+    pub fn refuse_other_settings(project: &crate::Project) -> crate::Result<()> {
+        crate::suite::refuse_other_settings(project)
     }
 
     /// See `postgres::install::use_package`.

@@ -21,11 +21,10 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::from_branch::FromBranch;
 use crate::pool::Pool;
-use crate::project::{Project, ProjectInfo};
-use crate::runtime::RuntimeKind;
+use crate::project::Project;
 use crate::seed::{Seed, SeedKey, pattern_in, tell_waits};
 use crate::spec::BranchSpec;
-use crate::storage::StorageKind;
+use crate::suite;
 
 /// How long a failed test's branch stays, and what says otherwise.
 const KEEP: Duration = Duration::from_secs(60 * 60);
@@ -240,34 +239,8 @@ fn project_of(case: &Case) -> Result<String> {
 /// The project of that name. One that only tests have made needs no server of its own.
 async fn opened(name: &str) -> Result<Project> {
     let project = Project::builder(name).main_stopped().open_or_create().await?;
-    is_as_asked(project.config(), &project.info())?;
+    suite::refuse_other_settings(&project)?;
     Ok(project)
-}
-
-/// Refuses settings that the project was made with others of: passed over, they would have tests pass on what
-/// nobody asked for.
-fn is_as_asked(config: &Config, there: &ProjectInfo) -> Result<()> {
-    let runtime = Some(config.runtime()).filter(|kind| *kind != RuntimeKind::Auto);
-    let storage = Some(config.storage()).filter(|kind| *kind != StorageKind::Auto);
-    // What runs no container runs no image either.
-    let image = config.image.clone().filter(|_| config.chosen_runtime() == RuntimeKind::Docker);
-    let has = there.postgres.image.as_ref().map(|image| image.reference.clone());
-    let major = there.postgres.version.major;
-    for (setting, wanted, has) in [
-        ("pg_version", config.pg_version().map(|major| major.to_string()), major.to_string()),
-        ("runtime", runtime.map(|kind| kind.to_string()), there.runtime.to_string()),
-        ("image", image, has.unwrap_or_else(|| "none".into())),
-        ("storage", storage.map(|kind| kind.to_string()), there.storage.to_string()),
-    ] {
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != has) {
-            let name = &there.name;
-            let what = format!("{setting} is {wanted}, and the project {name} was made with {has}");
-            return Err(Error::new(ErrorKind::Incompatible, what).with_hint(format!(
-                "velo project delete {name} has it made anew; or name another: project = \"...\""
-            )));
-        }
-    }
-    Ok(())
 }
 
 async fn pool_of(case: Case) -> Result<Pool> {

@@ -47,6 +47,10 @@ class Config {
     return this[RAW].home;
   }
 
+  get pgVersion() {
+    return this[RAW].pgVersion ?? null;
+  }
+
   get storage() {
     return this[RAW].storage;
   }

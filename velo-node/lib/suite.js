@@ -6,11 +6,15 @@ const path = require('node:path');
 const { isMainThread } = require('node:worker_threads');
 const { addon } = require('./addon.js');
 const { Branches, keepTime, noteBegin, obstacle, printed } = require('./branches.js');
-const { Config } = require('./config.js');
+const { direct } = require('./call.js');
+const { Config, RAW } = require('./config.js');
 const { codeOf, definitionOf, hasSeed, isStale, rootOf } = require('./definition.js');
 const { VeloError } = require('./error.js');
 const { BASE, Project } = require('./handles.js');
 const { embeddedPostgres } = require('./postgres.js');
+
+/** After how many milliseconds a seed that nobody has used goes. */
+const UNUSED = 7 * 24 * 3_600_000;
 
 /** A suite, by its root folder: two checkouts have two projects. */
 class Suite {
@@ -102,10 +106,14 @@ class Suite {
   async end() {
     const project = await this.#project;
     this.#forget();
+    // Each change to the code that builds makes another seed.
+    if (this.#isOwn) await project?.pruneSeeds(UNUSED).catch(() => {});
     await project?.finishDeletions();
   }
 
   #failed = new WeakSet();
+  /** Whether nothing but this suite is in its project. */
+  #isOwn = false;
 
   /** The seed is that of its file as it is now, and else the same for a whole run. */
   #look() {
@@ -137,9 +145,11 @@ class Suite {
     if (startedByRunner()) addon().useParentsRun();
     this.#look();
     const { project: told, config: settings } = await this.#defined();
-    const config = settings && new Config(settings);
-    const project = await opened(told ?? nameOf(this.root, settings), config, settings, this.root);
-    await check(project, settings);
+    const config = new Config(settings ?? {});
+    const project = await opened(told ?? nameOf(this.root, config, settings), config, settings, this.root);
+    // Passed over, they would have tests pass on what nobody asked for.
+    direct(() => project[RAW].refuseOtherSettings());
+    this.#isOwn = told === undefined;
     // Wherever the runner was started.
     Object.defineProperty(project, BASE, { value: this.root });
     return project;
@@ -178,32 +188,19 @@ async function opened(name, config, settings, root) {
   try {
     return await made(config);
   } catch (error) {
-    const pgBin = error.kind === 'postgres_missing' && embeddedPostgres(root);
+    // What somebody names is not there: another one is not what he asked for.
+    const isNamed = settings?.pgBin ?? process.env.VELO_PG_BIN;
+    const pgBin = error.kind === 'postgres_missing' && !isNamed && embeddedPostgres(root);
     if (!pgBin) throw error;
-    return made(new Config({ ...settings, pgBin }));
-  }
-}
-
-/** Refuses settings of a suite's that its project was made with others for: they would be passed over. */
-async function check(project, settings) {
-  const there = await project.info();
-  const major = Number.parseInt(there.postgres, 10);
-  for (const [name, wanted, has] of [
-    ['storage', settings?.storage, there.storage],
-    ['pgVersion', settings?.pgVersion, major],
-  ]) {
-    if (wanted === undefined || wanted === null || wanted === 'auto' || wanted === has) continue;
-    throw new VeloError(`the suite's config has ${name} ${wanted}, and its project was made with ${has} already`, {
-      kind: 'conflict',
-      context: { project: project.name },
-      hint: `velo project delete ${project.name} has it made anew; or change \`config\``,
+    return made(new Config({ ...settings, pgBin })).catch((other) => {
+      throw other.kind === 'invalid_input' || other.kind === 'incompatible' ? error : other;
     });
   }
 }
 
 /** What the project of a suite is called: after its folder, where that is, and the PostgreSQL that somebody names. */
-function nameOf(root, settings) {
-  const named = [settings?.pgVersion, settings?.pgBin].filter((which) => which !== undefined && which !== null);
+function nameOf(root, config, settings) {
+  const named = [config.pgVersion, settings?.pgBin].filter((which) => which !== undefined && which !== null);
   const hash = createHash('sha256').update([root, ...named].join('\0')).digest('hex').slice(0, 8);
   const word = path.basename(root).toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, '').slice(0, 40);
   return `${word.replace(/-$/, '') || 'tests'}-${hash}`;

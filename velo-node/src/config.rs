@@ -53,6 +53,11 @@ impl Config {
     }
 
     #[napi(getter)]
+    pub fn pg_version(&self) -> Option<u32> {
+        self.0.pg_version()
+    }
+
+    #[napi(getter)]
     pub fn storage(&self) -> String {
         self.0.storage().to_string()
     }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use napi::Env;
 use napi_derive::napi;
 use velo_core::__binding::{AskedSeed, WantedSeed};
 
 use crate::branch::{Branch, Source};
 use crate::call::Call;
 use crate::config::{Config, given, time};
+use crate::error::raised;
 use crate::info::{self, BranchInfo, ProjectInfo, SeedInfo, SnapshotInfo};
 use crate::seed::{Building, Seed};
 use crate::snapshot::Snapshot;
@@ -59,6 +61,12 @@ impl Project {
         let config = given(config);
         let work = async move { velo_core::Project::list(&config?).await };
         Call::new(work, info::list::<_, ProjectInfo>)
+    }
+
+    /// Refuses a suite's project that was made with other settings than it was opened with.
+    #[napi]
+    pub fn refuse_other_settings(&self, env: &Env) -> napi::Result<()> {
+        velo_core::__binding::refuse_other_settings(&self.0).map_err(|error| raised(*env, &error))
     }
 
     #[napi(getter)]

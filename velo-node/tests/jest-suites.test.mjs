@@ -51,7 +51,7 @@ test('the config of velo.seed.js is what the project has, or is refused', async 
       assert.doesNotMatch(err, /^(PASS|FAIL)/m);
     }
   };
-  await refused({ config: { storage: 'reflink' } }, 'has storage reflink, and its project was made with copy already');
+  await refused({ config: { storage: 'reflink' } }, 'storage is reflink, and the project ');
   for (const storage of ['auto', null]) {
     orders.put('velo.seed.js', seed({ config: { storage } }));
     passed(await jest(orders), 2);
@@ -71,7 +71,20 @@ test('the config of velo.seed.js is what the project has, or is refused', async 
   orders.put('velo.seed.js', seed({ project: 'named', ...told }));
   passed(await jest(orders), 2);
   const wrong = { project: 'named', config: { pgVersion: Number(major) + 1 } };
-  await refused(wrong, `has pgVersion ${Number(major) + 1}, and its project was made with ${major} already`);
+  await refused(wrong, `pg_version is ${Number(major) + 1}, and the project named was made with ${major}`);
+  // Nor are Velo's variables passed over.
+  orders.put('velo.seed.js', seed({}));
+  for (const [variable, value] of [['VELO_STORAGE', 'zfs'], ['VELO_RUNTIME', 'docker'], ['VELO_IMAGE', 'postgres:15']]) {
+    const { code, err } = await jest(orders, [], { env: { ...process.env, [variable]: value } });
+    assert.equal(code, 1, err);
+    assert.match(err, / is \S+, and the project \S+ was made with /);
+  }
+  await refused({ config: { image: 'postgres:15' } }, 'image is postgres:15, and the project ');
+  orders.put('velo.seed.js', seed({}));
+  const env = { ...process.env, VELO_PG_VERSION: major, VELO_PG_BIN: pgBin };
+  passed(await jest(orders, [], { env }), 2);
+  const versions = (await projects()).map(({ postgres }) => Number.parseInt(postgres, 10));
+  assert.ok(versions.filter((one) => one === Number(major)).length >= 2, `${versions}`);
   await gone();
 });
 

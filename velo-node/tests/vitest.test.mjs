@@ -132,15 +132,18 @@ let tries = 0;
 test.fails('is meant to', async ({ branch }) => { expect(branch.url).toBe('x'); });
 test('passes at last', { retry: 3 }, async ({ branch }) => { tries += 1; expect(tries).toBe(4); });
 test('never passes', { retry: 2 }, async ({ branch }) => { expect(1).toBe(2); });
+let repeated = 0;
+test('is wrong once', { repeats: 2 }, async ({ branch }) => { repeated += 1; expect(repeated).not.toBe(2); });
 `,
   });
   const { out, err } = await vitest(orders);
-  assert.match(out, /Tests +1 failed \| \d passed/);
-  assert.equal(new Set((out + err).match(/velo branch delete .+/g)).size, 1, out + err);
+  assert.match(out, /Tests +2 failed \| \d passed/);
+  assert.equal(new Set((out + err).match(/velo branch delete .+/g)).size, 2, out + err);
   const project = await projectOf(orders);
   const kept = (await project.branches()).filter(({ name }) => name?.startsWith('kept/'));
-  assert.deepEqual(kept.map(({ name }) => name.replace(/-\w+$/, '')), ['kept/never-passes']);
-  await (await project.branch(kept[0].name)).delete({ force: true });
+  const names = kept.map(({ name }) => name.replace(/-\w+$/, '')).sort();
+  assert.deepEqual(names, ['kept/is-wrong-once', 'kept/never-passes']);
+  for (const { name } of kept) await (await project.branch(name)).delete({ force: true });
   await gone();
 });
 

@@ -10,13 +10,15 @@ const suite = () => Suite.of(inject('velo')?.root ?? process.cwd());
 export const test = base.extend({
   velo: async ({ task, onTestFinished }, use) => {
     const branches = new Branches(suite());
+    // A test with `repeats` has those of all its repetitions.
+    const before = task.result?.errors?.length ?? 0;
     // The test's own cleanup comes after that of fixtures, unless they are those of an `aroundEach`.
     let open = 2;
     const end = async () => {
       open -= 1;
       if (open > 0) return;
       try {
-        if (hasFailed(task)) tell(task.result.errors, await branches.keep());
+        if (hasFailed(task, before)) tell(task.result.errors, await branches.keep());
       } finally {
         await branches.close();
       }
@@ -37,9 +39,9 @@ export const test = base.extend({
 
 export const it = test;
 
-/** Whether a test has failed that was not meant to, and is not tried again. */
-function hasFailed({ result, retry, fails }) {
-  if (result?.state !== 'fail' || fails) return false;
+/** Whether a test has failed since there were so many errors, that was not meant to, and is not tried again. */
+function hasFailed({ result, retry, fails }, before) {
+  if (result?.state !== 'fail' || fails || (result.errors?.length ?? 0) <= before) return false;
   const { count = 0, condition } = typeof retry === 'number' ? { count: retry } : (retry ?? {});
   if ((result.retryCount ?? 0) >= count) return true;
   if (!condition) return false;

@@ -79,6 +79,12 @@ impl Config {
         self.0.home().to_owned()
     }
 
+    /// The major version of PostgreSQL for new projects, where one was set.
+    #[getter]
+    fn pg_version(&self) -> Option<u32> {
+        self.0.pg_version()
+    }
+
     /// The storage of new projects, as it was set.
     #[getter]
     fn storage(&self) -> String {

@@ -9,6 +9,7 @@ use velo_core::__binding::{AskedSeed, WantedSeed};
 use crate::branch::{Branch, Source, source};
 use crate::call::Call;
 use crate::config::{Config, given};
+use crate::error::raised;
 use crate::info;
 use crate::seed::{Building, Seed};
 use crate::snapshot::Snapshot;
@@ -67,6 +68,11 @@ impl Project {
         Ok(Call::new(async move { velo_core::Project::list(&config).await }, |py, all| {
             info::list(py, &all, info::project)
         }))
+    }
+
+    /// Refuses a suite's project that was made with other settings than it was opened with.
+    fn refuse_other_settings(&self) -> PyResult<()> {
+        velo_core::__binding::refuse_other_settings(&self.0).map_err(raised)
     }
 
     #[getter]

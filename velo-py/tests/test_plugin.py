@@ -601,7 +601,7 @@ def test_options_are_checked(suite):
         ("--velo-pool=abc", "it is a number of branches"),
         ("--velo-pool=-1", "it is a number of branches"),
         ("--velo-pg=99999999999", "it is a major version"),
-        ("--velo-storage=reflink", "is on copy already"),
+        ("--velo-storage=reflink", "was made with copy"),
     ]:
         said = run_pytest(suite, "-q", option)
         assert said.returncode == 4 and why in said.stdout + said.stderr, said.stdout + said.stderr
@@ -659,14 +659,83 @@ def test_another_storage_than_the_projects_is_refused_before_the_first_test(suit
     passed(run_pytest(suite, "-q", "--velo-storage=copy"), 3)
     said = run_pytest(suite, "-q", "--velo-storage=reflink", *workers)
     assert said.returncode not in (0, 1, 3), said.stdout + said.stderr
-    assert said.stdout.count("the project of this suite is on copy already") == 1, said.stdout + said.stderr
+    assert said.stdout.count("storage is reflink, and the project ") == 1, said.stdout + said.stderr
     assert "velo project delete" in said.stdout and "passed" not in said.stdout, said.stdout
     assert "INTERNALERROR" not in said.stdout + said.stderr, said.stdout + said.stderr
     # As it is where a fixture is asked for in a test alone.
     (suite / "test_orders.py").write_text("def test_order(request): request.getfixturevalue('velo_url')")
     said = run_pytest(suite, "-q", "--velo-storage=reflink", *workers)
-    assert said.returncode != 0 and "is on copy already" in said.stdout, said.stdout + said.stderr
+    assert said.returncode != 0 and "was made with copy" in said.stdout, said.stdout + said.stderr
     assert "INTERNALERROR" not in said.stdout + said.stderr, said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("runner", [["pytest", "-q"], ["unittest", "-q", "test_orders"]], ids=["pytest", "unittest"])
+def test_what_velos_settings_ask_for_is_had_or_refused(suite, home, runner):
+    """A matrix by variables would pass on one PostgreSQL otherwise, whatever it asks for."""
+    is_unittest = runner[0] == "unittest"
+    (suite / "test_orders.py").write_text(
+        """
+import os, psycopg, velo.unittest
+
+class Orders(velo.unittest.BranchTestCase):
+    def test_one(self):
+        with psycopg.connect(self.branch.url) as db:
+            (version,) = db.execute("SHOW server_version_num").fetchone()
+        assert int(version) // 10000 == int(os.environ["WANTED"])
+"""
+        if is_unittest
+        else """
+import os, psycopg
+
+def test_one(velo_branch):
+    with psycopg.connect(velo_branch.url) as db:
+        (version,) = db.execute("SHOW server_version_num").fetchone()
+    assert int(version) // 10000 == int(os.environ["WANTED"])
+"""
+    )
+
+    def run(**more):
+        environment = {**os.environ, **more}
+        return subprocess.run(
+            [sys.executable, "-m", *runner], cwd=suite, capture_output=True, text=True, timeout=300, env=environment
+        )
+
+    postgres = sorted(pair.split("=", 1) for pair in os.environ.get("VELO_TEST_PG", "").split())
+    if not postgres:
+        pytest.skip("VELO_TEST_PG names no PostgreSQL")
+    (other, other_bin), (newest, _) = postgres[0], postgres[-1]
+    projects = {"api", *(p.name for p in velo.Project.list())}
+    try:
+        for more in [{"WANTED": newest}, {"WANTED": other, "VELO_PG_VERSION": other, "VELO_PG_BIN": other_bin}]:
+            said = run(**more)
+            assert said.returncode == 0, said.stdout + said.stderr
+        assert len(velo.Project.list()) == len(projects) + (1 if other == newest else 2)
+        for variable, value in [
+            ("VELO_RUNTIME", "docker"), ("VELO_IMAGE", "postgres:15"), ("VELO_STORAGE", "zfs"),
+        ]:
+            said = run(**{"WANTED": newest, variable: value})
+            text = said.stdout + said.stderr
+            assert said.returncode != 0 and re.search(r" is \S+, and the project \S+ was made with ", text), text
+    finally:
+        for project in velo.Project.list():
+            if project.name.startswith("tests") and project.name not in projects:
+                velo.Project.open(project.name).delete(force=True)
+
+
+def test_a_branch_that_the_test_keeps_by_name_stays(suite):
+    (suite / "test_orders.py").write_text(
+        """
+def test_wrong(velo_branch):
+    velo_branch.keep("mine")
+    assert False
+"""
+    )
+    said = run_pytest(suite, "-q", "--velo-keep=failed")
+    assert "its database stays, as the test wanted: postgres" in said.stdout, said.stdout
+    assert "for an hour" not in said.stdout, said.stdout
+    (project,) = [velo.Project.open(p.name) for p in velo.Project.list() if p.name != "api"]
+    (kept,) = kept_of(project)
+    assert (kept.name, kept.info().expires_at) == ("mine", None)
 
 
 def test_workers_need_no_installed_package(suite, tmp_path_factory):

@@ -5,7 +5,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -30,9 +29,6 @@ const SCARCE: u64 = 128 << 20;
 /// How long it may take for that, and how long nothing may change meanwhile.
 const GIVING: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_millis(300);
-
-/// After how many deletions what cleans up is woken.
-const BATCH: u32 = 2;
 
 /// Subvolumes.
 #[derive(Debug)]
@@ -305,18 +301,16 @@ fn destroy(at: &OwnedFd, old: &str) -> rustix::io::Result<()> {
     unsafe { ioctl(at, Setter::<SNAP_DESTROY, _>::new(args)) }
 }
 
-/// Wakes what cleans up after deleted subvolumes, after some of them. By itself it does so twice a minute (with
-/// `commit=`), and where a suite has deleted hundreds by then, everybody who writes waits for it, for a second.
+/// Wakes what cleans up after deleted subvolumes. By itself it does so twice a minute (with `commit=`), and where a suite
+/// has deleted hundreds by then, everybody who writes waits for it, for a second.
 fn clean_soon(at: &OwnedFd) {
-    static DELETED: AtomicU32 = AtomicU32::new(0);
-    if DELETED.fetch_add(1, Ordering::Relaxed).is_multiple_of(BATCH)
-        && let Err(error) = start_commit(at)
-    {
+    if let Err(error) = start_commit(at) {
         tracing::debug!(%error, "what was deleted is cleaned up later");
     }
 }
 
-/// Has the file system of `at` be committed and cleaned up, and does not wait for it.
+/// Has the file system of `at` be committed and cleaned up. It waits until that begins, a millisecond or some, and not
+/// for its end.
 fn start_commit(at: &OwnedFd) -> rustix::io::Result<()> {
     // SAFETY: the opcode is that of BTRFS_IOC_START_SYNC, which writes a transaction's number.
     unsafe { ioctl(at, Getter::<START_SYNC, u64>::new()) }.map(drop)

@@ -25,6 +25,9 @@ EARLIER = pytest.StashKey[List[Kept]]()
 
 def kept(branch: Branch) -> Kept:
     """Has the branch of a failed test stay for a while, and says how it is reached and ended."""
+    if not branch.ephemeral:
+        # The test has kept it itself, and nobody else ends it.
+        return Kept(branch, None, f"its database stays, as the test wanted: {branch.url}\n  psql '{branch.url}'")
     try:
         stays = _velo.keep_failed(branch._raw, 3600.0).wait()
     except VeloError as error:

@@ -29,6 +29,8 @@ from ._suite import project_of
 SHARED = tuple(f"velo_branch_{scope}" for scope in ("class", "module", "package", "session"))
 # What keeps a suite from having its project. Out of a worker of xdist pytest's own would come as a crash.
 OBSTACLES = (VeloError, pytest.UsageError)
+#: After how many seconds a seed that nobody has used goes.
+UNUSED = 7 * 24 * 3600.0
 # What fails there fails for all tests.
 FIRST = ("velo_project", "velo_seed")
 
@@ -135,25 +137,19 @@ class Suite:
 
     def project(self) -> Project:
         """The project of this suite: that of its root folder, so that two checkouts have two, and so has each PostgreSQL
-        that somebody names."""
+        that somebody names, by an option or in Velo's settings."""
         if self._project is None:
             self._project = self._opened()
         return self._project
 
     def _opened(self) -> Project:
         root = self.config.rootpath
-        whose = os.fsencode(root) + "".join(f"\0{value}" for value in self.pg.values()).encode()
+        config = Config(storage=self.option("storage"), **self.pg)
+        named = list(self.pg.values()) or [which for which in [config.pg_version] if which is not None]
+        whose = os.fsencode(root) + "".join(f"\0{which}" for which in named).encode()
         path = hashlib.sha256(whose).hexdigest()[:8]
         word = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")[:40]
-        storage = self.option("storage")
-        config = Config(storage=storage, **self.pg)
-        name = f"{word or 'tests'}-{path}"
-        project = project_of(name, config)
-        there = project.info().storage
-        if storage not in (None, "auto", there):
-            raise pytest.UsageError(
-                f"--velo-storage={storage}: the project of this suite is on {there} already. velo project delete {name}"
-            )
+        project = project_of(f"{word or 'tests'}-{path}", config)
         # Wherever pytest was started.
         project._base = str(root)
         return project
@@ -258,6 +254,9 @@ class Suite:
         """Waits until the files are gone of what was closed, and of what was ready and nobody took."""
         try:
             if self._project is not None:
+                # Each change to the code that builds makes another seed. Of several workers one does it.
+                if getattr(self.config, "workerinput", {}).get("workerid", "gw0") == "gw0":
+                    self._project.prune_seeds(UNUSED)
                 self._project.finish_deletions()
         except VeloError:
             pass

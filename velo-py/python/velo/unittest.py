@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import ClassVar, Optional
 
-from . import Branch, Pool, Project, Seed
+from . import Branch, Config, Pool, Project, Seed
 from ._suite import project_of
 
 
@@ -28,8 +28,10 @@ class BranchTestCase(unittest.TestCase):
 
     @classmethod
     def velo_project(cls) -> Project:
-        """The project; unless it is overridden, the one that is called ``tests``, of which no server stays."""
-        return project_of("tests")
+        """The project, of which no server stays: ``tests`` unless this is overridden, and ``tests-pg15`` where Velo's
+        settings name a PostgreSQL."""
+        version = Config().pg_version
+        return project_of("tests" if version is None else f"tests-pg{version}")
 
     @classmethod
     def velo_seed(cls) -> Seed:
