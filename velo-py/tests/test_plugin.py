@@ -507,9 +507,44 @@ def test_what_keeps_all_from_running_is_said_once(suite, workers):
     assert said.stdout.count("/nowhere holds no PostgreSQL") == 1, said.stdout + said.stderr
     assert "hint: name the folder" in said.stdout
     assert "Traceback" not in said.stdout + said.stderr
-    # Who asks for no branch does not need one.
-    (suite / "test_orders.py").write_text("def test_plain(): pass\n")
-    passed(run_pytest(suite, "-q", env=environment), 1)
+    # Who asks for no branch does not need one, nor who is skipped.
+    (suite / "test_orders.py").write_text(
+        """
+import pytest
+
+def test_plain(): pass
+
+@pytest.mark.skipif(True, reason="no PostgreSQL on this machine")
+def test_skipped(velo_branch): pass
+"""
+    )
+    said = run_pytest(suite, "-q", *workers, env=environment)
+    assert "1 passed, 1 skipped" in said.stdout and said.returncode == 0, said.stdout + said.stderr
+
+
+def test_a_seed_that_is_none_is_told_once(suite):
+    (suite / "conftest.py").write_text(
+        "import pytest\n@pytest.fixture(scope='session')\ndef velo_seed(velo_project): velo_project.seed(build=print)\n"
+    )
+    (suite / "test_orders.py").write_text(SUITE.format(tests=3))
+    said = run_pytest(suite, "-q")
+    assert said.returncode not in (0, 1), said.stdout + said.stderr
+    text = said.stdout + said.stderr
+    assert text.count("velo_seed gives None") == 1 and "Traceback" not in text, text
+
+
+def test_a_suite_may_share_a_branch_in_its_own_way(suite):
+    (suite / "conftest.py").write_text(
+        CONFTEST
+        + """
+@pytest.fixture(scope="module")
+def velo_branch_module(velo_seed):
+    with velo_seed.branch() as branch:
+        yield branch
+"""
+    )
+    (suite / "test_orders.py").write_text("def test_one(velo_branch_module): assert velo_branch_module.url\n")
+    passed(run_pytest(suite, "-q"), 1)
 
 
 def test_a_suite_with_a_project_of_its_own_has_no_other(suite, project):

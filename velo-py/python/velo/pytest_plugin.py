@@ -66,6 +66,17 @@ def wants_project(item: pytest.Item) -> bool:
     return bool(fixtures and fixtures[-1].func.__module__ == __name__)
 
 
+def is_skipped(item: pytest.Item) -> bool:
+    """Whether a mark skips a test, where this pytest says so."""
+    try:
+        from _pytest.skipping import evaluate_skip_marks
+
+        return evaluate_skip_marks(item) is not None
+    except (Exception, pytest.fail.Exception):
+        # Of a condition that is wrong the test itself tells.
+        return False
+
+
 def told(error: Exception, fixture: Any) -> str:
     """An error as what ends the run: of one that is nobody's own, where it came from, from the fixture's code on."""
     if isinstance(error, OBSTACLES):
@@ -173,7 +184,8 @@ class Suite:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """What keeps all tests from running is said once, before the first of them."""
-        if self.config.option.collectonly or not any(map(wants_project, session.items)):
+        wanted = (item for item in session.items if wants_project(item) and not is_skipped(item))
+        if self.config.option.collectonly or not any(wanted):
             return
         try:
             self.project()
@@ -199,11 +211,15 @@ class Suite:
         """What only the first test shows, as that the seed cannot be built, ends the run with it."""
         outcome = yield
         error = outcome.excinfo[1] if outcome.excinfo else None
+        if fixturedef.argname == "velo_seed" and not error and outcome.get_result() is None:
+            error = pytest.UsageError("velo_seed gives None: write `return velo_project.seed(...)`")
         if not isinstance(error, Exception) or isinstance(error, pytest.exit.Exception):
             return
         if fixturedef.argname not in FIRST or self.config.getoption("usepdb", False):
             return
-        is_usage = fixturedef.argname == "velo_project" and isinstance(error, OBSTACLES)
+        is_usage = isinstance(error, pytest.UsageError) or (
+            fixturedef.argname == "velo_project" and isinstance(error, VeloError)
+        )
         code = pytest.ExitCode.USAGE_ERROR if is_usage else pytest.ExitCode.TESTS_FAILED
         try:
             self.give_up(told(error, fixturedef), code)
@@ -233,7 +249,9 @@ class Suite:
             return
         for name in shared:
             branch = request.getfixturevalue(name)
-            if self.seeds.get(branch.id) != request.getfixturevalue("velo_seed").key:
+            # A fixture of the suite's own of that name gives what the suite likes.
+            seed = self.seeds.get(getattr(branch, "id", None))
+            if seed is not None and seed != request.getfixturevalue("velo_seed").key:
                 pytest.fail(
                     f"{name} was made with another folder's velo_seed: take one of a narrower scope here", pytrace=False
                 )
