@@ -137,6 +137,29 @@ async fn seeds_on_zfs() {
     assert_eq!(project.hidden().await.unwrap(), 0);
 }
 
+/// A pool may say that it has ended while its connections are just being closed.
+#[tokio::test]
+async fn a_client_that_is_just_ending_is_not_told_of_the_servers_end() {
+    let home = TestHome::new(None);
+    let project = home.project("seeds").await;
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    let build = async move |branch: Branch| {
+        let (client, connection) =
+            tokio_postgres::connect(&branch.url(), tokio_postgres::NoTls).await?;
+        let connection = tokio::spawn(connection);
+        client.batch_execute(FILL).await?;
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            drop(client);
+            sender.send(connection.await.unwrap()).unwrap();
+        });
+        Ok::<_, tokio_postgres::Error>(())
+    };
+    let seed = project.seed(key("one"), build).await.unwrap();
+    ended.await.unwrap().unwrap();
+    assert_eq!(sql(&seed.branch().await.unwrap(), "SELECT count(*) FROM t").await, "1000");
+}
+
 #[tokio::test]
 async fn a_build_that_fails_leaves_nothing() {
     let home = TestHome::new(None);

@@ -18,8 +18,10 @@ use crate::id::Id;
 use crate::lock::{Lock, Mode};
 use crate::lookup::alive;
 use crate::postgres::control;
+use crate::postgres::session::Session;
 use crate::project;
-use crate::record::{Phase, Role, SeedMark, SnapshotRecord, now};
+use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SeedMark, SnapshotRecord, now};
+use crate::run_dir::RunDir;
 use crate::runtime::StopMode;
 use crate::snapshot;
 use crate::source::resolve;
@@ -34,6 +36,9 @@ const USED: Duration = Duration::from_secs(600);
 
 /// How long somebody waits for a seed that another builds without being told why.
 const LONG: Duration = Duration::from_secs(2);
+
+/// How long clients of what builds a seed are waited for: one that stays does not end.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What there is of a seed that somebody asks for.
 pub(crate) enum Claim {
@@ -326,10 +331,31 @@ async fn used(home: &Home, record: &SnapshotRecord) -> Result<()> {
         .await
 }
 
+/// Waits until no client is on the server. A pool that says it has ended has sent its farewell, and no more: told in between
+/// that the server goes, node-postgres ends the whole program with an error that nobody waits for.
+async fn clients_gone(home: &Home, project: &ProjectRecord, branch: &BranchRecord) -> Result<()> {
+    const CLIENTS: &str = "SELECT count(*) FROM pg_stat_activity \
+                           WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    let socket_dir = RunDir::of(home, branch.id).socket();
+    let session = Session::connect(boot::target(&socket_dir, project, branch)).await?;
+    while session.value("look for clients", CLIENTS).await? != "0" {
+        // Nobody tells when one ends.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
 /// Stops the server that a seed was built in, and takes its data.
 async fn take(home: &Home, place: &Place, branch: &Branch, op: &Op) -> Result<SnapshotRecord> {
     let (project, id) = (&place.project.record, place.record.id);
     let built = branch.current(home).await?;
+    let farewell = clients_gone(home, project, &built);
+    match tokio::time::timeout(FAREWELL, farewell).await {
+        // Whether the server lives is seen when it is stopped.
+        Ok(Err(error)) => tracing::debug!(%error, "cannot see whether clients are gone"),
+        Err(_) => tracing::debug!("what builds a seed has left clients open"),
+        Ok(Ok(())) => {}
+    }
     let stop = boot::stop(home, project, built.id, built.volume, StopMode::Fast);
     op.steps.run("stop", stop).await?;
     let key = place.key.clone();

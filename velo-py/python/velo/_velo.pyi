@@ -39,6 +39,7 @@ __all__ = [
     "__version__",
     "keep_failed",
     "main",
+    "tell_waits",
     "use_keeper",
     "use_package",
 ]

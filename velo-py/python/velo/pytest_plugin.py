@@ -250,7 +250,7 @@ class Suite:
         for name in shared:
             branch = request.getfixturevalue(name)
             # A fixture of the suite's own of that name gives what the suite likes.
-            seed = self.seeds.get(getattr(branch, "id", None))
+            seed = self.seeds.get(getattr(branch, "id", ""))
             if seed is not None and seed != request.getfixturevalue("velo_seed").key:
                 pytest.fail(
                     f"{name} was made with another folder's velo_seed: take one of a narrower scope here", pytrace=False
