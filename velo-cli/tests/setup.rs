@@ -129,30 +129,6 @@ fn folders_around_it_go_with_it_and_a_home_deep_in_it_is_seen() {
     corner.nothing_is_left();
 }
 
-/// By itself btrfs does so when it commits without being asked, here five minutes later: all at once, and whoever writes
-/// then waits for it.
-#[test]
-fn what_was_deleted_is_cleaned_up_soon() {
-    let Some(corner) = Corner::new() else { return };
-    corner.ok(&["--loop", "600M", "--yes"]);
-    let at = corner.path("home");
-    tool("mount", &["-o", "remount,commit=300", at.to_str().unwrap()]);
-    let home = Home::in_folder(&at);
-    home.ok(&["project", "create", "api"]);
-    home.ok(&["branch", "create", "api/dev"]);
-    home.ok(&["branch", "delete", "api/dev"]);
-    let waiting = || {
-        let listed = Command::new("btrfs").args(["subvolume", "list", "-d"]).arg(&at).output();
-        let listed = listed.unwrap();
-        assert!(listed.status.success(), "{listed:?}");
-        String::from_utf8(listed.stdout).unwrap()
-    };
-    common::wait_until("what was deleted is cleaned up", || waiting().is_empty());
-    home.ok(&["project", "delete", "--force", "api"]);
-    corner.ok(&["--undo", "--yes"]);
-    corner.nothing_is_left();
-}
-
 /// Tables of mounts hold the one real path, whatever links lead there.
 #[test]
 fn links_to_the_folder_and_the_image_are_followed() {

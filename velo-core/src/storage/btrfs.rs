@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
-use rustix::ioctl::{Getter, NoArg, Opcode, Setter, ioctl, opcode};
+use rustix::ioctl::{NoArg, Opcode, Setter, ioctl, opcode};
 
 use crate::cancel::Cancel;
 use crate::engine::blocking;
@@ -79,8 +79,7 @@ impl Btrfs {
                         .map_err(|e| Error::io(format_args!("remove {object}"), e));
                 }
                 match destroy(&shelf, &name) {
-                    Ok(()) => clean_soon(&shelf),
-                    Err(Errno::NOENT) => {}
+                    Ok(()) | Err(Errno::NOENT) => {}
                     // A normal user without `user_subvol_rm_allowed`, or a subvolume inside: an
                     // emptied subvolume can be removed like a folder.
                     Err(error) => tracing::debug!(%object, %error, "removed file by file"),
@@ -262,7 +261,6 @@ const SUBVOL_CREATE: Opcode = opcode::write::<VolArgs>(0x94, 14);
 const SNAP_DESTROY: Opcode = opcode::write::<VolArgs>(0x94, 15);
 const SNAP_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(0x94, 23);
 
-const START_SYNC: Opcode = opcode::read::<u64>(0x94, 24);
 const SYNC: Opcode = opcode::none(0x94, 8);
 
 /// `name` with zeros behind it.
@@ -299,21 +297,6 @@ fn destroy(at: &OwnedFd, old: &str) -> rustix::io::Result<()> {
     let args = VolArgs { fd: 0, name: name(old)? };
     // SAFETY: as for `create`, with BTRFS_IOC_SNAP_DESTROY.
     unsafe { ioctl(at, Setter::<SNAP_DESTROY, _>::new(args)) }
-}
-
-/// Wakes what cleans up after deleted subvolumes. By itself it does so twice a minute (with `commit=`), and where a suite
-/// has deleted hundreds by then, everybody who writes waits for it, for a second.
-fn clean_soon(at: &OwnedFd) {
-    if let Err(error) = start_commit(at) {
-        tracing::debug!(%error, "what was deleted is cleaned up later");
-    }
-}
-
-/// Has the file system of `at` be committed and cleaned up. It waits until that begins, a millisecond or some, and not
-/// for its end.
-fn start_commit(at: &OwnedFd) -> rustix::io::Result<()> {
-    // SAFETY: the opcode is that of BTRFS_IOC_START_SYNC, which writes a transaction's number.
-    unsafe { ioctl(at, Getter::<START_SYNC, u64>::new()) }.map(drop)
 }
 
 /// Commits the file system of `at`, and wakes what cleans up after deleted subvolumes.
