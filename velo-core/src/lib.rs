@@ -120,6 +120,7 @@ pub mod __binding {
     pub use crate::keeper::{serve_if_asked, use_program};
     pub use crate::run::use_parents_run;
     pub use crate::seed::outside::{AskedSeed, NextOfSeed, WantedSeed};
+    pub use crate::wal::wanted::WantedMoment;
 
     /// Has whoever waits for a seed that another process builds be told, on standard error as it is now.
     pub fn tell_waits() {
