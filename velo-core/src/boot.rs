@@ -50,6 +50,16 @@ pub(crate) struct Boot<'a> {
     pub(crate) fresh_clone: bool,
     /// The WAL that it replays first.
     pub(crate) replay: Option<&'a Replay>,
+    /// What data is brought into it with.
+    pub(crate) loading: Option<&'a Loading>,
+}
+
+/// How a server is that data is brought into, before anybody has it.
+pub(crate) struct Loading {
+    /// Settings beside all others.
+    pub(crate) settings: Vec<(String, String)>,
+    /// Whether it may sort otherwise than its indexes were built, for they are built anew.
+    pub(crate) any_collation: bool,
 }
 
 /// How long a postmaster usually takes to read its settings and access rules anew, and more.
@@ -120,6 +130,7 @@ impl Boot<'_> {
             given.push(("shared_preload_libraries".into(), libraries));
         }
         given.extend(self.branch.settings.iter().map(|(k, v)| (k.clone(), v.clone())));
+        given.extend(self.loading.iter().flat_map(|loading| loading.settings.clone()));
 
         let log = run_dir.log();
         let instance = InstanceRef { id: self.branch.id, location };
