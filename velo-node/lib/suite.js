@@ -87,8 +87,9 @@ class Suite {
     keepTime();
     if (isWatched) noteBegin();
     this.#forget();
+    await this.project();
+    if (!this.hasSeed) return;
     try {
-      // Also where it is an empty database's: what keeps it from being made keeps all tests from running.
       await this.seed();
     } catch (error) {
       // The processes of tests may be new ones.

@@ -360,17 +360,6 @@ test('what keeps all from running is said once', async () => {
     assert.match(err, /hint: name the folder/);
     assert.ok(!err.includes('FAIL'), err);
   }
-  // Also where all is there but the PostgreSQL, and no seed is named.
-  const plain = suite({
-    'jest.config.js': CONFIG,
-    'a.test.js': `for (const n of [1, 2, 3]) test('order ' + n, async () => void (await velo.branch()));`,
-  });
-  plain.remove('velo.seed.js');
-  passed(await jest(plain), 3);
-  const { code, err } = await jest(plain, [], { env: { ...process.env, VELO_PG_BIN: '/nowhere' } });
-  assert.equal(code, 1);
-  assert.equal(err.split('/nowhere holds no PostgreSQL').length, 2, err);
-  await gone();
 });
 
 test('a wrong VELO_KEEP_FAILED hides no failure', async () => {
