@@ -116,19 +116,8 @@ pub mod __binding {
     pub use crate::keeper::{serve_if_asked, use_program};
     pub use crate::run::use_parents_run;
     pub use crate::seed::outside::{AskedSeed, NextOfSeed, WantedSeed};
-
-    /// Has whoever waits for a seed that another process builds be told, on standard error as it is now.
-    pub fn tell_waits() {
-        crate::seed::tell_waits();
-    }
-
-    /// Refuses a suite's project that was made with other settings than it was opened with.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Incompatible`].
-    pub fn refuse_other_settings(project: &crate::Project) -> crate::Result<()> {
-        crate::suite::refuse_other_settings(project)
-    }
+    pub use crate::seed::tell_waits;
+    pub use crate::suite::refuse_other_settings;
 
     /// See `postgres::install::use_package`.
     pub fn use_package(folder: std::path::PathBuf) {

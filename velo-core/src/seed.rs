@@ -31,7 +31,7 @@ mod sql;
 
 use build::claim;
 #[cfg(any(feature = "macros", target_os = "linux"))]
-pub(crate) use build::tell_waits;
+pub use build::tell_waits;
 pub(crate) use build::{Building, Claim, failed};
 pub(crate) use files::pattern_in;
 pub use key::SeedKey;

@@ -10,7 +10,7 @@ use crate::storage::StorageKind;
 ///
 /// # Errors
 /// [`ErrorKind::Incompatible`], with the first of them.
-pub(crate) fn refuse_other_settings(project: &Project) -> Result<()> {
+pub fn refuse_other_settings(project: &Project) -> Result<()> {
     let (config, there) = (project.config(), project.info());
     let runtime = Some(config.runtime()).filter(|kind| *kind != RuntimeKind::Auto);
     let storage = Some(config.storage()).filter(|kind| *kind != StorageKind::Auto);

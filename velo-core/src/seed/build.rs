@@ -207,7 +207,7 @@ static TOLD_ON: OnceLock<File> = OnceLock::new();
 /// Has them be told on standard error as it is now, for hooks of test runners: later those may keep what is written
 /// there until a test has failed.
 #[cfg(any(feature = "macros", target_os = "linux"))]
-pub(crate) fn tell_waits() {
+pub fn tell_waits() {
     use std::os::fd::AsFd;
     if TOLD_ON.get().is_none()
         && let Ok(errors) = std::io::stderr().as_fd().try_clone_to_owned()
