@@ -531,7 +531,7 @@ rig_end_engine() {
 rig_up() {
     RIG_MOUNTING=${VELO_TEST_MOUNTING-}
     # Not those of a rig around this one. All names begin with VELO_TEST_, for Velo refuses most others.
-    unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,FULL_BTRFS,FULL_XFS,FULL_EXT4,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,PEER_PGLITE,DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE,RIG} DOCKER_HOST
+    unset VELO_TEST_{BTRFS,XFS,EXT4,SMALL,FULL_BTRFS,FULL_XFS,FULL_EXT4,READONLY,PG,PG_CRON,PYTHON,NODE_MODULES,PEER_PGLITE,DOCKER,IMAGE_DEBIAN,IMAGE_ALPINE,RIG,DIR} DOCKER_HOST
     rig_packages
     rig_users
     rig_cache
@@ -549,7 +549,10 @@ rig_up() {
         rig_engine
     } 9>&-
     exec 8>&-
-    export VELO_TEST_RIG=$RIG
+    # On some machines nobody but root may write to the folder around this one.
+    mkdir "$RIG/tmp"
+    chmod 1777 "$RIG/tmp"
+    export VELO_TEST_RIG=$RIG VELO_TEST_DIR=$RIG/tmp
     rig_remember
 }
 

@@ -22,8 +22,7 @@ pub(crate) fn image() -> Option<String> {
 #[test]
 fn docker_main_path() {
     let Some(image) = image() else { return };
-    let base = std::env::var_os("VELO_TEST_BTRFS").unwrap_or_else(|| "/var/tmp".into());
-    let home = Home::under(Path::new(&base));
+    let home = Home::on_btrfs();
     let project = home.json(&["project", "create", "api", "--image", &image, "--memory", "1G"]);
     assert_eq!(project["runtime"], "docker");
     assert_eq!(project["postgres"]["source"], "image");

@@ -46,7 +46,7 @@ async fn suite_on(
 }
 
 fn folder() -> tempfile::TempDir {
-    let dir = tempfile::Builder::new().prefix("velo.").tempdir_in("/var/tmp").unwrap();
+    let dir = tempfile::Builder::new().prefix("velo.").tempdir_in(common::home::base()).unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::create_dir(dir.path().join("h")).unwrap();
     dir

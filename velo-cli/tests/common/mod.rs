@@ -58,12 +58,20 @@ pub fn folder(base: &Path) -> tempfile::TempDir {
     dir
 }
 
+/// Where folders of tests are made: in `VELO_TEST_DIR`, a folder of the test command's, else where it is no memory
+/// and paths are short.
+pub fn base() -> PathBuf {
+    std::env::var_os("VELO_TEST_DIR").map_or_else(|| "/var/tmp".into(), PathBuf::from)
+}
+
 impl Home {
-    /// In `VELO_TEST_DIR`, where the test command has made a file system, else where it is no
-    /// memory and paths are short.
     pub fn new() -> Self {
-        let base = std::env::var_os("VELO_TEST_DIR").unwrap_or_else(|| "/var/tmp".into());
-        Self::under(Path::new(&base))
+        Self::under(&base())
+    }
+
+    /// On btrfs where the test command has made one.
+    pub fn on_btrfs() -> Self {
+        Self::under(&std::env::var_os("VELO_TEST_BTRFS").map_or_else(base, PathBuf::from))
     }
 
     pub fn under(base: &Path) -> Self {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Home, Ran, folder, wait_until};
+use crate::common::{Home, Ran, base, folder, wait_until};
 use crate::image;
 
 /// An engine that takes connections and answers none, or says what it is and nothing else, until it is
@@ -22,7 +22,7 @@ struct Hung {
 
 impl Hung {
     fn new(says_what_it_is: bool) -> Self {
-        let dir = folder(Path::new("/var/tmp"));
+        let dir = folder(&base());
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let (counted, end) = (asked.clone(), dir.path().join("end"));

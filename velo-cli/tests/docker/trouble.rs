@@ -15,8 +15,7 @@ use crate::image;
 
 /// A home on btrfs with the branch `boxed/dev`, in containers.
 fn boxed(image: &str) -> Home {
-    let base = std::env::var_os("VELO_TEST_BTRFS").unwrap_or_else(|| "/var/tmp".into());
-    let home = Home::under(Path::new(&base));
+    let home = Home::on_btrfs();
     home.ok(&["project", "create", "boxed", "--image", image]);
     home.ok(&["branch", "create", "boxed/dev"]);
     home

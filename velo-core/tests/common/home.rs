@@ -4,6 +4,12 @@ use std::path::{Path, PathBuf};
 
 use velo_core::{Config, Project};
 
+/// Where folders of tests are made: in `VELO_TEST_DIR`, a folder of the test command's, else in the system's for larger
+/// temporary files.
+pub fn base() -> PathBuf {
+    std::env::var_os("VELO_TEST_DIR").map_or_else(|| "/var/tmp".into(), PathBuf::from)
+}
+
 /// A home in a temporary folder; what it holds is deleted on drop, also after a panic.
 pub struct TestHome {
     dir: Option<tempfile::TempDir>,
@@ -11,7 +17,7 @@ pub struct TestHome {
 }
 
 impl TestHome {
-    /// A home under `base`, or under the system's folder for larger temporary files.
+    /// A home under this base, or where folders of tests are made.
     pub fn new(base: Option<&Path>) -> Self {
         Self::with(base, |builder| builder)
     }
@@ -20,7 +26,7 @@ impl TestHome {
         base: Option<&Path>,
         settings: impl FnOnce(velo_core::ConfigBuilder) -> velo_core::ConfigBuilder,
     ) -> Self {
-        let base = base.map_or_else(|| PathBuf::from("/var/tmp"), Path::to_path_buf);
+        let base = base.map_or_else(self::base, Path::to_path_buf);
         let dir =
             tempfile::Builder::new().prefix("velo.").tempdir_in(base).expect("temporary folder");
         // As root, servers run as another user, who must be able to pass.

@@ -202,7 +202,10 @@ pub struct World(tempfile::TempDir);
 
 impl World {
     pub fn new(folders: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("velo.world.").tempdir_in("/var/tmp").unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("velo.world.")
+            .tempdir_in(crate::common::home::base())
+            .unwrap();
         let world = Self(dir);
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(world.0.path(), open.clone()).unwrap();

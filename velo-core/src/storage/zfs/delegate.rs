@@ -163,6 +163,8 @@ pub fn unsafe_folder(folder: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -177,7 +179,10 @@ mod tests {
         assert_eq!(names.len(), 4, "{names:?}");
         assert!(names.iter().all(|name| !name.contains(['.', '/', '~'])), "{names:?}");
         assert_eq!(unsafe_folder(Path::new("/")), None);
-        assert!(unsafe_folder(Path::new("/var/tmp")).unwrap().contains("/var/tmp is not root's"));
+        let open = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(open.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let why = unsafe_folder(&open.path().join("x")).unwrap();
+        assert!(why.contains("is not root's"), "{why}");
         let missing = unsafe_folder(Path::new("/nowhere/x")).unwrap();
         assert!(missing.contains("/nowhere/x is not there"), "{missing}");
         for odd in ["/srv/a*b", "/srv/a b", "/srv/a,b", "/srv/a'b", "/srv/a:b"] {
