@@ -138,6 +138,33 @@ def test_a_code_is_the_same_in_another_process():
     assert len(said) == 1
 
 
+SAVED = """
+import sys
+from velo._code import code_of
+from seeds import build
+if sys.argv[1:]:
+    with open("seeds.py", "w") as file:
+        file.write(sys.argv[1])
+print(repr(code_of(build)))
+"""
+
+
+def test_a_file_that_is_saved_after_it_was_imported_is_not_the_code(tmp_path):
+    def code(*saved):
+        line = [sys.executable, "-c", SAVED, *saved]
+        return subprocess.run(line, cwd=tmp_path, stdout=subprocess.PIPE, check=True).stdout
+
+    # Of two lengths: of what is saved within one second Python may take the compiled file that was there.
+    old, new = (f"def load():\n    return {data!r}\n\ndef build(branch):\n    load()\n" for data in ("old", "newer"))
+    (tmp_path / "seeds.py").write_text(old)
+    before = code()
+    assert code() == before
+    # Built by the old one; neither text's own.
+    during, after = code(new), code()
+    assert len({before, during, after}) == 3
+    assert code() == after
+
+
 UNKNOWN = [
     Loader(), [Loader()], {"loader": Loader()}, Loader().load, made(Loader()), names(Loader()), (1, {Loader(): 1}), re,
 ]  # fmt: skip

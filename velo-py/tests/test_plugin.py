@@ -382,6 +382,24 @@ def test_param(velo_branch, request):
     assert "1 error" in said.stdout and "give `texts`" in said.stdout, said.stdout
 
 
+def test_what_is_saved_while_tests_are_collected_has_a_seed_of_its_own(suite):
+    wants = """
+import psycopg
+
+def test_one(velo_branch):
+    with psycopg.connect(velo_branch.url) as db:
+        assert db.execute("SELECT to_regclass(%s) IS NOT NULL", ["{table}"]).fetchone() == (True,)
+"""
+    # Somebody saves another text behind the conftest.py that is imported already.
+    conftest, other = suite / "conftest.py", CONFTEST.replace("orders", "parts")
+    saves = f"import pathlib\npathlib.Path({str(conftest)!r}).write_text({other!r})\n"
+    (suite / "test_orders.py").write_text(saves + wants.format(table="orders"))
+    passed(run_pytest(suite, "-q"), 1)
+    assert conftest.read_text() == other
+    (suite / "test_orders.py").write_text(wants.format(table="parts"))
+    passed(run_pytest(suite, "-q"), 1)
+
+
 def test_it_is_broken_off_in_the_middle(suite, home):
     (suite / "test_orders.py").write_text(SUITE.format(tests=10) + "\n        assert n < 5\n")
     for workers in ([], ["-n", "2"]):

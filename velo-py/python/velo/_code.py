@@ -11,9 +11,11 @@ import fractions
 import functools
 import inspect
 import ipaddress
+import os
 import pathlib
 import re
 import sys
+import time
 import types
 import uuid
 from collections.abc import Mapping
@@ -29,6 +31,11 @@ _COLLECTIONS = (
     dict, types.MappingProxyType, collections.UserDict, collections.ChainMap, list, tuple, set, frozenset,
     collections.deque,
 )  # fmt: skip
+#: When Velo was imported, which pytest does before it reads a file of the suite's. By the clock that files have their times of
+#: (CLOCK_REALTIME_COARSE): the other one is ahead of it.
+_BEGAN = time.clock_gettime_ns(5)
+#: What no other process has, but for those that fork from this one, with what it imported.
+_HERE = uuid.uuid4().hex
 #: What Python keeps in a class for itself.
 _OF_PYTHON = ("__dict__", "__weakref__", "__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__")
 
@@ -37,6 +44,9 @@ def code_of(build: Callable[..., Any], texts: Collection[str] = ()) -> str:
     """The text of the file that `build` is in, and the plain values that it was made with: a parameter of a test suite's
     that a closure keeps, what `functools.partial` adds. What it calls in that file counts too; what it calls elsewhere,
     and what objects hold, does not.
+
+    Where that file was changed after this process began, the text makes a seed that is this process's alone: what it imported
+    may be older, and no later run may have what that built.
 
     A fixture's parameter that is no plain value is refused, unless `texts` tell it from the others.
     """
@@ -172,9 +182,13 @@ def _file(value: Any) -> Optional[str]:
     Rust takes no surrogates."""
     try:
         with open(inspect.getsourcefile(value) or "", encoding="utf-8", errors="backslashreplace") as text:
-            return text.read()
+            read = text.read()
+            # Its content cannot be changed without this time, and a file that takes another's place has a new one too. It is
+            # asked for afterwards, so that what comes while it is read is seen.
+            is_newer = os.fstat(text.fileno()).st_ctime_ns >= _BEGAN
     except (OSError, TypeError):
         return None
+    return f"{read}\n{_HERE}" if is_newer else read
 
 
 def _compiled(code: types.CodeType) -> str:
