@@ -19,6 +19,34 @@ import pytest
 
 import velo
 
+#: What a suite of pytest's is made of, which has so many tests unless it is told otherwise.
+TESTS = 500 if os.environ.get("VELO_TEST_LONG") == "1" else 100
+
+CONFTEST = """
+import psycopg, pytest
+
+@pytest.fixture(scope="session")
+def velo_seed(velo_project):
+    def build(branch):
+        with psycopg.connect(branch.url) as db:
+            db.execute("CREATE TABLE orders (id int PRIMARY KEY, paid bool)")
+            db.execute("CREATE TABLE builds AS SELECT pg_backend_pid()")
+    return velo_project.seed(build=build, label="orders")
+"""
+
+SUITE = """
+import psycopg, pytest
+
+@pytest.mark.parametrize("n", range({tests}))
+def test_order(velo_branch, n):
+    with psycopg.connect(velo_branch.url) as db:
+        # Whatever another test left would be in the way.
+        db.execute("INSERT INTO orders VALUES (1, false)")
+        db.execute("UPDATE orders SET paid = true")
+        assert db.execute("SELECT count(*), bool_and(paid) FROM orders").fetchone() == (1, True)
+        assert db.execute("SELECT count(*) FROM builds").fetchone() == (1,)
+"""
+
 
 def newest_postgres() -> str:
     pairs = (pair.split("=", 1) for pair in os.environ.get("VELO_TEST_PG", "").split())
@@ -83,3 +111,24 @@ def run_pytest(folder: Path, *args: str, **more) -> subprocess.CompletedProcess:
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args], cwd=folder, capture_output=True, text=True,
         timeout=300, **more
     )
+
+
+@pytest.fixture
+def suite(home: Path, tmp_path: Path) -> Iterator[Path]:
+    """A folder with a suite; the projects that its runs make go with it."""
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_orders.py").write_text(SUITE.format(tests=TESTS))
+    yield tmp_path
+    for project in velo.Project.list():
+        if project.name.startswith(tmp_path.name.lower().replace("_", "-")[:10]):
+            velo.Project.open(project.name).delete(force=True)
+
+
+def kept_of(project: velo.Project) -> List[velo.BranchInfo]:
+    """The branches that were kept. The keeper of a run that has just ended may still have some that it made ready."""
+    return [branch for branch in project.branches() if branch.name != "main" and not branch.ephemeral]
+
+
+def passed(said: subprocess.CompletedProcess, number: int) -> None:
+    assert f"{number} passed" in said.stdout and said.returncode == 0, said.stdout + said.stderr
