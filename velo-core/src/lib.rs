@@ -117,7 +117,7 @@ pub mod __binding {
     pub use crate::run::use_parents_run;
     pub use crate::seed::outside::{AskedSeed, NextOfSeed, WantedSeed};
     pub use crate::seed::tell_waits;
-    pub use crate::suite::refuse_other_settings;
+    pub use crate::suite::{find_postgres, refuse_other_settings};
 
     /// See `postgres::install::use_package`.
     pub fn use_package(folder: std::path::PathBuf) {

@@ -1,5 +1,7 @@
 //! What test suites of every language ask of their project.
 
+#[cfg(target_os = "linux")]
+use crate::engine::{self, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::Project;
 use crate::runtime::RuntimeKind;
@@ -33,4 +35,19 @@ pub fn refuse_other_settings(project: &Project) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Looks for the PostgreSQL of a project, which may have gone since that was made: so that a suite is told once, before
+/// its tests. Nothing is started.
+///
+/// # Errors
+/// Those of a start of any of its servers: [`ErrorKind::PostgresMissing`], ….
+#[cfg(target_os = "linux")]
+pub async fn find_postgres(project: &Project) -> Result<()> {
+    let project = project.0.clone();
+    let found = engine::call(move |_| async move {
+        let home = Engine::get()?.home(&project.config).await?;
+        crate::project::installed(&project.record, &home).await.map(drop)
+    });
+    found.await
 }

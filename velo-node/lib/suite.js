@@ -6,7 +6,7 @@ const path = require('node:path');
 const { isMainThread } = require('node:worker_threads');
 const { addon } = require('./addon.js');
 const { Branches, keepTime, noteBegin, obstacle, printed } = require('./branches.js');
-const { direct } = require('./call.js');
+const { call, direct } = require('./call.js');
 const { Config, RAW } = require('./config.js');
 const { codeOf, definitionOf, hasSeed, isStale, rootOf } = require('./definition.js');
 const { VeloError } = require('./error.js');
@@ -87,7 +87,9 @@ class Suite {
     keepTime();
     if (isWatched) noteBegin();
     this.#forget();
-    await this.project();
+    const project = await this.project();
+    // Of a project and a seed that are there already nothing else asks for it before each test does.
+    await call(() => project[RAW].findPostgres());
     if (!this.hasSeed) return;
     try {
       await this.seed();

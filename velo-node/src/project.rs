@@ -69,6 +69,13 @@ impl Project {
         velo_core::__binding::refuse_other_settings(&self.0).map_err(|error| raised(*env, &error))
     }
 
+    /// Looks for its PostgreSQL, which may have gone since it was made.
+    #[napi]
+    pub fn find_postgres(&self) -> Call {
+        let project = self.0.clone();
+        Call::nothing(async move { velo_core::__binding::find_postgres(&project).await })
+    }
+
     #[napi(getter)]
     pub fn id(&self) -> String {
         self.0.id().to_string()

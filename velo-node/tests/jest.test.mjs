@@ -353,13 +353,27 @@ test('in watch mode no seed is made by modules of before', async () => {
 
 test('what keeps all from running is said once', async () => {
   const orders = suite({ 'jest.config.js': CONFIG, ...tests(8) });
-  for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
-    const { code, err } = await jest(orders, args, { env: { ...process.env, VELO_PG_BIN: '/nowhere' } });
-    assert.equal(code, 1);
-    assert.equal(err.split('/nowhere holds no PostgreSQL').length, 2, err);
-    assert.match(err, /hint: name the folder/);
-    assert.ok(!err.includes('FAIL'), err);
+  const plain = suite({
+    'jest.config.js': CONFIG,
+    'a.test.js': `for (const n of [1, 2, 3]) test('order ' + n, async () => void (await velo.branch()));`,
+  });
+  plain.remove('velo.seed.js');
+  const saidOnce = async (of) => {
+    for (const args of [['--runInBand'], ['--maxWorkers=2']]) {
+      const { code, err } = await jest(of, args, { env: { ...process.env, VELO_PG_BIN: '/nowhere' } });
+      assert.equal(code, 1, err);
+      assert.equal(err.split('/nowhere holds no PostgreSQL').length, 2, err);
+      assert.match(err, /hint: name the folder/);
+      assert.ok(!err.includes('FAIL'), err);
+    }
+  };
+  for (const [of, number] of [[orders, 8], [plain, 3]]) {
+    await saidOnce(of);
+    // Nor is it another thing where the project is there, and what its tests begin with.
+    passed(await jest(of), number);
+    await saidOnce(of);
   }
+  await gone();
 });
 
 test('a wrong VELO_KEEP_FAILED hides no failure', async () => {

@@ -98,10 +98,28 @@ test('a killed run leaves nothing', async () => {
 
 test('what keeps all from running is said once', async () => {
   const orders = suite({ 'vitest.config.mjs': CONFIG, ...tests(8) });
-  const { code, out, err } = await vitest(orders, [], { env: { ...process.env, VELO_PG_BIN: '/nowhere' } });
-  assert.equal(code, 1);
-  assert.equal((out + err).split('/nowhere holds no PostgreSQL').length, 2, out + err);
-  assert.match(out + err, /hint: name the folder/);
+  const plain = suite({
+    'vitest.config.mjs': CONFIG,
+    'a.test.mjs': `
+import { test } from 'velo-node/vitest';
+for (const n of [1, 2, 3]) test('order ' + n, async ({ branch }) => void branch.url);
+`,
+  });
+  plain.remove('velo.seed.js');
+  const saidOnce = async (of) => {
+    const { code, out, err } = await vitest(of, [], { env: { ...process.env, VELO_PG_BIN: '/nowhere' } });
+    assert.equal(code, 1, out + err);
+    assert.equal((out + err).split('/nowhere holds no PostgreSQL').length, 2, out + err);
+    assert.match(out + err, /hint: name the folder/);
+    assert.doesNotMatch(out, /^ *Tests /m);
+  };
+  for (const [of, number] of [[orders, 8], [plain, 3]]) {
+    await saidOnce(of);
+    // Nor is it another thing where the project is there, and what its tests begin with.
+    passed(await vitest(of), number);
+    await saidOnce(of);
+  }
+  await gone();
 });
 
 test('a seed is built before the first test, and fails once for all', async () => {
