@@ -128,8 +128,7 @@ impl Seed {
         }
         #[cfg(target_os = "linux")]
         if crate::run::is_over() {
-            let what = "the run that this process is of has ended: whoever started it is gone";
-            return Err(Error::new(ErrorKind::Canceled, what).with_hint("end this process as well"));
+            return Err(crate::run::over());
         }
         let key = (project.0.config.home.clone(), self.id());
         let mut pools = Engine::get()?.pools.lock().unwrap_or_else(|e| e.into_inner());

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind};
 use crate::record::now;
 
 /// What a runner calls its run, in the environment of its tests: nextest, pytest-xdist.
@@ -42,6 +43,12 @@ pub(crate) struct Run {
 pub(crate) fn is_over() -> bool {
     let is_named = [NAME].iter().chain(&OF_RUNNERS).any(|name| variable(name).is_some());
     OF_PARENT.load(Ordering::Relaxed) && !is_named && is_orphan()
+}
+
+/// What whoever asks for a branch is told then.
+pub(crate) fn over() -> Error {
+    let what = "the run that this process is of has ended: whoever started it is gone";
+    Error::new(ErrorKind::Canceled, what).with_hint("end this process as well")
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -385,6 +385,20 @@ async fn what_a_killed_process_had_goes_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_over_gives_no_branch() {
+    let (mut run, _project) = Run::new().await;
+    let mut worker = run.worker();
+    let url = worker.does("acquire");
+    assert!(url.starts_with("postgres"), "{url}");
+    run.is_killed();
+    let told = worker.does("acquire");
+    assert!(told.contains("the run that this process is of has ended"), "{told}");
+    // Nor did anybody begin to start another keeper.
+    run.is_over();
+    worker.kill();
+}
+
+#[tokio::test]
 async fn what_a_killed_process_had_goes_although_one_that_it_forked_lives() {
     let (mut run, _project) = Run::new().await;
     let mut worker = run.worker();

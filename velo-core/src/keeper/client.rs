@@ -74,6 +74,10 @@ impl Meeting {
         if let Some(line) = self.connected().await? {
             return Ok(line);
         }
+        // A keeper of a run that is over would end at once.
+        if self.task.run.root().is_none() {
+            return Err(crate::run::over());
+        }
         // One of all starts it; the others find it when they have the lock.
         let _starting = self.starting(cancel).await?;
         if let Some(line) = self.connected().await? {
