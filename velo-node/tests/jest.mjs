@@ -27,5 +27,10 @@ for (let n = 0; n < ${number / files}; n++) {
 export function passed({ code, err, out }, number) {
   assert.match(err, new RegExp(`Tests: +${number} passed, ${number} total`), err + out);
   assert.equal(code, 0, err);
+  endsByItself(err);
+}
+
+/** Of a run that has ended: it had nothing open. */
+export function endsByItself(err) {
   for (const sign of ['did not exit', 'failed to exit', 'open handle', 'not stopped']) assert.ok(!err.includes(sign), err);
 }

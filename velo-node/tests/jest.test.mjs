@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { CONFIG, FILES, JEST, jest, passed, tests } from './jest.mjs';
+import { CONFIG, FILES, JEST, endsByItself, jest, passed, tests } from './jest.mjs';
 import { LONG, SOON, end, gone, left, living, query, run, script, start, within } from './support.mjs';
 import { BODY, SEED, projectOf, suite } from './suites.mjs';
 
@@ -100,6 +100,33 @@ describe('orders', () => {
   const { err } = await jest(orders, [], { env: { ...process.env, VELO_KEEP_FAILED: 'none' } });
   assert.ok(!err.includes('psql'), err);
   await gone();
+});
+
+test('a file that fails is in the way of no other', { skip: !LONG && 'only in the long form' }, async () => {
+  const { 'orders-0.test.js': text } = tests(5, 1);
+  const wrong = text.replace(/(?=\n  }\);)/, "\n    expect('mine').toBe('other');");
+  assert.notEqual(wrong, text);
+  const orders = suite({ 'jest.config.js': CONFIG, ...tests(TESTS), 'wrong.test.js': wrong });
+  for (const args of [['--runInBand', '--detectOpenHandles'], ['--maxWorkers=4']]) {
+    const { code, err } = await jest(orders, args);
+    assert.equal(code, 1, err);
+    assert.match(err, new RegExp(`Tests: +5 failed, ${TESTS} passed, ${TESTS + 5} total`), err);
+    endsByItself(err);
+    // Those failed for nothing else: nobody was in their branches.
+    assert.equal(err.split('Expected: "other"').length, 6, err);
+    const told = [...err.matchAll(/velo branch delete [^/]+\/(.+)/g)].map(([, name]) => name).sort();
+    assert.equal(told.length, 5, err);
+    const project = await projectOf(orders);
+    let alive;
+    const areAll = async () => {
+      // Records of what ended with its process may be there until they are undone.
+      alive = (await project.branches()).filter(({ state }) => state === 'running').map(({ name }) => name);
+      return alive.sort().join() === told.join();
+    };
+    assert.ok(await within(SOON, areAll), `${alive}\n${err}`);
+    for (const name of told) await (await project.branch(name)).delete({ force: true });
+    await gone();
+  }
 });
 
 test('a killed run leaves nothing', async () => {
