@@ -351,7 +351,12 @@ rig_file_systems() {
         return 0
     fi
     local ext4=(mkfs.ext4 -q -F -m 0 -E assume_storage_prezeroed=1)
-    if rig_mount btrfs 12G mkfs.btrfs -q; then export VELO_TEST_BTRFS=$RIG/btrfs; else skip "no btrfs"; fi
+    # As `velo setup` does it.
+    if RIG_MOUNT_OPTIONS=commit=1 rig_mount btrfs 12G mkfs.btrfs -q; then
+        export VELO_TEST_BTRFS=$RIG/btrfs
+    else
+        skip "no btrfs"
+    fi
     if rig_mount xfs 12G mkfs.xfs -q -m reflink=1; then export VELO_TEST_XFS=$RIG/xfs; else skip "no XFS"; fi
     if rig_mount ext4 8G "${ext4[@]}"; then export VELO_TEST_EXT4=$RIG/ext4; else skip "no ext4"; fi
     if rig_mount small 64M "${ext4[@]}"; then export VELO_TEST_SMALL=$RIG/small; else skip "no small disk"; fi

@@ -222,13 +222,16 @@ fn a_line_that_somebody_changed_is_the_same_or_in_the_way() {
     let (home, image) = (corner.path("home"), corner.path("home.img"));
     let (home, image) = (home.to_str().unwrap(), image.to_str().unwrap());
     let options = "loop,noatime,nofail,user_subvol_rm_allowed";
-    let ours = format!("{image} {home} btrfs {options} 0 0");
+    let ours = format!("{image} {home} btrfs {options},commit=1 0 0");
     corner.ok(&args);
     assert_eq!(corner.fstab(), format!("{FSTAB}{ours}\n"));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find(|mount| mount.contains(&format!(" {home} "))).unwrap();
+    assert!(mount.ends_with(",commit=1") || mount.contains(",commit=1,"), "{mount}");
     // What does the same is the same.
     for same in [
         ours.replace(' ', "\t"),
-        format!("  {image}  {home}/ btrfs {options}"),
+        format!("  {image}  {home}/ btrfs {options},commit=5"),
         format!(
             "{image} {home} btrfs user_subvol_rm_allowed,nofail,loop,compress=zstd,noatime 0 2"
         ),

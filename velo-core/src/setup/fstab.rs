@@ -16,8 +16,12 @@ pub(super) const TABLE: &str = "/etc/fstab";
 /// How long another setup may take to write its line.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// How a btrfs for Velo is mounted.
+/// How a btrfs for Velo must be mounted.
 const OPTIONS: [&str; 4] = ["loop", "noatime", "nofail", "user_subvol_rm_allowed"];
+
+/// The seconds between commits, with which the kernel also drops deleted subvolumes. By itself it does so every 30 s: all
+/// at once, and meanwhile nobody writes.
+const COMMIT: &str = "commit=1";
 
 /// The line that mounts an image at boot. Both paths are real ones.
 #[derive(Debug, Clone)]
@@ -29,7 +33,7 @@ pub(crate) struct Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (image, at) = (self.image.display(), self.at.display());
-        write!(f, "{image} {at} btrfs {} 0 0", OPTIONS.join(","))
+        write!(f, "{image} {at} btrfs {},{COMMIT} 0 0", OPTIONS.join(","))
     }
 }
 
