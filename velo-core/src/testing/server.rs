@@ -25,7 +25,7 @@ use crate::storage::{CloneSpec, Location, Object, Storage, VolumeSpec};
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long one attempt to connect may take.
-const ATTEMPT: Duration = Duration::from_secs(5);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(5);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(10);
 
