@@ -10,8 +10,6 @@ mod hung;
 #[path = "docker/trouble.rs"]
 mod trouble;
 
-use std::path::Path;
-
 use common::Home;
 
 /// The image to test with; `None`, said loudly, where there is no engine for this user.
