@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(unsafe_folder(Path::new("/")), None);
         let open = tempfile::tempdir().unwrap();
         std::fs::set_permissions(open.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let why = unsafe_folder(&open.path().join("x")).unwrap();
+        let why = unsafe_folder(open.path()).unwrap();
         assert!(why.contains("is not root's"), "{why}");
         let missing = unsafe_folder(Path::new("/nowhere/x")).unwrap();
         assert!(missing.contains("/nowhere/x is not there"), "{missing}");
