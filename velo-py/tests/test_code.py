@@ -10,13 +10,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 import types
 import uuid
 from pathlib import Path
 
 import pytest
 
-from velo._code import code_of
+from velo._code import _is_newer, code_of
 
 
 class Small:
@@ -140,7 +141,8 @@ def test_a_code_is_the_same_in_another_process():
 
 SAVED = """
 import sys
-from velo._code import code_of
+import time
+from velo._code import _is_newer, code_of
 from seeds import build
 if sys.argv[1:]:
     with open("seeds.py", "w") as file:
@@ -163,6 +165,45 @@ def test_a_file_that_is_saved_after_it_was_imported_is_not_the_code(tmp_path):
     during, after = code(new), code()
     assert len({before, during, after}) == 3
     assert code() == after
+
+
+IMPORTED = """
+import sys
+import time
+from velo._code import imported_before
+from shop import models
+patterns, saved = sys.argv[1].split(), sys.argv[2:]
+for file in saved:
+    open(file, "a").close()
+    __import__("os").utime(file)
+print(imported_before(patterns))
+"""
+
+
+def test_a_module_among_the_files_is_not_the_one_that_was_imported_before(tmp_path):
+    package = tmp_path / "shop"
+    package.mkdir()
+    for name in ("__init__.py", "models.py", "never.py"):
+        (package / name).write_text("")
+
+    def before(patterns, *saved):
+        line = [sys.executable, "-c", IMPORTED, patterns, *(str(package / name) for name in saved)]
+        said = subprocess.run(line, cwd=tmp_path, stdout=subprocess.PIPE, check=True)
+        return said.stdout != b"[]\n"
+
+    for patterns in (f"{package}/models.py", f"{package}/**/*.py {tmp_path}/other.sql", f"{tmp_path}/*/mod*"):
+        assert not before(patterns)
+        assert before(patterns, "models.py")
+        assert not before(patterns, "never.py")
+
+
+def test_a_time_that_is_still_to_come_says_nothing(tmp_path):
+    def is_newer(later):
+        return _is_newer(types.SimpleNamespace(st_ctime_ns=time.time_ns() + later))
+
+    assert not is_newer(3600 * 10**9)
+    assert is_newer(0)
+    assert not is_newer(-3600 * 10**9)
 
 
 UNKNOWN = [

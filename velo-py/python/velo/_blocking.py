@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Callable, Iterable, List, Mapping, Optional, Type, Union, cast
 
 from . import _velo
-from ._code import code_of
+from ._code import code_of, imported_before
 from ._info import (
     BranchInfo,
     Connection,
@@ -144,8 +144,8 @@ class Project:
 
         `code` is unless told the whole file that `build` is defined in, with the plain values that it was made with (as a
         closure has them), and the names and files of classes and functions among them. A file that was changed after this
-        process began makes a seed of this process's own: what is imported may be older. A path counts as it is, not what is
-        at it: one in a temporary folder makes a seed of its own in each run. What objects hold does not count, nor what a
+        process began makes a seed of this process's own, and so does a module among `files`: what is imported may be older. A
+        path counts as it is, not what is at it: one in a temporary folder makes a seed of its own in each run. What objects hold does not count, nor what a
         module's globals hold that `build` reads: name that in `texts`. A fixture's parameter (``request.param``) that is no
         plain value raises `TypeError` where there are no `texts`.
 
@@ -155,7 +155,7 @@ class Project:
         texts, counted = [*texts], Files(files, self._base)
         building = self._raw.seed(
             counted.patterns,
-            [*counted.places, *texts],
+            [*counted.places, *imported_before(counted.patterns), *texts],
             code_of(build, texts) if code is None else code,
             label,
             raw_source(from_),

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import fnmatch
 import fractions
 import functools
 import inspect
@@ -34,6 +35,8 @@ _COLLECTIONS = (
 #: When Velo was imported, which pytest does before it reads a file of the suite's. By the clock that files have their times of
 #: (CLOCK_REALTIME_COARSE): the other one is ahead of it.
 _BEGAN = time.clock_gettime_ns(5)
+#: The most that one of its ticks takes, in nanoseconds, and a bit.
+_TICKS = 20_000_000
 #: What no other process has, but for those that fork from this one, with what it imported.
 _HERE = uuid.uuid4().hex
 #: What Python keeps in a class for itself.
@@ -185,10 +188,31 @@ def _file(value: Any) -> Optional[str]:
             read = text.read()
             # Its content cannot be changed without this time, and a file that takes another's place has a new one too. It is
             # asked for afterwards, so that what comes while it is read is seen.
-            is_newer = os.fstat(text.fileno()).st_ctime_ns >= _BEGAN
+            is_newer = _is_newer(os.fstat(text.fileno()))
     except (OSError, TypeError):
         return None
     return f"{read}\n{_HERE}" if is_newer else read
+
+
+def _is_newer(stat: os.stat_result) -> bool:
+    """Whether that was changed since this process began. A time that is still to come is another clock's and says nothing: such
+    a file would make a seed in each run. Files of some systems have finer times than the clock, which is a tick behind then."""
+    return _BEGAN <= stat.st_ctime_ns <= time.clock_gettime_ns(5) + _TICKS
+
+
+def imported_before(patterns: Collection[str]) -> List[str]:
+    """What makes a seed this process's alone, where a module that it has imported is among these files and was changed since:
+    the build may call what is older than the text that counts."""
+    named = {one for one in patterns if not re.search(r"[*?[]", one)}
+    like = [re.compile(fnmatch.translate(one.replace("/**/", "/*"))) for one in patterns if one not in named]
+    for module in [*sys.modules.values()]:
+        try:
+            file = os.path.abspath(module.__file__ or "")
+            if (file in named or any(one.match(file) for one in like)) and _is_newer(os.stat(file)):
+                return [_HERE]
+        except (AttributeError, OSError, TypeError, ValueError):
+            continue
+    return []
 
 
 def _compiled(code: types.CodeType) -> str:
