@@ -72,10 +72,10 @@ impl Run {
         Some(Self { name, root, started: started(root)? })
     }
 
-    /// The process at its root, if it lives.
+    /// The process at its root, if it lives. One that has ended and that nobody has waited for is in the list still.
     pub(crate) fn root(&self) -> Option<Pid> {
-        let pid = Pid::from_raw(self.root)?;
-        (started(self.root)? == self.started).then_some(pid)
+        let (pid, stat) = (Pid::from_raw(self.root)?, stat(self.root)?);
+        (number(&stat, 22)? == self.started && !has_ended(&stat)).then_some(pid)
     }
 }
 
@@ -143,6 +143,11 @@ fn stat(pid: i32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()
 }
 
+fn has_ended(stat: &str) -> bool {
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().next());
+    matches!(state, Some("Z" | "X"))
+}
+
 /// A field, as proc(5) counts them. The second one, the program's name in parentheses, may hold anything.
 fn number(stat: &str, field: usize) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(field.checked_sub(3)?)?.parse().ok()
@@ -157,6 +162,7 @@ mod tests {
         let stat = "7 (a) b) S 1 7 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
         assert_eq!((number(stat, 22), number(stat, 6)), (Some(4711), Some(9)));
         assert_eq!(number("7 (a", 22), None);
+        assert!(!has_ended(stat) && !has_ended("7 (Z) S 1") && has_ended("7 (a) b) Z 1 7"));
         let own = std::process::id().cast_signed();
         let run = Run { name: "run".into(), root: own, started: started(own).unwrap() };
         assert!(run.root().is_some());

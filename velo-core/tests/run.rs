@@ -390,9 +390,16 @@ async fn a_run_that_is_over_gives_no_branch() {
     let mut worker = run.worker();
     let url = worker.does("acquire");
     assert!(url.starts_with("postgres"), "{url}");
-    run.is_killed();
-    let told = worker.does("acquire");
-    assert!(told.contains("the run that this process is of has ended"), "{told}");
+    // As long as nobody has waited for it, its process is in the list.
+    run.root.kill().unwrap();
+    assert!(eventually(LONG, || run.keepers().is_empty()), "{:?}", run.keepers());
+    for is_waited_for in [false, true] {
+        if is_waited_for {
+            run.root.wait().unwrap();
+        }
+        let told = worker.does("acquire");
+        assert!(told.contains("the run that this process is of has ended"), "{told}");
+    }
     // Nor did anybody begin to start another keeper.
     run.is_over();
     worker.kill();
