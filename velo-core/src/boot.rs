@@ -79,7 +79,10 @@ impl Boot<'_> {
         let volume = Object::Volume(self.volume);
         let location = crate::clone::opened(&*storage, volume, &shown).await?;
         let data = location.host_path().to_path_buf();
-        let control = control::read(&data.join(control::FILE))?;
+        let mut control = control::read(&data.join(control::FILE))?;
+        // Its server may have got more place since the data was cloned.
+        let wanted = self.replay.map_or(0, |replay| replay.max_prepared);
+        control.max_prepared_xacts = control.max_prepared_xacts.max(wanted);
         let major = self.project.postgres.version.major;
         crate::cut::check_major(control.major, major)?;
 
