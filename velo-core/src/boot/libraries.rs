@@ -26,8 +26,10 @@ impl Boot<'_> {
                 Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
             };
         }
-        // `main` is the project's own; it may run its jobs, but not in a rehearsal beside itself.
-        let own = self.branch.parent.is_none() && self.doors != Doors::Private;
+        // `main` is the project's own; it may run its jobs, but not in a rehearsal beside itself, nor those
+        // of a server that its data came from.
+        let own = self.branch.parent.is_none() && self.project.source.is_none();
+        let own = own && self.doors != Doors::Private;
         if !suspicious || own {
             return Ok(None);
         }
