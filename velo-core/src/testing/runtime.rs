@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::server::{ATTEMPT, Bench, Up, within};
+use super::server::{Bench, Up, within};
 use super::{RuntimePlace, ensure};
 use crate::error::{Error, Result};
 use crate::id::Id;
@@ -248,14 +248,10 @@ async fn a_lasting_server_comes_back(bench: &mut Bench) -> Result<()> {
             ensure(status != Status::Stopped, || {
                 format!("a server that will come back is not {status:?}")
             })?;
-            // One that began while nobody was there to take it may hang for minutes.
-            match tokio::time::timeout(ATTEMPT, Up::session(&mut again)).await {
-                Ok(session) => match session? {
-                    Some(client) => return Ok::<_, Error>(client),
-                    None => tokio::time::sleep(Duration::from_millis(10)).await,
-                },
-                Err(_) => tracing::debug!("a connection to a server that comes back hangs"),
+            if let Some(client) = Up::session(&mut again).await? {
+                return Ok::<_, Error>(client);
             }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let client = within("a lasting server comes back", answers).await??;

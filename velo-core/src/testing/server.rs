@@ -3,7 +3,6 @@
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -25,7 +24,7 @@ use crate::storage::{CloneSpec, Location, Object, Storage, VolumeSpec};
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long one attempt to connect may take.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(5);
+const ATTEMPT: Duration = Duration::from_secs(5);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -157,17 +156,12 @@ impl Bench {
         let (endpoint, exited) = (started.endpoint, tokio::spawn(started.exited));
         let mut config = tokio_postgres::Config::new();
         config.host(&endpoint.host).port(endpoint.port);
-        let hung = AtomicUsize::new(0);
         let answers = async {
             loop {
-                // One that hangs is tried anew: what was lost on the way is sent again ever more seldom.
-                match tokio::time::timeout(ATTEMPT, Up::session(&mut config)).await {
-                    Ok(session) => match session? {
-                        Some(client) => return Ok(client),
-                        None if exited.is_finished() => break,
-                        None => tokio::time::sleep(POLL).await,
-                    },
-                    Err(_) => drop(hung.fetch_add(1, Ordering::Relaxed)),
+                match Up::session(&mut config).await? {
+                    Some(client) => return Ok(client),
+                    None if exited.is_finished() => break,
+                    None => tokio::time::sleep(POLL).await,
                 }
             }
             Err(Error::new(ErrorKind::Internal, "the suite expects that a started server stays"))
@@ -177,10 +171,7 @@ impl Bench {
             Ok(Err(error)) | Err(error) => {
                 let log = self.runtime.logs(&spec.log, 15).await.unwrap_or_default();
                 let status = self.runtime.status(&spec.instance).await;
-                Err(error
-                    .with_context("status", format!("{status:?}"))
-                    .with_context("connections that hung", hung.load(Ordering::Relaxed))
-                    .with_context("log", log))
+                Err(error.with_context("status", format!("{status:?}")).with_context("log", log))
             }
         }
     }
@@ -273,8 +264,15 @@ pub(super) struct Up {
 
 impl Up {
     /// A session; `None` while the server takes none.
+    ///
+    /// An attempt that hangs is given up, to be made anew: what was sent while nobody was there to take it is sent again
+    /// ever more seldom.
     pub(super) async fn session(config: &mut tokio_postgres::Config) -> Result<Option<Client>> {
-        let connected = config.user("velo").dbname("postgres").connect(NoTls).await;
+        let connecting = config.user("velo").dbname("postgres").connect(NoTls);
+        let Ok(connected) = tokio::time::timeout(ATTEMPT, connecting).await else {
+            tracing::warn!("a connection to a server hangs");
+            return Ok(None);
+        };
         match connected {
             Ok((client, connection)) => {
                 tokio::spawn(connection);
