@@ -121,6 +121,28 @@ async function goOn(of, holders) {
   assert.ok(await ended(holders.map(([, { pid }]) => pid)));
 }
 
+/** Kills the first of two that hold: what it had goes, and the other goes on to its end. What the whole run came to. */
+async function firstIsKilled(of, { running, said, all }) {
+  process.kill(all[0].pid, 'SIGKILL');
+  assert.ok(await ended(all[0].servers), said());
+  assert.ok([all[1].pid, ...all[1].servers].every(lives), said());
+  assert.equal(keepers().length, 1);
+  of.put('go', '');
+  const whole = await running.ended;
+  assert.equal(whole.code, 1, said());
+  assert.equal(noted(of, 'b')[1].told, 'a branch', noted(of, 'b')[1].message);
+  return whole;
+}
+
+/** Kills the one process that holds: it is the run, and has no keeper. */
+async function aloneIsKilled({ running, all }) {
+  assert.equal(all[0].pid, running.child.pid);
+  assert.deepEqual(keepers(), []);
+  running.child.kill('SIGKILL');
+  await gone();
+  await running.ended;
+}
+
 /** Nothing is there but a project's `main`, whether that was undone at once or by whoever opened the home next. */
 async function isClean(of) {
   await gone();
@@ -159,28 +181,15 @@ test('a killed run of node:test leaves nothing, and its files are given nothing 
 test('a killed file of node:test takes its branches with it, and the others go on', async (t) => {
   const of = suite({ 'hold.js': HOLD, 'a.test.js': ofNode('a'), 'b.test.js': ofNode('b') });
   const args = ['--test', '--test-reporter=tap', '--test-concurrency=2', 'a.test.js', 'b.test.js'];
-  const { running, said, all } = await holding(t, of, args, 'a', 'b');
-  process.kill(all[0].pid, 'SIGKILL');
-  assert.ok(await ended(all[0].servers), said());
-  assert.ok([all[1].pid, ...all[1].servers].every(lives), said());
-  assert.equal(keepers().length, 1);
-  of.put('go', '');
-  const { code, out } = await running.ended;
-  assert.equal(code, 1, said());
+  const { out } = await firstIsKilled(of, await holding(t, of, args, 'a', 'b'));
   assert.match(out, /^not ok \d+ - .*a\.test\.js$/m);
   assert.match(out, /^ok \d+ - holds$/m);
-  assert.equal(noted(of, 'b')[1].told, 'a branch', noted(of, 'b')[1].message);
   await isClean(of);
 });
 
 test('a killed file that runs without a runner leaves nothing', async (t) => {
   const of = suite({ 'hold.js': HOLD, 'a.test.js': ofNode('a') });
-  const { running, all } = await holding(t, of, ['a.test.js'], 'a');
-  assert.equal(all[0].pid, running.child.pid);
-  assert.deepEqual(keepers(), []);
-  running.child.kill('SIGKILL');
-  await gone();
-  await running.ended;
+  await aloneIsKilled(await holding(t, of, ['a.test.js'], 'a'));
   await isClean(of);
 });
 
@@ -206,27 +215,14 @@ test('a killed worker of Jest takes the branches of plain hooks with it, and the
   const files = { 'a.test.js': ofJest('a'), 'b.test.js': ofJest('b') };
   const of = suite({ 'jest.config.js': 'module.exports = {};', 'hold.js': HOLD, ...files });
   const args = [JEST, '--ci', '--colors=false', '--maxWorkers=2'];
-  const { running, said, all } = await holding(t, of, args, 'a', 'b');
-  process.kill(all[0].pid, 'SIGKILL');
-  assert.ok(await ended(all[0].servers), said());
-  assert.ok([all[1].pid, ...all[1].servers].every(lives), said());
-  assert.equal(keepers().length, 1);
-  of.put('go', '');
-  const { code, err } = await running.ended;
-  assert.equal(code, 1, err);
+  const { err } = await firstIsKilled(of, await holding(t, of, args, 'a', 'b'));
   assert.match(err, /A jest worker process \(pid=\d+\) was terminated by another process: signal=SIGKILL/);
   assert.match(err, /Tests: +1 passed, 1 total/);
-  assert.equal(noted(of, 'b')[1].told, 'a branch', noted(of, 'b')[1].message);
   await isClean(of);
 });
 
 test('a killed run of Jest in band with plain hooks leaves nothing', async (t) => {
   const of = suite({ 'jest.config.js': 'module.exports = {};', 'hold.js': HOLD, 'a.test.js': ofJest('a') });
-  const { running, all } = await holding(t, of, [JEST, '--ci', '--runInBand'], 'a');
-  assert.equal(all[0].pid, running.child.pid);
-  assert.deepEqual(keepers(), []);
-  running.child.kill('SIGKILL');
-  await gone();
-  await running.ended;
+  await aloneIsKilled(await holding(t, of, [JEST, '--ci', '--runInBand'], 'a'));
   await isClean(of);
 });
