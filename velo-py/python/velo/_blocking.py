@@ -144,10 +144,10 @@ class Project:
 
         `code` is unless told the whole file that `build` is defined in, with the plain values that it was made with (as a
         closure has them), and the names and files of classes and functions among them. A file that was changed after this
-        process began makes a seed of this process's own, and so does a module among `files`: what is imported may be older. A
-        path counts as it is, not what is at it: one in a temporary folder makes a seed of its own in each run. What objects hold does not count, nor what a
-        module's globals hold that `build` reads: name that in `texts`. A fixture's parameter (``request.param``) that is no
-        plain value raises `TypeError` where there are no `texts`.
+        process began makes a seed of this process's own, and so does a module among `files`: what is imported may be
+        older. A path counts as it is, not what is at it: one in a temporary folder makes a seed of its own in each run.
+        What objects hold does not count, nor what a module's globals hold that `build` reads: name that in `texts`. A
+        fixture's parameter (``request.param``) that is no plain value raises `TypeError` where there are no `texts`.
 
         The versions of PostgreSQL and of its extensions count by themselves. What `build` raises is raised here, and
         nothing half made is left.
