@@ -55,7 +55,7 @@ podman_can() { # root|user
 
 podman_configure() { # FOLDER
     local at=$RIG_CACHE/podman
-    mkdir -p "$1"/{data,run,tmp,cni,home/.config/containers} || return 1
+    mkdir -p "$1"/{data,run,tmp,scratch,cni,home/.config/containers} || return 1
     cat >"$1/storage.conf" <<EOF
 [storage]
 driver = "overlay"
@@ -115,8 +115,10 @@ podman_up() { # root|user
         chown "$uid:$gid" "/run/user/$uid"
         chmod 700 "/run/user/$uid"
         ip link set lo up
-        # In a folder of its own: where a container dies of its memory limit conmon leaves a file.
+        # In a folder of its own: where a container dies of its memory limit conmon leaves a file. And with one for images
+        # on their way, which are in /var/tmp otherwise: on some machines that is for root alone.
         exec setpriv --reuid "$uid" --regid "$gid" --clear-groups env -i -C "$dir/home" "HOME=$dir/home" "XDG_RUNTIME_DIR=/run/user/$uid" \
+            "TMPDIR=$dir/scratch" \
             "PATH=$at/usr/bin:$at/usr/sbin:$PATH" "XTABLES_LIBDIR=$at/usr/lib/x86_64-linux-gnu/xtables" \
             "CONTAINERS_CONF=$dir/containers.conf" "CONTAINERS_STORAGE_CONF=$dir/storage.conf" \
             "CONTAINERS_REGISTRIES_CONF=$dir/registries.conf" \

@@ -6,9 +6,8 @@ use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
-use crate::postgres::control;
 use crate::postgres::session::{Attempt, Door, Session, Target};
-use crate::postgres::{hba, readiness, settings, tablespaces};
+use crate::postgres::{hba, readiness, settings};
 use crate::record::{BranchRecord, ProjectRecord};
 use crate::run_dir::RunDir;
 use crate::runtime::{
@@ -30,8 +29,11 @@ pub(crate) enum Doors {
 mod explain;
 mod libraries;
 mod look;
+mod prepare;
 mod settle;
 mod warm;
+
+use prepare::{Rules, prepare};
 
 pub(crate) use look::{end_of_look, in_time, look};
 pub(crate) use warm::warm;
@@ -74,38 +76,36 @@ impl Boot<'_> {
         let volume = Object::Volume(self.volume);
         let location = crate::clone::opened(&*storage, volume, &shown).await?;
         let data = location.host_path().to_path_buf();
-        let control = control::read(&data.join(control::FILE))?;
         let major = self.project.postgres.version.major;
-        crate::cut::check_major(control.major, major)?;
 
         let postgres = crate::project::installed(self.project, self.home).await?;
         let libc = postgres.libc();
         let user = self.home.server_user(&postgres);
-        let user = user.as_ref();
         let run_dir = self.run_dir();
         let capability = runtime.capability();
         let users = self.home.trusted_users(&postgres);
         let files = self.access(&users, capability);
-        run_dir.make(user)?;
         let open = self.doors == Doors::Open;
-        let hba = run_dir.put("hba.conf", &files.hba(open), user)?;
-        let ident = run_dir.put("ident.conf", &files.ident(), user)?;
+        let rules = Rules { hba: files.hba(open), ident: files.ident() };
+        let prepared = prepare(data.clone(), major, run_dir.clone(), rules, user.clone()).await?;
         let socket_dir = run_dir.socket();
 
         let mut given = settings::of(&settings::Server {
             major,
             data: &data,
-            hba: &hba,
-            ident: &ident,
+            hba: &prepared.hba,
+            ident: &prepared.ident,
             socket_dir: &socket_dir,
             port: self.branch.port,
             listen: (self.doors != Doors::Private).then(|| capability.listen_addresses()),
             ephemeral: self.branch.ephemeral,
-            control: &control,
-            recovery: data.join("recovery.signal").exists(),
-            in_place_tablespaces: tablespaces::has_one_in_place(&data),
+            control: &prepared.control,
+            recovery: prepared.recovery,
+            in_place_tablespaces: prepared.in_place_tablespaces,
         });
-        if let Some(libraries) = self.libraries(runtime, &postgres, &location).await? {
+        if prepared.may_preload_pg_cron
+            && let Some(libraries) = self.libraries(runtime, &postgres, &location).await?
+        {
             given.push(("shared_preload_libraries".into(), libraries));
         }
         given.extend(self.branch.settings.iter().map(|(k, v)| (k.clone(), v.clone())));
@@ -153,7 +153,7 @@ impl Boot<'_> {
             Err(_) => return Err(self.silent(limit)),
         }
         if self.doors == Doors::OpenWhenReady {
-            run_dir.put("hba.conf", &files.hba(true), user)?;
+            run_dir.put("hba.conf", &files.hba(true), user.as_ref())?;
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
             op.steps.run("open", op.cancel.guard(self.opened(target, limit))).await??;
         }

@@ -252,10 +252,11 @@ impl Program {
             let Self { detached, dies_with_us, is_killed, .. } = self;
             let parent = rustix::process::getpid();
             // SAFETY: between fork and exec only async-signal-safe calls are made (close_range, fcntl,
-            // setsid, prctl, getppid), and nothing is allocated.
+            // signal, setsid, prctl, getppid), and nothing is allocated.
             unsafe {
                 command.pre_exec(move || {
                     keep_files_to_ourselves();
+                    heed_quit();
                     if detached {
                         rustix::process::setsid()?;
                     }
@@ -280,6 +281,16 @@ impl Program {
             }
         }
         Ok(command)
+    }
+}
+
+/// A shell has what it starts in the background ignore SIGQUIT, and that is inherited: a server whose parent ends before it
+/// has a handler of its own would never hear of it. Safe between fork and exec.
+#[cfg(unix)]
+fn heed_quit() {
+    // SAFETY: a plain system call, and no handler is given.
+    unsafe {
+        libc::signal(libc::SIGQUIT, libc::SIG_DFL);
     }
 }
 
@@ -309,5 +320,24 @@ fn keep_files_to_ourselves() {
                 libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC);
             }
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_heeds_what_is_ignored_here() {
+        // SAFETY: no handler is given, and nothing in this program waits for the signal.
+        let before = unsafe { libc::signal(libc::SIGQUIT, libc::SIG_IGN) };
+        let status = Program::new("cat").arg("/proc/self/status").output(Duration::from_secs(60));
+        let status = status.await;
+        // SAFETY: as it was.
+        unsafe { libc::signal(libc::SIGQUIT, before) };
+        let status = status.unwrap().stdout;
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+        let ignored = u64::from_str_radix(ignored, 16).unwrap();
+        assert_eq!(ignored & (1 << (libc::SIGQUIT - 1)), 0, "{ignored:x}");
     }
 }

@@ -389,7 +389,15 @@ pub(crate) async fn installed(record: &ProjectRecord, home: &Home) -> Result<Ins
     }
     match Installation::at(&record.postgres.bin_dir, record.postgres.source).await {
         Ok(found) if found.version.major == major => Ok(found),
-        _ => binaries::find(&search.of_major(major), home.host_user()).await,
+        _ => binaries::find(&search.of_major(major), home.host_user()).await.map_err(|error| {
+            let hint = error.hint().filter(|_| error.kind() == ErrorKind::PostgresMissing);
+            let Some(hint) = hint.map(str::to_owned) else { return error };
+            let name = &record.name;
+            error.with_hint(format!(
+                "{hint}; or, if nothing in project {name} is needed, have it made anew with another \
+                 PostgreSQL: velo project delete {name}"
+            ))
+        }),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::id::Id;
 use crate::os_user::OsUser;
 
 /// `run/<id>`, with the socket in `run/<id>/s`.
+#[derive(Debug, Clone)]
 pub(crate) struct RunDir {
     dir: PathBuf,
 }

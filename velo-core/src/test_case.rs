@@ -213,17 +213,31 @@ async fn branch(case: Case) -> Result<Branch, Arc<Error>> {
         LazyLock::new(Mutex::default);
     let build = case.build.as_ref().map(|build| (build.path, build.name));
     let key = (case.project, case.package, case.seed, build);
-    let pool = {
-        let mut pools = POOLS.lock().unwrap_or_else(|e| e.into_inner());
-        pools.entry(key).or_default().clone()
-    };
-    let known = pool.get_or_try_init(|| async move {
-        match pool_of(case).await {
-            Err(error) if error.kind() == ErrorKind::Seed => Ok(Err(Arc::new(error))),
-            other => other.map(Ok),
+    let pools = || POOLS.lock().unwrap_or_else(|e| e.into_inner());
+    let mut case = Some(case);
+    loop {
+        let pool = pools().entry(key).or_default().clone();
+        let known = pool.get_or_try_init(|| {
+            let case = case.take();
+            async move {
+                let again = || Error::new(ErrorKind::Internal, "a test's seed is built once");
+                match pool_of(case.ok_or_else(again)?).await {
+                    Err(error) if error.kind() == ErrorKind::Seed => Ok(Err(Arc::new(error))),
+                    other => other.map(Ok),
+                }
+            }
+        });
+        match known.await?.clone()?.acquire_as(&label).await {
+            // Somebody has deleted the seed since another test of this process had it built.
+            Err(error) if error.kind() == ErrorKind::NotFound && case.is_some() => {
+                let mut pools = pools();
+                if pools.get(&key).is_some_and(|known| Arc::ptr_eq(known, &pool)) {
+                    pools.remove(&key);
+                }
+            }
+            acquired => return Ok(acquired?),
         }
-    });
-    Ok(known.await?.clone()?.acquire_as(label).await?)
+    }
 }
 
 /// What the project of a test is called: each PostgreSQL that somebody asks for has one of its own. Not as the

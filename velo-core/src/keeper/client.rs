@@ -143,14 +143,8 @@ impl Meeting {
         cancel: &Cancel,
     ) -> Result<Branch> {
         let project = seed.project().0.record.name.to_string();
-        let ask = Ask::Acquire { project, seed: seed.id(), label };
-        match self.acquire_once(seed, &ask, cancel).await {
-            // It ended just now, perhaps, with nobody to ask it: then another one follows.
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                self.acquire_once(seed, &ask, cancel).await
-            }
-            other => other,
-        }
+        let ask = &Ask::Acquire { project, seed: seed.id(), label };
+        again(move || self.acquire_once(seed, ask, cancel)).await
     }
 
     async fn acquire_once(&self, seed: &Seed, ask: &Ask, cancel: &Cancel) -> Result<Branch> {
@@ -164,6 +158,10 @@ impl Meeting {
     }
 
     pub(crate) async fn keep_ready(&self, seed: &Seed, least: usize, most: usize) -> Result<()> {
+        again(move || self.keep_ready_once(seed, least, most)).await
+    }
+
+    async fn keep_ready_once(&self, seed: &Seed, least: usize, most: usize) -> Result<()> {
         let mut line = self.line(&Cancel::default()).await?;
         self.wish(&mut line, seed, least, most).await
     }
@@ -190,12 +188,24 @@ impl Meeting {
     }
 
     pub(crate) async fn info(&self, seed: &Seed) -> Result<PoolInfo> {
+        again(move || self.info_once(seed)).await
+    }
+
+    async fn info_once(&self, seed: &Seed) -> Result<PoolInfo> {
         let mut line = self.line_of(seed, &Cancel::default()).await?;
         let (project, seed) = (seed.project().0.record.name.to_string(), seed.id());
         match line.ask(&Ask::Info { project, seed }).await? {
             Answer::Info(info) => Ok(info),
             _ => Err(out_of_turn()),
         }
+    }
+}
+
+/// What is asked of a keeper, and once more where that ended just now, with nobody to ask it: then another one follows.
+async fn again<T, F: Future<Output = Result<T>>>(ask: impl Fn() -> F) -> Result<T> {
+    match ask().await {
+        Err(error) if error.kind() == ErrorKind::Conflict => ask().await,
+        other => other,
     }
 }
 

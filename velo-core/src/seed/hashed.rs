@@ -73,3 +73,29 @@ fn controls(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_of_an_extension_is_another_seed() {
+        let share = tempfile::tempdir().unwrap();
+        let none = extensions(share.path()).unwrap();
+        let folder = share.path().join("extension");
+        std::fs::create_dir(&folder).unwrap();
+        let of = |version: &str| {
+            let control = format!("default_version = '{version}'\nrelocatable = true\n");
+            std::fs::write(folder.join("postgis.control"), control).unwrap();
+            extensions(share.path()).unwrap()
+        };
+        let (old, new) = (of("3.4.0"), of("3.5.0"));
+        assert!(old != none && old != new);
+        assert_eq!(of("3.4.0"), old);
+        // What no `CREATE EXTENSION` looks at by itself changes nothing.
+        std::fs::write(folder.join("postgis--3.4.0.sql"), "SELECT 1").unwrap();
+        assert_eq!(extensions(share.path()).unwrap(), old);
+        std::fs::write(folder.join("another.control"), "default_version = '1'").unwrap();
+        assert_ne!(extensions(share.path()).unwrap(), old);
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use velo_core::{Branch, BranchSpec, ErrorKind, Method, Project};
+use velo_core::{Branch, BranchSpec, ErrorKind, Method, Project, SeedKey};
 
 use crate::common::zfs::{place_in_turn, run};
 use crate::common::{installations, newest};
@@ -247,6 +247,31 @@ async fn zfs_keeps_what_clones_need_and_counts_it() {
     dev.delete(false).await.unwrap();
     assert_eq!(project.hidden().await.unwrap(), 0);
     records_may_be_smaller_than_pages(&project).await;
+}
+
+#[tokio::test]
+async fn zfs_branches_of_a_seed_begin_small() {
+    let Some(place) = place_in_turn("small") else { return };
+    let Some(bin) = newest(installations().unwrap_or_default()).pop() else { return };
+    let home = place.home(|b| b.pg_bin(&bin));
+    let project: Project = home.project("small").await;
+    let fill = "CREATE TABLE t AS SELECT x, md5(x::text) FROM generate_series(1, 100000) x";
+    let build = async |branch: Branch| attempt(&branch.url(), fill).await.map(drop);
+    let seed = project.seed(SeedKey::new().text(fill), build).await.unwrap();
+    // What was written counts once it has reached the pool.
+    let own = async |branch: &Branch| {
+        run("zpool", &["sync"]);
+        branch.usage().await.unwrap().exclusive / 1000
+    };
+    let mut all = Vec::new();
+    for _ in 0..5 {
+        let branch = seed.branch().await.unwrap();
+        let created = own(&branch).await;
+        assert_eq!(sql(&branch, "SELECT count(*) FROM t").await, "100000");
+        all.push((created, own(&branch).await));
+    }
+    println!("kB of their own when created, and after the first query: {all:?}");
+    assert!(all.iter().all(|(_, queried)| *queried <= 500), "{all:?}");
 }
 
 /// ZFS may write each half of a page in a transaction group of its own then, and an ephemeral branch logs no whole ones.
