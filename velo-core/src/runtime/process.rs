@@ -10,6 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 
 use crate::command::Program;
+use crate::engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os_user::OsUser;
 use crate::postgres::data_file;
@@ -60,20 +61,23 @@ impl Runtime for Process {
     }
 
     async fn start(&self, spec: InstanceSpec) -> Result<Started> {
-        let data = spec.instance.location.host_path();
-        refuse_unseen(data, "end it there before it is started here")?;
-        // PostgreSQL frees it itself where it finds it: not on a subvolume, which has its inode in common with
-        // all others.
-        free_shared_memory(data);
-        forget_crash(&spec)?;
-        let mark = unseen::mark(data)?;
-        let log = super::log::open(&spec.log)?;
+        let (spec, mark, log) = engine::blocking(move || {
+            let data = spec.instance.location.host_path();
+            refuse_unseen(data, "end it there before it is started here")?;
+            // PostgreSQL frees it itself where it finds it: not on a subvolume, which has its inode in common with
+            // all others.
+            free_shared_memory(data);
+            forget_crash(&spec)?;
+            let (mark, log) = (unseen::mark(data)?, super::log::open(&spec.log)?);
+            Ok((spec, mark, log))
+        })
+        .await?;
         let mut program = Program::new(spec.postgres.program("postgres"))
             .arg("-D")
             .arg(spec.instance.location.host_path())
             .user(self.user.as_ref())
             // From its first moment on it is known by where it works.
-            .current_dir(data)
+            .current_dir(spec.instance.location.host_path())
             .stdin(mark)
             .log(log)
             .detached();
