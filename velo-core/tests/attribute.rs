@@ -131,6 +131,19 @@ mod given {
         assert_eq!(sql(&branch, "SELECT n FROM built").await, "7");
     }
 
+    /// Called as what the attribute itself calls something.
+    #[velo_core::test(seed = "tests/migrations/")]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    async fn branch(branch: Branch) {
+        is_untouched(&branch).await;
+    }
+
+    #[velo_core::test(seed = "tests/migrations/")]
+    #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
+    fn case(branch: blocking::Branch) {
+        assert!(branch.full_name().contains("given.case"), "{}", branch.full_name());
+    }
+
     #[velo_core::test(build = build)]
     #[ignore = "for `several_tests_share_a_seed_and_no_data`"]
     fn one_that_is_built_of_nothing(branch: blocking::Branch) {
@@ -310,7 +323,7 @@ async fn several_tests_share_a_seed_and_no_data() {
     let home = TestHome::new(None);
     let (output, said) = run(&home, "given::", &[]);
     assert!(output.status.success());
-    let tests = if cfg!(feature = "sqlx-0_8") { 11 } else { 10 };
+    let tests = if cfg!(feature = "sqlx-0_8") { 13 } else { 12 };
     assert!(said.contains(&format!("{tests} passed; 0 failed")));
 
     assert!(eventually(LONG, || home.servers().is_empty()));

@@ -297,6 +297,7 @@ impl Run {
 
     #[track_caller]
     fn is_over(&self) {
+        let begun = std::time::Instant::now();
         let over = || {
             self.keepers().is_empty()
                 && self.home.servers_of_branches() == 1
@@ -309,6 +310,7 @@ impl Run {
             self.home.servers_of_branches(),
             self.home.left()
         );
+        println!("what a run had is gone after {} ms", begun.elapsed().as_millis());
         let keepers = self.home.config().home().join("keepers");
         let left: Vec<_> = std::fs::read_dir(keepers).unwrap().flatten().collect();
         assert!(left.is_empty(), "{left:?}");
@@ -343,6 +345,7 @@ async fn is_gone(url: &str) -> bool {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    println!("what a process had is gone after {} ms", begun.elapsed().as_millis());
     true
 }
 
@@ -427,12 +430,14 @@ async fn a_killed_keeper_takes_its_servers_along_and_another_comes() {
     let mut worker = run.worker();
     let url = worker.does("acquire");
     let [keeper] = run.keepers()[..] else { panic!("{:?}", run.keepers()) };
+    let begun = std::time::Instant::now();
     kill(keeper);
     assert!(
         eventually(Duration::from_secs(10), || run.home.servers_of_branches() == 1),
         "{}",
         run.home.servers_of_branches()
     );
+    println!("what a keeper had is gone after {} ms", begun.elapsed().as_millis());
     assert!(attempt(&url, "SELECT 1").await.is_err());
     let next = worker.does("acquire");
     assert!(next.starts_with("postgres"), "{next}");

@@ -1,6 +1,6 @@
 //! The attribute `#[velo_core::test]`; use it through `velo-core`, which documents it.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, ItemFn, LitStr, Path, Result, Type};
@@ -52,7 +52,10 @@ fn expand(given: &Arguments, function: &ItemFn) -> Result<TokenStream> {
         quote_spanned! {path.span()=> ::velo_core::__test::Build::new(::core::stringify!(#path), ::core::module_path!(), #path) }
     }));
     let label = name.to_string();
-    let case = quote! {
+    // Names of their own: a test may be called the same.
+    let (branch, case) =
+        (Ident::new("branch", Span::mixed_site()), Ident::new("case", Span::mixed_site()));
+    let told = quote! {
         ::velo_core::__test::Case {
             path: ::core::concat!(::core::module_path!(), "::", #label),
             package: ::core::env!("CARGO_PKG_NAME"),
@@ -64,19 +67,19 @@ fn expand(given: &Arguments, function: &ItemFn) -> Result<TokenStream> {
         }
     };
     let taken = types.iter().map(|ty| match signature.asyncness {
-        Some(_) => quote_spanned! {ty.span()=> ::velo_core::__test::taken::<#ty>(&branch).await },
-        None => quote_spanned! {ty.span()=> ::velo_core::__test::made::<#ty>(&branch) },
+        Some(_) => quote_spanned! {ty.span()=> ::velo_core::__test::taken::<#ty>(&#branch).await },
+        None => quote_spanned! {ty.span()=> ::velo_core::__test::made::<#ty>(&#branch) },
     });
     let run = match signature.asyncness {
-        Some(_) => quote! { run(case, async |branch| #name(#(#taken),*).await) },
-        None => quote! { run_blocking(case, |branch| #name(#(#taken),*)) },
+        Some(_) => quote! { run(#case, async |#branch| #name(#(#taken),*).await) },
+        None => quote! { run_blocking(#case, |#branch| #name(#(#taken),*)) },
     };
     Ok(quote! {
         #(#attributes)*
         #[::core::prelude::v1::test]
         #visibility fn #name() #output {
             #inner
-            let case = #case;
+            let #case = #told;
             ::velo_core::__test::#run
         }
     })

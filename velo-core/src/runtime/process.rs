@@ -61,23 +61,27 @@ impl Runtime for Process {
     }
 
     async fn start(&self, spec: InstanceSpec) -> Result<Started> {
-        let (spec, mark, log) = engine::blocking(move || {
+        let (spec, log) = engine::blocking(move || {
             let data = spec.instance.location.host_path();
             refuse_unseen(data, "end it there before it is started here")?;
             // PostgreSQL frees it itself where it finds it: not on a subvolume, which has its inode in common with
             // all others.
             free_shared_memory(data);
             forget_crash(&spec)?;
-            let (mark, log) = (unseen::mark(data)?, super::log::open(&spec.log)?);
-            Ok((spec, mark, log))
+            let log = super::log::open(&spec.log)?;
+            Ok((spec, log))
         })
         .await?;
+        let data = spec.instance.location.host_path();
+        // With nothing between this and the spawn that others of this process could run in: they would see a server
+        // that has no process.
+        let mark = unseen::mark(data)?;
         let mut program = Program::new(spec.postgres.program("postgres"))
             .arg("-D")
-            .arg(spec.instance.location.host_path())
+            .arg(data)
             .user(self.user.as_ref())
             // From its first moment on it is known by where it works.
-            .current_dir(spec.instance.location.host_path())
+            .current_dir(data)
             .stdin(mark)
             .log(log)
             .detached();
