@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use velo_core::{Branch, BranchSpec, ErrorKind, Method, Project, SeedKey};
 
-use crate::common::zfs::{place_in_turn, run};
+use crate::common::zfs::{place, place_in_turn, run};
 use crate::common::{installations, newest};
 
 async fn attempt(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
@@ -251,7 +251,7 @@ async fn zfs_keeps_what_clones_need_and_counts_it() {
 
 #[tokio::test]
 async fn zfs_branches_of_a_seed_begin_small() {
-    let Some(place) = place_in_turn("small") else { return };
+    let Some(place) = place() else { return };
     let Some(bin) = newest(installations().unwrap_or_default()).pop() else { return };
     let home = place.home(|b| b.pg_bin(&bin));
     let project: Project = home.project("small").await;
@@ -264,7 +264,7 @@ async fn zfs_branches_of_a_seed_begin_small() {
         branch.usage().await.unwrap().exclusive / 1000
     };
     let mut all = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..3 {
         let branch = seed.branch().await.unwrap();
         let created = own(&branch).await;
         assert_eq!(sql(&branch, "SELECT count(*) FROM t").await, "100000");
