@@ -167,19 +167,9 @@ async fn compare(plan: &Plan, output: &Output, report: &mut Report) -> Result<()
             }
         }
     }
-    for size in plan.sizes.iter().copied() {
-        for (place, folder) in &there {
-            eprintln!("{place}, {}", label(size));
-            let folders = there.iter().map(|(_, folder)| folder.as_path());
-            let run = Run { catalog: &catalog, plan, place: *place, folder };
-            let measured = rows(&run, folders, size, &mut signals, report).await;
-            if let Err(error) = &measured {
-                report.fail(&format!("{place}, {}", label(size)), error);
-            }
-            output.keep(report);
-            signals.unless(async {}).await.ok_or("ended by a signal")?;
-        }
-    }
+    let (huge, others): (Vec<u64>, Vec<u64>) =
+        plan.sizes.iter().copied().partition(|size| Seed::sized(*size).is_huge());
+    seeds(&others, &catalog, plan, &there, output, &mut signals, report).await?;
     for (place, folder) in &there {
         eprintln!("a suite on {place}");
         let run = Run { catalog: &catalog, plan, place: *place, folder };
@@ -201,6 +191,33 @@ async fn compare(plan: &Plan, output: &Output, report: &mut Report) -> Result<()
         }
         output.keep(report);
         signals.unless(async {}).await.ok_or("ended by a signal")?;
+    }
+    // They take longest, and tell least.
+    seeds(&huge, &catalog, plan, &there, output, &mut signals, report).await
+}
+
+/// All rows in each place, with a seed of each size.
+async fn seeds(
+    sizes: &[u64],
+    catalog: &Catalog,
+    plan: &Plan,
+    there: &[(Place, PathBuf)],
+    output: &Output,
+    signals: &mut Signals,
+    report: &mut Report,
+) -> Result<()> {
+    for size in sizes.iter().copied() {
+        for (place, folder) in there {
+            eprintln!("{place}, {}", label(size));
+            let folders = there.iter().map(|(_, folder)| folder.as_path());
+            let run = Run { catalog, plan, place: *place, folder };
+            let measured = rows(&run, folders, size, signals, report).await;
+            if let Err(error) = &measured {
+                report.fail(&format!("{place}, {}", label(size)), error);
+            }
+            output.keep(report);
+            signals.unless(async {}).await.ok_or("ended by a signal")?;
+        }
     }
     Ok(())
 }

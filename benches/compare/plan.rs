@@ -54,7 +54,7 @@ impl Plan {
             places,
             samples: args.samples(2, 100, 1),
             least: if short { 1 } else { 4 },
-            budget: if short { seconds(2) } else { seconds(60) },
+            budget: if short { seconds(2) } else { seconds(20) },
             ready: if short { 1 } else { 4 },
             callers: if short { vec![1, 4] } else { vec![1, 4, 16] },
             calls: if short { 4 } else { 64 },
@@ -63,11 +63,11 @@ impl Plan {
             rest: if short { Duration::from_millis(200) } else { seconds(3) },
             tests: args.option("--tests")?.unwrap_or(if short { 6 } else { 1000 }),
             tests_turns: if short { 2 } else { 4 },
-            tests_limit: if short { seconds(2) } else { seconds(120) },
+            tests_limit: if short { seconds(2) } else { seconds(40) },
             suite: if short { 10 } else { 300 },
-            suite_limit: if short { seconds(4) } else { seconds(300) },
+            suite_limit: if short { seconds(4) } else { seconds(60) },
             rounds: if short { 1 } else { 7 },
-            pgbench: if short { seconds(1) } else { seconds(15) },
+            pgbench: if short { seconds(1) } else { seconds(10) },
             scale: if short { 1 } else { 20 },
         })
     }
@@ -82,9 +82,8 @@ impl Plan {
             None => false,
             Some(_) if seed.is_huge() => false,
             Some(Place::Btrfs) => true,
-            Some(Place::Ext4 | Place::Xfs) => !self.short,
-            // It would be full of copies.
-            Some(Place::Memory) => !self.short && seed.is_small(),
+            Some(Place::Ext4) => !self.short,
+            Some(Place::Xfs | Place::Memory) => false,
         }
     }
 }
