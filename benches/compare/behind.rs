@@ -88,8 +88,8 @@ pub(crate) fn table(report: &Report) -> Table {
     for (_, place, own) in report.suites.iter().filter(|(kind, ..)| *kind == Kind::Velo) {
         for (kind, _, theirs) in report.suites.iter().filter(|(_, at, _)| at == place) {
             if is_peer(*kind) && theirs.end_to_end() < own.end_to_end() {
-                let what = "suite, seconds for a test".to_owned();
-                let shown = |seconds: f64| format!("{seconds:.3} s");
+                let what = "suite, from end to end".to_owned();
+                let shown = |seconds: f64| format!("{seconds:.1} s");
                 let (theirs, own) = (shown(theirs.end_to_end()), shown(own.end_to_end()));
                 let cells = [place.to_string(), String::new(), what, kind.to_string(), theirs, own];
                 table.row(cells.into());

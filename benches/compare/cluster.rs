@@ -96,14 +96,27 @@ impl Cluster {
 
     /// Does something to databases, over a session that is open already where there is one.
     pub(crate) async fn manage(&self, sql: &str) -> Result<()> {
-        let idle = self.idle.borrow_mut().pop();
-        let session = match idle {
-            Some(session) => session,
-            None => client::open(&self.to("postgres")).await?,
-        };
+        let session = self.session().await?;
         session.batch_execute(sql).await?;
         self.idle.borrow_mut().push(session);
         Ok(())
+    }
+
+    /// How many sessions a database has, by the same.
+    pub(crate) async fn sessions(&self, database: &str) -> Result<i64> {
+        let session = self.session().await?;
+        let ask = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
+        let count = session.query_one(ask, &[&database]).await?.get(0);
+        self.idle.borrow_mut().push(session);
+        Ok(count)
+    }
+
+    async fn session(&self) -> Result<Client> {
+        let idle = self.idle.borrow_mut().pop();
+        match idle {
+            Some(session) => Ok(session),
+            None => Ok(client::open(&self.to("postgres")).await?),
+        }
     }
 
     /// The folder of a database, below its data.

@@ -243,6 +243,19 @@ async fn rows(
     let base = Base::new(folder)?;
     let rows = catalog.rows(place, &seed, &base.0);
     report.skipped.extend(rows.skipped);
+    let mut left_out = |what: &str, why: &str| {
+        let (row, why) = (what.to_owned(), why.to_owned());
+        report.skipped.push(catalog::Skip { row, place, size, why });
+    };
+    if !plan.tests_in(Some(place), &seed) {
+        left_out("tests", "counted on btrfs and ext4, and in memory with the smallest seed");
+    }
+    if size != plan.smallest() {
+        left_out(
+            "memory of idle branches",
+            "counted with the smallest seed: it does not depend on it",
+        );
+    }
     // The short form is small wherever it runs.
     if !plan.short {
         let lacks = space::lacks(folder, folders, space::needed(&rows.rows, place, &seed));

@@ -1,6 +1,7 @@
 //! What is measured of the rows of one place and size: in turn, so that all meet the same machine.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -202,6 +203,7 @@ async fn tests(subjects: &mut [Subject], plan: &Plan) {
             match within(limit + STEP, suite::many(&*subject.row, count, limit)).await {
                 Ok(done) => {
                     let all = subject.measured.tests.get_or_insert_default();
+                    all.wanted += done.wanted;
                     all.count += done.count;
                     all.seconds += done.seconds;
                 }
@@ -307,16 +309,22 @@ async fn ready(subjects: &mut [Subject], seed: &Seed, plan: &Plan) {
     }
 }
 
-/// One after the other, each round by another one first.
+/// One after the other, each round in an order of its own: what one leaves behind, in caches and on disks, is not to meet
+/// the same next one each time.
 async fn in_turn(
     subjects: &mut [Subject],
     round: usize,
     plan: &Plan,
     mut one: impl AsyncFnMut(&mut Subject) -> Result<()>,
 ) {
-    let count = subjects.len();
-    for turn in 0..count {
-        let Some(subject) = subjects.get_mut((round + turn) % count) else { continue };
+    let mut order: Vec<usize> = (0..subjects.len()).collect();
+    order.sort_by_cached_key(|number| {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (round, number).hash(&mut hasher);
+        hasher.finish()
+    });
+    for number in order {
+        let Some(subject) = subjects.get_mut(number) else { continue };
         if subject.may(round, plan) {
             let result = within(STEP, one(subject)).await;
             subject.keep("samples", result);

@@ -1,6 +1,7 @@
 //! pg_tmp (ephemeralpg): a cluster of its own for each, which an earlier call has made, and which loads its data anew.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::process::Command;
@@ -103,17 +104,24 @@ impl Row for PgTmp {
             _ => return Err(format!("pg_tmp says: {said}").into()),
         };
         let instance = Instance { to: Some(to), held: Held::Folder(folder) };
+        let session = client::open(instance.to.as_ref().ok_or("it has no address")?).await?;
         for statement in &self.seed.as_ref().ok_or("it has no seed")?.statements {
-            self.run(&instance, statement).await?;
+            session.batch_execute(statement).await?;
         }
         Ok(instance)
     }
 
     async fn delete(&self, instance: Instance) -> Result<()> {
         let folder = Self::folder(&instance)?;
+        let data = Self::data_in(folder)?;
+        let server = PathBuf::from(format!("/proc/{}", program::postmaster(&data)?));
         let mut stop = self.command(&self.bin.join("pg_ctl"))?;
-        stop.arg("-D").arg(Self::data_in(folder)?).args(["-m", "immediate", "-w", "stop"]);
+        // As pg_tmp does; with -w it would look ten times a second.
+        stop.arg("-D").arg(&data).args(["-m", "immediate", "-W", "stop"]);
         program::output(&mut stop, &self.dir).await?;
+        while server.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Ok(std::fs::remove_dir_all(folder)?)
     }
 
@@ -124,7 +132,7 @@ impl Row for PgTmp {
             if made.into_iter().any(|entry| entry.path().join("NEW").exists()) {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
     }

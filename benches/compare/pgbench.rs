@@ -108,10 +108,6 @@ async fn both(
     }
     drop(like_branch);
 
-    let mut branches = Vec::new();
-    for _ in 0..BRANCHES {
-        branches.push(Branch::create(project, BranchSpec::ephemeral()).await?);
-    }
     let mut other = Throughput {
         place,
         what: format!("in a parent with {BRANCHES} branches"),
@@ -121,14 +117,19 @@ async fn both(
     for round in 0..plan.rounds {
         for turn in 0..2 {
             if (round + turn) % 2 == 0 {
+                // New ones each time: what was written before is shared with nobody any more.
+                let mut branches = Vec::new();
+                for _ in 0..BRANCHES {
+                    branches.push(Branch::create(project, BranchSpec::ephemeral()).await?);
+                }
                 other.velo.0.push(transactions(bin, &parent, plan).await?);
+                for branch in branches {
+                    branch.close().await?;
+                }
             } else {
                 other.bare.0.push(transactions(bin, &like_parent.to("bench"), plan).await?);
             }
         }
-    }
-    for branch in branches {
-        branch.close().await?;
     }
     Ok(vec![one, other])
 }

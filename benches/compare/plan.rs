@@ -52,7 +52,7 @@ impl Plan {
             short,
             sizes,
             places,
-            samples: args.samples(2, 100, 1),
+            samples: args.samples(2, 120, 1),
             least: if short { 1 } else { 4 },
             budget: if short { seconds(2) } else { seconds(20) },
             ready: if short { 1 } else { 4 },
@@ -83,7 +83,10 @@ impl Plan {
             Some(_) if seed.is_huge() => false,
             Some(Place::Btrfs) => true,
             Some(Place::Ext4) => !self.short,
-            Some(Place::Xfs | Place::Memory) => false,
+            // Of more it would be full of copies.
+            Some(Place::Memory) => !self.short && seed.is_small(),
+            // It is as btrfs is, and a run is long.
+            Some(Place::Xfs) => false,
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::seed::Seed;
 /// So many tests in so long a time, until the last branch was gone.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Done {
+    /// How many there were to be: not all have time for as many.
+    pub(crate) wanted: usize,
     pub(crate) count: usize,
     pub(crate) seconds: f64,
     /// Of it, until the first test could begin.
@@ -23,9 +25,9 @@ impl Done {
         self.count as f64 / (self.seconds - self.prepared)
     }
 
-    /// Seconds for each test, all that came before it with it: not all have time for as many.
+    /// Seconds for all of them from end to end, had there been the time.
     pub(crate) fn end_to_end(&self) -> f64 {
-        self.seconds / self.count as f64
+        self.prepared + self.wanted as f64 / self.a_second()
     }
 }
 
@@ -73,8 +75,8 @@ const SHOP: [&str; 10] = [
 /// Small tests, as many at once as there are cores, for this long at most.
 pub(crate) async fn many(row: &dyn Row, count: usize, limit: Duration) -> Result<Done> {
     let begun = Instant::now();
-    let count = run(row, count, limit, &[SMALL]).await?;
-    Ok(Done { count, seconds: begun.elapsed().as_secs_f64(), prepared: 0.0 })
+    let (wanted, count) = (count, run(row, count, limit, &[SMALL]).await?);
+    Ok(Done { wanted, count, seconds: begun.elapsed().as_secs_f64(), prepared: 0.0 })
 }
 
 /// The tests of a shop, from the first line of its migration to the end of the last test.
@@ -82,8 +84,8 @@ pub(crate) async fn shop(row: &mut dyn Row, count: usize, limit: Duration) -> Re
     let begun = Instant::now();
     row.prepare(&Seed::shop()).await?;
     let prepared = begun.elapsed().as_secs_f64();
-    let count = run(row, count, limit, &SHOP).await?;
-    Ok(Done { count, seconds: begun.elapsed().as_secs_f64(), prepared })
+    let (wanted, count) = (count, run(row, count, limit, &SHOP).await?);
+    Ok(Done { wanted, count, seconds: begun.elapsed().as_secs_f64(), prepared })
 }
 
 async fn run(row: &dyn Row, count: usize, limit: Duration, tests: &[&str]) -> Result<usize> {

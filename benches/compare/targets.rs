@@ -45,12 +45,12 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             "request to first query on btrfs, ready, of the fastest ready template database's";
         targets.push(at_most(what, size, READY, velo, fastest, ready, ready_cause));
     }
-    for (size, least) in TESTS.into_iter().filter(|(size, _)| report.sizes().contains(size)) {
+    for (size, least) in TESTS {
         let velo = report.find(Kind::Velo, Place::Btrfs, size);
         let fastest = |wanted: fn(&Kind) -> bool| {
             report
                 .all(Place::Btrfs, size)
-                .filter(|row| wanted(&row.kind) && row.tests.is_some())
+                .filter(|row| wanted(&row.kind) && row.tests.is_some() && row.failed.is_none())
                 .max_by(|one, other| a_second(one).total_cmp(&a_second(other)))
         };
         let copying = fastest(|kind| is_template(*kind) && !is_clone(*kind));
@@ -61,6 +61,10 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
         targets.push(at_least(what, size, least, velo, cloning));
     }
     targets.push(memory(report));
+    let measured = |place| report.throughput.iter().any(|one| one.place == place);
+    for place in Place::ALL.into_iter().filter(|place| place.clones() && !measured(*place)) {
+        targets.push(unknown(&format!("pgbench on {place}, of a bare server's"), None));
+    }
     for one in &report.throughput {
         let ratio = one.ratio();
         targets.push(Target {
@@ -129,8 +133,9 @@ fn at_least(
     velo: Option<&Measured>,
     theirs: Option<&Measured>,
 ) -> Target {
-    let known =
-        velo.zip(theirs).filter(|(velo, theirs)| velo.tests.is_some() && theirs.tests.is_some());
+    let known = velo.zip(theirs).filter(|(velo, theirs)| {
+        velo.tests.is_some() && velo.failed.is_none() && theirs.tests.is_some()
+    });
     let Some((velo, theirs)) = known else { return unknown(what, Some(size)) };
     let ratio = a_second(velo) / a_second(theirs);
     let met = ratio >= least;

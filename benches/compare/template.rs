@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use velo_benches::{Result, client};
@@ -13,13 +13,16 @@ use crate::cluster::Cluster;
 use crate::row::{Held, Instance, Kind, Row, Strategy};
 use crate::seed::Seed;
 
-/// What IntegreSQL and pgtestdb recommend for a server of tests.
+/// What the guide of IntegreSQL starts a server of tests with; that of pgtestdb, of these, has `fsync` off.
 const SETTINGS: [(&str, &str); 4] = [
     ("fsync", "off"),
     ("synchronous_commit", "off"),
     ("full_page_writes", "off"),
     ("shared_buffers", "128MB"),
 ];
+
+/// How long a session may take to end before it is ended.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One server for all strategies of a major in a place.
 pub(crate) struct Server {
@@ -80,6 +83,8 @@ struct Inner {
     ready: RefCell<VecDeque<Instance>>,
     /// How many are being made behind the caller.
     making: Cell<usize>,
+    /// Why one was not.
+    failed: RefCell<Option<String>>,
     /// How many tests find ready at most.
     ahead: Cell<usize>,
 }
@@ -87,7 +92,8 @@ struct Inner {
 impl Template {
     pub(crate) fn new(server: Rc<Server>, strategy: Strategy, shares: bool) -> Self {
         let (ready, making, ahead) = (RefCell::default(), Cell::new(0), Cell::new(0));
-        Self(Rc::new(Inner { server, strategy, shares, ready, making, ahead }))
+        let failed = RefCell::default();
+        Self(Rc::new(Inner { server, strategy, shares, ready, making, failed, ahead }))
     }
 
     fn name(instance: &Instance) -> Result<&str> {
@@ -125,15 +131,24 @@ impl Inner {
             inner.making.set(inner.making.get() - 1);
             match made {
                 Ok(one) => inner.ready.borrow_mut().push_back(one),
-                Err(error) => eprintln!("a database is not made ready: {error}"),
+                Err(error) => *inner.failed.borrow_mut() = Some(error.to_string()),
             }
         });
     }
 
     /// Waits until none is being made behind the caller.
-    async fn made(&self) {
+    async fn made(&self) -> Result<()> {
         while self.making.get() > 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.works()
+    }
+
+    /// An error if one was not made.
+    fn works(&self) -> Result<()> {
+        match self.failed.borrow_mut().take() {
+            Some(error) => Err(format!("a database is not made ready: {error}").into()),
+            None => Ok(()),
         }
     }
 }
@@ -152,7 +167,8 @@ impl Row for Template {
             .map(|(name, value)| format!("{name} = {value}"))
             .collect();
         format!(
-            "{}; password (SCRAM with one iteration, as Velo's), the session that manages stays open",
+            "{}; password (SCRAM with one iteration, as Velo's), the session that manages stays open; a database is \
+             dropped once its last session has ended, for PostgreSQL would wait 100 ms for that",
             all.join(", ")
         )
     }
@@ -180,8 +196,14 @@ impl Row for Template {
 
     async fn delete(&self, instance: Instance) -> Result<()> {
         let name = Self::name(&instance)?;
-        // A session that was closed just now may still be ending.
-        self.0.server.cluster()?.manage(&format!("DROP DATABASE {name} WITH (FORCE)")).await
+        let cluster = self.0.server.cluster()?;
+        // A session that was closed just now may still be ending. PostgreSQL looks for it ten times a second, and nobody
+        // is to pay for that.
+        let begun = Instant::now();
+        while cluster.sessions(name).await? > 0 && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        cluster.manage(&format!("DROP DATABASE {name} WITH (FORCE)")).await
     }
 
     /// All databases have this one.
@@ -202,12 +224,11 @@ impl Row for Template {
             let one = self.create().await?;
             self.0.ready.borrow_mut().push_back(one);
         }
-        self.0.made().await;
-        Ok(())
+        self.0.made().await
     }
 
     async fn empty(&self) -> Result<()> {
-        self.0.made().await;
+        self.0.made().await?;
         while let Some(one) = self.0.next_ready() {
             self.delete(one).await?;
         }
@@ -223,8 +244,12 @@ impl Row for Template {
 
     /// One that is ready, or one that is made now; and behind the caller those that are missing.
     async fn take(&self) -> Result<Instance> {
+        self.0.works()?;
         let ready = self.0.next_ready();
-        while self.0.ready.borrow().len() + self.0.making.get() < self.0.ahead.get() {
+        // Of Velo's pool, too, no more are made at a time than there are cores.
+        let cores = std::thread::available_parallelism()?.get();
+        let lacks = || self.0.ready.borrow().len() + self.0.making.get() < self.0.ahead.get();
+        while lacks() && self.0.making.get() < cores {
             self.0.make();
         }
         match ready {
@@ -234,10 +259,10 @@ impl Row for Template {
     }
 
     async fn end(&mut self) -> Result<()> {
-        self.0.made().await;
+        let made = self.0.made().await;
         self.0.ready.borrow_mut().clear();
         // It ends with the last who has it.
         drop(self.0.server.running.borrow_mut().take());
-        Ok(())
+        made
     }
 }

@@ -102,7 +102,7 @@ impl Row for Velo {
             With::Image(_) => "containers",
         };
         format!(
-            "Velo's defaults (password, SCRAM with one iteration); storage {}, {servers}",
+            "Velo's defaults (password, SCRAM with one iteration), called as a library; storage {}, {servers}",
             self.storage
         )
     }
