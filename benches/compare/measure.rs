@@ -128,7 +128,11 @@ impl Subject {
     /// Keeps what broke: the others go on.
     fn keep(&mut self, stage: &str, result: Result<()>) {
         if let Err(error) = result {
-            let why = format!("{stage}: {error}");
+            // It becomes a cell of a table, in which no folder of this machine is of use.
+            let mut why = format!("{stage}: {error}").replace('\n', "; ");
+            if let Some(folder) = self.measured.place.folder() {
+                why = why.replace(&*folder.to_string_lossy(), "…");
+            }
             eprintln!("FAILED {} on {}: {why}", self.measured.kind, self.measured.place);
             self.measured.failed.get_or_insert(why);
         }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::process::Command;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
-use velo_benches::{Result, client, process};
+use velo_benches::{Result, client, process, server};
 
 use crate::cluster::make_folder;
 use crate::program;
@@ -21,11 +21,14 @@ pub(crate) struct PgTmp {
     seed: Option<Seed>,
     version: String,
     release: String,
+    /// Two calls at once may take the same cluster, and one of them fails.
+    calls: tokio::sync::Mutex<()>,
 }
 
 impl PgTmp {
     pub(crate) fn new(program: PathBuf, bin: PathBuf, dir: PathBuf) -> Self {
-        Self { program, bin, dir, seed: None, version: String::new(), release: String::new() }
+        let (version, release, calls) = (String::new(), String::new(), Default::default());
+        Self { program, bin, dir, seed: None, version, release, calls }
     }
 
     /// A program of the server's, or of pg_tmp's, which finds its own others beside it.
@@ -65,7 +68,8 @@ impl Row for PgTmp {
 
     fn settings(&self) -> String {
         let own = "its own settings (fsync, synchronous_commit and full_page_writes off, shared_buffers = 12MB), a cluster that \
-         the call before made, Unix socket; the seed loaded into each";
+         the call before made, Unix socket, one call at a time (two at once may take the same cluster); the seed loaded \
+         into each";
         format!("pg_tmp {}; {own}", self.release)
     }
 
@@ -95,8 +99,10 @@ impl Row for PgTmp {
 
     async fn create(&self) -> Result<Instance> {
         // Without an end of its own: it would be a process that sleeps for a minute.
+        let call = self.calls.lock().await;
         let said =
             program::output(self.command(&self.program)?.args(["-w", "0"]), &self.dir).await?;
+        drop(call);
         let mut to: Config = said.trim().parse()?;
         to.user("postgres");
         let folder = match to.get_hosts() {
@@ -114,12 +120,13 @@ impl Row for PgTmp {
     async fn delete(&self, instance: Instance) -> Result<()> {
         let folder = Self::folder(&instance)?;
         let data = Self::data_in(folder)?;
-        let server = PathBuf::from(format!("/proc/{}", program::postmaster(&data)?));
+        let server = program::postmaster(&data)?;
         let mut stop = self.command(&self.bin.join("pg_ctl"))?;
         // As pg_tmp does; with -w it would look ten times a second.
         stop.arg("-D").arg(&data).args(["-m", "immediate", "-W", "stop"]);
         program::output(&mut stop, &self.dir).await?;
-        while server.exists() {
+        // Whoever reaps it may take his time.
+        while server::data_of(server).is_ok() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(std::fs::remove_dir_all(folder)?)

@@ -125,6 +125,7 @@ impl Report {
              and\nhas one iteration.",
             self.target_table(),
         );
+        part("Where the time goes, and what would have to change", CHANGE, self.profiles());
         part("Where Velo is not the fastest", BEHIND, behind::table(self));
         part("Cold: nothing is ready", "", self.times(|row| &row.cold));
         part(
@@ -171,7 +172,6 @@ impl Report {
              same file system:\nmedian (least to most).",
             self.throughput_table(),
         );
-        part("Where the time of a cold branch of Velo's goes", "Medians.", self.profiles());
         part("Settings", "", self.settings());
         part("What was not measured", "", self.skips());
         out
@@ -465,6 +465,20 @@ impl Report {
         })
     }
 }
+
+/// What would have to change for what is missed.
+const CHANGE: &str = "\
+- **Cold, beside a database of a server that runs, and beside mitosis-db.** All but a few milliseconds are PostgreSQL's own: \
+the *floor* is one\nbare clone and one bare `postgres`. Less than that is only had without a start: from a pool, where a \
+branch is ahead.\n\
+- **Tests a second.** Both cores are busy all the time, with forks, shared memory and files of servers that start and end. \
+It takes a\nPostgreSQL with fewer processes and less to set up, or tests that do more than a hundred rows: from some hundred \
+megabytes on a\ncopied database costs more than a server.\n\
+- **Memory.** Most is what each process of PostgreSQL's has to itself, and no setting that a test would not see takes it \
+away. A quarter of\nmitosis-db's is less than a bare postmaster has.\n\
+- **pgbench in a fresh branch.** Linux keeps what was read of a file by file, and a clone's are new ones: the first ten seconds read \
+what a\nserver that has just written its copy has in memory. The rest is each page's first write, which leaves an extent that is\n\
+shared. It takes a page cache that clones share.\n\nOf a cold branch, medians, the longest steps first:";
 
 /// What to do where Velo is behind.
 const BEHIND: &str = "\

@@ -77,7 +77,7 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             } else {
                 let spread = |all: &Times| format!("{:.0} to {:.0}", all.at(0.0), all.at(1.0));
                 format!(
-                    "transactions a second: {}; bare {}: first writes into shared extents, if the two do not overlap",
+                    "transactions a second: {}; bare {}: first reads of files that no cache has yet, and first writes into shared extents, if the two do not overlap",
                     spread(&one.velo),
                     spread(&one.bare)
                 )
