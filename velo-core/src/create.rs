@@ -230,6 +230,7 @@ async fn record(
                 quota: spec.quota,
                 cut: None,
                 settled: false,
+                follows: None,
                 reached,
                 created_at: now(),
                 timings: Timings::default(),
@@ -312,6 +313,7 @@ async fn fill(
         return Ok(cut);
     }
     let known = recovered || source.password() == &branch.password;
+    branch.cut = Some(cut.clone());
     let (port, synced) = tokio::join!(start_fresh(home, project, branch, known, op), sync);
     synced?;
     branch.port = port?;
@@ -376,7 +378,7 @@ pub(crate) async fn first_start(
             {
                 boot::stop(home, project, branch.id, branch.volume, StopMode::Immediate).await?;
                 let (id, candidates) = (branch.id, home.port_candidates());
-                branch = home
+                let moved = home
                     .state()
                     .write("record another port", move |tx| {
                         let port = port::find(tx, candidates)?;
@@ -386,6 +388,8 @@ pub(crate) async fn first_start(
                         })
                     })
                     .await?;
+                // What it was cut from is recorded at the end.
+                branch = BranchRecord { cut: branch.cut, ..moved };
             }
             Err(error) => return Err(error),
         }
@@ -423,7 +427,7 @@ async fn commit(
                 branch.lease = None;
             }
             branch.cut = Some(cut.clone());
-            branch.settled = started;
+            branch.settle(started);
             branch.timings = timings;
             Ok(())
         })
