@@ -7,6 +7,14 @@ use crate::measure::Measured;
 use crate::report::Report;
 use crate::row::Kind;
 
+/// What to do where Velo is behind.
+pub(crate) const ADVICE: &str = "\
+Who is ahead of Velo with processes, in the same place: by medians, with the most callers and idle branches that both \
+had. Where nothing clones, a template database copies a \
+database, and Velo\na whole instance: take branches from a pool (`Seed::pool`), put the home in memory or on a file \
+system that clones (`velo setup\n--loop` makes one in a file), or keep templates for small data that need no instance \
+of its own. Memory and space are what an\ninstance costs that a database within somebody else's does not.";
+
 /// One figure that rows have.
 struct Figure {
     what: &'static str,

@@ -78,7 +78,8 @@ impl Row for Mitosis {
     fn settings(&self) -> String {
         format!(
             "{}; its defaults (shared_buffers = 32MB, max_connections = 20; fsync, synchronous_commit and \
-             full_page_writes off), but 200 clones may run; a run of its command for each; its direct URL (SCRAM with the 4,096 iterations that it has)",
+             full_page_writes off), but 200 clones may run; a run of its command for each; its direct URL \
+             (SCRAM with the 4,096 iterations that it has)",
             self.version
         )
     }

@@ -17,6 +17,9 @@ use crate::plan::Plan;
 use crate::row::Place;
 use crate::velo::{With, project};
 
+/// What of a branch is called.
+pub(crate) const IN_A_BRANCH: &str = "in a branch";
+
 /// How many branches the parent has meanwhile.
 const BRANCHES: usize = 10;
 
@@ -86,7 +89,7 @@ async fn both(
 
     let mut one = Throughput {
         place,
-        what: "in a branch".to_owned(),
+        what: IN_A_BRANCH.to_owned(),
         velo: Times::default(),
         bare: Times::default(),
     };

@@ -125,8 +125,12 @@ impl Report {
              and\nhas one iteration.",
             self.target_table(),
         );
-        part("Where the time goes, and what would have to change", CHANGE, self.profiles());
-        part("Where Velo is not the fastest", BEHIND, behind::table(self));
+        part(
+            "Where the time goes, and what would have to change",
+            targets::CHANGE,
+            self.profiles(),
+        );
+        part("Where Velo is not the fastest", behind::ADVICE, behind::table(self));
         part("Cold: nothing is ready", "", self.times(|row| &row.cold));
         part(
             "Ready",
@@ -465,28 +469,6 @@ impl Report {
         })
     }
 }
-
-/// What would have to change for what is missed.
-const CHANGE: &str = "\
-- **Cold, beside a database of a server that runs, and beside mitosis-db.** All but a few milliseconds are PostgreSQL's own: \
-the *floor* is one\nbare clone and one bare `postgres`. Less than that is only had without a start: from a pool, where a \
-branch is ahead.\n\
-- **Tests a second.** Both cores are busy all the time, with forks, shared memory and files of servers that start and end. \
-It takes a\nPostgreSQL with fewer processes and less to set up, or tests that do more than a hundred rows: from some hundred \
-megabytes on a\ncopied database costs more than a server.\n\
-- **Memory.** Most is what each process of PostgreSQL's has to itself, and no setting that a test would not see takes it \
-away. A quarter of\nmitosis-db's is less than a bare postmaster has.\n\
-- **pgbench in a fresh branch.** Linux keeps what was read of a file by file, and a clone's are new ones: the first ten seconds read \
-what a\nserver that has just written its copy has in memory. The rest is each page's first write, which leaves an extent that is\n\
-shared. It takes a page cache that clones share.\n\nOf a cold branch, medians, the longest steps first:";
-
-/// What to do where Velo is behind.
-const BEHIND: &str = "\
-Who is ahead of Velo with processes, in the same place: by medians, with the most callers and idle branches that both \
-had. Where nothing clones, a template database copies a \
-database, and Velo\na whole instance: take branches from a pool (`Seed::pool`), put the home in memory or on a file \
-system that clones (`velo setup\n--loop` makes one in a file), or keep templates for small data that need no instance \
-of its own. Memory and space are what an\ninstance costs that a database within somebody else's does not.";
 
 fn head(row: &Measured) -> Vec<String> {
     vec![label(row.size), row.place.to_string(), row.kind.to_string()]
