@@ -39,6 +39,12 @@ pub(crate) enum Command {
     /// Snapshots: named, immutable states of a branch
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Restore points: names for moments of a branch
+    #[command(subcommand)]
+    RestorePoint(RestorePoint),
+    /// The WAL that is kept, from any moment of which branches can be made
+    #[command(subcommand)]
+    Wal(Wal),
     /// Seeds: data that test suites prepared once, for any number of branches
     #[command(subcommand)]
     Seed(Seed),
@@ -100,6 +106,8 @@ pub(crate) enum Project {
         /// The project
         name: String,
     },
+    /// Change how a project is kept
+    Set(ProjectSet),
     /// Delete a project with its main
     Delete {
         /// The project
@@ -137,6 +145,21 @@ pub(crate) struct ProjectCreate {
     /// The locale of its databases (C.UTF-8 unless told)
     #[arg(long)]
     pub(crate) locale: Option<String>,
+    /// Keep the WAL of its lasting branches for so long, like 7d, to branch from any moment of it
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse)]
+    pub(crate) wal_retention: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProjectSet {
+    /// The project
+    pub(crate) name: String,
+    /// Keep the WAL of its lasting branches for so long, like 7d, or none
+    #[arg(long, value_name = "TIME", required = true, value_parser = crate::time::parse_or_none)]
+    pub(crate) wal_retention: Option<crate::time::Ttl>,
+    /// Restart the servers that this needs a restart of, without asking
+    #[arg(long)]
+    pub(crate) restart: bool,
 }
 
 /// What a server may take of the machine, where it is a container.
@@ -156,7 +179,7 @@ pub(crate) struct Limits {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Branch {
     /// Create a branch
-    Create(BranchCreate),
+    Create(Box<BranchCreate>),
     /// List branches as a tree
     List {
         /// Only this project's
@@ -228,6 +251,8 @@ pub(crate) struct BranchCreate {
     /// What it starts from: a branch of the project, or BRANCH@SNAPSHOT
     #[arg(long, default_value = "main", value_name = "SOURCE")]
     pub(crate) from: String,
+    #[command(flatten)]
+    pub(crate) moment: Moment,
     /// A setting for its server, as KEY=VALUE; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     pub(crate) settings: Vec<(String, String)>,
@@ -242,6 +267,58 @@ pub(crate) struct BranchCreate {
     /// Do not start its server
     #[arg(long)]
     pub(crate) stopped: bool,
+}
+
+/// A moment of a branch whose project keeps WAL.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("moment").args(["at", "at_lsn", "at_name", "at_xid"]))]
+pub(crate) struct Moment {
+    /// As it was then: "2026-11-20 14:32:05.5+01" or "5 minutes ago"; what was committed at that very
+    /// moment too
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// With all that is in the WAL before a position, like 0/1A2B3C8
+    #[arg(long, value_name = "LSN")]
+    pub(crate) at_lsn: Option<String>,
+    /// As it was at a restore point, the last of that name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) at_name: Option<String>,
+    /// As it was when that transaction had just been committed
+    #[arg(long, value_name = "XID")]
+    pub(crate) at_xid: Option<u64>,
+    /// Without what was committed at that very moment, or by that transaction
+    #[arg(long, requires = "moment")]
+    pub(crate) exclusive: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestorePoint {
+    /// Give the present moment of a branch a name
+    Create {
+        /// project, which is its main, or project/branch
+        #[arg(value_name = "PROJECT[/BRANCH]")]
+        branch: String,
+        /// What the moment is called
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Wal {
+    /// Show what of a branch's WAL is kept, and which moments can be reached
+    Info {
+        /// project, which is its main, or project/branch
+        #[arg(value_name = "PROJECT[/BRANCH]")]
+        branch: String,
+    },
+    /// Remove WAL that is older than it is to be kept
+    Prune {
+        /// Only this project's
+        project: Option<String>,
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -262,12 +339,53 @@ pub(crate) enum Snapshot {
         #[arg(long)]
         size: bool,
     },
+    /// Take a snapshot of a schedule, and remove older ones: for cron and systemd timers
+    Schedule {
+        /// project, which is its main, or project/branch
+        #[arg(value_name = "PROJECT[/BRANCH]")]
+        branch: String,
+        #[command(flatten)]
+        keep: Keep,
+    },
+    /// Remove snapshots of a schedule that no rule keeps, nor anything else needs
+    #[command(group = clap::ArgGroup::new("keep").required(true).multiple(true)
+        .args(["keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly"]))]
+    Prune {
+        /// project, which is its main, or project/branch
+        #[arg(value_name = "PROJECT[/BRANCH]")]
+        branch: String,
+        #[command(flatten)]
+        keep: Keep,
+        /// Only say what would become of each
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Delete a snapshot
     Delete {
         /// project/branch@name
         #[arg(value_name = "PROJECT/BRANCH@NAME")]
         snapshot: String,
     },
+}
+
+/// Which snapshots of a schedule stay.
+#[derive(Debug, Args)]
+pub(crate) struct Keep {
+    /// The newest ones
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) keep_last: usize,
+    /// The newest of each of the last hours that have any
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) keep_hourly: usize,
+    /// The newest of each of the last days that have any
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) keep_daily: usize,
+    /// The newest of each of the last weeks that have any
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) keep_weekly: usize,
+    /// The newest of each of the last months that have any
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) keep_monthly: usize,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ mod seed;
 mod setup;
 mod snapshot;
 mod status;
+mod wal;
 
 use velo_core::Result;
 
@@ -22,6 +23,8 @@ pub(crate) fn dispatch(cli: Cli, out: &Out) -> Result<u8> {
         Command::Project(command) => project::run(command, out)?,
         Command::Branch(command) => branch::run(command, out)?,
         Command::Snapshot(command) => snapshot::run(command, out)?,
+        Command::RestorePoint(command) => wal::restore_point(command, out)?,
+        Command::Wal(command) => wal::run(command, out)?,
         Command::Seed(command) => seed::run(command, out)?,
         Command::Run(command) => return crate::run::run(command, out),
         Command::Status => status::run(out)?,

@@ -38,6 +38,19 @@ pub(crate) fn parse_or_none(text: &str) -> Result<Ttl, String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ttl(pub(crate) Option<Duration>);
 
+/// A length of time as it is written: `7d`, `1h30m`.
+pub(crate) fn shown(time: Duration) -> String {
+    let mut rest = time.as_secs();
+    let mut text = String::new();
+    for (unit, size) in UNITS.iter().filter(|(unit, _)| *unit != 'w') {
+        if rest >= *size {
+            text.push_str(&format!("{}{unit}", rest / size));
+            rest %= size;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 /// How long it is until then, in milliseconds since 1970: `12s`, `5m`, `3h`, `8d`; `None` if it is over.
 pub(crate) fn until(then: u64) -> Option<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);

@@ -6,6 +6,7 @@ use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
+use crate::os_user::OsUser;
 use crate::postgres::session::{Attempt, Door, Session, Target};
 use crate::postgres::{hba, readiness, settings};
 use crate::record::{BranchRecord, ProjectRecord};
@@ -14,6 +15,7 @@ use crate::runtime::{
     InstanceRef, InstanceSpec, Lifeline, Runtime, RuntimeCapability, Status, StopMode,
 };
 use crate::storage::Object;
+use crate::wal::{self, Archive, Replay};
 
 /// Who may connect while a server comes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) doors: Doors,
     /// Whether the data is another cluster's that must be cut off from what it reached for.
     pub(crate) fresh_clone: bool,
+    /// The WAL that it replays first.
+    pub(crate) replay: Option<&'a Replay>,
 }
 
 /// How long a postmaster usually takes to read its settings and access rules anew, and more.
@@ -103,6 +107,11 @@ impl Boot<'_> {
             recovery: prepared.recovery,
             in_place_tablespaces: prepared.in_place_tablespaces,
         });
+        let archive = self.archive(user.as_ref()).await?;
+        given.extend(archive.iter().flat_map(Archive::settings));
+        if let Some(replay) = self.replay {
+            given.push(("restore_command".into(), replay.restore_command.clone()));
+        }
         if prepared.may_preload_pg_cron
             && let Some(libraries) = self.libraries(runtime, &postgres, &location).await?
         {
@@ -125,6 +134,7 @@ impl Boot<'_> {
             log: log.clone(),
             lifeline,
             reads: vec![run_dir.path().to_path_buf()],
+            writes: archive.iter().map(|archive| archive.folder.clone()).collect(),
             limits: self.branch.limits.or(self.project.limits),
             labels: vec![
                 ("project", self.project.name.to_string()),
@@ -133,7 +143,8 @@ impl Boot<'_> {
         };
         let started = op.steps.run("start", runtime.start(spec)).await?;
         let target = self.target(&socket_dir);
-        let limit = self.home.config.start_timeout;
+        let patience = self.replay.map_or_else(Default::default, |replay| replay.patience);
+        let limit = self.home.config.start_timeout.saturating_add(patience);
         let door = match self.doors {
             Doors::Open => Door::Tcp(&self.branch.password),
             Doors::OpenWhenReady | Doors::Private => Door::Socket,
@@ -157,7 +168,30 @@ impl Boot<'_> {
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
             op.steps.run("open", op.cancel.guard(self.opened(target, limit))).await??;
         }
+        if archive.is_some_and(|archive| archive.wants_base) {
+            self.take_base(op).await;
+        }
         Ok(())
+    }
+
+    /// The archive that the server fills, if it does.
+    async fn archive(&self, user: Option<&OsUser>) -> Result<Option<Archive>> {
+        // A rehearsal is nothing that anybody goes back to.
+        if self.branch.ephemeral || self.doors == Doors::Private {
+            return Ok(None);
+        }
+        wal::archive::begin(self.home, self.project, self.branch, self.volume, user).await
+    }
+
+    /// Takes what recovery of the server's WAL begins with. Without it the server is as good, and the next
+    /// start tries again.
+    async fn take_base(&self, op: &Op) {
+        let take = wal::base::take(self.home, self.project, self.branch, self.volume, op);
+        // In a box: the callers' futures would be nested too deep for the compiler.
+        if let Err(error) = op.steps.run("base", Box::pin(take)).await {
+            let shown = format!("{}/{}", self.project.name, self.branch.shown());
+            tracing::warn!(%error, "no moment of {shown} can be reached yet: velo snapshot create {shown} NAME");
+        }
     }
 
     /// Brings a start to its end that somebody began: checks what was not yet, and lets clients in.

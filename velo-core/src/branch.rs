@@ -200,6 +200,10 @@ impl Branch {
         self.0.project.config.home.join("run").join(self.id().to_string()).join("postgres.log")
     }
 
+    pub(crate) fn project_record(&self) -> crate::record::ProjectRecord {
+        self.0.project.record.clone()
+    }
+
     /// What each step took of what this handle did last: creation, a reset, a start.
     #[must_use]
     pub fn timings(&self) -> Timings {
@@ -274,7 +278,7 @@ impl Branch {
     pub(crate) fn snapshot_call(&self, name: String) -> Call<Snapshot> {
         self.call(|branch, home, op| async move {
             let record = branch.current(&home).await?;
-            crate::snapshot::take(&home, &branch.0.project, &record, &name, &op).await
+            crate::snapshot::take(&home, &branch.0.project, &record, &name, false, &op).await
         })
     }
 
@@ -330,7 +334,7 @@ impl Branch {
 
     // How the calls above reach the engine.
 
-    fn call<T, F, W>(&self, work: W) -> Call<T>
+    pub(crate) fn call<T, F, W>(&self, work: W) -> Call<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send,

@@ -88,17 +88,33 @@ pub(crate) async fn clone_source(
                 // What it needs is another volume than was recorded.
                 repoint(home, project, target.object, source.object(), object).await?;
             }
-            let location = opened(&*storage, object, &shown).await?;
-            room::enough_beside(home, &*storage, object).await?;
-            // It may have been given up when the disk was full.
-            reserve::keep(home.config.home())?;
-            let socket_dir = RunDir::of(home, branch.id).socket();
-            let server = boot::target(&socket_dir, project, &branch);
-            let instance = InstanceRef { id: branch.id, location };
-            let from = From::Branch { instance, volume: branch.volume, target: server };
-            tools.clone(from, target, op).await
+            clone_held(home, project, &branch, target, op).await
         }
     }
+}
+
+/// Clones a branch, which stays as it is because the caller holds its lock.
+pub(crate) async fn clone_held(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    target: &NewClone,
+    op: &Op,
+) -> Result<Cut> {
+    let storage = home.storage(project.storage)?;
+    let runtime = home.runtime(project.runtime)?;
+    let tools = Tools { storage: &*storage, runtime: &*runtime, libc: project.libc };
+    let shown = format!("the branch {}/{}", project.name, branch.shown());
+    let object = Object::Volume(branch.volume);
+    let location = opened(&*storage, object, &shown).await?;
+    room::enough_beside(home, &*storage, object).await?;
+    // It may have been given up when the disk was full.
+    reserve::keep(home.config.home())?;
+    let socket_dir = RunDir::of(home, branch.id).socket();
+    let server = boot::target(&socket_dir, project, branch);
+    let instance = InstanceRef { id: branch.id, location };
+    let from = From::Branch { instance, volume: branch.volume, target: server };
+    tools.clone(from, target, op).await
 }
 
 /// Opens what is to be worked on. Somebody may have removed it by hand.

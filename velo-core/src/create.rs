@@ -5,7 +5,8 @@
 //!    comes before it, but for a place in the line where there is a limit to servers
 //!    ([`crate::slots`]).
 //! 3. The parent is brought to a state that can be cloned, and
-//! 4. its volume is cloned ([`crate::clone`]).
+//! 4. its volume is cloned ([`crate::clone`]). Of a moment that is over it is a snapshot from before it,
+//!    whose clone is then recovered to that moment ([`crate::wal`]).
 //! 5. The clone is prepared: what belonged to the parent's server goes.
 //! 6. A server is started on it, and answers ([`crate::boot`]).
 //! 7. One transaction says `Ready`: the commit point.
@@ -20,19 +21,22 @@ use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id};
-use crate::lock::Lock;
+use crate::lock::{Lock, Mode};
 use crate::lookup::{alive, vacant};
 use crate::port;
 use crate::postgres::scram::Password;
-use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now};
+use crate::record::{
+    BranchRecord, Origin, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord, now,
+};
 use crate::runtime::{Limits, Runtime, StopMode};
 use crate::slots::{self, Turn};
 use crate::source::{SourceRecord, resolve};
-use crate::spec::BranchSpec;
+use crate::spec::{BranchSource, BranchSpec};
 use crate::state::Tx;
 use crate::storage::{CloneSpec, Label, Object};
 use crate::teardown::{self, Patience};
 use crate::timings::Timings;
+use crate::wal::{self, Plan, Target, Watch};
 
 /// How often another port is tried when somebody takes one between the look and the start.
 const PORT_TRIES: usize = 5;
@@ -46,19 +50,25 @@ pub(crate) async fn create(
 ) -> Result<BranchRecord> {
     let name = spec.check()?;
     can_limit(&*home.runtime(project.runtime)?, spec.limits)?;
-    let planned = op.steps.run("record", record(home, project, spec, name.as_ref(), op)).await;
+    let moment = match &spec.at {
+        Some(target) => Some(op.steps.run("plan", plan(home, project, spec, target, op)).await?),
+        None => None,
+    };
+    let at = moment.as_ref();
+    let planned = op.steps.run("record", record(home, project, spec, name.as_ref(), at, op)).await;
     let (mut branch, source, _lock) = match planned {
         // What holds the name may be the ruin of a dead process.
         Err(error)
             if error.kind() == ErrorKind::AlreadyExists && crate::reconcile::run(home).await =>
         {
-            record(home, project, spec, name.as_ref(), op).await?
+            record(home, project, spec, name.as_ref(), at, op).await?
         }
         other => other?,
     };
-    let made = fill(home, project, &mut branch, &source, spec.start, op).await;
+    let made = fill(home, project, &mut branch, &source, moment, spec.start, op).await;
+    let settled = spec.start || spec.at.is_some();
     let done = match made {
-        Ok(cut) => commit(home, branch.clone(), cut, spec.start, op).await,
+        Ok(cut) => commit(home, branch.clone(), cut, settled, op).await,
         Err(error) => Err(error),
     };
     match done {
@@ -74,6 +84,47 @@ pub(crate) async fn create(
     }
 }
 
+/// A moment of a branch, and how to come to it.
+struct Moment {
+    plan: Plan,
+    parent: BranchRecord,
+    /// As long as its WAL is read.
+    lock: Lock,
+    watch: Option<Watch>,
+}
+
+/// Finds the moment that is wanted before anything is made.
+async fn plan(
+    home: &Home,
+    project: &ProjectRecord,
+    spec: &BranchSpec,
+    target: &Target,
+    op: &Op,
+) -> Result<Moment> {
+    let (owned, from) = (project.clone(), spec.from.clone());
+    let parent = match home.state().read(move |tx| resolve(tx, &owned, &from)).await? {
+        SourceRecord::Branch(branch) => branch,
+        SourceRecord::Snapshot(_) => {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "a snapshot is one moment, and has no other",
+            )
+            .with_hint("start from the branch it was taken of, or leave the moment out"));
+        }
+    };
+    let shown = format!("the branch {}/{}", project.name, parent.shown());
+    let lock = home.lock(parent.id, Mode::Shared, &shown, &op.cancel).await?;
+    // A reset may have given it another volume before the lock was ours.
+    let (owned, id) = (project.clone(), BranchSource::Branch(parent.id));
+    let SourceRecord::Branch(parent) =
+        home.state().read(move |tx| resolve(tx, &owned, &id)).await?
+    else {
+        return Err(Error::new(ErrorKind::Internal, "a branch became something else"));
+    };
+    let plan = wal::plan(home, project, &parent, target, op).await?;
+    Ok(Moment { plan, parent, lock, watch: spec.watch.clone() })
+}
+
 /// Steps 1 and 2: looks everything up and records the intent, in one transaction; where the home has as
 /// many servers as it may, once there is a slot ([`crate::slots`]).
 async fn record(
@@ -81,6 +132,7 @@ async fn record(
     project: &ProjectRecord,
     spec: &BranchSpec,
     name: Option<&BranchName>,
+    at: Option<&Moment>,
     op: &Op,
 ) -> Result<(BranchRecord, SourceRecord, Lock)> {
     op.cancel.check()?;
@@ -97,8 +149,10 @@ async fn record(
         .with_hint("leave the quota out, or make the project on storage zfs"));
     }
     let origin = capability.copy_on_write && name.is_some();
+    let at = at.map(|at| (at.plan.base.id, at.parent.clone(), at.plan.reached.clone()));
     slots::taken(home, op, None, |asker| {
         let (project, spec, name) = (project.clone(), spec.clone(), name.clone());
+        let at = at.clone();
         let (locks, own_password) = (locks.clone(), own_password.clone());
         let candidates = home.port_candidates();
         let work = move |tx: &Tx<'_>| {
@@ -106,12 +160,19 @@ async fn record(
             if let Some(name) = &name {
                 vacant(tx, &project, name)?;
             }
-            let source = resolve(tx, &project, &spec.from)?;
+            let from = at.as_ref().map_or(spec.from, |(base, ..)| BranchSource::Snapshot(*base));
+            let source = resolve(tx, &project, &from)?;
             let ephemeral = name.is_none();
             // What its parent needs to come up (as many replication slots as its data has
             // origins, say) it needs as well.
-            let settings = source.settings().clone().into_iter().chain(spec.settings).collect();
-            let limits = spec.limits.or(source.limits());
+            let (parent, made_from, reached) = match at {
+                Some((_, parent, reached)) => {
+                    (SourceRecord::Branch(parent.clone()), Origin::Moment(parent.id), Some(reached))
+                }
+                None => (source.clone(), source.origin(), None),
+            };
+            let settings = parent.settings().clone().into_iter().chain(spec.settings).collect();
+            let limits = spec.limits.or(parent.limits());
             let memory = slots::memory(&project, limits, &settings, ephemeral);
             if spec.start && !asker.ask(tx, memory)? {
                 return Ok(Turn::Later(memory));
@@ -132,8 +193,8 @@ async fn record(
                 phase: Phase::Creating,
                 ephemeral,
                 lease: Some(lease),
-                parent: Some(source.tree_parent()),
-                made_from: source.origin(),
+                parent: Some(parent.tree_parent()),
+                made_from,
                 origin,
                 volume: volume.id,
                 port: port::find(tx, candidates)?,
@@ -149,11 +210,13 @@ async fn record(
                 quota: spec.quota,
                 cut: None,
                 settled: false,
+                reached,
                 created_at: now(),
                 timings: Timings::default(),
             };
             tx.insert(&volume)?;
             tx.insert(&branch)?;
+            let recovered = branch.reached.is_some();
             if let Some(origin) = origin {
                 tx.insert(&SnapshotRecord {
                     id: origin,
@@ -164,11 +227,15 @@ async fn record(
                     phase: Phase::Creating,
                     lease: Some(lease),
                     source: Some(Object::Volume(volume.id)),
-                    password: source.password().clone(),
+                    password: match recovered {
+                        true => branch.password.clone(),
+                        false => source.password().clone(),
+                    },
                     settings: branch.settings.clone(),
                     limits: branch.limits,
                     cut: None,
                     seed: None,
+                    scheduled: false,
                     created_at: now(),
                 })?;
             }
@@ -187,6 +254,7 @@ async fn fill(
     project: &ProjectRecord,
     branch: &mut BranchRecord,
     source: &SourceRecord,
+    moment: Option<Moment>,
     start: bool,
     op: &Op,
 ) -> Result<Cut> {
@@ -194,7 +262,13 @@ async fn fill(
     let storage = home.storage(project.storage)?;
     let volume = Object::Volume(branch.volume);
     let target = NewClone::of(project, branch, volume, "data");
-    let cut = clone_source(home, project, source, &target, op).await?;
+    let mut cut = clone_source(home, project, source, &target, op).await?;
+    // What recovery leaves has the branch's own password.
+    let recovered = moment.is_some();
+    if let Some(Moment { plan, lock, watch, .. }) = moment {
+        op.cancel.check()?;
+        cut = wal::replay(home, project, branch, &plan, lock, watch.as_ref(), op).await?;
+    }
     if let Some(origin) = branch.origin {
         let label = Label { role: "origin", ..target.label };
         let spec = CloneSpec::new(volume, origin).label(label);
@@ -212,7 +286,8 @@ async fn fill(
         sync.await?;
         return Ok(cut);
     }
-    let (port, synced) = tokio::join!(start_fresh(home, project, branch, source, op), sync);
+    let known = recovered || source.password() == &branch.password;
+    let (port, synced) = tokio::join!(start_fresh(home, project, branch, known, op), sync);
     synced?;
     branch.port = port?;
     Ok(cut)
@@ -231,15 +306,14 @@ pub(crate) fn can_limit(runtime: &dyn Runtime, limits: Limits) -> Result<()> {
     .with_hint("leave the limits out, or make the project with --runtime docker"))
 }
 
-/// Step 6. The port that it has then.
+/// Step 6. The port that it has then. `known` is whether the data has the branch's password.
 async fn start_fresh(
     home: &Home,
     project: &ProjectRecord,
     branch: &BranchRecord,
-    source: &SourceRecord,
+    known: bool,
     op: &Op,
 ) -> Result<u16> {
-    let known = source.password() == &branch.password;
     let doors = if known { Doors::Open } else { Doors::OpenWhenReady };
     Ok(first_start(home, project, branch, doors, true, op).await?.port)
 }
@@ -258,7 +332,8 @@ pub(crate) async fn first_start(
     let mut branch = branch.clone();
     for attempt in 1.. {
         let volume = branch.volume;
-        let boot = Boot { home, project, branch: &branch, volume, doors, fresh_clone };
+        let boot =
+            Boot { home, project, branch: &branch, volume, doors, fresh_clone, replay: None };
         match boot.run(&*runtime, op).await {
             Ok(()) => return Ok(branch),
             Err(error)

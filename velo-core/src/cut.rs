@@ -100,6 +100,12 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// Of data that was recovered up to `lsn` and stopped cleanly.
+    pub(crate) fn of_recovered(lsn: Lsn, control: &ControlFile, libc: Option<Libc>) -> Self {
+        let cut = cut(Method::Stopped, lsn, control, control.major, false);
+        Self { libc, ..cut }
+    }
+
     /// Whether a start on it needs no recovery.
     pub(crate) fn is_clean(&self) -> bool {
         self.method == Method::Stopped && !self.in_recovery

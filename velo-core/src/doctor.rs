@@ -8,6 +8,7 @@ mod containers;
 mod fix;
 mod machine;
 mod records;
+mod wal;
 #[cfg(all(feature = "zfs", target_os = "linux"))]
 mod zfs;
 
@@ -114,6 +115,7 @@ async fn look(config: &Config) -> Vec<Finding> {
             #[cfg(all(feature = "zfs", target_os = "linux"))]
             found.extend(zfs::look(config).await);
             found.extend(records::look(&home).await);
+            found.extend(wal::look(&home).await);
             found.extend(containers::look(config, Some(&home)).await);
         }
         // A look makes nothing, so what is above it has to tell what it will be able to do.

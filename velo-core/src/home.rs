@@ -10,6 +10,7 @@
 //! run/<id>/s/              its Unix socket, in a folder that only its user can enter
 //! docker/                  what containers see as /etc/passwd and /etc/group
 //! docker/tools/<id>        leases of one-off containers
+//! wal/<id>/                WAL of a volume that is kept, for the servers' user alone
 //! keepers/<id>/            the socket of a run's keeper
 //! zfs.json                 where the volumes are that are datasets
 //! ```
@@ -136,8 +137,8 @@ impl Home {
 
     /// Whether this is the name of something in a home that is Velo's.
     pub(crate) fn is_own(name: &std::ffi::OsStr) -> bool {
-        const FOLDERS: [&str; 7] =
-            ["leases", "locks", "volumes", "snapshots", "run", "docker", "keepers"];
+        const FOLDERS: [&str; 8] =
+            ["leases", "locks", "volumes", "snapshots", "run", "wal", "docker", "keepers"];
         const FILES: [&str; 7] = [
             "state.db",
             "state.db-wal",
@@ -316,6 +317,11 @@ impl Home {
     /// The folder of a server's files.
     pub(crate) fn run_dir(&self, id: Id) -> PathBuf {
         self.config.home.join("run").join(id.to_string())
+    }
+
+    /// The folder of all WAL that is kept.
+    pub(crate) fn wal_dir(&self) -> PathBuf {
+        self.config.home.join("wal")
     }
 
     /// Ports to try, beginning where this home has not been yet. Homes begin at different places,

@@ -68,6 +68,7 @@ mod reconcile;
 mod record;
 mod reserve;
 mod reset;
+mod retention;
 mod room;
 #[cfg(target_os = "linux")]
 mod run;
@@ -91,6 +92,7 @@ mod test_case;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timings;
+mod wal;
 
 #[cfg(feature = "macros")]
 pub use attribute::test;
@@ -104,10 +106,12 @@ pub use id::{BranchName, Id, ProjectName, SnapshotName};
 pub use pool::{Pool, PoolInfo};
 pub use project::{Project, ProjectBuilder, ProjectInfo};
 pub use reset::ResetTarget;
+pub use retention::{Fate, Retention};
 pub use seed::{Seed, SeedInfo, SeedKey};
 pub use snapshot::{Snapshot, SnapshotInfo};
 pub use spec::{BranchSource, BranchSpec};
 pub use timings::Timings;
+pub use wal::{Incarnation, Progress, Pruned, Reached, RestorePoint, Target, WalInfo, Window};
 
 #[cfg(target_os = "linux")]
 #[doc(hidden)]

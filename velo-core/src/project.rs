@@ -24,6 +24,7 @@ use crate::timings::Timings;
 mod builder;
 mod create;
 mod initdb;
+mod set;
 
 pub use builder::ProjectBuilder;
 
@@ -73,6 +74,8 @@ pub struct ProjectInfo {
     pub role: String,
     /// The database that URLs name.
     pub database: String,
+    /// How long the WAL of its lasting branches is kept, in seconds; `None` is not at all.
+    pub wal_retention: Option<u64>,
     /// When it was made, in milliseconds since 1970, UTC.
     pub created_at: u64,
 }
@@ -104,6 +107,7 @@ impl Project {
             database: "postgres".into(),
             locale: None,
             main_runs: true,
+            wal_retention: None,
         }
     }
 
@@ -427,6 +431,7 @@ fn info(record: &ProjectRecord) -> ProjectInfo {
         postgres: record.postgres.clone(),
         role: record.role.clone(),
         database: record.database.clone(),
+        wal_retention: record.wal_retention,
         created_at: record.created_at,
     }
 }

@@ -15,6 +15,7 @@ use crate::runtime::{Limits, RuntimeKind};
 use crate::state::Record;
 use crate::storage::{Object, StorageKind};
 use crate::timings::Timings;
+use crate::wal::Reached;
 
 /// Milliseconds since 1970, UTC.
 pub(crate) fn now() -> u64 {
@@ -58,6 +59,9 @@ pub(crate) struct ProjectRecord {
     pub(crate) role: String,
     /// The database that URLs name.
     pub(crate) database: String,
+    /// How long the WAL of its lasting branches is kept, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wal_retention: Option<u64>,
     pub(crate) created_at: u64,
 }
 
@@ -87,6 +91,8 @@ pub(crate) enum Origin {
     Branch(Id),
     /// A snapshot.
     Snapshot(Id),
+    /// A branch as it was at some moment.
+    Moment(Id),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -133,6 +139,9 @@ pub(crate) struct BranchRecord {
     /// password is the branch's own, and what subscriptions there are are its own too.
     #[serde(default)]
     pub(crate) settled: bool,
+    /// The moment of its parent that it began with, where it is one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reached: Option<Reached>,
     pub(crate) created_at: u64,
     pub(crate) timings: Timings,
 }
@@ -241,6 +250,8 @@ pub(crate) enum Role {
     Origin,
     /// Data that was prepared, known by a hash of what it is made from.
     Seed,
+    /// What recovery begins with: Velo took it where WAL began to be kept.
+    Base,
     /// It was deleted, and is kept only because clones need it.
     Hidden,
 }
@@ -278,6 +289,9 @@ pub(crate) struct SnapshotRecord {
     pub(crate) cut: Option<Cut>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<SeedMark>,
+    /// Whether a schedule took it, and a retention may remove it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) scheduled: bool,
     pub(crate) created_at: u64,
 }
 
@@ -301,6 +315,39 @@ impl Record for SnapshotRecord {
     }
     fn source(&self) -> Option<Id> {
         self.source.map(Object::id)
+    }
+}
+
+/// The WAL of one incarnation of a branch's data ([`crate::wal`]). It has the id of the volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ArchiveRecord {
+    pub(crate) id: Id,
+    pub(crate) project: Id,
+    pub(crate) branch: Id,
+    /// In milliseconds since 1970, UTC.
+    pub(crate) begun_at: u64,
+    /// When its volume went, and nothing is added any more.
+    pub(crate) ended_at: Option<u64>,
+    /// Whether there is no base yet since it began, or since WAL was not archived for a while.
+    pub(crate) wants_base: bool,
+}
+
+impl Record for ArchiveRecord {
+    const KIND: &'static str = "archive";
+    fn id(&self) -> Id {
+        self.id
+    }
+    fn scope(&self) -> String {
+        self.project.to_string()
+    }
+    fn name(&self) -> Option<&str> {
+        None
+    }
+    fn lease(&self) -> Option<Id> {
+        None
+    }
+    fn owner(&self) -> Option<Id> {
+        Some(self.branch)
     }
 }
 

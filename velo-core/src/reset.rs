@@ -23,6 +23,7 @@ use crate::spec::BranchSource;
 use crate::storage::Object;
 use crate::switch::Switch;
 use crate::teardown::{self, Patience};
+use crate::wal;
 
 /// What [`Branch::reset_to`](crate::Branch::reset_to) resets to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -60,6 +61,17 @@ pub(crate) async fn source(
         ResetTarget::Source => match branch.made_from {
             Origin::Branch(id) => BranchSource::Branch(id),
             Origin::Snapshot(id) => BranchSource::Snapshot(id),
+            // It is what recovery came to.
+            Origin::Moment(_) => match branch.origin {
+                Some(origin) => BranchSource::Snapshot(origin),
+                None => {
+                    return Err(Error::new(
+                        ErrorKind::Unsupported,
+                        format!("{shown} keeps no snapshot of the moment it began with"),
+                    )
+                    .with_hint("delete it, and branch from that moment again"));
+                }
+            },
             Origin::Initdb => {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
@@ -166,6 +178,7 @@ async fn renew(
             volume: new,
             doors: Doors::Private,
             fresh_clone: true,
+            replay: None,
         };
         let came_up = op.steps.run("rehearse", rehearsal.run(&*runtime, op)).await;
         let stopped = boot::stop(home, project, old.id, new, StopMode::Fast).await;
@@ -191,6 +204,7 @@ async fn renew(
             volume: new,
             doors: Doors::Open,
             fresh_clone: true,
+            replay: None,
         };
         if let Err(error) = boot.run(&*runtime, &last).await {
             boot::stop(home, project, old.id, new, StopMode::Immediate).await?;
@@ -206,7 +220,12 @@ async fn renew(
 /// Destroys a volume that is a branch's no more. Where something is in the way, it stays hidden, and
 /// whoever cleans up after dead processes tries again.
 async fn forget(home: &Home, project: &ProjectRecord, volume: Id) {
-    if let Err(error) = teardown::volume(home, project, volume, Patience::Usual).await {
+    let gone = async {
+        // Moments before the reset can be reached still.
+        wal::archive::seal(home, project, volume).await?;
+        teardown::volume(home, project, volume, Patience::Usual).await
+    };
+    if let Err(error) = gone.await {
         tracing::warn!(%error, "the old data of a reset stays for now");
     }
 }

@@ -164,6 +164,8 @@ pub struct InstanceSpec {
     pub lifeline: Lifeline,
     /// Files and folders beside the volume that it reads.
     pub reads: Vec<PathBuf>,
+    /// Folders beside the volume that it writes to.
+    pub writes: Vec<PathBuf>,
     /// What it may take of the machine.
     pub limits: Limits,
     /// What it is part of, for people who look at the runtime's own lists: `project`, `branch`.

@@ -49,6 +49,8 @@ pub struct SnapshotInfo {
     pub branch: String,
     /// Its name, unique among the branch's.
     pub name: String,
+    /// Whether a schedule took it, so that a [`Retention`](crate::Retention) may remove it.
+    pub scheduled: bool,
     /// The moment that it holds.
     pub cut: Option<Cut>,
     /// When it was made, in milliseconds since 1970, UTC.
@@ -171,6 +173,7 @@ pub(crate) async fn take(
     project: &Arc<project::Inner>,
     branch: &BranchRecord,
     name: &str,
+    scheduled: bool,
     op: &Op,
 ) -> Result<Snapshot> {
     let name = SnapshotName::new(name)?;
@@ -207,6 +210,7 @@ pub(crate) async fn take(
                 limits: branch.limits,
                 cut: None,
                 seed: None,
+                scheduled,
                 created_at: now(),
             };
             tx.insert(&snapshot)?;
@@ -237,13 +241,34 @@ pub(crate) async fn fill(
     op: &Op,
 ) -> Result<SnapshotRecord> {
     let source = SourceRecord::Branch(branch.clone());
-    let object = Object::Snapshot(snapshot.id);
-    let (role, gone) = match snapshot.role {
-        Role::Seed => ("seed", "the seed was deleted while it was built"),
-        _ => ("snapshot", "the snapshot was deleted while it was taken"),
-    };
-    let target = NewClone::of(project, branch, object, role);
+    let target = target(project, branch, snapshot);
     let cut = clone_source(home, project, &source, &target, op).await?;
+    commit(home, project, snapshot, cut, op).await
+}
+
+/// What a snapshot's data becomes.
+pub(crate) fn target(
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    snapshot: &SnapshotRecord,
+) -> NewClone {
+    let role = if snapshot.role == Role::Seed { "seed" } else { "snapshot" };
+    NewClone::of(project, branch, Object::Snapshot(snapshot.id), role)
+}
+
+/// Makes what was taken durable, and whole.
+pub(crate) async fn commit(
+    home: &Home,
+    project: &ProjectRecord,
+    snapshot: &SnapshotRecord,
+    cut: Cut,
+    op: &Op,
+) -> Result<SnapshotRecord> {
+    let object = Object::Snapshot(snapshot.id);
+    let gone = match snapshot.role {
+        Role::Seed => "the seed was deleted while it was built",
+        _ => "the snapshot was deleted while it was taken",
+    };
     op.steps.run("sync", home.storage(project.storage)?.sync(object)).await?;
     op.cancel.check()?;
     let id = snapshot.id;
@@ -287,6 +312,7 @@ fn info(
         project: project.name.to_string(),
         branch: branch.map_or_else(|| record.branch.to_string(), BranchRecord::shown),
         name: record.name.as_ref().map_or_else(|| record.id.to_string(), ToString::to_string),
+        scheduled: record.scheduled,
         cut: record.cut.clone(),
         created_at: record.created_at,
     }

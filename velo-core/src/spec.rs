@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BranchName, Id};
 use crate::runtime::Limits;
 use crate::snapshot::Snapshot;
+use crate::wal::{Progress, Target, Watch};
 
 /// What a branch starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct BranchSpec {
     pub(crate) start: bool,
     pub(crate) quota: Option<u64>,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) at: Option<Target>,
+    pub(crate) watch: Option<Watch>,
 }
 
 impl BranchSpec {
@@ -78,6 +81,8 @@ impl BranchSpec {
             start: true,
             quota: None,
             ttl: None,
+            at: None,
+            watch: None,
         }
     }
 
@@ -158,6 +163,21 @@ impl BranchSpec {
         self
     }
 
+    /// As the branch that it starts from was at some moment, of which the project keeps the WAL
+    /// ([`ProjectBuilder::wal_retention`](crate::ProjectBuilder::wal_retention)).
+    #[must_use]
+    pub fn at(mut self, moment: Target) -> Self {
+        self.at = Some(moment);
+        self
+    }
+
+    /// Is told, a few times a second, how far the recovery to [its moment](Self::at) is.
+    #[must_use]
+    pub fn watch(mut self, tell: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.watch = Some(Watch(std::sync::Arc::new(tell)));
+        self
+    }
+
     /// Creates it stopped: no server is started until [`Branch::start`]. Not for ephemeral
     /// branches.
     #[must_use]
@@ -179,6 +199,9 @@ impl BranchSpec {
         if self.quota == Some(0) {
             return Err(Error::new(ErrorKind::InvalidInput, "a quota of 0 bytes holds nothing")
                 .with_hint("give a number of bytes, or no quota"));
+        }
+        if let Some(moment) = &self.at {
+            moment.check()?;
         }
         if let Some(time) = self.ttl {
             crate::branch::check_ttl(name.is_none(), time)?;

@@ -161,6 +161,7 @@ impl Switch<'_> {
             volume: record.volume,
             doors: Doors::OpenWhenReady,
             fresh_clone: !record.settled,
+            replay: None,
         };
         let status = match runtime.status(&instance).await? {
             // Whoever started it may have been killed before clients were let in.

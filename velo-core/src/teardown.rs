@@ -12,6 +12,7 @@ use crate::run_dir::RunDir;
 use crate::runtime::StopMode;
 use crate::state::Tx;
 use crate::storage::Object;
+use crate::wal;
 
 /// Collects the errors of steps that must all be tried: the first one leads.
 #[derive(Default)]
@@ -113,7 +114,7 @@ pub(crate) async fn branch(
     patience: Patience,
 ) -> Result<()> {
     // A server that still runs must keep its files, or nobody could name it any more.
-    let Some((_, volumes)) = end(home, project, id).await? else {
+    let Some((record, volumes)) = end(home, project, id).await? else {
         return Ok(());
     };
     let mut errors = Errors::default();
@@ -126,6 +127,9 @@ pub(crate) async fn branch(
     for taken in snapshots {
         let gone = locked_snapshot(home, project, taken.id, taken.phase, patience);
         errors.note(gone.await);
+    }
+    if !record.ephemeral {
+        errors.note(wal::archive::remove_all(home, id).await);
     }
     errors.note(RunDir::of(home, id).remove());
     errors.result()?;
@@ -282,7 +286,10 @@ pub(crate) async fn release(
         .await?;
     match object {
         _ if !hidden => Ok(()),
-        Object::Volume(id) => volume(home, project, id, patience).await,
+        Object::Volume(id) => {
+            wal::archive::seal(home, project, id).await?;
+            volume(home, project, id, patience).await
+        }
         Object::Snapshot(id) => locked_snapshot(home, project, id, Phase::Ready, patience).await,
     }
 }

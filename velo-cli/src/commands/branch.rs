@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use velo_core::blocking;
 use velo_core::storage::Usage;
-use velo_core::{BranchInfo, BranchSpec, ResetTarget, Result, State};
+use velo_core::{BranchInfo, BranchSpec, Error, ErrorKind, Reached, ResetTarget, Result, State};
 
-use crate::args::{Branch, BranchCreate};
+use crate::args::{Branch, BranchCreate, Moment};
 use crate::output::{self, Colour, Out};
 use crate::progress::Spinner;
 use crate::target::{Target, one_or_all, open_project};
@@ -15,7 +15,7 @@ use crate::{time, tree};
 
 pub(crate) fn run(command: Branch, out: &Out) -> Result<()> {
     match command {
-        Branch::Create(args) => create(args, out),
+        Branch::Create(args) => create(*args, out),
         Branch::List { project, size } => list(project, size, out),
         Branch::Get(branch) => get(&branch.name, out),
         Branch::Delete { branch, force } => delete(&branch.name, force, out),
@@ -57,10 +57,22 @@ fn shape(info: &BranchInfo) -> Value {
         "pid": info.pid,
         "created_at": info.created_at,
         "cut": info.cut,
+        "reached": info.reached.as_ref().map(reached),
         "expires_at": info.expires_at,
         "kept_by": info.kept_by,
         "protected": info.protected,
         "problem": info.problem,
+    })
+}
+
+/// `reached` of docs/json.md.
+fn reached(reached: &Reached) -> Value {
+    json!({
+        "lsn": reached.lsn,
+        "timeline": reached.timeline,
+        "time": reached.time(),
+        "last_xid": reached.last_xid,
+        "replayed": reached.replayed,
     })
 }
 
@@ -120,8 +132,12 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
         spec = spec.stopped();
     }
     let branch = {
-        let _spinner = Spinner::new(format!("creating {}", args.branch.name));
-        blocking::Branch::create(&project, spec)?
+        let spinner = Spinner::new(format!("creating {}", args.branch.name));
+        match moment(&args.moment)? {
+            // It may take a while, and whoever gives up leaves nothing.
+            Some(at) => unless_given_up(&project, recovered(spec.at(at), &spinner))?,
+            None => blocking::Branch::create(&project, spec)?,
+        }
     };
     let info = branch.info()?;
     let (timings, outgoing) = (branch.timings(), outgoing(&branch, &info, out));
@@ -142,10 +158,100 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
                 info.storage,
                 info.state.as_str(),
             ));
+            if let Some(reached) = &info.reached {
+                out.line(told(reached));
+            }
         },
     );
     warn_outgoing(outgoing.as_deref(), out);
     Ok(())
+}
+
+/// Tells how far the recovery is.
+fn recovered(spec: BranchSpec, spinner: &Spinner) -> BranchSpec {
+    let (say, begun) = (spinner.lines(), Instant::now());
+    spec.watch(move |progress| {
+        let rate = progress.replayed as f64 / begun.elapsed().as_secs_f64().max(0.001);
+        let rest = progress.total.saturating_sub(progress.replayed) as f64 / rate.max(1.0);
+        let time = progress.time().map_or_else(String::new, |time| format!(", at {time}"));
+        say(&format!(
+            "{} of {} replayed{time}, {}/s, {} to go",
+            output::bytes(progress.replayed),
+            output::bytes(progress.total),
+            output::bytes(rate as u64),
+            output::took(Duration::from_secs_f64(rest.min(1e9))),
+        ));
+    })
+}
+
+/// Makes a branch. At a signal it is undone, and that is waited for; at a second one this process ends at
+/// once, and the next `velo` undoes what was left.
+fn unless_given_up(project: &blocking::Project, spec: BranchSpec) -> Result<blocking::Branch> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("start a runtime", e))?;
+    let made = async {
+        let mut signals = crate::signals::listen()?;
+        let cancel = velo_core::cancel::Cancel::new();
+        let creation = velo_core::Branch::create_unless(project.as_async(), spec, &cancel);
+        let mut creation = std::pin::pin!(creation);
+        let mut given_up = false;
+        let made = loop {
+            tokio::select! {
+                made = &mut creation => break made,
+                Some(got) = signals.recv() => match given_up {
+                    _ if !got.ends() => {}
+                    false => {
+                        given_up = true;
+                        cancel.cancel();
+                    }
+                    true => return Err(Error::new(
+                        ErrorKind::Canceled,
+                        "ended at once; what was made goes with the next command",
+                    )),
+                },
+            }
+        };
+        match made {
+            // It was done before it could be given up.
+            Ok(branch) if given_up => {
+                branch.delete(true).await?;
+                Err(Error::new(ErrorKind::Canceled, "given up: nothing was made"))
+            }
+            made => made,
+        }
+    };
+    runtime.block_on(made).map(blocking::Branch::from)
+}
+
+/// The moment that is asked for.
+fn moment(args: &Moment) -> Result<Option<velo_core::Target>> {
+    use velo_core::Target;
+    let target = match args {
+        Moment { at: Some(text), .. } => Target::parse_time(text)?,
+        Moment { at_lsn: Some(text), .. } => Target::lsn(text.parse()?),
+        Moment { at_name: Some(name), .. } => Target::restore_point(name),
+        Moment { at_xid: Some(xid), .. } => Target::xid(*xid),
+        _ => return Ok(None),
+    };
+    Ok(Some(if args.exclusive { target.exclusive() } else { target }))
+}
+
+/// The moment that was really reached.
+fn told(reached: &Reached) -> String {
+    let replayed = output::bytes(reached.replayed);
+    match (reached.time(), reached.last_xid) {
+        (Some(time), Some(xid)) => format!(
+            "reached {}: its last transaction is {xid}, committed {time}; {replayed} of WAL replayed",
+            reached.lsn
+        ),
+        _ => format!(
+            "reached {}: no transaction was committed since the snapshot before it; {replayed} of WAL \
+             replayed",
+            reached.lsn
+        ),
+    }
 }
 
 /// What of the parent's data can still reach out, which only a server that runs can tell. The branch is

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use velo_core::blocking;
 use velo_core::{Config, ProjectInfo, Result};
 
-use crate::args::{Project, ProjectCreate};
+use crate::args::{Project, ProjectCreate, ProjectSet};
 use crate::output::{self, Out};
 use crate::progress::Spinner;
 use crate::target::open_project;
@@ -14,6 +14,7 @@ pub(crate) fn run(command: Project, out: &Out) -> Result<()> {
         Project::Create(args) => create(args, out),
         Project::List => list(out),
         Project::Get { name } => get(&name, out),
+        Project::Set(args) => set(&args, out),
         Project::Delete { name, force } => delete(&name, force, out),
     }
 }
@@ -28,6 +29,7 @@ fn shape(info: &ProjectInfo) -> Value {
         "postgres": super::pg::shape(&info.postgres),
         "role": info.role,
         "database": info.database,
+        "wal_retention": info.wal_retention,
         "created_at": info.created_at,
     })
 }
@@ -65,6 +67,9 @@ fn create(args: ProjectCreate, out: &Out) -> Result<()> {
     }
     if let Some(locale) = args.locale {
         builder = builder.locale(locale);
+    }
+    if let Some(time) = args.wal_retention {
+        builder = builder.wal_retention(time);
     }
     // Nothing is fetched for a project that cannot be.
     builder.check()?;
@@ -144,11 +149,75 @@ fn get(name: &str, out: &Out) -> Result<()> {
                 ("postgres", format!("{} ({})", info.postgres.version, info.postgres.place())),
                 ("role", info.role.clone()),
                 ("database", info.database.clone()),
+                ("wal kept", kept(info.wal_retention)),
                 ("age", output::age(info.created_at)),
             ]);
         },
     );
     Ok(())
+}
+
+/// How long WAL is kept.
+fn kept(seconds: Option<u64>) -> String {
+    seconds.map_or_else(
+        || "not at all".to_owned(),
+        |seconds| crate::time::shown(std::time::Duration::from_secs(seconds)),
+    )
+}
+
+fn set(args: &ProjectSet, out: &Out) -> Result<()> {
+    let project = open_project(&args.name)?;
+    let time = args.wal_retention.and_then(|time| time.0);
+    let waiting = project.set_wal_retention(time)?;
+    let restart = args.restart || (!waiting.is_empty() && ask(&args.name, &waiting, out));
+    let mut restarted = Vec::new();
+    for name in waiting.iter().filter(|_| restart) {
+        let _spinner = Spinner::new(format!("restarting {}/{name}", args.name));
+        project.branch(name.as_str())?.restart()?;
+        restarted.push(name.clone());
+    }
+    let names = |names: &[String]| -> Vec<String> {
+        names.iter().map(|name| format!("{}/{name}", args.name)).collect()
+    };
+    let info = open_project(&args.name)?.info();
+    let left = if restart { Vec::new() } else { names(&waiting) };
+    out.result(
+        || {
+            let mut value = shape(&info);
+            value["restarted"] = json!(names(&restarted));
+            value["to_restart"] = json!(left);
+            value
+        },
+        |out| {
+            out.line(format!("the WAL of {} is kept: {}", info.name, kept(info.wal_retention)));
+        },
+    );
+    if !left.is_empty() && !out.json {
+        let commands: Vec<_> = left.iter().map(|n| format!("velo branch restart {n}")).collect();
+        out.note(&format!(
+            "it holds from the next start of each server on; those that run: {}",
+            commands.join("; ")
+        ));
+    }
+    Ok(())
+}
+
+/// Whether servers may be restarted, whose clients lose their connections.
+fn ask(project: &str, branches: &[String], out: &Out) -> bool {
+    use std::io::{BufRead, IsTerminal, Write};
+    let (input, error) = (std::io::stdin(), std::io::stderr());
+    if out.json || !input.is_terminal() || !error.is_terminal() {
+        return false;
+    }
+    let names: Vec<_> = branches.iter().map(|name| format!("{project}/{name}")).collect();
+    let _ = write!(
+        error.lock(),
+        "it needs a restart, which disconnects their clients: {}. Restart now? [y/N] ",
+        names.join(", ")
+    );
+    let mut answer = String::new();
+    let _ = input.lock().read_line(&mut answer);
+    matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 fn delete(name: &str, force: bool, out: &Out) -> Result<()> {

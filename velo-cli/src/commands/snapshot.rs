@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use velo_core::{Error, ErrorKind, Result, SnapshotInfo};
+use velo_core::blocking::Branch;
+use velo_core::{Error, ErrorKind, Fate, Result, Retention, SnapshotInfo};
 
-use crate::args::Snapshot;
+use crate::args::{Keep, Snapshot};
 use crate::output::{self, Out};
 use crate::progress::Spinner;
 use crate::target::{Target, open_project};
@@ -13,6 +14,10 @@ use crate::target::{Target, open_project};
 pub(crate) fn run(command: Snapshot, out: &Out) -> Result<()> {
     match command {
         Snapshot::Create { branch, name } => create(&branch, name, out),
+        Snapshot::Schedule { branch, keep } => schedule(&branch, &keep, out),
+        Snapshot::Prune { branch, keep, dry_run } => {
+            prune(&Target::source(&branch).open()?, &keep, dry_run, out)
+        }
         Snapshot::List { project, size } => list(&project, size, out),
         Snapshot::Delete { snapshot } => delete(&snapshot, out),
     }
@@ -30,6 +35,7 @@ fn shape(info: &SnapshotInfo) -> Value {
         "project": info.project,
         "branch": info.branch,
         "snapshot": info.name,
+        "scheduled": info.scheduled,
         "cut": info.cut,
         "created_at": info.created_at,
     })
@@ -64,6 +70,85 @@ fn create(branch: &str, name: Option<String>, out: &Out) -> Result<()> {
                 output::took(took),
                 branch.as_async().project().info().storage,
             ));
+        },
+    );
+    Ok(())
+}
+
+impl Keep {
+    /// None if no rule is given.
+    fn retention(&self) -> Option<Retention> {
+        let retention = Retention::new()
+            .last(self.keep_last)
+            .hourly(self.keep_hourly)
+            .daily(self.keep_daily)
+            .weekly(self.keep_weekly)
+            .monthly(self.keep_monthly);
+        Some(retention).filter(|retention| *retention != Retention::new())
+    }
+}
+
+/// Takes a snapshot, and then removes what is to go: older ones, and WAL that is kept no longer.
+fn schedule(branch: &str, keep: &Keep, out: &Out) -> Result<()> {
+    let branch = Target::source(branch).open()?;
+    let snapshot = {
+        let _spinner = Spinner::new(format!("taking a snapshot of {}", branch.full_name()));
+        branch.scheduled_snapshot()?
+    };
+    let fates = match keep.retention() {
+        Some(retention) => branch.prune_snapshots(retention, false)?,
+        None => Vec::new(),
+    };
+    let pruned = open_project(branch.as_async().project().name())?.prune_wal(false)?;
+    let gone: Vec<&Fate> = fates.iter().filter(|fate| fate.kept.is_none()).collect();
+    out.result(
+        || {
+            let mut value = shape(snapshot.info());
+            value["removed"] = json!(gone);
+            value["wal"] = json!(pruned);
+            value
+        },
+        |out| {
+            out.line(format!("{} taken", full_name(snapshot.info())));
+            for fate in &gone {
+                out.line(format!("{} removed", fate.name));
+            }
+            for one in &pruned {
+                let bytes = output::bytes(one.bytes);
+                out.line(format!(
+                    "{}: {} segments of WAL removed ({bytes})",
+                    one.branch, one.segments
+                ));
+            }
+        },
+    );
+    Ok(())
+}
+
+fn prune(branch: &Branch, keep: &Keep, dry_run: bool, out: &Out) -> Result<()> {
+    let retention = keep.retention().unwrap_or_default();
+    let fates = branch.prune_snapshots(retention, dry_run)?;
+    out.result(
+        || json!(fates),
+        |out| {
+            if fates.is_empty() {
+                return out.line(format!("no schedule took a snapshot of {}", branch.full_name()));
+            }
+            let gone = if dry_run { "would go" } else { "removed" };
+            let rows: Vec<_> = fates
+                .iter()
+                .map(|fate| {
+                    vec![
+                        fate.name.clone(),
+                        output::age(fate.created_at),
+                        fate.bytes.map_or_else(|| "?".to_owned(), output::bytes),
+                        fate.kept
+                            .as_ref()
+                            .map_or_else(|| gone.to_owned(), |why| format!("stays: {why}")),
+                    ]
+                })
+                .collect();
+            out.table(&["SNAPSHOT", "AGE", "OWN", ""], &rows);
         },
     );
     Ok(())

@@ -6,10 +6,12 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::id::Id;
 use crate::reset::ResetTarget;
+use crate::retention::{Fate, Retention};
 use crate::snapshot::SnapshotInfo;
 use crate::spec::BranchSpec;
 use crate::storage::Usage;
 use crate::timings::Timings;
+use crate::wal::{RestorePoint, WalInfo};
 
 impl From<crate::Branch> for Branch {
     fn from(branch: crate::Branch) -> Self {
@@ -128,6 +130,38 @@ impl Branch {
     /// As there.
     pub fn usage(&self) -> Result<Usage> {
         self.0.usage_call().wait()
+    }
+
+    /// See [`crate::Branch::scheduled_snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn scheduled_snapshot(&self) -> Result<Snapshot> {
+        self.0.scheduled_snapshot_call().wait().map(Snapshot)
+    }
+
+    /// See [`crate::Branch::prune_snapshots`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prune_snapshots(&self, retention: Retention, dry_run: bool) -> Result<Vec<Fate>> {
+        self.0.prune_snapshots_call(retention, dry_run).wait()
+    }
+
+    /// See [`crate::Branch::wal`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wal(&self) -> Result<WalInfo> {
+        self.0.wal_call().wait()
+    }
+
+    /// See [`crate::Branch::restore_point`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn restore_point(&self, name: impl Into<String>) -> Result<RestorePoint> {
+        self.0.restore_point_call(name.into()).wait()
     }
 
     /// See [`crate::Branch::start`].

@@ -8,6 +8,7 @@ use crate::project::ProjectInfo;
 use crate::seed::{self, Claim, SeedInfo, SeedKey};
 use crate::snapshot::SnapshotInfo;
 use crate::timings::Timings;
+use crate::wal::Pruned;
 
 impl Project {
     /// See [`crate::Project::open`].
@@ -149,6 +150,22 @@ impl Project {
         self.0.prune_seeds_call(unused_for).wait()
     }
 
+    /// See [`crate::Project::set_wal_retention`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_wal_retention(&self, time: Option<std::time::Duration>) -> Result<Vec<String>> {
+        self.0.set_wal_retention_call(time).wait()
+    }
+
+    /// See [`crate::Project::prune_wal`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prune_wal(&self, dry_run: bool) -> Result<Vec<Pruned>> {
+        self.0.prune_wal_call(dry_run).wait()
+    }
+
     /// See [`crate::Project::delete`].
     ///
     /// # Errors
@@ -206,6 +223,11 @@ impl ProjectBuilder {
     /// See [`crate::ProjectBuilder::main_stopped`].
     pub fn main_stopped(self) -> Self {
         Self(self.0.main_stopped())
+    }
+
+    /// See [`crate::ProjectBuilder::wal_retention`].
+    pub fn wal_retention(self, time: std::time::Duration) -> Self {
+        Self(self.0.wal_retention(time))
     }
 
     /// See [`crate::ProjectBuilder::open`].

@@ -17,6 +17,7 @@ use crate::run_dir::RunDir;
 use crate::runtime::{RuntimeKind, Status};
 use crate::state::Tx;
 use crate::storage::StorageKind;
+use crate::wal::Reached;
 
 /// What a branch does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -89,6 +90,8 @@ pub struct BranchInfo {
     pub created_at: u64,
     /// The moment of its parent that it began with.
     pub cut: Option<Cut>,
+    /// The moment of its parent that was asked for, if one was.
+    pub reached: Option<Reached>,
     /// When its time is up, in milliseconds since 1970, UTC; `None` is never.
     pub expires_at: Option<u64>,
     /// What keeps it although its time is up: branches that were made from it, and its snapshots.
@@ -207,6 +210,7 @@ pub(crate) async fn infos(
             pid,
             created_at: record.created_at,
             cut: record.cut,
+            reached: record.reached,
             expires_at: record.expires,
             kept_by,
             protected: record.protected,

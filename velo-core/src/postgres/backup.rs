@@ -119,13 +119,23 @@ impl Segment {
         Some(Self { timeline: part(0)?, high: part(8)?, low: part(16)? })
     }
 
+    /// Its number, counted from the beginning of the WAL.
+    pub(crate) fn number(self, segment_size: u32) -> u64 {
+        let per_file = 0x1_0000_0000 / u64::from(segment_size.max(1));
+        u64::from(self.high) * per_file + u64::from(self.low)
+    }
+
+    /// The name of the file of the segment with this number.
+    pub(crate) fn name(timeline: u32, number: u64, segment_size: u32) -> String {
+        let per_file = 0x1_0000_0000 / u64::from(segment_size.max(1));
+        format!("{timeline:08X}{:08X}{:08X}", number / per_file, number % per_file)
+    }
+
     /// The names of the segments from this one to the one that holds the last byte before `stop`.
     pub(crate) fn names_until(self, stop: Lsn, segment_size: u32) -> Vec<String> {
-        let per_file = 0x1_0000_0000 / u64::from(segment_size.max(1));
-        let first = u64::from(self.high) * per_file + u64::from(self.low);
         let last = stop.0.saturating_sub(1) / u64::from(segment_size.max(1));
-        (first..=last)
-            .map(|n| format!("{:08X}{:08X}{:08X}", self.timeline, n / per_file, n % per_file))
+        (self.number(segment_size)..=last)
+            .map(|number| Self::name(self.timeline, number, segment_size))
             .collect()
     }
 }

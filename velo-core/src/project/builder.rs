@@ -1,6 +1,7 @@
 //! What a project is opened or made with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::create::taken;
 use super::{Inner, Project, fits, ready};
@@ -24,6 +25,7 @@ pub struct ProjectBuilder {
     pub(super) locale: Option<String>,
     /// Whether `main` of a new project runs once that is made.
     pub(super) main_runs: bool,
+    pub(super) wal_retention: Option<Duration>,
 }
 
 impl ProjectBuilder {
@@ -56,6 +58,14 @@ impl ProjectBuilder {
     /// For suites, whose seeds are cloned from its files.
     pub fn main_stopped(mut self) -> Self {
         self.main_runs = false;
+        self
+    }
+
+    /// For a new project: keeps the WAL of its lasting branches for so long, and with it every moment of
+    /// theirs. See [`BranchSpec::at`](crate::BranchSpec::at), and
+    /// [`Project::set_wal_retention`] for one that is there.
+    pub fn wal_retention(mut self, time: Duration) -> Self {
+        self.wal_retention = Some(time);
         self
     }
 
@@ -163,6 +173,9 @@ impl ProjectBuilder {
         let name = ProjectName::new(self.name.clone())?;
         check_identifier("role", &self.role)?;
         check_identifier("database", &self.database)?;
+        if let Some(time) = self.wal_retention {
+            retention(time)?;
+        }
         Ok(name)
     }
 
@@ -181,6 +194,15 @@ impl ProjectBuilder {
         // Fails now, with the reason, if this build or machine lacks what the project needs.
         fits(&*home.storage(record.storage)?, &*home.runtime(record.runtime)?)?;
         Ok(Project(Arc::new(Inner { config, record, timings: Timings::default() })))
+    }
+}
+
+/// How long WAL is kept, in seconds.
+pub(super) fn retention(time: Duration) -> Result<u64> {
+    match time.as_secs() {
+        0 => Err(Error::new(ErrorKind::InvalidInput, "WAL is kept for at least a second")
+            .with_hint("name a time like 7d, or none")),
+        seconds => Ok(seconds),
     }
 }
 

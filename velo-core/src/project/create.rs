@@ -62,6 +62,7 @@ impl ProjectBuilder {
             limits: config.limits,
             role: self.role.clone(),
             database: self.database.clone(),
+            wal_retention: self.wal_retention.map(super::builder::retention).transpose()?,
             created_at: now(),
         };
         let recorded = self.record(&home, &project, lease, op).await;
@@ -152,6 +153,7 @@ impl ProjectBuilder {
                     quota: None,
                     cut: None,
                     settled: false,
+                    reached: None,
                     created_at: now(),
                     timings: Timings::default(),
                 };

@@ -271,6 +271,7 @@ async fn placed(
                 limits: source.limits(),
                 cut: None,
                 seed: Some(SeedMark { key: text, label, used_at: now() }),
+                scheduled: false,
                 created_at: now(),
             };
             tx.insert(&record)?;

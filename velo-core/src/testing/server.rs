@@ -145,6 +145,7 @@ impl Bench {
             log: self.place.dir.join(format!("{id}.log")),
             lifeline: Lifeline::Detached,
             reads: Vec::new(),
+            writes: Vec::new(),
             limits: Limits::default(),
             labels: Vec::new(),
         })

@@ -131,6 +131,7 @@ pub(super) fn server(
     let mut mounts = seen(files);
     // Parents before what is mounted in them.
     mounts.extend(spec.reads.iter().map(|path| bind(path, true)));
+    mounts.extend(spec.writes.iter().map(|path| bind(path, false)));
     mounts.extend([bind_volume(data), bind(&spec.socket_dir, false), bind(&spec.log, false)]);
 
     let tied = spec.lifeline == Lifeline::Process;

@@ -1,0 +1,121 @@
+//! `velo wal` and `velo restore-point`.
+
+use serde_json::json;
+use velo_core::{Incarnation, Result};
+
+use crate::args::{RestorePoint, Wal};
+use crate::output::{self, Out};
+use crate::progress::Spinner;
+use crate::target::{Target, one_or_all};
+use crate::time;
+
+pub(crate) fn run(command: Wal, out: &Out) -> Result<()> {
+    match command {
+        Wal::Info { branch } => info(&branch, out),
+        Wal::Prune { project, dry_run } => prune(project.as_deref(), dry_run, out),
+    }
+}
+
+pub(crate) fn restore_point(command: RestorePoint, out: &Out) -> Result<()> {
+    let RestorePoint::Create { branch, name } = command;
+    let branch = Target::source(&branch).open()?;
+    let point = branch.restore_point(name)?;
+    out.result(
+        || {
+            json!({
+                "branch": branch.full_name(),
+                "name": point.name,
+                "lsn": point.lsn,
+            })
+        },
+        |out| {
+            out.line(format!("{} is at {} of {}", point.name, point.lsn, branch.full_name()));
+        },
+    );
+    Ok(())
+}
+
+fn info(branch: &str, out: &Out) -> Result<()> {
+    let branch = Target::source(branch).open()?;
+    let wal = branch.wal()?;
+    let name = branch.full_name();
+    out.result(
+        || {
+            json!({
+                "branch": name,
+                "retention": wal.retention,
+                "incarnations": wal.incarnations,
+            })
+        },
+        |out| {
+            if wal.incarnations.is_empty() {
+                return out.line(match wal.retention {
+                    Some(_) => format!("no WAL of {name} is kept yet: velo branch restart {name}"),
+                    None => format!("no WAL of {name} is kept"),
+                });
+            }
+            for one in &wal.incarnations {
+                draw(one, wal.retention, out);
+            }
+        },
+    );
+    Ok(())
+}
+
+fn draw(one: &Incarnation, retention: Option<u64>, out: &Out) {
+    let windows: Vec<String> = one
+        .windows
+        .iter()
+        .map(|window| {
+            let from = window.begins();
+            match (window.until_lsn, one.ends()) {
+                (Some(hole), _) => format!("{from} ({}) to the hole at {hole}", window.from_lsn),
+                (None, Some(end)) => format!("{from} ({}) to {end}", window.from_lsn),
+                (None, None) => format!("{from} ({}) to now", window.from_lsn),
+            }
+        })
+        .collect();
+    let kept = retention.map_or_else(
+        || "not any more".to_owned(),
+        |seconds| time::shown(std::time::Duration::from_secs(seconds)),
+    );
+    out.pairs(&[
+        ("data", one.volume.to_string()),
+        (
+            "reachable",
+            if windows.is_empty() { "nothing: no snapshot yet".into() } else { windows.join("; ") },
+        ),
+        ("kept", kept),
+        ("snapshots", one.bases.to_string()),
+        ("segments", format!("{} ({})", one.segments, output::bytes(one.bytes))),
+        ("holes", if one.holes.is_empty() { "none".into() } else { one.holes.join(", ") }),
+        ("waiting", format!("{} segments to be archived", one.waiting)),
+    ]);
+}
+
+fn prune(project: Option<&str>, dry_run: bool, out: &Out) -> Result<()> {
+    let mut pruned = Vec::new();
+    for project in one_or_all(project)? {
+        let _spinner = Spinner::new(format!("looking through the WAL of {}", project.name()));
+        pruned.extend(project.prune_wal(dry_run)?);
+    }
+    out.result(
+        || json!(pruned),
+        |out| {
+            if pruned.is_empty() {
+                return out.line("no WAL is older than it is to be kept");
+            }
+            let verb = if dry_run { "would go" } else { "removed" };
+            for one in &pruned {
+                out.line(format!(
+                    "{}: {verb}: {} segments ({}), {} snapshots",
+                    one.branch,
+                    one.segments,
+                    output::bytes(one.bytes),
+                    one.bases,
+                ));
+            }
+        },
+    );
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Whether WAL that is to be kept is.
+
+use crate::error::Result;
+use crate::home::Home;
+use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord};
+use crate::wal;
+
+use super::Finding;
+
+pub(super) async fn look(home: &Home) -> Vec<Finding> {
+    match archives(home).await {
+        Ok(found) => found,
+        Err(error) => vec![Finding::error("wal", &error)],
+    }
+}
+
+async fn archives(home: &Home) -> Result<Vec<Finding>> {
+    let kept = home
+        .state()
+        .read(|tx| {
+            let mut kept = Vec::new();
+            for archive in tx.every::<ArchiveRecord>()? {
+                let branch = tx.get::<BranchRecord>(archive.branch)?;
+                let project = tx.get::<ProjectRecord>(archive.project)?;
+                if let (Some(branch), Some(project)) = (branch, project)
+                    && branch.volume == archive.id
+                    && branch.phase == Phase::Ready
+                    && project.wal_retention.is_some()
+                {
+                    kept.push((project, branch, archive));
+                }
+            }
+            Ok(kept)
+        })
+        .await?;
+    let mut found = Vec::new();
+    let count = kept.len();
+    for (project, branch, archive) in kept {
+        let shown = format!("{}/{}", project.name, branch.shown());
+        if archive.wants_base {
+            found.push(Finding::warn(
+                "wal",
+                format!("WAL of {shown} is kept, and no snapshot leads into it"),
+                format!("velo snapshot create {shown} NAME"),
+            ));
+        }
+        let (waiting, seconds) = wal::behind(home, &project, &branch).await?;
+        if waiting > 0 && seconds > PATIENCE {
+            let log = crate::run_dir::RunDir::of(home, branch.id).log();
+            found.push(Finding::warn(
+                "wal",
+                format!(
+                    "{waiting} segments of WAL of {shown} are not archived, for {seconds} s: its server keeps \
+                     them all until then"
+                ),
+                format!("its log says why; is the disk full? {}", log.display()),
+            ));
+        }
+    }
+    if found.is_empty() && count > 0 {
+        found.push(Finding::ok("wal", format!("kept of {count} branches")));
+    }
+    Ok(found)
+}
+
+/// How long a segment may wait to be archived: a server that failed thrice tries again after a minute.
+const PATIENCE: u64 = 90;

@@ -1,0 +1,243 @@
+//! The WAL of a branch that is kept beside it: one folder for each incarnation of its data.
+//!
+//! A clone that recovers as after a crash stays on its parent's timeline, and a branch that is reset
+//! writes other bytes under names that it has written before. So an archive is known by the volume
+//! whose server fills it: no two branches share one, and a reset begins another.
+//!
+//! The server itself copies each segment when it is full, by a command of the shell that every image
+//! has the programs for. A segment gets its name when it is whole and on disk; one that is archived
+//! once more, after a crash, takes the place of the same bytes. What a volume's server has not
+//! archived when the volume goes, Velo adds.
+
+use std::path::{Path, PathBuf};
+
+use super::files::{Folder, Places, copy_until};
+use super::reader::Segments;
+use crate::disk;
+use crate::effect::step;
+use crate::error::Result;
+use crate::home::Home;
+use crate::id::Id;
+use crate::os_user::OsUser;
+use crate::postgres::control;
+use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, now};
+use crate::state::Tx;
+use crate::storage::Object;
+
+/// The folder of a volume's archive.
+pub(super) fn folder(home: &Home, volume: Id) -> PathBuf {
+    home.wal_dir().join(volume.to_string())
+}
+
+/// An archive that a server fills.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    pub(crate) folder: PathBuf,
+    /// Whether nothing leads into it yet: recovery begins with a base.
+    pub(crate) wants_base: bool,
+}
+
+impl Archive {
+    /// The settings of its server.
+    pub(crate) fn settings(&self) -> [(String, String); 2] {
+        [("archive_mode", "on".to_owned()), ("archive_command", command(&self.folder))]
+            .map(|(name, value)| (name.to_owned(), value))
+    }
+}
+
+/// What copies a segment. `sync` without a file, as old images have it, syncs everything.
+fn command(folder: &Path) -> String {
+    let folder = quoted(folder);
+    format!(
+        "cp -f \"%p\" {folder}/%f.new && sync {folder}/%f.new && mv -f {folder}/%f.new {folder}/%f && \
+         sync {folder}"
+    )
+}
+
+/// What fetches a segment from `folder`.
+pub(super) fn fetch(folder: &Path) -> String {
+    let folder = quoted(folder);
+    format!("test -f {folder}/%f && cp {folder}/%f \"%p\"")
+}
+
+/// A path as the shell reads it in one of PostgreSQL's commands.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy().replace('\'', r"'\''").replace('%', "%%");
+    format!("'{text}'")
+}
+
+/// Prepares the archive of a server that is about to start on `volume`, if its project keeps WAL.
+pub(crate) async fn begin(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    volume: Id,
+    user: Option<&OsUser>,
+) -> Result<Option<Archive>> {
+    let (id, owner) = (project.id, branch.id);
+    // Another process may have set it since this one opened the project.
+    let (keeps, found) = home
+        .state()
+        .read(move |tx| {
+            let keeps = tx.get::<ProjectRecord>(id)?.is_some_and(|p| p.wal_retention.is_some());
+            Ok((keeps, tx.get::<ArchiveRecord>(volume)?))
+        })
+        .await?;
+    if !keeps {
+        if found.is_some_and(|archive| !archive.wants_base) {
+            let gap = move |tx: &Tx<'_>| {
+                tx.update(volume, |archive: &mut ArchiveRecord| {
+                    archive.wants_base = true;
+                    Ok(())
+                })
+            };
+            home.state().write("note that WAL is not archived", gap).await?;
+        }
+        return Ok(None);
+    }
+    let record = match found {
+        Some(record) => record,
+        None => {
+            let record = ArchiveRecord {
+                id: volume,
+                project: id,
+                branch: owner,
+                begun_at: now(),
+                ended_at: None,
+                wants_base: true,
+            };
+            let new = record.clone();
+            home.state().write("record a WAL archive", move |tx| tx.insert(&new)).await?;
+            record
+        }
+    };
+    // The servers' user passes, and sees no other archive.
+    let mode = if user.is_some() { 0o711 } else { 0o700 };
+    disk::make_folder("make the folder of WAL archives", &home.wal_dir(), mode, None)?;
+    let folder = folder(home, volume);
+    disk::make_folder("make a WAL archive", &folder, 0o700, user)?;
+    Ok(Some(Archive { folder, wants_base: record.wants_base }))
+}
+
+/// Adds to a volume's archive what its server has not archived, before the volume goes. No server
+/// runs on it.
+pub(crate) async fn seal(home: &Home, project: &ProjectRecord, volume: Id) -> Result<()> {
+    let open = home
+        .state()
+        .read(move |tx| {
+            let archive = tx.get::<ArchiveRecord>(volume)?.filter(|a| a.ended_at.is_none());
+            let Some(archive) = archive else { return Ok(false) };
+            let branch = tx.get::<BranchRecord>(archive.branch)?;
+            Ok(branch.is_some_and(|branch| branch.phase != Phase::Deleting))
+        })
+        .await?;
+    if !open {
+        return Ok(());
+    }
+    let location = home.storage(project.storage)?.location(Object::Volume(volume));
+    let (data, archive) = (location.host_path().to_path_buf(), folder(home, volume));
+    let add = crate::engine::blocking(move || add_rest(&data, &archive));
+    step("keep the last of a WAL", add).await?;
+    home.state()
+        .write("end a WAL archive", move |tx| {
+            if tx.get::<ArchiveRecord>(volume)?.is_some() {
+                tx.update(volume, |archive: &mut ArchiveRecord| {
+                    archive.ended_at = Some(now());
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+fn add_rest(data: &Path, archive: &Path) -> Result<()> {
+    let (Some(pg_wal), Some(archive)) = (Folder::of_data(data)?, Folder::open(archive)?) else {
+        return Ok(()); // somebody has removed one of them by hand
+    };
+    let control = control::read(&data.join(control::FILE))?;
+    let (timeline, size) = (control.timeline, control.wal_segment_size);
+    let owner = rustix::process::geteuid().is_root().then(|| archive.owner()).transpose()?;
+    let numbers = pg_wal.segments(timeline, size)?;
+    let mut places = Places { archive: None, pg_wal: Some(pg_wal), timeline, size };
+    let mut bytes = Vec::new();
+    for number in numbers {
+        let name = places.name(number);
+        // One that is kept for later has another place in its first page.
+        let begin = number * u64::from(size);
+        if archive.has(&name)
+            || !places.read(number, &mut bytes)?
+            || bytes.get(8..16) != Some(&begin.to_le_bytes()[..])
+        {
+            continue;
+        }
+        let mut content = &bytes[..];
+        archive.write(&name, owner, true, |file| std::io::copy(&mut content, file).map(drop))?;
+    }
+    Ok(())
+}
+
+/// Removes the archives of a branch that goes.
+pub(crate) async fn remove_all(home: &Home, branch: Id) -> Result<()> {
+    let archives = home.state().read(move |tx| tx.of::<ArchiveRecord>(branch)).await?;
+    for archive in archives {
+        remove(home, archive.id).await?;
+    }
+    Ok(())
+}
+
+/// Removes an archive.
+pub(super) async fn remove(home: &Home, id: Id) -> Result<()> {
+    disk::remove_folder("remove a WAL archive", &folder(home, id))?;
+    let forget = move |tx: &Tx<'_>| tx.remove::<ArchiveRecord>(id);
+    home.state().write("forget a WAL archive", forget).await
+}
+
+/// Puts the segments of a plan, from `first` to `last`, into the folder that a recovery reads: those
+/// that are archived by another name, the others and the last as copies, of which that one holds
+/// nothing from `end` on.
+pub(super) fn stage(
+    places: &Places,
+    to: &Folder,
+    (first, last): (u64, u64),
+    end: u64,
+    owner: Option<(u32, u32)>,
+) -> Result<()> {
+    let size = u64::from(places.size);
+    for number in first..=last {
+        let name = places.name(number);
+        if number != last
+            && let Some(archive) = &places.archive
+            && archive.has(&name)
+            && to.link(archive, &name).is_ok()
+        {
+            continue;
+        }
+        let bytes = if number == last { end - number * size } else { size };
+        let mut done = false;
+        // As they are read, for the same reason.
+        for folder in [&places.archive, &places.pg_wal, &places.archive].into_iter().flatten() {
+            let Some((file, _)) = folder.file(&name)? else { continue };
+            to.write(&name, owner, false, |to| copy_until(&file, to, bytes, size))?;
+            if folder.has(&name) {
+                done = true;
+                break;
+            }
+        }
+        if !done {
+            return Err(super::plan::hole(&name));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_the_shell_and_no_placeholder() {
+        let command = command(Path::new("/x y/it's 100%f"));
+        assert!(command.starts_with(r#"cp -f "%p" '/x y/it'\''s 100%%f'/%f.new && "#), "{command}");
+    }
+}

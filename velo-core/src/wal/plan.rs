@@ -1,0 +1,543 @@
+//! From a moment to what has to be done: the snapshot that recovery begins with, and the place in the
+//! WAL where it ends.
+//!
+//! Everything is known before anything is made. The WAL is read from the end of what a base holds to
+//! the moment, checksums and all, so that a hole, a damaged segment, a transaction that never
+//! committed or a restore point that is none is told at once. What is left to PostgreSQL is to replay
+//! all WAL there is: it is given no more than up to that place.
+
+use std::path::{Path, PathBuf};
+
+use super::archive;
+use super::files::{Folder, Places};
+use super::info::utc;
+use super::reader::{Event, Reader, Record, Segments};
+use super::target::{Kind, Target};
+use super::time::shown;
+use crate::boot;
+use crate::clone::opened;
+use crate::engine::Op;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::Id;
+use crate::postgres::backup::Segment;
+use crate::postgres::control;
+use crate::postgres::data_file;
+use crate::postgres::lsn::Lsn;
+use crate::postgres::session::Session;
+use crate::record::{
+    ArchiveRecord, BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, VolumeRecord,
+};
+use crate::run_dir::RunDir;
+use crate::runtime::Status;
+use crate::storage::Object;
+
+/// The moment that a branch was recovered to.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct Reached {
+    /// Everything in its parent's WAL up to here is in it.
+    pub lsn: Lsn,
+    /// The timeline of that position.
+    pub timeline: u32,
+    /// When the last transaction in it was committed, in microseconds since 1970, UTC; none if there
+    /// was none since the snapshot that recovery began with.
+    pub committed_at: Option<i64>,
+    /// The number of that transaction.
+    pub last_xid: Option<u32>,
+    /// The bytes of WAL that were replayed.
+    pub replayed: u64,
+}
+
+impl Reached {
+    /// The moment in UTC: `2026-11-20 13:32:05.500000 UTC`.
+    #[must_use]
+    pub fn time(&self) -> Option<String> {
+        self.committed_at.map(shown)
+    }
+}
+
+/// What has to be done.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) base: SnapshotRecord,
+    /// The volume whose WAL is replayed.
+    pub(super) volume: Id,
+    pub(super) timeline: u32,
+    pub(super) size: u32,
+    /// The first and the last segment that are needed beside those in the base.
+    pub(super) segments: Option<(u64, u64)>,
+    pub(crate) reached: Reached,
+    /// Of each segment, in their order, when the last transaction in it was committed.
+    pub(super) times: Vec<(u64, i64)>,
+}
+
+impl Plan {
+    /// The places of the WAL, opened.
+    pub(super) fn places(&self, home: &Home, project: &ProjectRecord) -> Result<Places> {
+        let data = home.storage(project.storage)?.location(Object::Volume(self.volume));
+        places(&archive::folder(home, self.volume), data.host_path(), self.timeline, self.size)
+    }
+}
+
+fn places(archive: &Path, data: &Path, timeline: u32, size: u32) -> Result<Places> {
+    let (archive, pg_wal) = (Folder::open(archive)?, Folder::of_data(data)?);
+    Ok(Places { archive, pg_wal, timeline, size })
+}
+
+/// An incarnation with what recovery can begin with, the newest first.
+#[derive(Debug, Clone)]
+pub(super) struct Incarnation {
+    pub(super) archive: ArchiveRecord,
+    pub(super) bases: Vec<SnapshotRecord>,
+    /// Whether its volume is there.
+    pub(super) lives: bool,
+}
+
+/// The incarnations of a branch, the newest first.
+pub(super) async fn incarnations(home: &Home, branch: Id) -> Result<Vec<Incarnation>> {
+    home.state()
+        .read(move |tx| {
+            let mut snapshots = tx.of::<SnapshotRecord>(branch)?;
+            snapshots
+                .retain(|s| s.phase == Phase::Ready && matches!(s.role, Role::Named | Role::Base));
+            let mut found = Vec::new();
+            for archive in tx.of::<ArchiveRecord>(branch)?.into_iter().rev() {
+                let mut bases: Vec<_> =
+                    snapshots.iter().filter(|s| is_base_of(s, &archive)).cloned().collect();
+                bases.sort_by_key(|base| std::cmp::Reverse(base.cut.as_ref().map(|cut| cut.lsn)));
+                let lives = tx.get::<VolumeRecord>(archive.id)?.is_some();
+                found.push(Incarnation { archive, bases, lives });
+            }
+            Ok(found)
+        })
+        .await
+}
+
+/// Whether recovery of that WAL can begin with a snapshot.
+fn is_base_of(snapshot: &SnapshotRecord, archive: &ArchiveRecord) -> bool {
+    // One that was in recovery goes on to a timeline of its own.
+    let usable = snapshot.cut.as_ref().is_some_and(|cut| !cut.in_recovery);
+    usable && snapshot.source == Some(Object::Volume(archive.id))
+}
+
+/// A base, read.
+struct Candidate {
+    base: SnapshotRecord,
+    volume: Id,
+    ended_at: Option<u64>,
+    /// Its server has written the WAL up to here at least.
+    written: Option<Lsn>,
+    archive: PathBuf,
+    data: PathBuf,
+    /// Its own data.
+    held: PathBuf,
+}
+
+/// What a look through the WAL from a base on came to.
+enum Found {
+    Plan(Box<Plan>),
+    /// The moment is before the end of what the base holds, or was not met.
+    Elsewhere,
+}
+
+/// Looks for the moment in the WAL of a branch, whose lock the caller holds.
+pub(crate) async fn plan(
+    home: &Home,
+    project: &ProjectRecord,
+    parent: &BranchRecord,
+    target: &Target,
+    op: &Op,
+) -> Result<Plan> {
+    target.check()?;
+    let shown = format!("{}/{}", project.name, parent.shown());
+    let all = incarnations(home, parent.id).await?;
+    if all.is_empty() {
+        return Err(keeps_none(project, parent, &shown));
+    }
+    let storage = home.storage(project.storage)?;
+    opened(&*storage, Object::Volume(parent.volume), &format!("the branch {shown}")).await?;
+    let written = flush(home, project, parent, op).await?;
+    let mut trouble = None;
+    for (turn, incarnation) in all.iter().enumerate() {
+        // Positions and numbers of transactions are those of the data that is there now.
+        if turn > 0 && matches!(target.kind, Kind::Lsn(_) | Kind::Xid(_)) {
+            break;
+        }
+        let mut until = None;
+        for base in &incarnation.bases {
+            op.cancel.check()?;
+            let Some(cut) = &base.cut else { continue };
+            let too_late = match target.kind {
+                Kind::Time(micros) => i64::try_from(cut.at).unwrap_or(i64::MAX) > micros / 1000,
+                Kind::Lsn(lsn) => cut.lsn > lsn,
+                _ => false,
+            };
+            if too_late {
+                continue;
+            }
+            let location = opened(&*storage, Object::Snapshot(base.id), "a snapshot").await?;
+            let volume = incarnation.archive.id;
+            let candidate = Candidate {
+                base: base.clone(),
+                volume,
+                ended_at: incarnation.archive.ended_at,
+                written: written.filter(|_| incarnation.archive.id == parent.volume),
+                archive: archive::folder(home, volume),
+                data: storage.location(Object::Volume(volume)).host_path().to_path_buf(),
+                held: location.host_path().to_path_buf(),
+            };
+            let (wanted, name, before) = (target.clone(), shown.clone(), until);
+            let cancel = op.cancel.clone();
+            let look = move || candidate.look(&wanted, before, &name, &cancel);
+            match crate::engine::blocking(look).await {
+                Ok((Found::Plan(plan), _)) => return Ok(*plan),
+                Ok((Found::Elsewhere, end)) => until = Some(end),
+                // What is asked for may be before it, where that is not known.
+                Err(error)
+                    if error.kind() == ErrorKind::Corrupt
+                        && matches!(target.kind, Kind::RestorePoint(_) | Kind::Xid(_)) =>
+                {
+                    trouble = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    if let Some(error) = trouble {
+        return Err(error);
+    }
+    Err(not_found(project, parent, &all, target))
+}
+
+/// Brings what was acknowledged, and what a position may name, into the files that are read. Where the WAL
+/// ends at least.
+async fn flush(
+    home: &Home,
+    project: &ProjectRecord,
+    parent: &BranchRecord,
+    op: &Op,
+) -> Result<Option<Lsn>> {
+    if !matches!(boot::status(home, project, parent).await?, Status::Running { .. }) {
+        let location = home.storage(project.storage)?.location(Object::Volume(parent.volume));
+        let control = control::read(&location.host_path().join(control::FILE))?;
+        return Ok(Some(control.checkpoint));
+    }
+    let socket_dir = RunDir::of(home, parent.id).socket();
+    let flushed = async {
+        let session = Session::connect(boot::target(&socket_dir, project, parent)).await?;
+        let flush = "SELECT pg_logical_emit_message(true, 'velo', '')";
+        session.execute("flush its WAL", flush).await?;
+        session.value("look at its WAL", "SELECT pg_current_wal_flush_lsn()").await?.parse()
+    };
+    match op.cancel.guard(flushed).await? {
+        Ok(written) => Ok(Some(written)),
+        Err(error) => {
+            // What its processes hold back is less than a second old.
+            tracing::warn!(%error, "the server is not asked for its newest WAL");
+            Ok(None)
+        }
+    }
+}
+
+impl Candidate {
+    /// Reads the WAL from this base on until the moment, or at most to `until`. Beside what was found
+    /// is where the WAL ends that the base itself holds.
+    fn look(
+        &self,
+        target: &Target,
+        until: Option<Lsn>,
+        shown: &str,
+        cancel: &crate::cancel::Cancel,
+    ) -> Result<(Found, Lsn)> {
+        let control = control::read(&self.held.join(control::FILE))?;
+        let (major, timeline, size) = (control.major, control.timeline, control.wal_segment_size);
+        let start = begin_of_label(&self.held)?.unwrap_or(control.redo);
+        let held = Places { archive: None, pg_wal: Folder::of_data(&self.held)?, timeline, size };
+        let mut reader = Reader::new(held, major, timeline, size, start);
+        let mut search = Search::new(target);
+        while let Some(record) = reader.next()? {
+            search.meets(&record);
+        }
+        let held_until = reader.end();
+        let early = search.stop.is_some();
+        if held_until <= start {
+            let what = format!("the WAL in the snapshot {} cannot be read", self.base.id);
+            return Err(Error::new(ErrorKind::Corrupt, format!("{what}: {}", reader.why()))
+                .with_hint("delete that snapshot, and take another"));
+        }
+        if early && !matches!(target.kind, Kind::RestorePoint(_)) {
+            return Ok((Found::Elsewhere, held_until));
+        }
+        search.stop = None;
+        let mut reader = reader.with(places(&self.archive, &self.data, timeline, size)?);
+        let (mut count, mut limited) = (0_u32, false);
+        let mut times: Vec<(u64, i64)> = Vec::new();
+        let mut trouble = None;
+        loop {
+            let Some(record) = reader.next()? else {
+                // Whether it is the end of the WAL, or something is missing in it. The server may have
+                // gone on since the segment was read: then there is a record by now.
+                let (end, here) = (reader.end(), reader.segment());
+                match self.hole_at(end, here, reader.why(), timeline, size)? {
+                    Some(error) if trouble.is_none() => trouble = Some(error),
+                    Some(error) => return Err(error),
+                    None => break,
+                }
+                reader.look_again();
+                continue;
+            };
+            trouble = None;
+            if until.is_some_and(|until| record.start >= until) {
+                limited = true;
+                break;
+            }
+            let met = search.meets(&record);
+            if let Event::Commit { at, .. } = record.event {
+                let segment = record.start.0 / u64::from(size);
+                match times.last_mut().filter(|(last, _)| *last == segment) {
+                    Some((_, last)) => *last = at,
+                    None => times.push((segment, at)),
+                }
+            }
+            if (met && !search.goes_on) || search.failed() {
+                break;
+            }
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(65_536) {
+                cancel.check()?;
+            }
+        }
+        let end = reader.end();
+        if search.stop.is_none() && !limited {
+            match &target.kind {
+                Kind::Time(micros) => {
+                    let over = self.ended_at.and_then(|at| i64::try_from(at).ok());
+                    if over.is_some_and(|over| over < micros / 1000) {
+                        return Ok((Found::Elsewhere, held_until));
+                    }
+                    search.stop = Some(end);
+                }
+                Kind::Lsn(lsn) if *lsn <= end => search.stop = Some(end),
+                Kind::Lsn(lsn) => {
+                    return Err(Error::new(
+                        ErrorKind::NotFound,
+                        format!("{lsn} is in the future: the WAL of {shown} ends at {end}"),
+                    )
+                    .with_hint(
+                        "pg_current_wal_insert_lsn() of that branch gives such a position",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        if let Some(xid) = search.aborted {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("transaction {xid} of {shown} was rolled back"),
+            )
+            .with_hint("name one that was committed, or a moment"));
+        }
+        if let Some((part, whole)) = search.part_of {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{part} is a part of transaction {whole} of {shown}, and cannot be reached alone"),
+            )
+            .with_hint(format!("name that one: --at-xid {whole}")));
+        }
+        let Some(stop) = search.stop else { return Ok((Found::Elsewhere, held_until)) };
+        let number = |lsn: Lsn| lsn.0.saturating_sub(1) / u64::from(size);
+        let plan = Plan {
+            base: self.base.clone(),
+            volume: self.volume,
+            timeline,
+            size,
+            segments: (stop > held_until).then(|| (held_until.0 / u64::from(size), number(stop))),
+            reached: Reached {
+                lsn: stop,
+                timeline,
+                committed_at: search.last.map(|(_, at)| at),
+                last_xid: search.last.map(|(xid, _)| xid),
+                replayed: stop.0.saturating_sub(start.0),
+            },
+            times,
+        };
+        Ok((Found::Plan(Box::new(plan)), held_until))
+    }
+
+    /// What is wrong if WAL goes on behind `end`, where no record can be read.
+    fn hole_at(
+        &self,
+        end: Lsn,
+        here: u64,
+        why: &str,
+        timeline: u32,
+        size: u32,
+    ) -> Result<Option<Error>> {
+        let mut places = places(&self.archive, &self.data, timeline, size)?;
+        let mut bytes = Vec::new();
+        let mut goes_on = false;
+        for number in here + 1..=places.last()?.unwrap_or(0) {
+            let begin = number * u64::from(size);
+            // Those that a server keeps for later hold what they held before.
+            if !places.read(number, &mut bytes)?
+                || bytes.get(8..16) != Some(&begin.to_le_bytes()[..])
+            {
+                continue;
+            }
+            goes_on = true;
+            break;
+        }
+        if !goes_on && self.written.is_none_or(|written| end >= written) {
+            return Ok(None);
+        }
+        let name = places.name(here);
+        Ok(Some(match places.read(here, &mut bytes)? {
+            false => hole(&name),
+            true => damaged(&name, end, why),
+        }))
+    }
+}
+
+/// A segment is missing.
+pub(super) fn hole(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("a hole in the WAL that is kept: the segment {name} is missing"),
+    )
+    .with_context("segment", name)
+    .with_hint("velo wal info shows what can be reached: before it, or from a snapshot behind it")
+}
+
+fn damaged(name: &str, at: Lsn, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("the WAL that is kept is damaged at {at} in the segment {name}: {why}"),
+    )
+    .with_context("segment", name)
+    .with_hint("velo wal info shows what can be reached: before it, or from a snapshot behind it")
+}
+
+/// Where a backup's label says that recovery begins.
+fn begin_of_label(data: &Path) -> Result<Option<Lsn>> {
+    let path = data.join("backup_label");
+    let text = match data_file::read(&path, data_file::SMALL) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
+    };
+    Segment::of_label(&text)?;
+    let place = text.lines().find_map(|line| {
+        line.strip_prefix("START WAL LOCATION: ")?.split_whitespace().next()?.parse().ok()
+    });
+    Ok(place)
+}
+
+/// Goes through records until the moment.
+struct Search<'a> {
+    target: &'a Target,
+    /// Where recovery ends: records that begin there or later are not replayed.
+    stop: Option<Lsn>,
+    /// Whether a later record may be the one.
+    goes_on: bool,
+    /// The last commit before it.
+    last: Option<(u32, i64)>,
+    newest: Option<(u32, i64)>,
+    aborted: Option<u64>,
+    part_of: Option<(u64, u32)>,
+}
+
+impl<'a> Search<'a> {
+    fn new(target: &'a Target) -> Self {
+        let goes_on = matches!(target.kind, Kind::RestorePoint(_));
+        Self { target, stop: None, goes_on, last: None, newest: None, aborted: None, part_of: None }
+    }
+
+    /// Whether the moment is none that can be reached.
+    fn failed(&self) -> bool {
+        self.aborted.is_some() || self.part_of.is_some()
+    }
+
+    /// Whether it is known now where recovery ends.
+    fn meets(&mut self, record: &Record) -> bool {
+        let exclusive = self.target.exclusive;
+        let mut stop = None;
+        match (&self.target.kind, &record.event) {
+            (Kind::Lsn(lsn), _) if record.start >= *lsn => stop = Some(record.start),
+            (Kind::Time(micros), Event::Commit { at, .. })
+                if at > micros || (exclusive && at == micros) =>
+            {
+                stop = Some(record.start);
+            }
+            (Kind::Xid(wanted), Event::Commit { xid, subtransactions, .. }) => {
+                if *xid == *wanted as u32 {
+                    stop = Some(if exclusive { record.start } else { record.end });
+                } else if subtransactions.contains(&(*wanted as u32)) {
+                    self.part_of = Some((*wanted, *xid));
+                }
+            }
+            (Kind::Xid(wanted), Event::Abort { xid, subtransactions })
+                if *xid == *wanted as u32 || subtransactions.contains(&(*wanted as u32)) =>
+            {
+                self.aborted = Some(*wanted);
+            }
+            (Kind::RestorePoint(wanted), Event::RestorePoint { name, .. }) if name == wanted => {
+                stop = Some(record.end);
+            }
+            _ => {}
+        }
+        let is_before = stop != Some(record.start);
+        if let Event::Commit { xid, at, .. } = record.event
+            && is_before
+        {
+            self.newest = Some((xid, at));
+        }
+        if stop.is_some() {
+            self.stop = stop;
+            self.last = self.newest;
+        } else if self.stop.is_none() {
+            self.last = self.newest;
+        }
+        stop.is_some()
+    }
+}
+
+pub(super) fn keeps_none(project: &ProjectRecord, parent: &BranchRecord, shown: &str) -> Error {
+    let error = Error::new(ErrorKind::Unsupported, format!("no WAL of {shown} is kept"));
+    error.with_hint(match (parent.ephemeral, project.wal_retention) {
+        (true, _) => "that of an ephemeral branch never is: name a lasting one".to_owned(),
+        (_, None) => format!("from now on: velo project set {} --wal-retention 7d", project.name),
+        (_, Some(_)) => format!("from its next start on: velo branch restart {shown}"),
+    })
+}
+
+/// Why a moment cannot be reached.
+fn not_found(
+    project: &ProjectRecord,
+    parent: &BranchRecord,
+    all: &[Incarnation],
+    target: &Target,
+) -> Error {
+    let shown = format!("{}/{}", project.name, parent.shown());
+    let windows: Vec<String> = all.iter().filter_map(window).collect();
+    let window = match windows.is_empty() {
+        true => format!("nothing can be reached yet: velo snapshot create {shown} NAME"),
+        false => format!("what can be reached of {shown}: {}", windows.join("; ")),
+    };
+    let what = match &target.kind {
+        Kind::Time(_) => format!("{target} is outside of what is kept of the WAL of {shown}"),
+        Kind::Lsn(lsn) => format!("{lsn} is before what is kept of the WAL of {shown}"),
+        Kind::RestorePoint(name) => format!("{shown} has no restore point {name:?}"),
+        Kind::Xid(xid) => format!(
+            "transaction {xid} of {shown} was not committed, as far as its WAL is kept: it may have only read"
+        ),
+    };
+    Error::new(ErrorKind::NotFound, what).with_hint(window)
+}
+
+/// The moments of an incarnation that can be reached, in words.
+fn window(incarnation: &Incarnation) -> Option<String> {
+    let cut = incarnation.bases.last()?.cut.as_ref()?;
+    let end = incarnation.archive.ended_at.map_or_else(|| "now".to_owned(), utc);
+    Some(format!("{} ({}) to {end}", utc(cut.at), cut.lsn))
+}

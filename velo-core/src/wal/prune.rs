@@ -1,0 +1,278 @@
+//! What of the WAL is not to be kept any longer.
+//!
+//! A moment can be reached as long as there is a base before it and all WAL from that base on. So of an
+//! incarnation the newest base stays that is as old as WAL is kept, and with it every later one and all
+//! WAL behind it. Snapshots that somebody gave a name stay in any case; they need no WAL of their own.
+
+use std::collections::BTreeSet;
+
+use super::archive;
+use super::files::{Folder, Places};
+use super::plan::{Incarnation, incarnations};
+use crate::clone::opened;
+use crate::engine::{self, Call, Engine, Op};
+use crate::error::Result;
+use crate::home::Home;
+use crate::id::Id;
+use crate::lock::Mode;
+use crate::postgres::control;
+use crate::project::Project;
+use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
+use crate::storage::Object;
+use crate::teardown::{self, Patience};
+
+/// What was removed of a branch's WAL, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// The branch: `api/main`.
+    pub branch: String,
+    /// How many segments.
+    pub segments: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many snapshots that Velo took by itself.
+    pub bases: usize,
+    /// How many incarnations, whole.
+    pub incarnations: usize,
+}
+
+impl Project {
+    /// Removes WAL that is older than it is to be kept, of every branch. With `dry_run` it only says what
+    /// would go. What [`retention`](crate::ProjectBuilder::wal_retention) says can be reached stays so.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub async fn prune_wal(&self, dry_run: bool) -> Result<Vec<Pruned>> {
+        self.prune_wal_call(dry_run).await
+    }
+
+    pub(crate) fn prune_wal_call(&self, dry_run: bool) -> Call<Vec<Pruned>> {
+        let project = self.0.clone();
+        engine::call(move |op| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            let id = project.record.id;
+            let (record, branches) = home
+                .state()
+                .read(move |tx| {
+                    Ok((tx.get::<ProjectRecord>(id)?, tx.list::<BranchRecord>(&id.to_string())?))
+                })
+                .await?;
+            let record = record.unwrap_or_else(|| project.record.clone());
+            let mut pruned = Vec::new();
+            for branch in branches.iter().filter(|b| b.phase == Phase::Ready && !b.ephemeral) {
+                let one = prune(&home, &record, branch, dry_run, &op).await?;
+                if one.segments + one.bases + one.incarnations > 0 {
+                    pruned.push(one);
+                }
+            }
+            Ok(pruned)
+        })
+    }
+}
+
+async fn prune(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    dry_run: bool,
+    op: &Op,
+) -> Result<Pruned> {
+    let shown = format!("{}/{}", project.name, branch.shown());
+    let mut pruned =
+        Pruned { branch: shown.clone(), segments: 0, bytes: 0, bases: 0, incarnations: 0 };
+    if incarnations(home, branch.id).await?.is_empty() {
+        return Ok(pruned);
+    }
+    // Nobody may be reading what goes.
+    let mode = if dry_run { Mode::Shared } else { Mode::Exclusive };
+    let _lock = home.lock(branch.id, mode, &format!("the branch {shown}"), &op.cancel).await?;
+    let cutoff = project.wal_retention.map(|seconds| now().saturating_sub(seconds * 1000));
+    for incarnation in incarnations(home, branch.id).await? {
+        op.cancel.check()?;
+        let goes = goes(&incarnation, cutoff);
+        for base in &goes.bases {
+            pruned.bases += 1;
+            if !dry_run {
+                let _lock = home.lock(*base, Mode::Exclusive, "a snapshot", &op.cancel).await?;
+                teardown::snapshot(home, project, *base, Patience::Usual).await?;
+            }
+        }
+        let folder = archive::folder(home, incarnation.archive.id);
+        if goes.whole {
+            pruned.incarnations += 1;
+            if let Some(folder) = Folder::open(&folder)? {
+                pruned.bytes += folder.bytes()?;
+                pruned.segments += folder.names()?.len();
+            }
+            if !dry_run {
+                archive::remove(home, incarnation.archive.id).await?;
+            }
+            continue;
+        }
+        let Some(first) = goes.first else { continue };
+        let storage = home.storage(project.storage)?;
+        let location = opened(&*storage, Object::Snapshot(first), "a snapshot").await?;
+        let control = control::read(&location.host_path().join(control::FILE))?;
+        let (timeline, size) = (control.timeline, control.wal_segment_size);
+        let places = Places { archive: Folder::open(&folder)?, pg_wal: None, timeline, size };
+        for number in places.before(control.redo)? {
+            pruned.segments += 1;
+            pruned.bytes += u64::from(size);
+            if let (Some(archive), false) = (&places.archive, dry_run) {
+                archive.remove("prune a WAL archive", &places.name(number))?;
+            }
+        }
+    }
+    Ok(pruned)
+}
+
+/// The snapshots of a branch without which a moment could not be reached that is to be: of each
+/// incarnation the newest that is as old as WAL is kept, or the oldest; and each that is the first behind
+/// a hole.
+pub(crate) async fn needed(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+) -> Result<BTreeSet<Id>> {
+    let (id, mut needed) = (project.id, BTreeSet::new());
+    let project = home.state().read(move |tx| tx.get::<ProjectRecord>(id)).await?;
+    let Some(project) = project else { return Ok(needed) };
+    let Some(seconds) = project.wal_retention else { return Ok(needed) };
+    let cutoff = now().saturating_sub(seconds * 1000);
+    for incarnation in incarnations(home, branch.id).await? {
+        let anchor = incarnation.bases.iter().position(|base| is_old(base, cutoff));
+        let last = anchor.or_else(|| incarnation.bases.len().checked_sub(1));
+        let Some(last) = last else { continue };
+        needed.extend(incarnation.bases.get(last).map(|base| base.id));
+        let windows = super::info::look(home, &project, branch, &incarnation).await?.windows;
+        for window in windows {
+            let mut first = incarnation
+                .bases
+                .iter()
+                .filter(|base| base.cut.as_ref().is_some_and(|cut| cut.lsn == window.from_lsn));
+            needed.extend(first.next().map(|base| base.id));
+        }
+    }
+    Ok(needed)
+}
+
+/// Whether a base is from that time, or before it.
+fn is_old(base: &SnapshotRecord, cutoff: u64) -> bool {
+    base.cut.as_ref().is_some_and(|cut| cut.at <= cutoff)
+}
+
+/// What of an incarnation goes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Goes {
+    /// All of it.
+    whole: bool,
+    bases: Vec<Id>,
+    /// The oldest base that stays: WAL before it goes.
+    first: Option<Id>,
+}
+
+fn goes(incarnation: &Incarnation, cutoff: Option<u64>) -> Goes {
+    let archive = &incarnation.archive;
+    let own = |bases: &[SnapshotRecord]| {
+        bases.iter().filter(|base| base.role == Role::Base).map(|base| base.id).collect()
+    };
+    let ended = archive.ended_at.is_some_and(|at| cutoff.is_none_or(|cutoff| at < cutoff));
+    // Without a time nothing is kept but what a server still adds to.
+    if ended || (cutoff.is_none() && archive.wants_base) {
+        return Goes { whole: true, bases: own(&incarnation.bases), first: None };
+    }
+    let Some(cutoff) = cutoff else { return Goes::default() };
+    let Some(anchor) = incarnation.bases.iter().position(|base| is_old(base, cutoff)) else {
+        return Goes::default();
+    };
+    let (_, older) = incarnation.bases.split_at(anchor + 1);
+    Goes {
+        whole: false,
+        bases: own(older),
+        first: incarnation.bases.get(anchor).map(|base| base.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cut::{Cut, Method};
+    use crate::postgres::lsn::Lsn;
+    use crate::postgres::scram::Password;
+    use crate::record::ArchiveRecord;
+
+    fn base(branch: Id, archive: Id, at: u64, own: bool) -> SnapshotRecord {
+        let cut: Cut = serde_json::from_value(serde_json::json!({
+            "method": Method::Checkpoint, "lsn": Lsn(at << 10), "next_xid": 1, "oldest_active_xid": 0,
+            "timeline": 1, "at": at, "system_identifier": 1, "major": 18, "in_recovery": false,
+        }))
+        .unwrap();
+        SnapshotRecord {
+            id: Id::generate(),
+            project: branch,
+            branch,
+            name: None,
+            role: if own { Role::Base } else { Role::Named },
+            phase: Phase::Ready,
+            lease: None,
+            source: Some(Object::Volume(archive)),
+            password: Password::generate().unwrap(),
+            settings: Default::default(),
+            limits: Default::default(),
+            cut: Some(cut),
+            seed: None,
+            scheduled: !own,
+            created_at: at,
+        }
+    }
+
+    /// Whatever is there and however it is pruned: of what could be reached before, each moment that is not
+    /// too old can be reached after.
+    #[test]
+    fn no_kept_moment_becomes_unreachable() {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut chosen = move |end: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % end
+        };
+        for _ in 0..2000 {
+            let (branch, id) = (Id::generate(), Id::generate());
+            let ended_at = (chosen(3) == 0).then(|| 500 + chosen(1000));
+            let archive = ArchiveRecord {
+                id,
+                project: branch,
+                branch,
+                begun_at: 0,
+                ended_at,
+                wants_base: false,
+            };
+            let mut bases: Vec<_> = (0..chosen(6))
+                .map(|_| {
+                    let at = 1 + chosen(ended_at.unwrap_or(1000));
+                    base(branch, id, at, chosen(2) == 0)
+                })
+                .collect();
+            bases.sort_by_key(|base| std::cmp::Reverse(base.cut.as_ref().map(|cut| cut.lsn)));
+            let incarnation = Incarnation { archive, bases: bases.clone(), lives: true };
+            let cutoff = chosen(1200);
+            let goes = goes(&incarnation, Some(cutoff));
+            // WAL from here on is there.
+            let first = goes.first.and_then(|id| bases.iter().find(|base| base.id == id));
+            let wal_from = first.map_or(0, |base| base.created_at);
+            let left: Vec<u64> = bases
+                .iter()
+                .filter(|base| !goes.bases.contains(&base.id))
+                .map(|base| base.created_at)
+                .collect();
+            let end = ended_at.unwrap_or(1200);
+            for moment in cutoff..=end {
+                let before = bases.iter().any(|base| base.created_at <= moment);
+                let after = !goes.whole && left.iter().any(|at| wal_from <= *at && *at <= moment);
+                assert!(!before || after, "{moment}: cutoff {cutoff}, {left:?}, {goes:?}");
+            }
+        }
+    }
+}

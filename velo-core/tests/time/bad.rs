@@ -1,0 +1,147 @@
+//! What cannot be reached: each has an error of its own, and nothing is made.
+
+use std::time::{Duration, SystemTime};
+
+use velo_core::{Branch, BranchSpec, Error, ErrorKind, Target};
+
+use crate::common::client::sql;
+use crate::rig::{Rig, write};
+
+async fn refused(rig: &Rig, target: Target, kind: ErrorKind, says: &str) -> Error {
+    let before = rig.project.branches().await.unwrap().len();
+    let left = rig.home.left();
+    let spec = BranchSpec::named("bad").at(target.clone());
+    let error = Branch::create(&rig.project, spec).await.unwrap_err();
+    assert_eq!(error.kind(), kind, "{target:?}: {error}");
+    assert!(error.to_string().contains(says), "{target:?}: {error}");
+    assert!(error.hint().is_some(), "{target:?}: {error}");
+    assert_eq!(rig.project.branches().await.unwrap().len(), before);
+    assert_eq!(rig.home.left(), left, "{target:?}");
+    error
+}
+
+#[tokio::test]
+async fn moments_that_are_none() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    write(&main, 0, 30).await;
+    let future = SystemTime::now() + Duration::from_secs(60);
+    let bad = ErrorKind::InvalidInput;
+    refused(&rig, Target::time(future), bad, "is in the future").await;
+    let past = SystemTime::now() - Duration::from_secs(3600);
+    let missing = ErrorKind::NotFound;
+    let error = refused(&rig, Target::time(past), missing, "is outside of what is kept").await;
+    assert!(error.hint().unwrap().contains("what can be reached of time/main: "), "{error:?}");
+    let lsn = |text: &str| Target::lsn(text.parse().unwrap());
+    refused(&rig, lsn("0/10"), missing, "is before what is kept").await;
+    refused(&rig, lsn("7/0"), missing, "is in the future: the WAL of time/main ends at").await;
+    refused(&rig, Target::restore_point("none"), missing, "no restore point \"none\"").await;
+    refused(&rig, Target::restore_point(""), bad, "is not the name of a restore point").await;
+    refused(&rig, Target::xid(0), bad, "is not the number of a transaction").await;
+    // One that was rolled back, one that only read, a part of another, and one that does not exist.
+    let url = main.url();
+    let work = move || {
+        crate::rig::session(&url, |run| {
+            let aborted =
+                run("BEGIN; SELECT pg_current_xact_id(); CREATE TABLE a (x int); ROLLBACK");
+            run("BEGIN; INSERT INTO rows VALUES (500)");
+            run("SAVEPOINT a; INSERT INTO rows VALUES (501)");
+            let part = run("SELECT xmin FROM rows WHERE n = 501");
+            run("RELEASE a");
+            run("COMMIT");
+            (aborted[0].parse::<u64>().unwrap(), part[0].parse::<u64>().unwrap())
+        })
+    };
+    let (aborted, part) = tokio::task::spawn_blocking(work).await.unwrap();
+    refused(&rig, Target::xid(aborted), missing, "was rolled back").await;
+    let error = refused(&rig, Target::xid(part), missing, "is a part of transaction").await;
+    assert!(error.hint().unwrap().contains("--at-xid"), "{error:?}");
+    refused(&rig, Target::xid(2_000_000), missing, "was not committed").await;
+    // A snapshot is one moment.
+    main.snapshot("s").await.unwrap();
+    let spec = BranchSpec::ephemeral().from("main@s").at(Target::parse_time("now").unwrap());
+    assert_eq!(Branch::create(&rig.project, spec).await.unwrap_err().kind(), bad);
+    // Between the checkpoint of the first base and its end.
+    let wal = main.wal().await.unwrap();
+    let first = wal.incarnations[0].windows[0].from_lsn;
+    refused(&rig, Target::lsn(velo_core::postgres::Lsn(first.0 - 1)), missing, "is before").await;
+}
+
+#[tokio::test]
+async fn a_hole_and_a_damaged_segment() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    for round in 0..4 {
+        write(&main, round * 10, round * 10 + 10).await;
+        sql(&main, "SELECT pg_switch_wal()").await;
+    }
+    sql(&main, "CHECKPOINT").await;
+    let data = rig.data(&main).await;
+    let archive = rig.archives().join(data.file_name().unwrap());
+    let segments = || {
+        let all = std::fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path());
+        let mut all: Vec<_> = all.filter(|path| path.extension().is_none()).collect();
+        all.sort();
+        all
+    };
+    assert!(crate::common::home::eventually(Duration::from_secs(20), || segments().len() >= 5));
+    let middle = segments()[segments().len() - 2].clone();
+    let name = middle.file_name().unwrap().to_str().unwrap().to_owned();
+    let kept = std::fs::read(&middle).unwrap();
+    // The server may have it still.
+    let _ = std::fs::remove_file(data.join("pg_wal").join(&name));
+    std::fs::remove_file(&middle).unwrap();
+    let now = || Target::parse_time("now").unwrap();
+    let corrupt = ErrorKind::Corrupt;
+    let error = refused(&rig, now(), corrupt, "a hole in the WAL").await;
+    assert!(error.to_string().contains(&name), "{error}");
+    let wal = main.wal().await.unwrap();
+    assert_eq!(wal.incarnations[0].holes, [name.clone()]);
+    assert!(wal.incarnations[0].windows[0].until_lsn.is_some());
+    let mut broken = kept.clone();
+    let at = broken.iter().position(|byte| *byte != 0).unwrap() + 60;
+    broken[at] ^= 1;
+    std::fs::write(&middle, &broken).unwrap();
+    let error = refused(&rig, now(), corrupt, "is damaged").await;
+    assert!(error.to_string().contains(&name), "{error}");
+    std::fs::write(&middle, &kept[..1000]).unwrap();
+    refused(&rig, now(), corrupt, &name).await;
+    std::fs::write(&middle, &kept).unwrap();
+    let branch = rig.at(now()).await;
+    crate::rig::holds(&branch, 40, "mended").await;
+    branch.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_archive_that_cannot_be_written_to() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    let data = rig.data(&main).await;
+    let archive = rig.archives().join(data.file_name().unwrap());
+    let mode = |mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&archive, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o500);
+    write(&main, 0, 10).await;
+    sql(&main, "SELECT pg_switch_wal()").await;
+    write(&main, 10, 20).await;
+    // The parent goes on, and the archive says so; what is there leads to every moment all the same.
+    let wal = main.wal().await.unwrap();
+    assert!(wal.incarnations[0].waiting > 0, "{wal:?}");
+    let branch = rig.at(Target::parse_time("now").unwrap()).await;
+    crate::rig::holds(&branch, 20, "not archived").await;
+    branch.close().await.unwrap();
+    mode(0o700);
+    // That wakes it.
+    sql(&main, "SELECT pg_switch_wal()").await;
+    let mut waiting = 1;
+    for _ in 0..1500 {
+        waiting = main.wal().await.unwrap().incarnations[0].waiting;
+        if waiting == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(waiting, 0, "it goes on by itself");
+}

@@ -1,0 +1,250 @@
+//! What may have become of a parent: it is idle, stopped, reset, or was itself recovered.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use velo_core::storage::StorageKind;
+use velo_core::{Branch, BranchSpec, Project, Target};
+
+use crate::common::client::sql;
+use crate::common::home::{TestHome, eventually};
+use crate::common::{fs_dir, installations, newest};
+use crate::oracle::{kill, time};
+use crate::rig::{DAY, Rig, holds, rows, write};
+
+fn micros() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.unwrap().as_micros() as u64
+}
+
+/// A moment that nothing is committed at.
+async fn moment() -> Target {
+    let at = micros();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    time(at)
+}
+
+#[tokio::test]
+async fn an_idle_a_stopped_and_a_killed_parent() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    write(&main, 0, 30).await;
+    // Nothing is committed after it.
+    let after = moment().await;
+    let branch = rig.at(after.clone()).await;
+    holds(&branch, 30, "idle").await;
+    branch.close().await.unwrap();
+    main.stop().await.unwrap();
+    let branch = rig.at(after.clone()).await;
+    holds(&branch, 30, "stopped").await;
+    branch.close().await.unwrap();
+    main.start().await.unwrap();
+    write(&main, 30, 40).await;
+    let before_crash = moment().await;
+    kill(&rig).await;
+    write(&main, 40, 60).await;
+    for (target, end) in [(after, 30), (before_crash, 40)] {
+        let branch = rig.at(target).await;
+        holds(&branch, end, "killed").await;
+        branch.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn moments_before_a_reset_are_reached_and_those_after_it_are_others() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let spec = BranchSpec::named("dev");
+    let dev = Branch::create(&rig.project, spec).await.unwrap();
+    write(&dev, 0, 30).await;
+    let before = moment().await;
+    write(&dev, 30, 50).await;
+    let last = moment().await;
+    dev.reset().await.unwrap();
+    // Other bytes under the names that it has written before.
+    write(&dev, 0, 10).await;
+    let after = moment().await;
+    write(&dev, 10, 20).await;
+    for (target, end) in [(before, 30), (last, 50), (after, 10)] {
+        let spec = BranchSpec::ephemeral().from(&dev).at(target.clone());
+        let branch = Branch::create(&rig.project, spec).await.unwrap();
+        holds(&branch, end, &format!("{target:?}")).await;
+        branch.close().await.unwrap();
+    }
+    let wal = dev.wal().await.unwrap();
+    assert_eq!(wal.incarnations.len(), 2, "{wal:?}");
+    assert!(wal.incarnations[0].ended_at.is_none() && wal.incarnations[1].ended_at.is_some());
+    assert!(wal.incarnations.iter().all(|one| one.holes.is_empty() && one.windows.len() == 1));
+    dev.delete(false).await.unwrap();
+    let archives = std::fs::read_dir(rig.archives()).unwrap().count();
+    assert_eq!(archives, 1, "only that of main is left");
+}
+
+#[tokio::test]
+async fn a_recovered_branch_of_a_recovered_branch() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    sql(&main, "ALTER SYSTEM SET work_mem = '5MB'").await;
+    main.snapshot("conf").await.unwrap();
+    write(&main, 0, 30).await;
+    let first = moment().await;
+    write(&main, 30, 60).await;
+    let spec = BranchSpec::named("one").at(first);
+    let one = Branch::create(&rig.project, spec).await.unwrap();
+    assert_eq!(crate::rig::rows(&one).await.len(), 30);
+    write(&one, 30, 35).await;
+    let second = moment().await;
+    let inside = one.restore_point("inside").await.unwrap();
+    write(&one, 35, 50).await;
+    let spec = BranchSpec::named("two").from(&one).at(second);
+    let two = Branch::create(&rig.project, spec).await.unwrap();
+    assert_eq!(rows(&two).await.len(), 35);
+    write(&two, 35, 40).await;
+    let spec = BranchSpec::ephemeral().from(&two).at(moment().await);
+    let three = Branch::create(&rig.project, spec).await.unwrap();
+    holds(&three, 40, "three").await;
+    let of =
+        |timeline: &str| timeline.parse::<u32>().unwrap_or_else(|e| panic!("{timeline:?}: {e}"));
+    let timeline = "SELECT timeline_id FROM pg_control_checkpoint()";
+    assert_eq!(of(&sql(&two, timeline).await), 3);
+    // The parent's own settings came along, and no file of the recovery.
+    assert_eq!(sql(&two, "SHOW work_mem").await, "5MB");
+    let data = rig.data(&two).await;
+    for name in ["recovery.signal", "standby.signal", "backup_label", "backup_label.old"] {
+        assert!(!data.join(name).exists(), "{name}");
+    }
+    let point = Target::restore_point("inside");
+    let named = BranchSpec::ephemeral().from(&one).at(point);
+    let named = Branch::create(&rig.project, named).await.unwrap();
+    holds(&named, 35, "inside").await;
+    assert_eq!(named.info().await.unwrap().reached.unwrap().timeline, 2);
+    // A position of the parent's timeline is not one of the branch's.
+    let early = Target::lsn(main.wal().await.unwrap().incarnations[0].windows[0].from_lsn);
+    let error = Branch::create(&rig.project, BranchSpec::ephemeral().from(&one).at(early)).await;
+    assert!(error.unwrap_err().to_string().contains("before what is kept"));
+    assert!(inside.lsn.0 > 0);
+    // What it began with is the moment, and not the snapshot before it.
+    sql(&two, "DELETE FROM rows").await;
+    two.reset().await.unwrap();
+    assert_eq!(rows(&two).await.len(), 35);
+    two.stop().await.unwrap();
+    two.start().await.unwrap();
+    assert_eq!(rows(&two).await.len(), 35);
+}
+
+#[tokio::test]
+async fn a_project_begins_and_ends_to_keep_wal() {
+    let (Some(base), Some(bins)) = (fs_dir("VELO_TEST_BTRFS"), installations()) else { return };
+    let bin = newest(bins).remove(0);
+    let home = TestHome::with(Some(&base), |b| b.pg_bin(bin).storage(StorageKind::Btrfs));
+    let project = home.project("later").await;
+    let main = project.main().await.unwrap();
+    sql(&main, "CREATE TABLE rows (n bigint PRIMARY KEY, xid xid8)").await;
+    let point = main.restore_point("none").await.unwrap_err();
+    assert!(point.to_string().contains("no WAL of later/main is kept"), "{point}");
+    let at = || BranchSpec::ephemeral().at(Target::parse_time("now").unwrap());
+    let none = Branch::create(&project, at()).await.unwrap_err();
+    assert!(none.hint().unwrap().contains("velo project set later --wal-retention"), "{none:?}");
+    assert_eq!(project.set_wal_retention(Some(DAY)).await.unwrap(), ["main"]);
+    let project = Project::builder("later").config(home.config().clone()).open().await.unwrap();
+    let none = Branch::create(&project, at()).await.unwrap_err();
+    assert!(none.hint().unwrap().contains("velo branch restart later/main"), "{none:?}");
+    main.restart().await.unwrap();
+    assert_eq!(project.set_wal_retention(Some(DAY)).await.unwrap(), [""; 0]);
+    write(&main, 0, 30).await;
+    let branch = Branch::create(&project, at()).await.unwrap();
+    holds(&branch, 30, "later").await;
+    branch.close().await.unwrap();
+    // Not any more: what is there stays until it is pruned.
+    assert_eq!(project.set_wal_retention(None).await.unwrap(), ["main"]);
+    main.restart().await.unwrap();
+    sql(&main, "SELECT pg_switch_wal()").await;
+    assert_eq!(sql(&main, "SHOW archive_mode").await, "off");
+    assert_eq!(project.prune_wal(false).await.unwrap().len(), 1);
+    let left = std::fs::read_dir(home.config().home().join("wal")).unwrap().count();
+    assert_eq!(left, 0);
+    assert!(main.wal().await.unwrap().incarnations.is_empty());
+}
+
+#[tokio::test]
+async fn an_archive_is_private_whole_and_its_server_s_alone() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    let dev = Branch::create(&rig.project, BranchSpec::named("dev")).await.unwrap();
+    write(&main, 0, 30).await;
+    for branch in [&main, &dev] {
+        for _ in 0..3 {
+            sql(branch, "SELECT pg_logical_emit_message(true, 'x', 'y'); SELECT pg_switch_wal()")
+                .await;
+        }
+    }
+    let folder = |data: &std::path::Path| rig.archives().join(data.file_name().unwrap());
+    let size = 4 << 20;
+    for branch in [&main, &dev] {
+        let folder = folder(&rig.data(branch).await);
+        let mode = folder.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{folder:?}");
+        let current = sql(branch, "SELECT pg_walfile_name(pg_current_wal_insert_lsn())").await;
+        let archived = || {
+            let all = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            let mut all: Vec<_> = all.filter(|p| p.extension().is_none()).collect();
+            all.sort();
+            all
+        };
+        let done = "SELECT count(*) FROM pg_ls_dir('pg_wal/archive_status') s WHERE s ~ 'ready$'";
+        let mut left = String::new();
+        for _ in 0..1000 {
+            left = sql(branch, done).await;
+            if left == "0" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(left, "0");
+        assert!(eventually(Duration::from_secs(1), || archived().len() >= 3));
+        for path in archived() {
+            let file = path.metadata().unwrap();
+            assert_eq!(file.len(), size, "{path:?}");
+            assert_eq!(file.permissions().mode() & 0o777, 0o600, "{path:?}");
+            assert!(path.file_name().unwrap().to_str().unwrap() < current.as_str(), "{path:?}");
+        }
+        let wal = branch.wal().await.unwrap();
+        assert_eq!(wal.incarnations[0].waiting, 0);
+        assert!(wal.incarnations[0].archiving && wal.incarnations[0].segments >= 3);
+    }
+    // An ephemeral one archives nowhere.
+    let throwaway = Branch::create(&rig.project, BranchSpec::ephemeral()).await.unwrap();
+    assert_eq!(sql(&throwaway, "SHOW archive_mode").await, "off");
+    throwaway.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn pruning_keeps_every_moment_that_is_to_be_reached() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    write(&main, 0, 30).await;
+    let early = sql(&main, "SELECT pg_current_wal_insert_lsn()").await;
+    sql(&main, "SELECT pg_switch_wal()").await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    main.snapshot("mid").await.unwrap();
+    let begun = std::time::Instant::now();
+    write(&main, 30, 60).await;
+    assert_eq!(rig.project.prune_wal(false).await.unwrap(), [], "nothing is a day old");
+    // Everything before that snapshot is too old now.
+    while begun.elapsed() < Duration::from_millis(2200) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let kept = moment().await;
+    write(&main, 60, 80).await;
+    rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    let would = rig.project.prune_wal(true).await.unwrap();
+    assert_eq!(would.len(), 1, "{would:?}");
+    assert!(would[0].bases == 1 && would[0].segments > 0, "{would:?}");
+    assert_eq!(rig.project.prune_wal(false).await.unwrap(), would, "as it was said");
+    assert_eq!(rig.project.prune_wal(false).await.unwrap(), []);
+    let branch = rig.at(kept).await;
+    holds(&branch, 60, "kept").await;
+    branch.close().await.unwrap();
+    let early = Target::lsn(early.parse().unwrap());
+    let error = Branch::create(&rig.project, BranchSpec::ephemeral().at(early)).await.unwrap_err();
+    assert!(error.to_string().contains("before what is kept"), "{error}");
+}
