@@ -517,6 +517,84 @@ fn kept_or_gone(home: &Home, done: bool, what: &str) {
 const TWO: &[(&str, &str)] = &[("VELO_MAX_RUNNING", "2")];
 const TWO_AND_NO_WAIT: &[(&str, &str)] = &[("VELO_MAX_RUNNING", "2"), ("VELO_SLOT_TIMEOUT", "1")];
 
+/// A project that keeps WAL, with rows that go.
+fn archiving(home: &Home) {
+    home.ok(&["project", "create", "other", "--wal-retention", "7d"]);
+    home.sql("other/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x");
+}
+
+/// The same, with a moment that has a name before they went.
+fn named_moment(home: &Home) {
+    archiving(home);
+    home.ok(&["restore-point", "create", "other", "whole"]);
+    home.sql("other/main", "DELETE FROM t");
+}
+
+/// A branch of it whose data has an archive of its own.
+fn archiving_branch(home: &Home) {
+    archiving(home);
+    home.ok(&["branch", "create", "other/b"]);
+    home.sql("other/b", "DELETE FROM t; CREATE TABLE mine (x int)");
+}
+
+/// WAL that is older than it is to be kept: none of it is.
+fn old_wal(home: &Home) {
+    archiving(home);
+    home.sql("other/main", "SELECT pg_switch_wal()");
+    home.ok(&["snapshot", "create", "other/main@later"]);
+    home.ok(&["project", "set", "other", "--wal-retention", "1s"]);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+}
+
+fn scheduled(home: &Home) {
+    archiving(home);
+    home.ok(&["snapshot", "schedule", "other"]);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    home.ok(&["snapshot", "schedule", "other"]);
+}
+
+/// It is there as it was at that moment, or not there.
+fn recovered(home: &Home, done: bool, what: &str) {
+    let there = is_there(home, "other/b");
+    assert!(there || !done, "{what}: it was done, and is not there");
+    if there {
+        assert_eq!(home.sql("other/b", ROWS), WHOLE, "{what}");
+    }
+    assert_eq!(home.sql("other/main", "SELECT count(*) FROM t"), "0", "{what}");
+}
+
+/// The project's main works, and any moment of it can be reached from now on.
+fn archives(home: &Home, done: bool, what: &str) {
+    assert!(has_project(home) || !done, "{what}");
+    if has_project(home) {
+        home.ok(&["branch", "restart", "other/main"]);
+        home.ok(&["branch", "create", "other/now", "--at", "now"]);
+        assert_eq!(home.sql("other/now", "SELECT 1"), "1", "{what}");
+    }
+}
+
+/// Old or new data, and moments of the old are there.
+fn reset_archived(home: &Home, done: bool, what: &str) {
+    let state = home.sql("other/b", "SELECT to_regclass('mine') IS NOT NULL, count(*) FROM t");
+    assert!(state == "f|1000" || (state == "t|0" && !done), "{what}: {state}");
+    let wal = home.json(&["wal", "info", "other/b"]);
+    for one in wal["incarnations"].as_array().unwrap() {
+        assert_eq!(one["holes"], json!([]), "{what}");
+    }
+}
+
+/// It works, whether its WAL is kept or not.
+fn archives_no_more(home: &Home, done: bool, what: &str) {
+    let kept = &home.json(&["project", "get", "other"])["wal_retention"];
+    assert!(kept.is_null() || !done, "{what}: {kept}");
+    assert_eq!(home.sql("other/main", ROWS), WHOLE, "{what}");
+}
+
+fn archived_branch_gone(home: &Home, done: bool, what: &str) {
+    let there = is_there(home, "other/b");
+    assert!(!there || !done, "{what}: it was done, and is there");
+}
+
 /// A copy keeps no state that it began with.
 fn keeps_origins(place: &Place) -> bool {
     place.storage != Storage::Copy
@@ -601,6 +679,26 @@ pub const OPERATIONS: &[Operation] = &[
     Operation::new(&["gc", "--unrecorded"], strays_and_a_container, alone)
         .ended_by(&["gc", "--unrecorded"])
         .only(|place| place.runtime != Runtime::Process),
+    Operation::new(&["project", "create", "other", "--wal-retention", "7d"], nothing, archives)
+        .between("record a WAL archive", "commit a project"),
+    Operation::new(&["branch", "create", "other/b", "--at-name", "whole"], named_moment, recovered)
+        .between("make the folder of WAL to replay", "runtime: stop"),
+    Operation::new(&["branch", "reset", "other/b"], archiving_branch, reset_archived)
+        .between("point a branch to a volume", "end a WAL archive"),
+    Operation::new(&["branch", "delete", "other/b"], archiving_branch, archived_branch_gone)
+        .between("remove a WAL archive", "forget a WAL archive"),
+    Operation::new(&["wal", "prune", "other"], old_wal, archives)
+        .between("hide a snapshot or let it go", "prune a WAL archive"),
+    Operation::new(
+        &["project", "set", "other", "--wal-retention", "none", "--restart"],
+        archiving,
+        archives_no_more,
+    )
+    .between("record how long WAL is kept", "note that WAL is not archived"),
+    Operation::new(&["restore-point", "create", "other", "again"], archiving, archives)
+        .between("create a restore point", "create a restore point"),
+    Operation::new(&["snapshot", "prune", "other", "--keep-last", "1"], scheduled, archives)
+        .between("mark a snapshot to go", "forget a snapshot"),
     Operation::new(&[library::KEEP], nothing, kept_or_gone)
         .by_library()
         .between("runtime: stop", "record that a server was switched"),

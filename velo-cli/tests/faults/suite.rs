@@ -31,12 +31,31 @@ fn agrees(home: &Home, place: &Place, what: &str) -> Vec<Value> {
     assert!(run.is_subset(&ids), "{what}: {run:?}");
     let projects: BTreeSet<String> = list.iter().map(|b| text(b, "project")).collect();
     let named: usize = projects.iter().map(|project| snapshots(home, project)).sum();
-    let named = named + seeds(home).as_array().unwrap().len();
+    let named = named + seeds(home).as_array().unwrap().len() + bases(home, list);
     place.agrees(home, list, named, what);
     let locks = locks_but(home, &(&ids | &names(home, "snapshots")));
     // On ZFS snapshots are no files.
     assert!(place.storage == Storage::Zfs || locks.is_empty(), "{what}: orphaned locks {locks:?}");
     list.clone()
+}
+
+/// The snapshots that Velo took where WAL is kept, and archives for nobody else.
+#[track_caller]
+fn bases(home: &Home, branches: &[Value]) -> usize {
+    if !home.path().join("wal").exists() {
+        return 0;
+    }
+    let (mut bases, mut archives) = (0, 0);
+    for branch in branches.iter().filter(|branch| branch["ephemeral"] == false) {
+        let wal = home.json(&["wal", "info", branch["name"].as_str().unwrap()]);
+        for one in wal["incarnations"].as_array().unwrap() {
+            bases += one["own_bases"].as_u64().unwrap() as usize;
+            archives += 1;
+        }
+    }
+    let there = names(home, "wal");
+    assert!(there.len() <= archives, "{there:?}");
+    bases
 }
 
 /// Every branch that runs lets clients in, but for `main`, at which more is looked.
