@@ -207,7 +207,7 @@ impl Floor {
     fn ready(&self, child: &mut Child) -> Result<()> {
         let begun = Instant::now();
         while !process::is_ready(&self.clone_path()) {
-            let late = begun.elapsed() > Duration::from_secs(60);
+            let late = begun.elapsed() > Duration::from_secs(600);
             if late || child.try_wait()?.is_some() {
                 let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
                 return Err(format!("the bare server does not come up:\n{log}").into());
