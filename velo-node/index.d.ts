@@ -140,6 +140,8 @@ export interface CreateProjectOptions extends OpenOptions {
   locale?: string | undefined;
   /** Whether its branch `main` is left stopped: for suites, whose seeds are cloned from its files. */
   mainStopped?: boolean | undefined;
+  /** How long the WAL of its lasting branches is kept, to branch from any moment of it. */
+  walRetention?: number | undefined;
 }
 
 /** What a seed is known by, and how it is made. */
@@ -210,6 +212,11 @@ export class Project {
   seeds(options?: CallOptions): Promise<Seed[]>;
   /** Deletes the seeds that nobody has asked for in so long, but those with branches. What was deleted. */
   pruneSeeds(unusedFor: number, options?: CallOptions): Promise<SeedInfo[]>;
+  /**
+   * Says for how many milliseconds the WAL of its lasting branches is kept; null is not at all, from now on. The branches
+   * whose servers do as they did until they are restarted.
+   */
+  setWalRetention(time: number | null, options?: CallOptions): Promise<string[]>;
   /** Waits until the files of what was closed and deleted are gone. */
   finishDeletions(options?: CallOptions): Promise<void>;
   /** Deletes it with all that belongs to it; with `force` also what is more than `main`. */
@@ -238,6 +245,19 @@ export interface BranchOptions extends CallOptions {
   ttl?: number | undefined;
   /** `false` starts no server for it. */
   start?: boolean | undefined;
+  /**
+   * Has it begin with a moment that is over, of which the project keeps the WAL: a date, or a text like `5 minutes ago` or
+   * `2026-11-20 14:32:05.5+01`. What was committed exactly then is in it.
+   */
+  at?: Date | string | undefined;
+  /** The same by a position in the WAL: all before it. */
+  atLsn?: string | undefined;
+  /** The same by a restore point, the last of that name. */
+  atName?: string | undefined;
+  /** The same by a transaction: as it was when that had just been committed. */
+  atXid?: number | bigint | string | undefined;
+  /** Leaves out what was committed exactly then, or by that transaction. */
+  exclusive?: boolean | undefined;
 }
 
 /**
@@ -280,6 +300,8 @@ export class Branch implements AsyncDisposable {
   outgoing(options?: CallOptions): Promise<string[]>;
   /** Takes a snapshot of its present state, while it runs or not. */
   snapshot(name: string, options?: CallOptions): Promise<Snapshot>;
+  /** Gives the present moment a name, for `atName`. Of several the last one counts. */
+  restorePoint(name: string, options?: CallOptions): Promise<RestorePoint>;
   /** Starts its server, if it does not run. */
   start(options?: CallOptions): Promise<void>;
   /** Stops its server cleanly, if it runs. */
@@ -386,6 +408,27 @@ export interface Cut {
   readonly inRecovery: boolean;
 }
 
+/** The moment that a branch was recovered to. */
+export interface Reached {
+  /** Everything in its parent's WAL up to here is in it. */
+  readonly lsn: string;
+  /** The timeline of that position. */
+  readonly timeline: number;
+  /** When the last transaction in it was committed; null if none was since the snapshot before it. */
+  readonly committedAt: Date | null;
+  /** The number of that transaction. */
+  readonly lastXid: number | null;
+  /** The bytes of WAL that were replayed. */
+  readonly replayed: number;
+}
+
+/** A moment of a branch that has a name. */
+export interface RestorePoint {
+  readonly name: string;
+  /** Everything before it is in a branch that begins with it. */
+  readonly lsn: string;
+}
+
 /** What is known of a project. */
 export interface ProjectInfo {
   readonly id: string;
@@ -399,6 +442,8 @@ export interface ProjectInfo {
   readonly role: string;
   /** The database that URLs name. */
   readonly database: string;
+  /** For how many milliseconds the WAL of its lasting branches is kept; null is not at all. */
+  readonly walRetention: number | null;
   readonly createdAt: Date;
 }
 
@@ -426,6 +471,8 @@ export interface BranchInfo {
   readonly createdAt: Date;
   /** The moment of its parent that it began with. */
   readonly cut: Cut | null;
+  /** The moment of its parent that was asked for, if one was. */
+  readonly reached: Reached | null;
   /** When its time is up; null is never. */
   readonly expiresAt: Date | null;
   /** What keeps it although its time is up. */
@@ -442,6 +489,8 @@ export interface SnapshotInfo {
   /** The branch that it was taken of. */
   readonly branch: string;
   readonly name: string;
+  /** Whether a schedule took it (`velo snapshot schedule`), so that a retention may remove it. */
+  readonly scheduled: boolean;
   /** The moment that it holds. */
   readonly cut: Cut | null;
   readonly createdAt: Date;

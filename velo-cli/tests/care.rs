@@ -66,7 +66,9 @@ fn socket(home: &Home, branch: &str) -> PathBuf {
 
 /// Puts something that Velo did not make, or has forgotten, on every shelf.
 fn plant(home: &Home) {
-    for shelf in ["volumes", "snapshots", "run"] {
+    // No project of the home keeps WAL.
+    std::fs::create_dir(home.path().join("wal")).unwrap();
+    for shelf in ["volumes", "snapshots", "run", "wal"] {
         for name in [STRAY, "mine"] {
             let folder = home.path().join(shelf).join(name);
             std::fs::create_dir(&folder).unwrap();
@@ -100,7 +102,7 @@ fn gc_removes_what_nothing_needs_and_only_that() {
         let would = deeds(&tried["deeds"]);
         let kinds: Vec<&str> = would.iter().map(|(kind, ..)| kind.as_str()).collect();
         let recorded = ["branch", "branch", "run", "lock", "lock"];
-        let strays = if args.len() == 3 { &["volume", "snapshot"][..] } else { &[] };
+        let strays = if args.len() == 3 { &["volume", "snapshot", "wal"][..] } else { &[] };
         let wanted = recorded.iter().chain(strays);
         let wanted: Vec<String> = wanted.map(|kind| format!("removed {kind}")).collect();
         assert_eq!(kinds, wanted, "{would:?}");
@@ -115,6 +117,7 @@ fn gc_removes_what_nothing_needs_and_only_that() {
     }
     finds(&home, "run", STRAY);
     finds(&home, "disk", STRAY);
+    finds(&home, "wal", STRAY);
 
     // The look around has undone what lay under the dead lease, and what had expired.
     let done = home.json(&["gc"]);
@@ -122,7 +125,7 @@ fn gc_removes_what_nothing_needs_and_only_that() {
     let kinds: Vec<&str> = removed.iter().map(|(kind, ..)| kind.as_str()).collect();
     assert_eq!(kinds, ["removed run"], "{done}");
     let left = deeds(&done["unrecorded"]);
-    assert_eq!(left.len(), 2, "{done}");
+    assert_eq!(left.len(), 3, "{done}");
     assert!(left.iter().all(|(_, name, _)| name.ends_with(STRAY)), "{done}");
     let said = home.run(&["gc"]);
     assert!(said.stdout.contains("nothing to remove"), "{said:?}");
@@ -131,14 +134,14 @@ fn gc_removes_what_nothing_needs_and_only_that() {
     let tried = home.run(&["gc", "--unrecorded", "--dry-run"]);
     assert!(tried.stderr.contains("restored from a backup"), "{tried:?}");
     let done = home.json(&["gc", "--unrecorded"]);
-    assert_eq!(deeds(&done["deeds"]).len(), 2, "{done}");
+    assert_eq!(deeds(&done["deeds"]).len(), 3, "{done}");
     let empty = home.json(&["gc", "--unrecorded"]);
     assert_eq!(empty["deeds"], serde_json::json!([]));
     assert_eq!(empty["unrecorded"], serde_json::json!([]));
     agree(&home);
     assert_eq!(home.branches(), ["api/main"]);
     assert_eq!(home.sql("api/main", "SELECT 1"), "1");
-    for shelf in ["volumes", "snapshots", "run"] {
+    for shelf in ["volumes", "snapshots", "run", "wal"] {
         assert!(home.path().join(shelf).join("mine/file").exists(), "{shelf}");
         std::fs::remove_dir_all(home.path().join(shelf).join("mine")).unwrap();
     }

@@ -11,7 +11,7 @@ fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-const BRANCH: [&str; 18] = [
+const BRANCH: [&str; 19] = [
     "branch",
     "created_at",
     "cut",
@@ -27,6 +27,7 @@ const BRANCH: [&str; 18] = [
     "problem",
     "project",
     "protected",
+    "reached",
     "runtime",
     "state",
     "storage",
@@ -45,7 +46,17 @@ fn has_keys(value: &Value, base: &[&str], more: &[&str]) {
 fn a_project_from_its_creation_to_its_deletion() {
     let home = Home::new();
     let project = home.json(&["project", "create", "api", "--database", "shop"]);
-    let shape = ["created_at", "database", "id", "name", "postgres", "role", "runtime", "storage"];
+    let shape = [
+        "created_at",
+        "database",
+        "id",
+        "name",
+        "postgres",
+        "role",
+        "runtime",
+        "storage",
+        "wal_retention",
+    ];
     has_keys(&project, &shape, &["timings_ms", "url"]);
     assert_eq!(project["name"], "api");
     assert_eq!(project["database"], "shop");
@@ -74,7 +85,7 @@ fn a_project_from_its_creation_to_its_deletion() {
 
     // Snapshots, in both ways to name them.
     let snapshot = home.json(&["snapshot", "create", "api/main@one"]);
-    let shape = ["branch", "created_at", "cut", "id", "name", "project", "snapshot"];
+    let shape = ["branch", "created_at", "cut", "id", "name", "project", "scheduled", "snapshot"];
     has_keys(&snapshot, &shape, &["timings_ms"]);
     assert_eq!(snapshot["name"], "api/main@one");
     home.ok(&["snapshot", "create", "api/main", "two"]);

@@ -1,10 +1,12 @@
 //! Removing what nothing needs: what dead processes left, branches whose time is up, hidden data that
-//! no clone needs any more, files of servers that are not there; and, if that is asked for, volumes
-//! and snapshots that no record names.
+//! no clone needs any more, files of servers that are not there; and, if that is asked for, volumes,
+//! snapshots and archives of WAL that no record names.
 //!
 //! Most of it every opening of a home does too, in little time and without a word. Nothing is touched
 //! that Velo did not make: it is known by its place in the home, by its mark (ZFS, containers), and by
 //! a name that is an id.
+
+use std::collections::HashSet;
 
 use serde::Serialize;
 
@@ -20,6 +22,7 @@ use crate::run_dir::RunDir;
 use crate::storage::Object;
 use crate::strays::{self, Looks, Stray, Unrecorded};
 use crate::teardown;
+use crate::wal;
 
 /// What is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,7 +58,7 @@ impl GcSpec {
     }
 
     /// Removes too what is there and no record names, and on which no server runs: volumes, snapshots,
-    /// containers; and what is recorded as half done by a process that this home never had. **Where
+    /// archives of WAL, containers; and what is recorded as half done by a process that this home never had. **Where
     /// `state.db` was restored from a backup, that is what was made or finished since: its data would
     /// be lost.** Try it with [`dry_run`](Self::dry_run) first.
     #[must_use]
@@ -165,9 +168,11 @@ async fn would(home: &Home) -> Result<Vec<Deed>> {
 async fn unrecorded(home: &Home, spec: GcSpec) -> Result<(Vec<Deed>, Vec<Deed>)> {
     let removes = spec.unrecorded && !spec.dry_run;
     let (mut deeds, mut looks) = (Vec::new(), Looks::default());
+    let mut served = HashSet::new();
     let Unrecorded { strays, unseen } = strays::objects(home).await?;
     let every = || Deed::removed("volume", "that may be there", "no record names it");
-    let unseen = unseen.into_iter().map(|error| every().came_to(&Err(error))).collect();
+    let unseen: Vec<Deed> =
+        unseen.into_iter().map(|error| every().came_to(&Err(error))).collect();
     for stray in strays {
         let bytes = measured(&*stray.storage, stray.object).await;
         let kind = match stray.object {
@@ -175,7 +180,27 @@ async fn unrecorded(home: &Home, spec: GcSpec) -> Result<(Vec<Deed>, Vec<Deed>)>
             Object::Snapshot(_) => "snapshot",
         };
         let deed = Deed::removed(kind, stray.name(), "no record names it").of_bytes(bytes);
-        deeds.push(deed.came_to(&remove_stray(home, &stray, &mut looks, removes).await));
+        let result = remove_stray(home, &stray, &mut looks, removes).await;
+        if result.is_err() {
+            served.insert(stray.object.id());
+        }
+        deeds.push(deed.came_to(&result));
+    }
+    for id in strays::archives(home).await? {
+        let bytes = wal::archive::bytes(home, id);
+        let name = wal::archive::folder(home, id).display().to_string();
+        let deed = Deed::removed("wal", name, "no record names it").of_bytes(bytes);
+        let result = match served.contains(&id) {
+            true => Err(Error::new(ErrorKind::Conflict, "a server may be adding to it")
+                .with_hint("velo doctor --fix stops it")),
+            false if !unseen.is_empty() => {
+                Err(Error::new(ErrorKind::Conflict, "its volume may be where nothing can be seen")
+                    .with_hint("see what is said of that place, and try again"))
+            }
+            false if removes => wal::archive::remove_folder(home, id),
+            false => Ok(()),
+        };
+        deeds.push(deed.came_to(&result));
     }
     deeds.extend(lost(home, removes).await?);
     Ok((deeds, unseen))

@@ -122,6 +122,8 @@ pub mod __binding {
     pub use crate::seed::outside::{AskedSeed, NextOfSeed, WantedSeed};
     pub use crate::seed::tell_waits;
     pub use crate::suite::{find_postgres, refuse_other_settings};
+    pub use crate::suite::refuse_other_settings;
+    pub use crate::wal::wanted::WantedMoment;
 
     /// See `postgres::install::use_package`.
     pub fn use_package(folder: std::path::PathBuf) {

@@ -203,7 +203,7 @@ async fn fates(
     branch: &BranchRecord,
     retention: Retention,
 ) -> Result<Vec<Fate>> {
-    let (id, scope) = (branch.id, project.id.to_string());
+    let (id, scope, name) = (branch.id, project.id.to_string(), project.name.clone());
     let (snapshots, users) = home
         .state()
         .read(move |tx| {
@@ -212,7 +212,8 @@ async fn fates(
             let mut users: BTreeMap<Id, Vec<String>> = BTreeMap::new();
             for user in tx.list::<BranchRecord>(&scope)?.iter().filter(|b| !b.is_closed()) {
                 if let Origin::Snapshot(from) = user.made_from {
-                    users.entry(from).or_default().push(user.shown());
+                    let shown = format!("{name}/{}", user.shown());
+                    users.entry(from).or_default().push(shown);
                 }
             }
             Ok((snapshots, users))

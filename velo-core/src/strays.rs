@@ -1,8 +1,9 @@
-//! What is there and no record names: volumes and snapshots, servers, containers, folders of servers,
-//! locks. A record comes before what it names and goes after it, so what was seen before the records
+//! What is there and no record names: volumes and snapshots, archives of WAL, servers, containers,
+//! folders of servers, locks. A record comes before what it names and goes after it, so what was seen before the records
 //! were read, and is in none of them, is nobody's.
 
 use std::collections::HashSet;
+use std::path::Path;
 #[cfg(all(feature = "docker", unix))]
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::home::{Home, NAMED};
 use crate::id::Id;
 use crate::lock::{Lock, Mode};
 use crate::postgres::tablespaces;
-use crate::record::{BranchRecord, ProjectRecord, SnapshotRecord, VolumeRecord};
+use crate::record::{ArchiveRecord, BranchRecord, ProjectRecord, SnapshotRecord, VolumeRecord};
 use crate::run_dir::RunDir;
 use crate::runtime::{self, InstanceRef, Runtime, RuntimeKind, Status, StopMode};
 use crate::state::Tx;
@@ -232,16 +233,7 @@ async fn of_needless(home: &Home, storage: &dyn Storage, error: Error) -> Result
 
 /// Folders of servers without a branch or a volume, on whose socket nobody listens.
 pub(crate) async fn run_folders(home: &Home) -> Result<Vec<Id>> {
-    let folder = home.config.home().join("run");
-    let mut found = Vec::new();
-    let fault = |e| Error::io(format!("list {}", folder.display()), e);
-    for entry in std::fs::read_dir(&folder).map_err(fault)? {
-        let name = entry.map_err(fault)?.file_name();
-        let id = name
-            .to_str()
-            .and_then(|name| name.parse::<Id>().ok().filter(|id| id.to_string() == name));
-        found.extend(id);
-    }
+    let mut found = named_by_ids(&home.config.home().join("run"))?;
     let known = home.state().read(|tx| {
         let branches = tx.every::<BranchRecord>()?.into_iter().map(|b| b.id);
         let volumes = tx.every::<VolumeRecord>()?.into_iter().map(|v| v.id);
@@ -251,6 +243,39 @@ pub(crate) async fn run_folders(home: &Home) -> Result<Vec<Id>> {
     found.retain(|id| {
         let there = home.run_dir(*id).symlink_metadata().is_ok();
         there && !known.contains(id) && !RunDir::of(home, *id).is_served()
+    });
+    found.sort();
+    Ok(found)
+}
+
+/// What in a folder has an id for its name.
+fn named_by_ids(folder: &Path) -> Result<Vec<Id>> {
+    let mut found = Vec::new();
+    let fault = |e| Error::io(format!("list {}", folder.display()), e);
+    for entry in std::fs::read_dir(folder).map_err(fault)? {
+        let name = entry.map_err(fault)?.file_name();
+        let id = name
+            .to_str()
+            .and_then(|name| name.parse::<Id>().ok().filter(|id| id.to_string() == name));
+        found.extend(id);
+    }
+    Ok(found)
+}
+
+/// Archives of WAL that no record names.
+pub(crate) async fn archives(home: &Home) -> Result<Vec<Id>> {
+    let folder = home.wal_dir();
+    if folder.symlink_metadata().is_err() {
+        return Ok(Vec::new());
+    }
+    let mut found = named_by_ids(&folder)?;
+    let known = home.state().read(|tx| {
+        Ok(tx.every::<ArchiveRecord>()?.into_iter().map(|a| a.id).collect::<HashSet<Id>>())
+    });
+    let known = known.await?;
+    found.retain(|id| {
+        let there = folder.join(id.to_string()).symlink_metadata().is_ok();
+        there && !known.contains(id)
     });
     found.sort();
     Ok(found)

@@ -22,6 +22,8 @@ mod recover;
 mod restore_point;
 mod target;
 mod time;
+#[cfg(target_os = "linux")]
+pub(crate) mod wanted;
 
 pub(crate) use archive::Archive;
 pub(crate) use info::behind;

@@ -15,6 +15,8 @@ mod holder;
 mod images;
 #[path = "docker/suite.rs"]
 mod suite;
+#[path = "docker/time.rs"]
+mod time;
 #[path = "docker/tools.rs"]
 mod tools;
 #[cfg(feature = "zfs")]

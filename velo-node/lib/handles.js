@@ -12,7 +12,8 @@ const BASE = Symbol.for('velo-node.base');
 
 const ASYNC_DISPOSE = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose');
 
-const FOUNDING = ['role', 'database', 'locale', 'mainStopped'];
+const FOUNDING = ['role', 'database', 'locale', 'mainStopped', 'walRetention'];
+const MOMENT = ['at', 'atLsn', 'atName', 'atXid', 'exclusive'];
 
 /** A handle over one of the addon's. */
 class Handle {
@@ -125,6 +126,10 @@ class Project extends Handle {
     return all.map(seedInfo);
   }
 
+  async setWalRetention(time, given) {
+    return call(() => this[RAW].setWalRetention(time), signalOf(given, 'setWalRetention'));
+  }
+
   async finishDeletions(given) {
     await call(() => this[RAW].finishDeletions(), signalOf(given, 'finishDeletions'));
   }
@@ -142,9 +147,10 @@ async function opened(how, name, config, founding, signal) {
 /** One that is ephemeral goes with its last handle. */
 class Branch extends Handle {
   static async create(project, given) {
-    const names = ['name', 'from', 'label', 'settings', 'memory', 'cpus', 'shmSize', 'quota', 'ttl', 'start', 'signal'];
-    const { from, signal, ...spec } = options(given, names, 'Branch.create');
-    const make = (addon) => addon.Branch.create(rawOf(project, 'project'), present(spec), rawSource(addon, from));
+    const made = ['name', 'from', 'label', 'settings', 'memory', 'cpus', 'shmSize', 'quota', 'ttl', 'start'];
+    const { from, signal, ...spec } = options(given, [...made, ...MOMENT, 'signal'], 'Branch.create');
+    const raw = present({ ...spec, at: text(spec.at), atXid: spec.atXid?.toString() });
+    const make = (addon) => addon.Branch.create(rawOf(project, 'project'), raw, rawSource(addon, from));
     return new Branch(await call(make, signal));
   }
 
@@ -206,6 +212,10 @@ class Branch extends Handle {
 
   async snapshot(name, given) {
     return new Snapshot(await call(() => this[RAW].snapshot(name), signalOf(given, 'snapshot')));
+  }
+
+  async restorePoint(name, given) {
+    return call(() => this[RAW].restorePoint(name), signalOf(given, 'restorePoint'));
   }
 
   async start(given) {
@@ -362,6 +372,14 @@ function rawOf(handle, what) {
   return raw;
 }
 
+/** A moment as text. */
+function text(at) {
+  // A date of another realm, as in a test runner's, is no instance of this one's class.
+  if (typeof at?.toISOString !== 'function') return at;
+  if (Number.isNaN(at.getTime())) throw invalid('the date is none');
+  return at.toISOString();
+}
+
 function rawConfig(config) {
   return config === undefined || config === null ? undefined : rawOf(config, 'config');
 }
@@ -380,6 +398,7 @@ const branchInfo = (raw) => ({
   ...raw,
   createdAt: date(raw.createdAt),
   cut: cut(raw.cut),
+  reached: raw.reached === null ? null : { ...raw.reached, committedAt: date(raw.reached.committedAt) },
   expiresAt: date(raw.expiresAt),
 });
 

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use napi_derive::napi;
-use velo_core::{BranchSource, BranchSpec, ResetTarget, Result};
+use velo_core::__binding::WantedMoment;
+use velo_core::{BranchSource, BranchSpec, Error, ErrorKind, ResetTarget, Result};
 
 use crate::call::Call;
 use crate::config::{time, whole};
-use crate::info::{BranchInfo, Timings, Usage};
+use crate::info::{BranchInfo, RestorePoint, Timings, Usage};
 use crate::project::Project;
 use crate::snapshot::Snapshot;
 
@@ -39,6 +40,12 @@ pub struct Spec {
     pub quota: Option<f64>,
     pub ttl: Option<f64>,
     pub start: Option<bool>,
+    pub at: Option<String>,
+    pub at_lsn: Option<String>,
+    pub at_name: Option<String>,
+    /// As text: it may have more digits than a number of JavaScript's holds.
+    pub at_xid: Option<String>,
+    pub exclusive: Option<bool>,
 }
 
 impl Spec {
@@ -69,8 +76,26 @@ impl Spec {
         if let Some(milliseconds) = self.ttl {
             spec = spec.ttl(time(milliseconds)?);
         }
+        let moment = WantedMoment {
+            at: self.at,
+            lsn: self.at_lsn,
+            name: self.at_name,
+            xid: self.at_xid.map(|text| transaction(&text)).transpose()?,
+            exclusive: self.exclusive.unwrap_or_default(),
+        };
+        if let Some(target) = moment.target()? {
+            spec = spec.at(target);
+        }
         Ok(if self.start == Some(false) { spec.stopped() } else { spec })
     }
+}
+
+fn transaction(text: &str) -> Result<u64> {
+    text.parse().map_err(|_| {
+        let what = format!("{text} is not the number of a transaction");
+        Error::new(ErrorKind::InvalidInput, what)
+            .with_hint("pg_current_xact_id() gives such numbers")
+    })
 }
 
 /// The parts of a branch's URL.
@@ -181,6 +206,12 @@ impl Branch {
     pub fn snapshot(&self, name: String) -> Call {
         let branch = self.0.clone();
         Call::new(async move { branch.snapshot(name).await }, Snapshot)
+    }
+
+    #[napi]
+    pub fn restore_point(&self, name: String) -> Call {
+        let branch = self.0.clone();
+        Call::new(async move { branch.restore_point(name).await }, RestorePoint::from)
     }
 
     #[napi]

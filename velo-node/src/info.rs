@@ -17,6 +17,8 @@ pub struct ProjectInfo {
     pub postgres: String,
     pub role: String,
     pub database: String,
+    /// Milliseconds.
+    pub wal_retention: Option<f64>,
     pub created_at: f64,
 }
 
@@ -30,6 +32,7 @@ impl From<velo_core::ProjectInfo> for ProjectInfo {
             postgres: info.postgres.version.to_string(),
             role: info.role,
             database: info.database,
+            wal_retention: info.wal_retention.map(|seconds| number(seconds) * 1000.0),
             created_at: number(info.created_at),
         }
     }
@@ -52,6 +55,7 @@ pub struct BranchInfo {
     pub pid: Option<u32>,
     pub created_at: f64,
     pub cut: Option<Cut>,
+    pub reached: Option<Reached>,
     pub expires_at: Option<f64>,
     pub kept_by: Vec<String>,
     pub protected: bool,
@@ -76,6 +80,7 @@ impl From<velo_core::BranchInfo> for BranchInfo {
             pid: info.pid,
             created_at: number(info.created_at),
             cut: info.cut.map(Cut::from),
+            reached: info.reached.map(Reached::from),
             expires_at: info.expires_at.map(number),
             kept_by: info.kept_by,
             protected: info.protected,
@@ -90,6 +95,7 @@ pub struct SnapshotInfo {
     pub project: String,
     pub branch: String,
     pub name: String,
+    pub scheduled: bool,
     pub cut: Option<Cut>,
     pub created_at: f64,
 }
@@ -101,6 +107,7 @@ impl From<velo_core::SnapshotInfo> for SnapshotInfo {
             project: info.project,
             branch: info.branch,
             name: info.name,
+            scheduled: info.scheduled,
             cut: info.cut.map(Cut::from),
             created_at: number(info.created_at),
         }
@@ -199,6 +206,40 @@ impl From<velo_core::Cut> for Cut {
             major: cut.major,
             in_recovery: cut.in_recovery,
         }
+    }
+}
+
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct Reached {
+    pub lsn: String,
+    pub timeline: u32,
+    pub committed_at: Option<f64>,
+    pub last_xid: Option<u32>,
+    pub replayed: f64,
+}
+
+impl From<velo_core::Reached> for Reached {
+    fn from(reached: velo_core::Reached) -> Self {
+        Self {
+            lsn: reached.lsn.to_string(),
+            timeline: reached.timeline,
+            // A date of JavaScript's is in milliseconds.
+            committed_at: reached.committed_at.map(|at| number(at.cast_unsigned() / 1000)),
+            last_xid: reached.last_xid,
+            replayed: number(reached.replayed),
+        }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct RestorePoint {
+    pub name: String,
+    pub lsn: String,
+}
+
+impl From<velo_core::RestorePoint> for RestorePoint {
+    fn from(point: velo_core::RestorePoint) -> Self {
+        Self { name: point.name, lsn: point.lsn.to_string() }
     }
 }
 

@@ -25,6 +25,7 @@ pub struct Founding {
     pub database: Option<String>,
     pub locale: Option<String>,
     pub main_stopped: Option<bool>,
+    pub wal_retention: Option<f64>,
 }
 
 #[napi]
@@ -46,6 +47,9 @@ impl Project {
             }
             if founding.main_stopped == Some(true) {
                 builder = builder.main_stopped();
+            }
+            if let Some(milliseconds) = founding.wal_retention {
+                builder = builder.wal_retention(time(milliseconds)?);
             }
             match how.as_str() {
                 "open" => builder.open().await,
@@ -155,6 +159,14 @@ impl Project {
         let project = self.0.clone();
         let work = async move { project.prune_seeds(time(unused_for)?).await };
         Call::new(work, info::list::<_, SeedInfo>)
+    }
+
+    /// The branches whose servers have to be restarted for it.
+    #[napi]
+    pub fn set_wal_retention(&self, kept: Option<f64>) -> Call {
+        let project = self.0.clone();
+        let work = async move { project.set_wal_retention(kept.map(time).transpose()?).await };
+        Call::new(work, |all| all)
     }
 
     #[napi]

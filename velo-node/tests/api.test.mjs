@@ -96,6 +96,44 @@ test('an ephemeral branch can stay', async () => {
   await branch.delete({ force: true });
 });
 
+test('a branch of a moment', async () => {
+  const kept = await Project.create('kept', { walRetention: 7 * 86_400_000 });
+  assert.equal((await kept.info()).walRetention, 7 * 86_400_000);
+  const main = await kept.main();
+  await write(main);
+  const point = await main.restorePoint('one row');
+  assert.equal(point.name, 'one row');
+  assert.match(point.lsn, /^[0-9A-F]+\/[0-9A-F]+$/);
+  const [{ xid }] = await query(main.url, 'INSERT INTO t VALUES (2) RETURNING pg_current_xact_id() AS xid');
+  // A date is in milliseconds.
+  const clock = "SELECT date_trunc('milliseconds', clock_timestamp()) AS at FROM pg_sleep(0.005)";
+  const [{ at }] = await query(main.url, clock);
+  await query(main.url, 'INSERT INTO t VALUES (3)');
+  const holds = async (options, rows) => {
+    const branch = await Branch.create(kept, options);
+    assert.equal(await count(branch), rows, inspect(options));
+    const info = await branch.info();
+    await branch.close();
+    return info;
+  };
+  const { reached } = await holds({ atName: 'one row' }, 1);
+  assert.deepEqual([reached.lsn, reached.timeline], [point.lsn, 1]);
+  assert.ok(reached.committedAt instanceof Date && reached.committedAt < at && reached.replayed > 0);
+  await holds({ at }, 2);
+  await holds({ at: 'now' }, 3);
+  await holds({ atXid: xid }, 2);
+  await holds({ atXid: BigInt(xid), exclusive: true }, 1);
+  await holds({ atLsn: point.lsn }, 1);
+  await assert.rejects(Branch.create(kept, { at: new Date(at - 3_600_000) }), { kind: 'not_found' });
+  for (const wrong of [{ at: 'yesterday' }, { at, atXid: 700 }, { exclusive: true }, { atXid: 'x' }, { at: new Date(NaN) }]) {
+    await assert.rejects(Branch.create(kept, wrong), { kind: 'invalid_input' }, inspect(wrong));
+  }
+  assert.deepEqual((await kept.branches()).map((one) => one.shown), ['main']);
+  assert.deepEqual(await kept.setWalRetention(null), ['main']);
+  assert.equal((await (await Project.open('kept')).info()).walRetention, null);
+  await kept.delete({ force: true });
+});
+
 test('a branch goes with its last handle', async () => {
   let branch = await Branch.create(project);
   const { pid } = await branch.info();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
+use velo_core::__binding::WantedMoment;
 use velo_core::{BranchSource, BranchSpec, ResetTarget};
 
 use crate::call::Call;
@@ -47,7 +48,7 @@ impl Branch {
     #[staticmethod]
     #[pyo3(signature = (
         project, name=None, label=None, source_=None, settings=None, memory=None, millicpus=None, shm_size=None,
-        quota=None, ttl=None, start=true
+        quota=None, ttl=None, start=true, at=None, at_lsn=None, at_name=None, at_xid=None, exclusive=false
     ))]
     // One for each thing that can be said of a branch; Python's callers name them.
     #[allow(clippy::too_many_arguments)]
@@ -63,6 +64,11 @@ impl Branch {
         quota: Option<u64>,
         ttl: Option<f64>,
         start: bool,
+        at: Option<String>,
+        at_lsn: Option<String>,
+        at_name: Option<String>,
+        at_xid: Option<u64>,
+        exclusive: bool,
     ) -> PyResult<Call> {
         let mut spec = name.map_or_else(BranchSpec::ephemeral, BranchSpec::named);
         if let Some(from) = source_ {
@@ -92,8 +98,14 @@ impl Branch {
         if !start {
             spec = spec.stopped();
         }
+        let moment = WantedMoment { at, lsn: at_lsn, name: at_name, xid: at_xid, exclusive };
         let project = project.get().0.clone();
-        Ok(Call::object::<_, Self>(async move { velo_core::Branch::create(&project, spec).await }))
+        Ok(Call::object::<_, Self>(async move {
+            if let Some(target) = moment.target()? {
+                spec = spec.at(target);
+            }
+            velo_core::Branch::create(&project, spec).await
+        }))
     }
 
     #[getter]
@@ -171,6 +183,13 @@ impl Branch {
     fn snapshot(&self, name: String) -> Call {
         let branch = self.0.clone();
         Call::object::<_, Snapshot>(async move { branch.snapshot(name).await })
+    }
+
+    fn restore_point(&self, name: String) -> Call {
+        let branch = self.0.clone();
+        Call::new(async move { branch.restore_point(name).await }, |py, point| {
+            info::restore_point(py, &point)
+        })
     }
 
     fn start(&self) -> Call {

@@ -4,7 +4,9 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use velo_core::storage::Usage;
-use velo_core::{BranchInfo, Cut, PoolInfo, ProjectInfo, SeedInfo, SnapshotInfo, Timings};
+use velo_core::{
+    BranchInfo, Cut, PoolInfo, ProjectInfo, Reached, RestorePoint, SeedInfo, SnapshotInfo, Timings,
+};
 
 /// A dictionary with these items.
 macro_rules! dict {
@@ -24,6 +26,7 @@ pub(crate) fn project(py: Python<'_>, info: &ProjectInfo) -> PyResult<Py<PyAny>>
         "postgres": info.postgres.version.to_string(),
         "role": &info.role,
         "database": &info.database,
+        "wal_retention": info.wal_retention,
         "created_at": info.created_at,
     )
 }
@@ -45,6 +48,7 @@ pub(crate) fn branch(py: Python<'_>, info: &BranchInfo) -> PyResult<Py<PyAny>> {
         "pid": info.pid,
         "created_at": info.created_at,
         "cut": cut(py, info.cut.as_ref())?,
+        "reached": reached(py, info.reached.as_ref())?,
         "expires_at": info.expires_at,
         "kept_by": &info.kept_by,
         "protected": info.protected,
@@ -58,6 +62,7 @@ pub(crate) fn snapshot(py: Python<'_>, info: &SnapshotInfo) -> PyResult<Py<PyAny
         "project": &info.project,
         "branch": &info.branch,
         "name": &info.name,
+        "scheduled": info.scheduled,
         "cut": cut(py, info.cut.as_ref())?,
         "created_at": info.created_at,
     )
@@ -115,6 +120,23 @@ fn cut(py: Python<'_>, cut: Option<&Cut>) -> PyResult<Option<Py<PyAny>>> {
         "in_recovery": cut.in_recovery,
     )?;
     Ok(Some(dict))
+}
+
+/// With times in microseconds.
+fn reached(py: Python<'_>, reached: Option<&Reached>) -> PyResult<Option<Py<PyAny>>> {
+    let Some(reached) = reached else { return Ok(None) };
+    let dict = dict!(py,
+        "lsn": reached.lsn.to_string(),
+        "timeline": reached.timeline,
+        "committed_at": reached.committed_at,
+        "last_xid": reached.last_xid,
+        "replayed": reached.replayed,
+    )?;
+    Ok(Some(dict))
+}
+
+pub(crate) fn restore_point(py: Python<'_>, point: &RestorePoint) -> PyResult<Py<PyAny>> {
+    dict!(py, "name": &point.name, "lsn": point.lsn.to_string())
 }
 
 /// A list of what each of these becomes.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use velo_core::__binding::{AskedSeed, WantedSeed};
 
@@ -28,7 +29,8 @@ impl From<velo_core::Project> for Project {
 impl Project {
     /// Opens, creates, or both: `how` is `open`, `create` or `open_or_create`.
     #[staticmethod]
-    #[pyo3(signature = (how, name, config=None, role=None, database=None, locale=None, main_stopped=false))]
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (how, name, config=None, role=None, database=None, locale=None, main_stopped=false, wal_retention=None))]
     fn get(
         how: &str,
         name: String,
@@ -37,6 +39,7 @@ impl Project {
         database: Option<String>,
         locale: Option<String>,
         main_stopped: bool,
+        wal_retention: Option<f64>,
     ) -> PyResult<Call> {
         let mut builder = velo_core::Project::builder(name).config(given(config)?);
         if let Some(role) = role {
@@ -50,6 +53,9 @@ impl Project {
         }
         if main_stopped {
             builder = builder.main_stopped();
+        }
+        if let Some(time) = wal_retention {
+            builder = builder.wal_retention(crate::config::seconds(time)?);
         }
         let how = how.to_owned();
         Ok(Call::object::<_, Self>(async move {
@@ -149,6 +155,16 @@ impl Project {
         let project = self.0.clone();
         Ok(Call::new(async move { project.prune_seeds(unused_for).await }, |py, all| {
             info::list(py, &all, info::seed)
+        }))
+    }
+
+    /// The branches whose servers have to be restarted for it.
+    #[pyo3(signature = (time=None))]
+    fn set_wal_retention(&self, time: Option<f64>) -> PyResult<Call> {
+        let time = time.map(crate::config::seconds).transpose()?;
+        let project = self.0.clone();
+        Ok(Call::new(async move { project.set_wal_retention(time).await }, |py, all| {
+            all.into_py_any(py)
         }))
     }
 

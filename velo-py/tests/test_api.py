@@ -104,6 +104,45 @@ def test_an_ephemeral_branch_can_stay(project):
     branch.delete(force=True)
 
 
+def test_a_branch_of_a_moment(home):
+    kept = velo.Project.create("kept", wal_retention=timedelta(days=7))
+    try:
+        assert kept.info().wal_retention == timedelta(days=7)
+        main = kept.main()
+        write(main)
+        point = main.restore_point("one row")
+        assert point.name == "one row" and "/" in point.lsn
+        with psycopg.connect(main.url) as db:
+            [xid] = db.execute("INSERT INTO t VALUES (2) RETURNING pg_current_xact_id()").fetchone()
+        with psycopg.connect(main.url) as db:
+            [then] = db.execute("SELECT clock_timestamp()").fetchone()
+            db.execute("INSERT INTO t VALUES (3)")
+        with velo.Branch.create(kept, at_name="one row") as branch:
+            assert rows(branch) == 1
+            reached = branch.info().reached
+            assert (reached.lsn, reached.timeline) == (point.lsn, 1) and reached.replayed > 0
+            assert reached.committed_at.tzinfo is timezone.utc and reached.committed_at < then
+        # A datetime with a zone, one without, which is this machine's, and text.
+        for at, there in [(then, 2), (then.astimezone().replace(tzinfo=None), 2), ("now", 3)]:
+            with velo.Branch.create(kept, at=at) as branch:
+                assert rows(branch) == there, at
+        for exclusive, there in [(False, 2), (True, 1)]:
+            with velo.Branch.create(kept, at_xid=int(xid), exclusive=exclusive) as branch:
+                assert rows(branch) == there
+        with velo.Branch.create(kept, at_lsn=point.lsn) as branch:
+            assert rows(branch) == 1
+        with pytest.raises(velo.NotFoundError, match="outside of what is kept"):
+            velo.Branch.create(kept, at=then - timedelta(hours=1))
+        for wrong in [{"at": "yesterday"}, {"at": then, "at_xid": 700}, {"exclusive": True}, {"at_lsn": "x"}]:
+            with pytest.raises(velo.InvalidInputError):
+                velo.Branch.create(kept, **wrong)
+        assert [b.name for b in kept.branches()] == ["main"]
+        assert kept.set_wal_retention(None) == ["main"]
+        assert velo.Project.open("kept").info().wal_retention is None
+    finally:
+        kept.delete(force=True)
+
+
 def test_errors_say_what_and_what_to_do(project):
     with pytest.raises(velo.NotFoundError) as raised:
         velo.Project.open("nope")

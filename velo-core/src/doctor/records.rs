@@ -198,7 +198,7 @@ async fn listing(home: &Home, records: &Records, shelf: Shelf) -> Result<Vec<Obj
     Ok(all)
 }
 
-fn listed(names: impl Iterator<Item = String>) -> String {
+pub(super) fn listed(names: impl Iterator<Item = String>) -> String {
     let mut names: Vec<String> = names.collect();
     names.sort();
     names.join(", ")

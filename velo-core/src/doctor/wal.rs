@@ -3,9 +3,11 @@
 use crate::error::Result;
 use crate::home::Home;
 use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord};
+use crate::strays;
 use crate::wal;
 
 use super::Finding;
+use super::records::listed;
 
 pub(super) async fn look(home: &Home) -> Vec<Finding> {
     match archives(home).await {
@@ -34,6 +36,15 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
         })
         .await?;
     let mut found = Vec::new();
+    let strays = strays::archives(home).await?;
+    if !strays.is_empty() {
+        let places = strays.iter().map(|id| wal::archive::folder(home, *id).display().to_string());
+        found.push(Finding::warn(
+            "wal",
+            format!("there, and not recorded: {}", listed(places)),
+            "velo gc --unrecorded --dry-run shows what they hold; without --dry-run it removes them",
+        ));
+    }
     let count = kept.len();
     for (project, branch, archive) in kept {
         let shown = format!("{}/{}", project.name, branch.shown());

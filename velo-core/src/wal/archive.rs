@@ -15,7 +15,7 @@ use super::files::{Folder, Places, copy_until};
 use super::reader::Segments;
 use crate::disk;
 use crate::effect::step;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::os_user::OsUser;
@@ -25,7 +25,7 @@ use crate::state::Tx;
 use crate::storage::Object;
 
 /// The folder of a volume's archive.
-pub(super) fn folder(home: &Home, volume: Id) -> PathBuf {
+pub(crate) fn folder(home: &Home, volume: Id) -> PathBuf {
     home.wal_dir().join(volume.to_string())
 }
 
@@ -95,6 +95,7 @@ pub(crate) async fn begin(
         }
         return Ok(None);
     }
+    let is_new = found.is_none();
     let record = match found {
         Some(record) => record,
         None => {
@@ -116,6 +117,13 @@ pub(crate) async fn begin(
     disk::make_folder("make the folder of WAL archives", &home.wal_dir(), mode, None)?;
     let folder = folder(home, volume);
     disk::make_folder("make a WAL archive", &folder, 0o700, user)?;
+    if is_new {
+        // The server does it for what is in it.
+        for above in [&home.wal_dir(), home.config.home()] {
+            let synced = std::fs::File::open(above).and_then(|folder| folder.sync_all());
+            synced.map_err(|e| Error::io(format!("sync {}", above.display()), e))?;
+        }
+    }
     Ok(Some(Archive { folder, wants_base: record.wants_base }))
 }
 
@@ -188,9 +196,19 @@ pub(crate) async fn remove_all(home: &Home, branch: Id) -> Result<()> {
 
 /// Removes an archive.
 pub(super) async fn remove(home: &Home, id: Id) -> Result<()> {
-    disk::remove_folder("remove a WAL archive", &folder(home, id))?;
+    remove_folder(home, id)?;
     let forget = move |tx: &Tx<'_>| tx.remove::<ArchiveRecord>(id);
     home.state().write("forget a WAL archive", forget).await
+}
+
+/// Removes the files of an archive.
+pub(crate) fn remove_folder(home: &Home, id: Id) -> Result<()> {
+    disk::remove_folder("remove a WAL archive", &folder(home, id))
+}
+
+/// The bytes that an archive takes, where that can be told.
+pub(crate) fn bytes(home: &Home, id: Id) -> Option<u64> {
+    Folder::open(&folder(home, id)).ok().flatten()?.bytes().ok()
 }
 
 /// Puts the segments of a plan, from `first` to `last`, into the folder that a recovery reads: those

@@ -6,12 +6,13 @@
 //! committed or a restore point that is none is told at once. What is left to PostgreSQL is to replay
 //! all WAL there is: it is given no more than up to that place.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::archive;
 use super::files::{Folder, Places};
 use super::info::utc;
-use super::reader::{Event, Reader, Record, Segments};
+use super::reader::{Event, PREFIX, Reader, Record, Segments};
 use super::target::{Kind, Target};
 use super::time::shown;
 use crate::boot;
@@ -40,8 +41,8 @@ pub struct Reached {
     pub lsn: Lsn,
     /// The timeline of that position.
     pub timeline: u32,
-    /// When the last transaction in it was committed, in microseconds since 1970, UTC; none if there
-    /// was none since the snapshot that recovery began with.
+    /// When the last transaction in it was committed (but for Velo's own), in microseconds since 1970,
+    /// UTC; none if there was none since the snapshot that recovery began with.
     pub committed_at: Option<i64>,
     /// The number of that transaction.
     pub last_xid: Option<u32>,
@@ -226,8 +227,8 @@ async fn flush(
     let socket_dir = RunDir::of(home, parent.id).socket();
     let flushed = async {
         let session = Session::connect(boot::target(&socket_dir, project, parent)).await?;
-        let flush = "SELECT pg_logical_emit_message(true, 'velo', '')";
-        session.execute("flush its WAL", flush).await?;
+        let flush = format!("SELECT pg_logical_emit_message(true, '{PREFIX}', '')");
+        session.execute("flush its WAL", &flush).await?;
         session.value("look at its WAL", "SELECT pg_current_wal_flush_lsn()").await?.parse()
     };
     match op.cancel.guard(flushed).await? {
@@ -443,6 +444,8 @@ struct Search<'a> {
     /// The last commit before it.
     last: Option<(u32, i64)>,
     newest: Option<(u32, i64)>,
+    /// Transactions of Velo's own that are not over, of which nobody is told.
+    own: BTreeSet<u32>,
     aborted: Option<u64>,
     part_of: Option<(u64, u32)>,
 }
@@ -450,7 +453,16 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(target: &'a Target) -> Self {
         let goes_on = matches!(target.kind, Kind::RestorePoint(_));
-        Self { target, stop: None, goes_on, last: None, newest: None, aborted: None, part_of: None }
+        Self {
+            target,
+            stop: None,
+            goes_on,
+            last: None,
+            newest: None,
+            own: BTreeSet::new(),
+            aborted: None,
+            part_of: None,
+        }
     }
 
     /// Whether the moment is none that can be reached.
@@ -487,10 +499,14 @@ impl<'a> Search<'a> {
             _ => {}
         }
         let is_before = stop != Some(record.start);
-        if let Event::Commit { xid, at, .. } = record.event
-            && is_before
-        {
-            self.newest = Some((xid, at));
+        match record.event {
+            Event::Own { xid } => {
+                self.own.insert(xid);
+            }
+            Event::Commit { xid, at, .. } if is_before && !self.own.remove(&xid) => {
+                self.newest = Some((xid, at));
+            }
+            _ => {}
         }
         if stop.is_some() {
             self.stop = stop;

@@ -87,7 +87,8 @@ async fn prune(
     // Nobody may be reading what goes.
     let mode = if dry_run { Mode::Shared } else { Mode::Exclusive };
     let _lock = home.lock(branch.id, mode, &format!("the branch {shown}"), &op.cancel).await?;
-    let cutoff = project.wal_retention.map(|seconds| now().saturating_sub(seconds * 1000));
+    let cutoff =
+        project.wal_retention.map(|seconds| now().saturating_sub(seconds.saturating_mul(1000)));
     for incarnation in incarnations(home, branch.id).await? {
         op.cancel.check()?;
         let goes = goes(&incarnation, cutoff);
@@ -139,7 +140,7 @@ pub(crate) async fn needed(
     let project = home.state().read(move |tx| tx.get::<ProjectRecord>(id)).await?;
     let Some(project) = project else { return Ok(needed) };
     let Some(seconds) = project.wal_retention else { return Ok(needed) };
-    let cutoff = now().saturating_sub(seconds * 1000);
+    let cutoff = now().saturating_sub(seconds.saturating_mul(1000));
     for incarnation in incarnations(home, branch.id).await? {
         let anchor = incarnation.bases.iter().position(|base| is_old(base, cutoff));
         let last = anchor.or_else(|| incarnation.bases.len().checked_sub(1));

@@ -48,9 +48,23 @@ pub(crate) struct Record {
 /// What of a record matters here. Times are in microseconds since 1970, UTC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    Commit { xid: u32, at: i64, subtransactions: Vec<u32> },
-    Abort { xid: u32, subtransactions: Vec<u32> },
-    RestorePoint { name: String, at: i64 },
+    Commit {
+        xid: u32,
+        at: i64,
+        subtransactions: Vec<u32>,
+    },
+    Abort {
+        xid: u32,
+        subtransactions: Vec<u32>,
+    },
+    RestorePoint {
+        name: String,
+        at: i64,
+    },
+    /// A transaction of Velo's own, which says so.
+    Own {
+        xid: u32,
+    },
     Other,
 }
 
@@ -294,8 +308,18 @@ fn event(bytes: &[u8], major: u32) -> Event {
                 .and_then(|data| end_of(bytes, data, commits, major))
                 .unwrap_or(Event::Other)
         }
+        (21, 0) if main_data(bytes).is_some_and(is_own) => Event::Own { xid: u32_in(bytes, 4) },
         _ => Event::Other,
     }
+}
+
+/// The prefix of the messages that Velo writes into the WAL.
+pub(super) const PREFIX: &str = "velo";
+
+/// `xl_logical_message`.
+fn is_own(data: &[u8]) -> bool {
+    u64_in(data, 8) == PREFIX.len() as u64 + 1
+        && data.get(24..24 + PREFIX.len()) == Some(PREFIX.as_bytes())
 }
 
 /// The main data of a record that is about no page.
@@ -511,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn prepared_transactions_restore_points_and_switches_are_known() {
+    fn prepared_transactions_restore_points_messages_and_switches_are_known() {
         let mut wal = Written::new();
         // Committed by another session: files, statistics and messages are dropped too.
         let mut main = commit(5);
@@ -529,6 +553,11 @@ mod tests {
         let mut point = commit(6);
         point.extend([b"before deploy".as_slice(), &[0; 51]].concat());
         wal.record(0, 0x70, 0, &point);
+        for (xid, prefix) in [(9, b"velo\0"), (10, b"vela\0")] {
+            let mut message = [1_u64, 5, 0].map(u64::to_le_bytes).concat();
+            message.extend(prefix);
+            wal.record(21, 0, xid, &message);
+        }
         wal.record(0, 0x40, 0, &[]);
         wal.at = SIZE as usize;
         wal.header(SIZE as usize, None);
@@ -537,6 +566,8 @@ mod tests {
         let mut next = || reader.next().unwrap().unwrap();
         assert_eq!(next().event, Event::Commit { xid: 7, at: 5, subtransactions: vec![8, 9] });
         assert_eq!(next().event, Event::RestorePoint { name: "before deploy".into(), at: 6 });
+        assert_eq!(next().event, Event::Own { xid: 9 });
+        assert_eq!(next().event, Event::Other);
         assert_eq!(next().end, Lsn(2 * u64::from(SIZE)));
         let abort = next();
         assert_eq!(abort.event, Event::Abort { xid: 11, subtransactions: vec![] });

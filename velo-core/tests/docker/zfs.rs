@@ -4,8 +4,9 @@
 use velo_core::storage::{self, StorageKind};
 
 use crate::common::zfs::place;
-use crate::engine::{engine, images};
+use crate::engine::{engine, images, with_docker};
 use crate::suite::suite_on;
+use crate::time::moments;
 
 #[tokio::test]
 async fn docker_suite_on_zfs() {
@@ -16,4 +17,11 @@ async fn docker_suite_on_zfs() {
     std::fs::create_dir(&home).unwrap();
     let storage = storage::build(StorageKind::Zfs, place.config(&home)).await.unwrap();
     suite_on(storage, &image, dir.path(), &home).await;
+}
+
+#[tokio::test]
+async fn docker_reaches_moments_on_zfs() {
+    let Some(place) = place() else { return };
+    let (Some(_), Some(image)) = (engine().await, images().into_iter().next()) else { return };
+    moments(&place.home(with_docker(&image))).await;
 }

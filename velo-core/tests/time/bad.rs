@@ -96,7 +96,7 @@ async fn a_hole_and_a_damaged_segment() {
     let error = refused(&rig, now(), corrupt, "a hole in the WAL").await;
     assert!(error.to_string().contains(&name), "{error}");
     let wal = main.wal().await.unwrap();
-    assert_eq!(wal.incarnations[0].holes, [name.clone()]);
+    assert_eq!(wal.incarnations[0].holes, std::slice::from_ref(&name));
     assert!(wal.incarnations[0].windows[0].until_lsn.is_some());
     let mut broken = kept.clone();
     let at = broken.iter().position(|byte| *byte != 0).unwrap() + 60;

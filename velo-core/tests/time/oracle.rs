@@ -8,6 +8,7 @@ use velo_core::postgres::Lsn;
 use velo_core::storage::StorageKind;
 
 use crate::common::client::sql;
+use crate::common::zfs::place;
 use crate::common::{fs_dir, installations, newest};
 use crate::rig::{Rig, chosen, holds, lsn, rows, session, tries, write};
 
@@ -26,14 +27,14 @@ async fn times(rig: &Rig) -> Vec<u64> {
     text.split_whitespace().map(|t| t.parse().unwrap()).collect()
 }
 
-async fn by_time(rig: &Rig) {
+async fn by_time(rig: &Rig, tries: usize) {
     let main = rig.main().await;
     write(&main, 0, 150).await;
     main.snapshot(format!("s{}", chosen(1_000_000_000))).await.unwrap();
     write(&main, 150, 400).await;
     let times = times(rig).await;
     assert!(times.is_sorted(), "one writer's times are in order");
-    for turn in 0..tries() {
+    for turn in 0..tries {
         let n = 1 + chosen(times.len() as u64 - 1);
         let (target, exclusive) = match turn % 4 {
             0 => (times[n as usize], false),
@@ -102,7 +103,7 @@ async fn crowd(rig: &Rig, from: u64, names: &mut Vec<(String, u64)>) {
     names.extend(tokio::task::spawn_blocking(work).await.unwrap());
 }
 
-async fn by_order(rig: &Rig) {
+async fn by_order(rig: &Rig, tries: usize) {
     let main = rig.main().await;
     sql(&main, "DELETE FROM rows").await;
     let mut names = Vec::new();
@@ -135,7 +136,7 @@ async fn by_order(rig: &Rig) {
         branch.close().await.unwrap();
     };
     let own: Vec<_> = commits.iter().filter(|(at, _)| *at >= begin && *at < end).collect();
-    for turn in 0..tries() {
+    for turn in 0..tries {
         // Any place, a commit's own, and the one behind it.
         let (at, _) = own[chosen(own.len() as u64) as usize];
         let place = match turn % 3 {
@@ -160,14 +161,14 @@ async fn proof(var: &str, storage: StorageKind, all: bool) {
     let bins = if all { bins } else { newest(bins) };
     for bin in bins {
         let rig = Rig::new(&bin, storage, &base).await;
-        by_time(&rig).await;
-        by_order(&rig).await;
+        by_time(&rig, tries()).await;
+        by_order(&rig, tries()).await;
         // A parent that was killed, and recovered, in between.
         let main = rig.main().await;
         let count = sql(&main, "DELETE FROM rows; SELECT 0").await;
         assert_eq!(count, "0");
         kill(&rig).await;
-        by_order(&rig).await;
+        by_order(&rig, tries()).await;
     }
 }
 
@@ -203,4 +204,15 @@ async fn any_moment_on_copy() {
     if std::env::var_os("VELO_TEST_LONG").is_some() {
         proof("VELO_TEST_EXT4", StorageKind::Copy, false).await;
     }
+}
+
+/// In the machine that `.ci/zfs-vm` boots, where all takes longer.
+#[tokio::test]
+async fn any_moment_on_zfs() {
+    let (Some(place), Some(bins)) = (place(), installations()) else { return };
+    let bin = newest(bins).remove(0);
+    let rig = Rig::in_home(&bin, place.home(|b| b.pg_bin(&bin))).await;
+    let tries = tries().div_ceil(10);
+    by_time(&rig, tries.max(2)).await;
+    by_order(&rig, tries).await;
 }

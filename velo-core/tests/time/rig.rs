@@ -24,7 +24,10 @@ pub struct Rig {
 
 impl Rig {
     pub async fn new(bin: &Path, storage: StorageKind, base: &Path) -> Self {
-        let home = TestHome::with(Some(base), |b| b.pg_bin(bin).storage(storage));
+        Self::in_home(bin, TestHome::with(Some(base), |b| b.pg_bin(bin).storage(storage))).await
+    }
+
+    pub async fn in_home(bin: &Path, home: TestHome) -> Self {
         let builder = Project::builder("time").config(home.config().clone());
         let project = builder.wal_retention(DAY).create().await.unwrap();
         let main = project.main().await.unwrap();

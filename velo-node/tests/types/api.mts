@@ -2,7 +2,7 @@
 
 import { expectTypeOf } from 'expect-type';
 import velo, { Branch, Config, Project, VeloError } from 'velo-node';
-import type { BranchInfo, Connection, ErrorKind, Pool, Seed, SeedInfo, Snapshot, Source } from 'velo-node';
+import type { BranchInfo, Connection, ErrorKind, Pool, Reached, RestorePoint, Seed, SeedInfo, Snapshot, Source } from 'velo-node';
 
 const config = new Config({ storage: 'btrfs', ports: [21000, 21999], cpus: 1.5 });
 // @ts-expect-error there is no such setting
@@ -24,6 +24,10 @@ expectTypeOf(branch.info).returns.resolves.toEqualTypeOf<BranchInfo>();
 expectTypeOf(branch.snapshot).returns.resolves.toEqualTypeOf<Snapshot>();
 expectTypeOf(branch.close).returns.resolves.toEqualTypeOf<void>();
 expectTypeOf<BranchInfo['expiresAt']>().toEqualTypeOf<Date | null>();
+expectTypeOf(branch.restorePoint).returns.resolves.toEqualTypeOf<RestorePoint>();
+expectTypeOf<BranchInfo['reached']>().toEqualTypeOf<Reached | null>();
+await Branch.create(project, { at: new Date(0), exclusive: true });
+await Branch.create(project, { atXid: 700n });
 // @ts-expect-error it is not written
 branch.url = '';
 // @ts-expect-error there is no such option

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from types import TracebackType
 from typing import Callable, Iterable, List, Mapping, Optional, Type, Union, cast
 
@@ -13,12 +14,14 @@ from ._info import (
     Connection,
     PoolInfo,
     ProjectInfo,
+    RestorePoint,
     Seconds,
     SeedInfo,
     SnapshotInfo,
     Timings,
     Usage,
     maybe_seconds,
+    maybe_text,
     seconds,
 )
 from ._seeds import Files, Path, Paths, done, pattern_of
@@ -61,13 +64,16 @@ class Project:
         database: Optional[str] = None,
         locale: Optional[str] = None,
         main_stopped: bool = False,
+        wal_retention: Optional[Seconds] = None,
     ) -> Project:
         """Creates the project `name`: an empty PostgreSQL cluster, whose branch ``main`` runs unless `main_stopped`.
 
         `role` is the superuser that URLs name and `database` their database (both ``postgres`` unless told), `locale`
-        the one that ``initdb --locale`` is given (``C.UTF-8``). Raises `AlreadyExistsError`, `PostgresMissingError`, ….
+        the one that ``initdb --locale`` is given (``C.UTF-8``). `wal_retention` is how long the WAL of its lasting
+        branches is kept, to branch from any moment of it. Raises `AlreadyExistsError`, `PostgresMissingError`, ….
         """
-        return cls(_velo.Project.get("create", name, config, role, database, locale, main_stopped).wait())
+        kept = maybe_seconds(wal_retention)
+        return cls(_velo.Project.get("create", name, config, role, database, locale, main_stopped, kept).wait())
 
     @classmethod
     def open_or_create(
@@ -79,9 +85,10 @@ class Project:
         database: Optional[str] = None,
         locale: Optional[str] = None,
         main_stopped: bool = False,
+        wal_retention: Optional[Seconds] = None,
     ) -> Project:
         """Opens the project, or creates it where there is none. Of several processes at once one creates it."""
-        founding = role, database, locale, main_stopped
+        founding = role, database, locale, main_stopped, maybe_seconds(wal_retention)
         return cls(_velo.Project.get("open_or_create", name, config, *founding).wait())
 
     @staticmethod
@@ -185,6 +192,13 @@ class Project:
         """Deletes the seeds that nobody has asked for in so long, but those with branches. What was deleted."""
         return [SeedInfo._of(raw) for raw in self._raw.prune_seeds(seconds(unused_for)).wait()]
 
+    def set_wal_retention(self, time: Optional[Seconds]) -> List[str]:
+        """Says how long the WAL of its lasting branches is kept; None is not at all, from now on.
+
+        Returns the branches whose servers do as they did until they are restarted.
+        """
+        return self._raw.set_wal_retention(maybe_seconds(time)).wait()
+
     def finish_deletions(self) -> None:
         """Waits until the files of what was closed and deleted are gone."""
         self._raw.finish_deletions().wait()
@@ -222,6 +236,11 @@ class Branch:
         quota: Optional[int] = None,
         ttl: Optional[Seconds] = None,
         start: bool = True,
+        at: Union[None, str, datetime] = None,
+        at_lsn: Optional[str] = None,
+        at_name: Optional[str] = None,
+        at_xid: Optional[int] = None,
+        exclusive: bool = False,
     ) -> Branch:
         """Creates a branch of ``main``, or of `from_`; returns when it answers.
 
@@ -229,6 +248,11 @@ class Branch:
         gives up durability for speed. `label` is what lists call an ephemeral one, `settings` are PostgreSQL's.
         `memory`, `shm_size` and `quota` are bytes, `cpus` processors; they are for runtimes and storages that can hold
         to them. `ttl` deletes a branch with a name when the time is over, ``start=False`` starts no server for it.
+
+        Where the project keeps WAL, one of these has it begin with a moment that is over: `at` (a datetime, or a text
+        like ``5 minutes ago``), `at_lsn` (a position in the WAL), `at_name` (a restore point), `at_xid` (when that
+        transaction had just been committed). What was committed exactly at that time, or by that transaction, is in
+        it, and with `exclusive` it is not.
         """
         call = _velo.Branch.create(
             project._raw,
@@ -242,6 +266,11 @@ class Branch:
             quota,
             maybe_seconds(ttl),
             start,
+            maybe_text(at),
+            at_lsn,
+            at_name,
+            at_xid,
+            exclusive,
         )
         return cls(call.wait())
 
@@ -315,6 +344,10 @@ class Branch:
     def snapshot(self, name: str) -> Snapshot:
         """Takes a snapshot of its present state, while it runs or not."""
         return Snapshot(self._raw.snapshot(name).wait())
+
+    def restore_point(self, name: str) -> RestorePoint:
+        """Gives the present moment a name, for `at_name` of `Branch.create`. Of several the last one counts."""
+        return RestorePoint(**self._raw.restore_point(name).wait())
 
     def start(self) -> None:
         """Starts its server, if it does not run."""

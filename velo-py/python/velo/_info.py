@@ -18,6 +18,11 @@ def maybe_seconds(time: Optional[Seconds]) -> Optional[float]:
     return None if time is None else seconds(time)
 
 
+def maybe_text(at: Union[None, str, datetime]) -> Optional[str]:
+    """A moment as text. One without a zone has none there either: it is this machine's, where that is clear."""
+    return at.isoformat() if isinstance(at, datetime) else at
+
+
 def _moment(milliseconds: int) -> datetime:
     """What is beyond the last year that Python knows is its end."""
     try:
@@ -54,6 +59,40 @@ def _cut(raw: Optional[Mapping[str, Any]]) -> Optional[Cut]:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """The moment that a branch was recovered to."""
+
+    lsn: str
+    """Everything in its parent's WAL up to here is in it."""
+    timeline: int
+    """The timeline of that position."""
+    committed_at: Optional[datetime]
+    """When the last transaction in it was committed, in UTC; None if none was since the snapshot before it."""
+    last_xid: Optional[int]
+    """The number of that transaction."""
+    replayed: int
+    """The bytes of WAL that were replayed."""
+
+
+def _reached(raw: Optional[Mapping[str, Any]]) -> Optional[Reached]:
+    if raw is None:
+        return None
+    micros = raw["committed_at"]
+    begin = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    at = None if micros is None else begin + timedelta(microseconds=micros)
+    return Reached(**{**raw, "committed_at": at})
+
+
+@dataclass(frozen=True)
+class RestorePoint:
+    """A moment of a branch that has a name."""
+
+    name: str
+    lsn: str
+    """Everything before it is in a branch that begins with it."""
+
+
+@dataclass(frozen=True)
 class ProjectInfo:
     """What is known of a project."""
 
@@ -68,11 +107,15 @@ class ProjectInfo:
     """The role that URLs name."""
     database: str
     """The database that URLs name."""
+    wal_retention: Optional[timedelta]
+    """How long the WAL of its lasting branches is kept; None is not at all."""
     created_at: datetime
 
     @classmethod
     def _of(cls, raw: Mapping[str, Any]) -> ProjectInfo:
-        return cls(**{**raw, "created_at": _moment(raw["created_at"])})
+        kept = raw["wal_retention"]
+        kept = None if kept is None else timedelta(seconds=kept)
+        return cls(**{**raw, "wal_retention": kept, "created_at": _moment(raw["created_at"])})
 
 
 @dataclass(frozen=True)
@@ -102,6 +145,8 @@ class BranchInfo:
     created_at: datetime
     cut: Optional[Cut]
     """The moment of its parent that it began with."""
+    reached: Optional[Reached]
+    """The moment of its parent that was asked for, if one was."""
     expires_at: Optional[datetime]
     """When its time is up; None is never."""
     kept_by: List[str]
@@ -118,6 +163,7 @@ class BranchInfo:
                 **raw,
                 "created_at": _moment(raw["created_at"]),
                 "cut": _cut(raw["cut"]),
+                "reached": _reached(raw["reached"]),
                 "expires_at": None if ends is None else _moment(ends),
             }
         )
@@ -132,6 +178,8 @@ class SnapshotInfo:
     branch: str
     """The branch that it was taken of."""
     name: str
+    scheduled: bool
+    """Whether a schedule took it (``velo snapshot schedule``), so that a retention may remove it."""
     cut: Optional[Cut]
     """The moment that it holds."""
     created_at: datetime

@@ -13,6 +13,7 @@ A task that is canceled gives up what it waits for, and what was begun is undone
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from types import TracebackType
 from typing import Awaitable, Callable, Iterable, List, Mapping, Optional, Type, Union, cast
 
@@ -23,12 +24,14 @@ from ._info import (
     Connection,
     PoolInfo,
     ProjectInfo,
+    RestorePoint,
     Seconds,
     SeedInfo,
     SnapshotInfo,
     Timings,
     Usage,
     maybe_seconds,
+    maybe_text,
     seconds,
 )
 from ._seeds import Files, Path, Paths, begun, pattern_of
@@ -71,13 +74,16 @@ class Project:
         database: Optional[str] = None,
         locale: Optional[str] = None,
         main_stopped: bool = False,
+        wal_retention: Optional[Seconds] = None,
     ) -> Project:
         """Creates the project `name`: an empty PostgreSQL cluster, whose branch ``main`` runs unless `main_stopped`.
 
         `role` is the superuser that URLs name and `database` their database (both ``postgres`` unless told), `locale`
-        the one that ``initdb --locale`` is given (``C.UTF-8``). Raises `AlreadyExistsError`, `PostgresMissingError`, ….
+        the one that ``initdb --locale`` is given (``C.UTF-8``). `wal_retention` is how long the WAL of its lasting
+        branches is kept, to branch from any moment of it. Raises `AlreadyExistsError`, `PostgresMissingError`, ….
         """
-        return cls(await _velo.Project.get("create", name, config, role, database, locale, main_stopped))
+        kept = maybe_seconds(wal_retention)
+        return cls(await _velo.Project.get("create", name, config, role, database, locale, main_stopped, kept))
 
     @classmethod
     async def open_or_create(
@@ -89,9 +95,10 @@ class Project:
         database: Optional[str] = None,
         locale: Optional[str] = None,
         main_stopped: bool = False,
+        wal_retention: Optional[Seconds] = None,
     ) -> Project:
         """Opens the project, or creates it where there is none. Of several processes at once one creates it."""
-        founding = role, database, locale, main_stopped
+        founding = role, database, locale, main_stopped, maybe_seconds(wal_retention)
         return cls(await _velo.Project.get("open_or_create", name, config, *founding))
 
     @staticmethod
@@ -195,6 +202,13 @@ class Project:
         """Deletes the seeds that nobody has asked for in so long, but those with branches. What was deleted."""
         return [SeedInfo._of(raw) for raw in await self._raw.prune_seeds(seconds(unused_for))]
 
+    async def set_wal_retention(self, time: Optional[Seconds]) -> List[str]:
+        """Says how long the WAL of its lasting branches is kept; None is not at all, from now on.
+
+        Returns the branches whose servers do as they did until they are restarted.
+        """
+        return await self._raw.set_wal_retention(maybe_seconds(time))
+
     async def finish_deletions(self) -> None:
         """Waits until the files of what was closed and deleted are gone."""
         await self._raw.finish_deletions()
@@ -232,6 +246,11 @@ class Branch:
         quota: Optional[int] = None,
         ttl: Optional[Seconds] = None,
         start: bool = True,
+        at: Union[None, str, datetime] = None,
+        at_lsn: Optional[str] = None,
+        at_name: Optional[str] = None,
+        at_xid: Optional[int] = None,
+        exclusive: bool = False,
     ) -> Branch:
         """Creates a branch of ``main``, or of `from_`; returns when it answers.
 
@@ -239,6 +258,11 @@ class Branch:
         gives up durability for speed. `label` is what lists call an ephemeral one, `settings` are PostgreSQL's.
         `memory`, `shm_size` and `quota` are bytes, `cpus` processors; they are for runtimes and storages that can hold
         to them. `ttl` deletes a branch with a name when the time is over, ``start=False`` starts no server for it.
+
+        Where the project keeps WAL, one of these has it begin with a moment that is over: `at` (a datetime, or a text
+        like ``5 minutes ago``), `at_lsn` (a position in the WAL), `at_name` (a restore point), `at_xid` (when that
+        transaction had just been committed). What was committed exactly at that time, or by that transaction, is in
+        it, and with `exclusive` it is not.
         """
         call = _velo.Branch.create(
             project._raw,
@@ -252,6 +276,11 @@ class Branch:
             quota,
             maybe_seconds(ttl),
             start,
+            maybe_text(at),
+            at_lsn,
+            at_name,
+            at_xid,
+            exclusive,
         )
         return cls(await call)
 
@@ -325,6 +354,10 @@ class Branch:
     async def snapshot(self, name: str) -> Snapshot:
         """Takes a snapshot of its present state, while it runs or not."""
         return Snapshot(await self._raw.snapshot(name))
+
+    async def restore_point(self, name: str) -> RestorePoint:
+        """Gives the present moment a name, for `at_name` of `Branch.create`. Of several the last one counts."""
+        return RestorePoint(**(await self._raw.restore_point(name)))
 
     async def start(self) -> None:
         """Starts its server, if it does not run."""

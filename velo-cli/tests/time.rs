@@ -1,0 +1,233 @@
+//! Time travel by the command: moments in all their forms, what is printed of them, and what bad input gets.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Home, wait_until};
+use serde_json::{Value, json};
+
+#[track_caller]
+fn has_keys(value: &Value, wanted: &[&str]) {
+    let mut found: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    found.sort_unstable();
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn what_is_no_moment_or_none_that_is_kept() {
+    let home = Home::with_project();
+    home.ok(&["snapshot", "create", "api/main@s"]);
+    let before = home.everything();
+    let create = |more: &[&str]| {
+        let mut args = vec!["branch", "create", "api/b"];
+        args.extend(more);
+        home.run(&args)
+    };
+    // Not what the words mean.
+    create(&["--at", "yesterday"]).is_error(2, "\"yesterday\" is not a moment");
+    create(&["--at", "2026-02-30 00:00:00Z"]).is_error(2, "is not a moment");
+    create(&["--at", "9999-01-01 00:00:00Z"]).is_error(2, "is in the future");
+    create(&["--at-lsn", "12"]).is_error(2, "is not a position in the WAL");
+    create(&["--at-name", ""]).is_error(2, "is not the name of a restore point");
+    create(&["--at-xid", "2"]).is_error(2, "is not the number of a transaction");
+    create(&["--at", "now", "--from", "main@s"]).is_error(2, "a snapshot is one moment");
+    for wrong in [
+        &["--at-xid", "x"][..],
+        &["--at", "now", "--at-xid", "700"],
+        &["--at-name", "a", "--at-lsn", "0/1"],
+        &["--exclusive"],
+    ] {
+        assert_eq!(create(wrong).code, 2, "{wrong:?}");
+    }
+    // Where clocks were set; the zone's rules are in the variable, so that no file of them is needed.
+    let zone = "CET-1CEST,M3.5.0,M10.5.0/3";
+    for (time, says) in [("2025-10-26 02:30:00", "was twice"), ("2025-03-30 02:30:00", "never was")]
+    {
+        let ran = home.run_with(&["branch", "create", "api/b", "--at", time], |command| {
+            command.env("TZ", zone);
+        });
+        ran.is_error(2, says);
+        assert!(ran.stderr.contains("write the zone behind it"), "{ran:?}");
+    }
+    // No WAL is kept.
+    create(&["--at", "now"]).is_error(1, "no WAL of api/main is kept");
+    let ran = create(&["--at", "5 minutes ago"]);
+    assert!(ran.stderr.contains("velo project set api --wal-retention 7d"), "{ran:?}");
+    home.fails(&["restore-point", "create", "api", "x"], 1, "no WAL of api/main is kept");
+    home.fails(&["restore-point", "create", "nope", "x"], 1, "nope");
+    home.fails(&["restore-point", "create", "api/nope", "x"], 1, "nope");
+    let long = "a".repeat(64);
+    home.fails(&["restore-point", "create", "api", &long], 2, "is not the name of a restore point");
+    home.fails(&["wal", "info", "nope"], 1, "nope");
+    home.fails(&["wal", "prune", "nope"], 1, "nope");
+    assert!(home.ok(&["wal", "info", "api"]).contains("no WAL of api/main is kept"));
+    assert_eq!(home.json(&["wal", "prune"]), json!([]));
+    // Times to keep something for, and rules.
+    for bad in ["soon", "0s", "", "7"] {
+        let ran = home.run(&["project", "create", "other", "--wal-retention", bad]);
+        assert_eq!(ran.code, 2, "{bad}: {ran:?}");
+        let ran = home.run(&["project", "set", "api", "--wal-retention", bad]);
+        assert_eq!(ran.code, 2, "{bad}: {ran:?}");
+    }
+    home.fails(&["project", "set", "api"], 2, "--wal-retention");
+    home.fails(&["project", "set", "nope", "--wal-retention", "7d"], 1, "nope");
+    home.fails(&["snapshot", "prune", "api"], 2, "--keep-last");
+    home.fails(&["snapshot", "prune", "api", "--keep-last", "0"], 2, "keeps nothing");
+    home.fails(&["snapshot", "prune", "api", "--keep-daily", "x"], 2, "x");
+    home.fails(&["snapshot", "prune", "nope", "--keep-last", "1"], 1, "nope");
+    home.fails(&["snapshot", "schedule", "nope"], 1, "nope");
+    assert_eq!(home.everything(), before);
+}
+
+#[test]
+fn moments_by_every_name() {
+    let home = Home::new();
+    let made = home.json(&["project", "create", "api", "--wal-retention", "7d"]);
+    assert_eq!(made["wal_retention"], 604_800);
+    assert!(home.ok(&["project", "get", "api"]).contains("7d"));
+    home.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 100) x");
+    let point = home.json(&["restore-point", "create", "api", "before deploy"]);
+    has_keys(&point, &["branch", "lsn", "name"]);
+    let xid = home.sql("api/main", "WITH d AS (DELETE FROM t) SELECT pg_current_xact_id()");
+    let lsn = home.sql("api/main", "SELECT pg_current_wal_insert_lsn()");
+    home.sql("api/main", "DROP TABLE t");
+
+    let named = home.json(&["branch", "create", "api/named", "--at-name", "before deploy"]);
+    let reached = &named["reached"];
+    has_keys(reached, &["last_xid", "lsn", "replayed", "time", "timeline"]);
+    assert_eq!((&reached["lsn"], &reached["timeline"]), (&point["lsn"], &json!(1)));
+    assert!(reached["time"].as_str().unwrap().ends_with(" UTC"), "{reached}");
+    assert_eq!(home.sql("api/named", "SELECT count(*) FROM t"), "100");
+    assert_eq!(home.json(&["branch", "get", "api/named"])["reached"], named["reached"]);
+    let told = home.ok(&["branch", "create", "api/xid", "--at-xid", &xid]);
+    assert!(told.contains(&format!("its last transaction is {xid}, committed 20")), "{told}");
+    assert_eq!(home.sql("api/xid", "SELECT count(*) FROM t"), "0");
+    home.ok(&["branch", "create", "api/no-xid", "--at-xid", &xid, "--exclusive"]);
+    assert_eq!(home.sql("api/no-xid", "SELECT count(*) FROM t"), "100");
+    // It needs no server to be recovered, and is as well there.
+    home.ok(&["branch", "create", "api/lsn", "--at-lsn", &lsn, "--stopped"]);
+    assert_eq!(home.json(&["branch", "get", "api/lsn"])["state"], "stopped");
+    home.ok(&["branch", "start", "api/lsn"]);
+    assert_eq!(home.sql("api/lsn", "SELECT count(*) FROM t"), "0");
+    let now = home.json(&["branch", "create", "api/now", "--at", "now"]);
+    assert_eq!(home.sql("api/now", "SELECT to_regclass('t') IS NULL"), "t");
+    // That very moment, to the microsecond, and without it.
+    let time = now["reached"]["time"].as_str().unwrap();
+    home.ok(&["branch", "create", "api/then", "--at", time]);
+    assert_eq!(home.sql("api/then", "SELECT to_regclass('t') IS NULL"), "t");
+    home.ok(&["branch", "create", "api/just-before", "--at", time, "--exclusive"]);
+    assert_eq!(home.sql("api/just-before", "SELECT count(*) FROM t"), "0");
+
+    let missing = |args: &[&str], says: &str| {
+        let mut all = vec!["branch", "create", "api/none"];
+        all.extend(args);
+        let ran = home.run(&all);
+        ran.is_error(1, says);
+        ran.stderr
+    };
+    let outside = missing(&["--at", "1h ago"], "is outside of what is kept of the WAL of api/main");
+    assert!(outside.contains("hint: what can be reached of api/main: 20"), "{outside}");
+    missing(&["--at-lsn", "7FFF/0"], "is in the future: the WAL of api/main ends at");
+    missing(&["--at-lsn", "0/10"], "is before what is kept");
+    missing(&["--at-name", "nope"], "api/main has no restore point \"nope\"");
+    missing(&["--at-xid", "2000000"], "was not committed");
+
+    let wal = home.json(&["wal", "info", "api"]);
+    has_keys(&wal, &["branch", "incarnations", "retention"]);
+    let of_incarnation = [
+        "archiving",
+        "bases",
+        "begun_at",
+        "bytes",
+        "ended_at",
+        "holes",
+        "own_bases",
+        "segments",
+        "volume",
+        "waiting",
+        "windows",
+    ];
+    has_keys(&wal["incarnations"][0], &of_incarnation);
+    has_keys(&wal["incarnations"][0]["windows"][0], &["from", "from_lsn", "until_lsn"]);
+    let told = home.ok(&["wal", "info", "api/main"]);
+    assert!(told.contains(" to now") && told.contains("holes      none"), "{told}");
+    assert!(home.ok(&["wal", "prune"]).contains("no WAL is older than it is to be kept"));
+    // A stopped server writes no restore point.
+    home.ok(&["branch", "stop", "api/main"]);
+    home.fails(&["restore-point", "create", "api", "late"], 1, "does not run");
+    home.ok(&["branch", "create", "api/late", "--at", "now"]);
+    assert_eq!(home.sql("api/late", "SELECT to_regclass('t') IS NULL"), "t");
+}
+
+#[test]
+fn wal_is_kept_from_a_restart_on() {
+    let home = Home::with_project();
+    let set = |more: &[&str]| {
+        let mut args = vec!["project", "set", "api", "--wal-retention"];
+        args.extend(more);
+        home.run(&args)
+    };
+    let ran = set(&["90m"]);
+    assert!(ran.stdout.contains("the WAL of api is kept: 1h30m"), "{ran:?}");
+    assert!(ran.stderr.contains("velo branch restart api/main"), "{ran:?}");
+    assert!(home.ok(&["wal", "info", "api"]).contains("kept yet: velo branch restart api/main"));
+    let ran = home.run(&["branch", "create", "api/b", "--at", "now"]);
+    assert!(ran.stderr.contains("velo branch restart api/main"), "{ran:?}");
+    let set = home.json(&["project", "set", "api", "--wal-retention", "2d", "--restart"]);
+    assert_eq!(set["wal_retention"], 172_800);
+    assert_eq!((&set["restarted"], &set["to_restart"]), (&json!(["api/main"]), &json!([])));
+    home.sql("api/main", "CREATE TABLE t (x int)");
+    home.ok(&["branch", "create", "api/b", "--at", "now"]);
+    assert_eq!(home.sql("api/b", "SELECT count(*) FROM t"), "0");
+    let set = home.json(&["project", "set", "api", "--wal-retention", "none"]);
+    assert_eq!(set["wal_retention"], Value::Null);
+    assert_eq!(set["to_restart"], json!(["api/main", "api/b"]));
+    home.ok(&["branch", "restart", "api/main"]);
+    home.ok(&["branch", "restart", "api/b"]);
+    let dry = home.json(&["wal", "prune", "api", "--dry-run"]);
+    assert_eq!(home.json(&["wal", "prune", "api"]), dry);
+    has_keys(&dry[0], &["bases", "branch", "bytes", "incarnations", "segments"]);
+    assert_eq!(std::fs::read_dir(home.path().join("wal")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_schedule_keeps_what_its_rules_say() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        // They are called after the second.
+        let mut name = Value::Null;
+        wait_until("a second is over", || {
+            let ran = home.run(&["snapshot", "schedule", "api", "--json"]);
+            let taken: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+            name = taken["name"].clone();
+            ran.code == 0
+        });
+        names.push(name.as_str().unwrap().to_owned());
+    }
+    home.ok(&["snapshot", "create", "api/main@mine"]);
+    let list = home.json(&["snapshot", "list", "api"]);
+    let scheduled = list.as_array().unwrap().iter().filter(|one| one["scheduled"] == true);
+    assert_eq!(scheduled.count(), 3, "{list}");
+    home.ok(&["branch", "create", "api/b", "--from", names[0].strip_prefix("api/").unwrap()]);
+    let before = home.everything();
+    let dry = home.json(&["snapshot", "prune", "api", "--keep-last", "1", "--dry-run"]);
+    assert_eq!(home.everything(), before);
+    let gone: Vec<&Value> =
+        dry.as_array().unwrap().iter().filter(|fate| fate["kept"].is_null()).collect();
+    assert_eq!(gone.len(), 1, "{dry}");
+    assert_eq!(gone[0]["name"], names[1].as_str(), "{dry}");
+    has_keys(gone[0], &["bytes", "created_at", "id", "kept", "name"]);
+    let told = home.ok(&["snapshot", "prune", "api", "--keep-last", "1"]);
+    assert!(told.contains("removed") && told.contains("api/b"), "{told}");
+    let left = home.json(&["snapshot", "list", "api"]);
+    let left: Vec<&str> =
+        left.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(left, [&names[0], &names[2], "api/main@mine"]);
+    // All at once, as a timer does it; what somebody gave a name stays.
+    let ran = home.run(&["snapshot", "schedule", "api", "--keep-last", "1"]);
+    assert!(ran.code == 0 && ran.stdout.contains("taken"), "{ran:?}");
+    let left = home.ok(&["snapshot", "list", "api"]);
+    assert!(left.contains("@mine") && !left.contains(&names[2]), "{left}");
+}
