@@ -3,7 +3,10 @@
 
 mod common;
 
-use common::{Home, wait_until};
+use std::process::Stdio;
+
+use common::whole::names;
+use common::{Home, Ran, wait_until};
 use serde_json::{Value, json};
 
 #[track_caller]
@@ -230,4 +233,27 @@ fn a_schedule_keeps_what_its_rules_say() {
     assert!(ran.code == 0 && ran.stdout.contains("taken"), "{ran:?}");
     let left = home.ok(&["snapshot", "list", "api"]);
     assert!(left.contains("@mine") && !left.contains(&names[2]), "{left}");
+}
+
+#[test]
+fn who_gives_up_leaves_nothing() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+    let (before, run) = (home.everything(), names(&home, "run"));
+    let (gate, steps) = (home.dir().join("gate"), home.dir().join("steps"));
+    let step = "after put WAL to replay into place";
+    let mut command = home.command_with(&["branch", "create", "api/b", "--at", "now"]);
+    command.env("VELO_TEST_GATE_AT", step).env("VELO_TEST_GATE", &gate);
+    command.env("VELO_TEST_STEPS", &steps).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_until("it is about to replay", || {
+        std::fs::read_to_string(&steps).is_ok_and(|told| told.contains(step))
+    });
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    std::fs::write(&gate, "").unwrap();
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    assert!(ran.code > 0 && ran.stderr.contains("error: "), "{ran:?}");
+    assert_eq!((home.everything(), names(&home, "run")), (before, run), "{ran:?}");
+    home.ok(&["branch", "create", "api/b", "--at", "now"]);
 }

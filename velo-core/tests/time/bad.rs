@@ -132,6 +132,22 @@ async fn an_archive_that_cannot_be_written_to() {
     let branch = rig.at(Target::parse_time("now").unwrap()).await;
     crate::rig::holds(&branch, 20, "not archived").await;
     branch.close().await.unwrap();
+    // After a while doctor says so too.
+    let said = || {
+        let found = velo_core::doctor::examine(rig.home.config());
+        let wal: Vec<_> = found.into_iter().filter(|finding| finding.name == "wal").collect();
+        wal.iter().any(|finding| finding.what.contains("of time/main are not archived"))
+    };
+    assert!(!said());
+    let long_ago = SystemTime::now() - Duration::from_secs(200);
+    for entry in std::fs::read_dir(data.join("pg_wal/archive_status")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "ready") {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(long_ago).unwrap();
+        }
+    }
+    assert!(said());
     mode(0o700);
     // That wakes it.
     sql(&main, "SELECT pg_switch_wal()").await;
