@@ -7,6 +7,7 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
 use crate::snapshot;
+use crate::state::Tx;
 use crate::storage::Object;
 use crate::teardown::{self, Patience};
 
@@ -36,8 +37,13 @@ pub(crate) async fn take(
         scheduled: false,
         created_at: now(),
     };
-    let new = base.clone();
-    home.state().write("record a base", move |tx| tx.insert(&new)).await?;
+    let (new, locks) = (base.clone(), home.clone());
+    let record = move |tx: &Tx<'_>| {
+        tx.insert(&new)?;
+        // Held until it is ready or undone: meanwhile it is nobody else's to undo.
+        locks.lock_new(new.id)
+    };
+    let _lock = home.state().write("record a base", record).await?;
     let made = async {
         let target = snapshot::target(project, &branch, &base);
         let cut = clone_held(home, project, &branch, &target, op).await?;
