@@ -286,10 +286,11 @@ pub(crate) async fn release(
         .await?;
     match object {
         _ if !hidden => Ok(()),
-        Object::Volume(id) => {
-            wal::archive::seal(home, project, id).await?;
-            volume(home, project, id, patience).await
-        }
+        // Where somebody works on its branch it stays until the next time.
+        Object::Volume(id) => match wal::archive::seal_left(home, project, id).await? {
+            true => volume(home, project, id, patience).await,
+            false => Ok(()),
+        },
         Object::Snapshot(id) => locked_snapshot(home, project, id, Phase::Ready, patience).await,
     }
 }

@@ -15,12 +15,12 @@ use super::files::{Folder, Places, copy_until};
 use super::reader::Segments;
 use crate::disk;
 use crate::effect::step;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::os_user::OsUser;
 use crate::postgres::control;
-use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, now};
+use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
 use crate::state::Tx;
 use crate::storage::Object;
 
@@ -128,24 +128,24 @@ pub(crate) async fn begin(
 }
 
 /// Adds to a volume's archive what its server has not archived, before the volume goes. No server
-/// runs on it.
+/// runs on it, and the caller holds its branch's lock.
 pub(crate) async fn seal(home: &Home, project: &ProjectRecord, volume: Id) -> Result<()> {
-    let open = home
-        .state()
-        .read(move |tx| {
-            let archive = tx.get::<ArchiveRecord>(volume)?.filter(|a| a.ended_at.is_none());
-            let Some(archive) = archive else { return Ok(false) };
-            let branch = tx.get::<BranchRecord>(archive.branch)?;
-            Ok(branch.is_some_and(|branch| branch.phase != Phase::Deleting))
-        })
-        .await?;
-    if !open {
-        return Ok(());
+    let Some((_, leads)) = unsealed(home, volume).await? else { return Ok(()) };
+    if !leads {
+        // A reset that came to nothing began it.
+        return remove(home, volume).await;
     }
-    let location = home.storage(project.storage)?.location(Object::Volume(volume));
-    let (data, archive) = (location.host_path().to_path_buf(), folder(home, volume));
-    let add = crate::engine::blocking(move || add_rest(&data, &archive));
-    step("keep the last of a WAL", add).await?;
+    let storage = home.storage(project.storage)?;
+    match storage.open(Object::Volume(volume)).await {
+        Ok(location) => {
+            let (data, archive) = (location.host_path().to_path_buf(), folder(home, volume));
+            let add = crate::engine::blocking(move || add_rest(&data, &archive));
+            step("keep the last of a WAL", add).await?;
+        }
+        // Somebody has removed it by hand.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
     home.state()
         .write("end a WAL archive", move |tx| {
             if tx.get::<ArchiveRecord>(volume)?.is_some() {
@@ -155,6 +155,34 @@ pub(crate) async fn seal(home: &Home, project: &ProjectRecord, volume: Id) -> Re
                 })?;
             }
             Ok(())
+        })
+        .await
+}
+
+/// The same of a volume that is a branch's no more, whose lock the caller does not hold. Whether the volume
+/// may go: not while somebody works on the branch.
+pub(crate) async fn seal_left(home: &Home, project: &ProjectRecord, volume: Id) -> Result<bool> {
+    let Some((branch, _)) = unsealed(home, volume).await? else { return Ok(true) };
+    let Ok(_lock) = home.lock_now(branch, "the branch").await else { return Ok(false) };
+    seal(home, project, volume).await?;
+    Ok(true)
+}
+
+/// The branch of an archive that has not ended, and whether anything leads into it.
+async fn unsealed(home: &Home, volume: Id) -> Result<Option<(Id, bool)>> {
+    home.state()
+        .read(move |tx| {
+            let archive = tx.get::<ArchiveRecord>(volume)?.filter(|a| a.ended_at.is_none());
+            let Some(ArchiveRecord { branch, .. }) = archive else { return Ok(None) };
+            let owner = tx.get::<BranchRecord>(branch)?;
+            if owner.is_none_or(|owner| owner.phase == Phase::Deleting) {
+                return Ok(None); // which takes it along
+            }
+            let is_base = |s: &SnapshotRecord| {
+                s.source == Some(Object::Volume(volume))
+                    && matches!(s.role, Role::Named | Role::Base)
+            };
+            Ok(Some((branch, tx.of::<SnapshotRecord>(branch)?.iter().any(is_base))))
         })
         .await
 }
