@@ -137,16 +137,32 @@ pub(super) async fn look(
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             other => other?,
         };
-        let control = control::read(&location.host_path().join(control::FILE))?;
+        let control = match control::read(&location.host_path().join(control::FILE)) {
+            Ok(control) => control,
+            Err(error) => {
+                tracing::warn!(%error, snapshot = %base.id, "nothing is reached from it");
+                continue;
+            }
+        };
         (segment_size, timeline) = (control.wal_segment_size, control.timeline);
         begins.push((cut.at, cut.lsn));
     }
     let folder = archive::folder(home, record.id);
-    let data = storage.location(Object::Volume(record.id)).host_path().to_path_buf();
-    let lives = incarnation.lives;
+    // What has ended is archived whole.
+    let data = match incarnation.lives && record.ended_at.is_none() {
+        true => match storage.open(Object::Volume(record.id)).await {
+            Ok(location) => Some(location.host_path().to_path_buf()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        },
+        false => None,
+    };
     let read = move || {
         let archive = Folder::open(&folder)?;
-        let pg_wal = if lives { Folder::of_data(&data)? } else { None };
+        let pg_wal = match &data {
+            Some(data) => Folder::of_data(data)?,
+            None => None,
+        };
         let waiting = match &pg_wal {
             Some(pg_wal) => pg_wal.waiting()?,
             None => 0,
@@ -169,15 +185,7 @@ pub(super) async fn look(
     let first = begins.first().map_or(0, |(_, lsn)| lsn.0 / size);
     let last = kept.last().copied().unwrap_or(first);
     let missing: Vec<u64> = (first..last).filter(|number| !there.contains(number)).collect();
-    let mut windows: Vec<Window> = Vec::new();
-    for (from, from_lsn) in begins {
-        let hole = missing.iter().find(|number| **number >= from_lsn.0 / size);
-        let until_lsn = hole.map(|number| Lsn(number * size));
-        // The one before it goes on to the same end.
-        if windows.last().is_none_or(|before| before.until_lsn != until_lsn) {
-            windows.push(Window { from, from_lsn, until_lsn });
-        }
-    }
+    let windows = windows(begins, &missing, size);
     Ok(Incarnation {
         volume: record.id,
         begun_at: record.begun_at,
@@ -196,6 +204,28 @@ pub(super) async fn look(
             .collect(),
         waiting,
     })
+}
+
+/// What can be reached from bases, the oldest first, where these segments are missing.
+pub(super) fn windows(
+    begins: impl IntoIterator<Item = (u64, Lsn)>,
+    missing: &[u64],
+    size: u64,
+) -> Vec<Window> {
+    let mut windows: Vec<Window> = Vec::new();
+    for (from, from_lsn) in begins {
+        let hole = missing.iter().find(|number| **number >= from_lsn.0 / size);
+        let until_lsn = hole.map(|number| Lsn(number * size));
+        // From such a one nothing is reached but what it holds itself.
+        if until_lsn.is_some_and(|until| until <= from_lsn) {
+            continue;
+        }
+        // The one before it goes on to the same end.
+        if windows.last().is_none_or(|before| before.until_lsn != until_lsn) {
+            windows.push(Window { from, from_lsn, until_lsn });
+        }
+    }
+    windows
 }
 
 /// How many segments of a branch are full and not archived, and since how many seconds.

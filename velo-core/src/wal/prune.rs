@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::archive;
 use super::files::{Folder, Places};
+use super::info::Window;
 use super::plan::{Incarnation, incarnations};
 use crate::clone::opened;
 use crate::engine::{self, Call, Engine, Op};
@@ -128,9 +129,7 @@ async fn prune(
     Ok(pruned)
 }
 
-/// The snapshots of a branch without which a moment could not be reached that is to be: of each
-/// incarnation the newest that is as old as WAL is kept, or the oldest; and each that is the first behind
-/// a hole.
+/// The snapshots of a branch without which a moment could not be reached that is to be.
 pub(crate) async fn needed(
     home: &Home,
     project: &ProjectRecord,
@@ -142,20 +141,24 @@ pub(crate) async fn needed(
     let Some(seconds) = project.wal_retention else { return Ok(needed) };
     let cutoff = now().saturating_sub(seconds.saturating_mul(1000));
     for incarnation in incarnations(home, branch.id).await? {
-        let anchor = incarnation.bases.iter().position(|base| is_old(base, cutoff));
-        let last = anchor.or_else(|| incarnation.bases.len().checked_sub(1));
-        let Some(last) = last else { continue };
-        needed.extend(incarnation.bases.get(last).map(|base| base.id));
         let windows = super::info::look(home, &project, branch, &incarnation).await?.windows;
-        for window in windows {
-            let mut first = incarnation
-                .bases
-                .iter()
-                .filter(|base| base.cut.as_ref().is_some_and(|cut| cut.lsn == window.from_lsn));
-            needed.extend(first.next().map(|base| base.id));
-        }
+        needed.extend(needs(&incarnation, &windows, cutoff));
     }
     Ok(needed)
+}
+
+/// Of an incarnation the newest that is as old as WAL is kept, and behind it the first of each window. From
+/// older ones no moment is reached but older ones yet.
+fn needs(incarnation: &Incarnation, windows: &[Window], cutoff: u64) -> Vec<Id> {
+    let is_over = incarnation.archive.ended_at.is_some_and(|at| at < cutoff);
+    let bases: &[SnapshotRecord] = if is_over { &[] } else { &incarnation.bases };
+    let anchor = bases.iter().position(|base| is_old(base, cutoff));
+    let begins = |base: &SnapshotRecord| {
+        let lsn = base.cut.as_ref().map(|cut| cut.lsn);
+        windows.iter().any(|window| Some(window.from_lsn) == lsn)
+    };
+    let kept = bases.iter().take(anchor.map_or(bases.len(), |anchor| anchor + 1)).enumerate();
+    kept.filter(|(at, base)| Some(*at) == anchor || begins(base)).map(|(_, base)| base.id).collect()
 }
 
 /// Whether a base is from that time, or before it.
@@ -228,36 +231,41 @@ mod tests {
         }
     }
 
-    /// Whatever is there and however it is pruned: of what could be reached before, each moment that is not
-    /// too old can be reached after.
-    #[test]
-    fn no_kept_moment_becomes_unreachable() {
+    /// Numbers that look like chance, the same ones each time.
+    fn chance() -> impl FnMut(u64) -> u64 {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut chosen = move |end: u64| {
+        move |end| {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
             state % end
-        };
+        }
+    }
+
+    /// An incarnation with up to five bases, and when it ended.
+    fn some(chosen: &mut impl FnMut(u64) -> u64) -> Incarnation {
+        let (branch, id) = (Id::generate(), Id::generate());
+        let ended_at = (chosen(3) == 0).then(|| 500 + chosen(1000));
+        let archive =
+            ArchiveRecord { id, project: branch, branch, begun_at: 0, ended_at, wants_base: false };
+        let mut bases: Vec<_> = (0..chosen(6))
+            .map(|_| {
+                let at = 1 + chosen(ended_at.unwrap_or(1000));
+                base(branch, id, at, chosen(2) == 0)
+            })
+            .collect();
+        bases.sort_by_key(|base| std::cmp::Reverse(base.cut.as_ref().map(|cut| cut.lsn)));
+        Incarnation { archive, bases, lives: true }
+    }
+
+    /// Whatever is there and however it is pruned: of what could be reached before, each moment that is not
+    /// too old can be reached after.
+    #[test]
+    fn no_kept_moment_becomes_unreachable() {
+        let mut chosen = chance();
         for _ in 0..2000 {
-            let (branch, id) = (Id::generate(), Id::generate());
-            let ended_at = (chosen(3) == 0).then(|| 500 + chosen(1000));
-            let archive = ArchiveRecord {
-                id,
-                project: branch,
-                branch,
-                begun_at: 0,
-                ended_at,
-                wants_base: false,
-            };
-            let mut bases: Vec<_> = (0..chosen(6))
-                .map(|_| {
-                    let at = 1 + chosen(ended_at.unwrap_or(1000));
-                    base(branch, id, at, chosen(2) == 0)
-                })
-                .collect();
-            bases.sort_by_key(|base| std::cmp::Reverse(base.cut.as_ref().map(|cut| cut.lsn)));
-            let incarnation = Incarnation { archive, bases: bases.clone(), lives: true };
+            let incarnation = some(&mut chosen);
+            let bases = &incarnation.bases;
             let cutoff = chosen(1200);
             let goes = goes(&incarnation, Some(cutoff));
             // WAL from here on is there.
@@ -268,12 +276,45 @@ mod tests {
                 .filter(|base| !goes.bases.contains(&base.id))
                 .map(|base| base.created_at)
                 .collect();
-            let end = ended_at.unwrap_or(1200);
+            let end = incarnation.archive.ended_at.unwrap_or(1200);
             for moment in cutoff..=end {
                 let before = bases.iter().any(|base| base.created_at <= moment);
                 let after = !goes.whole && left.iter().any(|at| wal_from <= *at && *at <= moment);
                 assert!(!before || after, "{moment}: cutoff {cutoff}, {left:?}, {goes:?}");
             }
         }
+    }
+
+    /// Whatever is missing of the WAL, and whichever snapshots are deleted but those that are needed.
+    #[test]
+    fn what_is_needed_leads_to_every_kept_moment() {
+        // A segment is 50 moments long, each of which is a kilobyte.
+        const MOMENTS: u64 = 50;
+        let (mut chosen, mut spared) = (chance(), 0);
+        for _ in 0..2000 {
+            let incarnation = some(&mut chosen);
+            let bases = &incarnation.bases;
+            let cutoff = chosen(1200);
+            let missing: BTreeSet<u64> = (0..chosen(4)).map(|_| chosen(24)).collect();
+            let missing: Vec<u64> = missing.into_iter().collect();
+            let begins = bases.iter().rev().filter_map(|b| b.cut.as_ref()).map(|c| (c.at, c.lsn));
+            let windows = super::super::info::windows(begins, &missing, MOMENTS << 10);
+            let needed = needs(&incarnation, &windows, cutoff);
+            spared += bases.len() - needed.len();
+            let leads = |from: u64, to: u64| {
+                let whole = from / MOMENTS..=to / MOMENTS;
+                from <= to && !missing.iter().any(|number| whole.contains(number))
+            };
+            for moment in cutoff..=incarnation.archive.ended_at.unwrap_or(1200) {
+                let before = bases.iter().any(|base| leads(base.created_at, moment));
+                let mut left = bases.iter().filter(|base| needed.contains(&base.id));
+                let after = left.any(|base| leads(base.created_at, moment));
+                assert!(!before || after, "{moment}: cutoff {cutoff}, {missing:?}, {windows:?}");
+            }
+            // Of those that are too old, one.
+            let old = bases.iter().filter(|base| is_old(base, cutoff));
+            assert!(old.filter(|base| needed.contains(&base.id)).count() <= 1);
+        }
+        assert!(spared > 1000, "{spared}");
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use velo_core::storage::StorageKind;
-use velo_core::{Branch, BranchSpec, Project, Target};
+use velo_core::{Branch, BranchSpec, Project, Retention, Target};
 
 use crate::common::client::sql;
 use crate::common::home::{TestHome, eventually};
@@ -247,4 +247,29 @@ async fn pruning_keeps_every_moment_that_is_to_be_reached() {
     let early = Target::lsn(early.parse().unwrap());
     let error = Branch::create(&rig.project, BranchSpec::ephemeral().at(early)).await.unwrap_err();
     assert!(error.to_string().contains("before what is kept"), "{error}");
+}
+
+/// What a schedule took before the oldest moment that is to be reached, as soon as no rule keeps it.
+#[tokio::test]
+async fn snapshots_whose_wal_is_pruned_go_with_their_schedule() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    let second = Duration::from_millis(1100);
+    let mut names = Vec::new();
+    for round in 0..3 {
+        write(&main, round * 10, round * 10 + 10).await;
+        names.push(main.scheduled_snapshot().await.unwrap().name().to_owned());
+        sql(&main, "SELECT pg_switch_wal()").await;
+        // The name of the next is another second, and this one is older than WAL is kept.
+        tokio::time::sleep(second).await;
+    }
+    rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    let pruned = rig.project.prune_wal(false).await.unwrap();
+    assert!(pruned[0].segments > 0, "{pruned:?}");
+    let wal = main.wal().await.unwrap();
+    assert_eq!(wal.incarnations[0].windows.len(), 1, "{wal:?}");
+    let fates = main.prune_snapshots(Retention::new().last(1), true).await.unwrap();
+    let gone: Vec<&str> =
+        fates.iter().filter(|f| f.kept.is_none()).map(|f| f.name.as_str()).collect();
+    assert_eq!(gone, [&names[1], &names[0]].map(|name| format!("time/main@{name}")), "{fates:?}");
 }
