@@ -236,6 +236,29 @@ fn a_schedule_keeps_what_its_rules_say() {
 }
 
 #[test]
+fn a_deleted_snapshot_that_moments_need_is_told_of() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+    for name in ["api/main@one", "api/main@two"] {
+        home.ok(&["snapshot", "create", name]);
+    }
+    let ran = home.run(&["snapshot", "delete", "api/main@one"]);
+    assert!(ran.code == 0 && !ran.stderr.contains("stays"), "{ran:?}");
+    // The newest that is as old as WAL is kept.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    home.ok(&["project", "set", "api", "--wal-retention", "1s"]);
+    let ran = home.run(&["snapshot", "delete", "api/main@two"]);
+    assert!(ran.code == 0 && ran.stderr.contains("api/main@two is deleted"), "{ran:?}");
+    assert!(ran.stderr.contains("its data stays"), "{ran:?}");
+    assert_eq!(home.json(&["snapshot", "list", "api"]), json!([]));
+    let wal = &home.json(&["wal", "info", "api"])["incarnations"][0];
+    assert_eq!((&wal["bases"], &wal["own_bases"]), (&json!(2), &json!(2)));
+    home.ok(&["wal", "prune", "api"]);
+    home.ok(&["branch", "create", "api/b", "--at", "now"]);
+    home.fails(&["snapshot", "delete", "api/main@two"], 1, "api/main@two");
+}
+
+#[test]
 fn who_gives_up_leaves_nothing() {
     let home = Home::new();
     home.ok(&["project", "create", "api", "--wal-retention", "7d"]);

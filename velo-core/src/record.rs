@@ -250,7 +250,8 @@ pub(crate) enum Role {
     Origin,
     /// Data that was prepared, known by a hash of what it is made from.
     Seed,
-    /// What recovery begins with: Velo took it where WAL began to be kept.
+    /// What recovery begins with: Velo took it where WAL began to be kept, or somebody has deleted it while
+    /// moments are reached from it.
     Base,
     /// It was deleted, and is kept only because clones need it.
     Hidden,

@@ -15,6 +15,7 @@ use crate::source::{SourceRecord, find_snapshot};
 use crate::state::Tx;
 use crate::storage::{Object, Usage};
 use crate::teardown::{self, Patience};
+use crate::wal;
 
 /// A snapshot: a named, immutable state of a branch.
 ///
@@ -108,7 +109,8 @@ impl Snapshot {
         })
     }
 
-    /// Deletes it. Branches that were made from it must be deleted first.
+    /// Deletes it. Branches that were made from it must be deleted first. Where moments are reached from it
+    /// whose WAL is kept, its data stays until they are too old, and [`Project::prune_wal`] removes it.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`], naming the branches.
@@ -136,16 +138,31 @@ pub(crate) async fn delete(
     op: &Op,
 ) -> Result<()> {
     home.make_way().await;
+    let (is_base, _branch) = wal::has_to_stay(home, project, id, op).await?;
     let _lock = home.lock(id, Mode::Exclusive, shown, &op.cancel).await?;
     let (owned, lease, name) = (project.clone(), home.lease()?, shown.to_owned());
-    let claim = move |tx: &Tx<'_>| claim(tx, &owned, id, lease, &name);
-    home.state().write_durable("mark a snapshot to go", claim).await?;
-    teardown::snapshot(home, project, id, Patience::Usual).await.map_err(Error::with_the_rest_later)
+    let claim = move |tx: &Tx<'_>| claim(tx, &owned, id, lease, &name, is_base);
+    if home.state().write_durable("mark a snapshot to go", claim).await? {
+        let gone = teardown::snapshot(home, project, id, Patience::Usual).await;
+        return gone.map_err(Error::with_the_rest_later);
+    }
+    tracing::warn!(
+        "{shown} is deleted; its data stays as long as moments are reached from it whose WAL is kept, and goes \
+         with velo wal prune"
+    );
+    Ok(())
 }
 
 /// Marks a snapshot as one that goes, unless branches were made from it. In one transaction, so that
-/// none can be made from it meanwhile.
-fn claim(tx: &Tx<'_>, project: &ProjectRecord, id: Id, lease: Id, shown: &str) -> Result<()> {
+/// none can be made from it meanwhile. Whether it goes: what recovery begins with loses its name only.
+fn claim(
+    tx: &Tx<'_>,
+    project: &ProjectRecord,
+    id: Id,
+    lease: Id,
+    shown: &str,
+    is_base: bool,
+) -> Result<bool> {
     let branches = tx.list::<BranchRecord>(&project.id.to_string())?;
     let dependents: Vec<String> = branches
         .iter()
@@ -157,14 +174,20 @@ fn claim(tx: &Tx<'_>, project: &ProjectRecord, id: Id, lease: Id, shown: &str) -
         let what = format!("branches were made from {shown}: {dependents}");
         return Err(Error::new(ErrorKind::Conflict, what).with_hint("delete them first"));
     }
-    if tx.get::<SnapshotRecord>(id)?.is_some() {
-        tx.update(id, |snapshot: &mut SnapshotRecord| {
+    let Some(found) = tx.get::<SnapshotRecord>(id)? else { return Ok(true) };
+    let stays = is_base && found.phase == Phase::Ready;
+    tx.update(id, |snapshot: &mut SnapshotRecord| {
+        if stays {
+            snapshot.role = Role::Base;
+            snapshot.name = None;
+            snapshot.scheduled = false;
+        } else {
             snapshot.phase = Phase::Deleting;
             snapshot.lease = Some(lease);
-            Ok(())
-        })?;
-    }
-    Ok(())
+        }
+        Ok(())
+    })?;
+    Ok(!stays)
 }
 
 /// Takes a snapshot of a branch: the intent, the clone, the commit.

@@ -689,6 +689,9 @@ pub const OPERATIONS: &[Operation] = &[
         .between("remove a WAL archive", "forget a WAL archive"),
     Operation::new(&["wal", "prune", "other"], old_wal, archives)
         .between("hide a snapshot or let it go", "prune a WAL archive"),
+    // Its data stays, for moments are reached from it.
+    Operation::new(&["snapshot", "delete", "other/main@later"], old_wal, archives)
+        .between("mark a snapshot to go", "mark a snapshot to go"),
     Operation::new(
         &["project", "set", "other", "--wal-retention", "none", "--restart"],
         archiving,

@@ -15,10 +15,11 @@ use crate::engine::{self, Call, Engine, Op};
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
-use crate::lock::Mode;
+use crate::lock::{Lock, Mode};
 use crate::postgres::control;
 use crate::project::Project;
-use crate::record::{BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
+use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
+use crate::state::Tx;
 use crate::storage::Object;
 use crate::teardown::{self, Patience};
 
@@ -147,6 +148,32 @@ pub(crate) async fn needed(
     Ok(needed)
 }
 
+/// Whether a snapshot that somebody deletes has to stay, as what recovery begins with; and the lock of its
+/// branch, whose WAL is not pruned as long as it is held. It comes before the snapshot's own.
+pub(crate) async fn has_to_stay(
+    home: &Home,
+    project: &ProjectRecord,
+    snapshot: Id,
+    op: &Op,
+) -> Result<(bool, Option<Lock>)> {
+    let archived = move |tx: &Tx<'_>| {
+        let is_base = |s: &SnapshotRecord| matches!(s.role, Role::Named | Role::Base);
+        let found = tx.get::<SnapshotRecord>(snapshot)?.filter(is_base);
+        let Some(SnapshotRecord { branch, source: Some(Object::Volume(volume)), .. }) = found
+        else {
+            return Ok(None);
+        };
+        match tx.get::<ArchiveRecord>(volume)? {
+            Some(_) => tx.get::<BranchRecord>(branch),
+            None => Ok(None),
+        }
+    };
+    let Some(branch) = home.state().read(archived).await? else { return Ok((false, None)) };
+    let shown = format!("the branch {}/{}", project.name, branch.shown());
+    let lock = home.lock(branch.id, Mode::Shared, &shown, &op.cancel).await?;
+    Ok((needed(home, project, &branch).await?.contains(&snapshot), Some(lock)))
+}
+
 /// Of an incarnation the newest that is as old as WAL is kept, and behind it the first of each window. From
 /// older ones no moment is reached but older ones yet.
 fn needs(incarnation: &Incarnation, windows: &[Window], cutoff: u64) -> Vec<Id> {
@@ -204,7 +231,6 @@ mod tests {
     use crate::cut::{Cut, Method};
     use crate::postgres::lsn::Lsn;
     use crate::postgres::scram::Password;
-    use crate::record::ArchiveRecord;
 
     fn base(branch: Id, archive: Id, at: u64, own: bool) -> SnapshotRecord {
         let cut: Cut = serde_json::from_value(serde_json::json!({

@@ -273,3 +273,42 @@ async fn snapshots_whose_wal_is_pruned_go_with_their_schedule() {
         fates.iter().filter(|f| f.kept.is_none()).map(|f| f.name.as_str()).collect();
     assert_eq!(gone, [&names[1], &names[0]].map(|name| format!("time/main@{name}")), "{fates:?}");
 }
+
+#[tokio::test]
+async fn a_snapshot_that_kept_moments_need_is_deleted_and_its_data_stays() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    let there = || {
+        let all = std::fs::read_dir(rig.home.config().home().join("snapshots")).unwrap();
+        let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with(".gone-")).count()
+    };
+    let own_bases = async || main.wal().await.unwrap().incarnations[0].own_bases;
+    assert_eq!((there(), own_bases().await), (1, 1));
+    write(&main, 0, 30).await;
+    let mid = main.snapshot("mid").await.unwrap();
+    write(&main, 30, 60).await;
+    // One that nothing needs: an older one leads to each moment behind it.
+    main.snapshot("other").await.unwrap().delete().await.unwrap();
+    assert_eq!((there(), own_bases().await), (2, 1));
+    let kept = moment().await;
+    write(&main, 60, 80).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // Of all that is so old it is the newest, and what is older goes.
+    rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    assert_eq!(rig.project.prune_wal(false).await.unwrap()[0].bases, 1);
+    assert_eq!((there(), own_bases().await), (1, 0));
+    for _ in 0..2 {
+        mid.delete().await.unwrap();
+        assert_eq!((there(), own_bases().await), (1, 1));
+    }
+    assert!(rig.project.snapshots().await.unwrap().is_empty());
+    let branch = rig.at(kept).await;
+    holds(&branch, 60, "kept").await;
+    branch.close().await.unwrap();
+    // Its name is free, and it goes once another one is as old.
+    main.snapshot("mid").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(rig.project.prune_wal(false).await.unwrap()[0].bases, 1);
+    assert_eq!((there(), own_bases().await), (1, 0));
+}
