@@ -126,7 +126,6 @@ fn is_base_of(snapshot: &SnapshotRecord, archive: &ArchiveRecord) -> bool {
 struct Candidate {
     base: SnapshotRecord,
     volume: Id,
-    ended_at: Option<u64>,
     /// Its server has written the WAL up to here at least.
     written: Option<Lsn>,
     archive: PathBuf,
@@ -165,6 +164,13 @@ pub(crate) async fn plan(
         if turn > 0 && matches!(target.kind, Kind::Lsn(_) | Kind::Xid(_)) {
             break;
         }
+        // It ended before the moment: whatever is in it is older.
+        let ended_at = incarnation.archive.ended_at.and_then(|at| i64::try_from(at).ok());
+        if let (Kind::Time(micros), Some(ended_at)) = (&target.kind, ended_at)
+            && ended_at < micros / 1000
+        {
+            continue;
+        }
         let mut until = None;
         for base in &incarnation.bases {
             op.cancel.check()?;
@@ -177,12 +183,19 @@ pub(crate) async fn plan(
             if too_late {
                 continue;
             }
-            let location = opened(&*storage, Object::Snapshot(base.id), "a snapshot").await?;
             let volume = incarnation.archive.id;
+            let location = match opened(&*storage, Object::Snapshot(base.id), "a snapshot").await {
+                Ok(location) => location,
+                // Somebody has removed it by hand; an older one leads there as well.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    trouble.get_or_insert(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let candidate = Candidate {
                 base: base.clone(),
                 volume,
-                ended_at: incarnation.archive.ended_at,
                 written: written.filter(|_| incarnation.archive.id == parent.volume),
                 archive: archive::folder(home, volume),
                 data: storage.location(Object::Volume(volume)).host_path().to_path_buf(),
@@ -194,12 +207,10 @@ pub(crate) async fn plan(
             match crate::engine::blocking(look).await {
                 Ok((Found::Plan(plan), _)) => return Ok(*plan),
                 Ok((Found::Elsewhere, end)) => until = Some(end),
-                // What is asked for may be before it, where that is not known.
-                Err(error)
-                    if error.kind() == ErrorKind::Corrupt
-                        && matches!(target.kind, Kind::RestorePoint(_) | Kind::Xid(_)) =>
-                {
-                    trouble = Some(error);
+                // Where it is the snapshot that is broken, an older one leads there as well; and of some moments it is
+                // not known whether they are before what is broken. The nearest to the moment is told.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    trouble.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -265,7 +276,7 @@ impl Candidate {
         if held_until <= start {
             let what = format!("the WAL in the snapshot {} cannot be read", self.base.id);
             return Err(Error::new(ErrorKind::Corrupt, format!("{what}: {}", reader.why()))
-                .with_hint("delete that snapshot, and take another"));
+                .with_hint("nothing is reached from it: velo snapshot create takes another, for moments from then on"));
         }
         if early && !matches!(target.kind, Kind::RestorePoint(_)) {
             return Ok((Found::Elsewhere, held_until));
@@ -312,13 +323,7 @@ impl Candidate {
         let end = reader.end();
         if search.stop.is_none() && !limited {
             match &target.kind {
-                Kind::Time(micros) => {
-                    let over = self.ended_at.and_then(|at| i64::try_from(at).ok());
-                    if over.is_some_and(|over| over < micros / 1000) {
-                        return Ok((Found::Elsewhere, held_until));
-                    }
-                    search.stop = Some(end);
-                }
+                Kind::Time(_) => search.stop = Some(end),
                 Kind::Lsn(lsn) if *lsn <= end => search.stop = Some(end),
                 Kind::Lsn(lsn) => {
                     return Err(Error::new(

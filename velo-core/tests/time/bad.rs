@@ -113,6 +113,40 @@ async fn a_hole_and_a_damaged_segment() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_is_broken_or_gone() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    write(&main, 0, 20).await;
+    let newest = main.snapshot("newest").await.unwrap();
+    write(&main, 20, 30).await;
+    let data = rig.home.config().home().join("snapshots").join(newest.id().to_string());
+    let control = data.join("global/pg_control");
+    let whole = std::fs::read(&control).unwrap();
+    let now = || Target::parse_time("now").unwrap();
+    // An older one leads to the same moment.
+    for broken in [&whole[..100], &[]] {
+        std::fs::write(&control, broken).unwrap();
+        let branch = rig.at(now()).await;
+        crate::rig::holds(&branch, 30, "broken").await;
+        branch.close().await.unwrap();
+    }
+    let wal = main.wal().await.unwrap();
+    assert_eq!(wal.incarnations[0].windows.len(), 1, "{wal:?}");
+    std::fs::remove_dir_all(&data).unwrap();
+    let branch = rig.at(now()).await;
+    crate::rig::holds(&branch, 30, "gone").await;
+    branch.close().await.unwrap();
+    // Where none is left, that is said.
+    for entry in std::fs::read_dir(data.parent().unwrap()).unwrap() {
+        std::fs::write(entry.unwrap().path().join("global/pg_control"), [0; 100]).unwrap();
+    }
+    let spec = BranchSpec::named("bad").at(now());
+    let error = Branch::create(&rig.project, spec).await.unwrap_err();
+    assert!([ErrorKind::Corrupt, ErrorKind::NotFound].contains(&error.kind()), "{error:?}");
+    assert!(error.hint().is_some(), "{error:?}");
+}
+
+#[tokio::test]
 async fn an_archive_that_cannot_be_written_to() {
     let Some(rig) = Rig::on_btrfs().await else { return };
     let main = rig.main().await;
