@@ -190,7 +190,7 @@ impl Boot<'_> {
         // In a box: the callers' futures would be nested too deep for the compiler.
         if let Err(error) = op.steps.run("base", Box::pin(take)).await {
             let shown = format!("{}/{}", self.project.name, self.branch.shown());
-            tracing::warn!(%error, "no moment of {shown} can be reached yet: velo snapshot create {shown} NAME");
+            tracing::warn!(%error, "no moment of {shown} can be reached yet: velo branch restart {shown} tries again");
         }
     }
 

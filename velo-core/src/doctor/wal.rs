@@ -51,8 +51,10 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
         if archive.wants_base {
             found.push(Finding::warn(
                 "wal",
-                format!("WAL of {shown} is kept, and no snapshot leads into it"),
-                format!("velo snapshot create {shown} NAME"),
+                format!(
+                    "WAL of {shown} is kept, and Velo could take no snapshot that leads into it"
+                ),
+                format!("velo branch restart {shown}"),
             ));
         }
         let (waiting, seconds) = wal::behind(home, &project, &branch).await?;
