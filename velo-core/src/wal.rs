@@ -5,7 +5,7 @@
 //! | [`archive`] | the WAL of one incarnation of a branch, kept beside it |
 //! | [`base`] | what recovery begins with |
 //! | [`target`], [`time`] | which moment is meant |
-//! | [`plan`] | where it is in the WAL, and what leads there |
+//! | [`plan`], [`search`] | where it is in the WAL, and what leads there |
 //! | [`recover`] | a clone brought to it |
 //! | [`info`], [`prune`] | what can be reached; what is not to be kept any longer |
 //! | [`reader`], [`files`] | records; segments as files |
@@ -20,6 +20,7 @@ mod prune;
 mod reader;
 mod recover;
 mod restore_point;
+mod search;
 mod target;
 mod time;
 #[cfg(target_os = "linux")]

@@ -6,13 +6,13 @@
 //! committed or a restore point that is none is told at once. What is left to PostgreSQL is to replay
 //! all WAL there is: it is given no more than up to that place.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::archive;
 use super::files::{Folder, Places};
 use super::info::utc;
-use super::reader::{Event, PREFIX, Reader, Record, Segments};
+use super::reader::{Event, PREFIX, Reader, Segments};
+use super::search::Search;
 use super::target::{Kind, Target};
 use super::time::shown;
 use crate::boot;
@@ -437,90 +437,6 @@ fn begin_of_label(data: &Path) -> Result<Option<Lsn>> {
         line.strip_prefix("START WAL LOCATION: ")?.split_whitespace().next()?.parse().ok()
     });
     Ok(place)
-}
-
-/// Goes through records until the moment.
-struct Search<'a> {
-    target: &'a Target,
-    /// Where recovery ends: records that begin there or later are not replayed.
-    stop: Option<Lsn>,
-    /// Whether a later record may be the one.
-    goes_on: bool,
-    /// The last commit before it.
-    last: Option<(u32, i64)>,
-    newest: Option<(u32, i64)>,
-    /// Transactions of Velo's own that are not over, of which nobody is told.
-    own: BTreeSet<u32>,
-    aborted: Option<u64>,
-    part_of: Option<(u64, u32)>,
-}
-
-impl<'a> Search<'a> {
-    fn new(target: &'a Target) -> Self {
-        let goes_on = matches!(target.kind, Kind::RestorePoint(_));
-        Self {
-            target,
-            stop: None,
-            goes_on,
-            last: None,
-            newest: None,
-            own: BTreeSet::new(),
-            aborted: None,
-            part_of: None,
-        }
-    }
-
-    /// Whether the moment is none that can be reached.
-    fn failed(&self) -> bool {
-        self.aborted.is_some() || self.part_of.is_some()
-    }
-
-    /// Whether it is known now where recovery ends.
-    fn meets(&mut self, record: &Record) -> bool {
-        let exclusive = self.target.exclusive;
-        let mut stop = None;
-        match (&self.target.kind, &record.event) {
-            (Kind::Lsn(lsn), _) if record.start >= *lsn => stop = Some(record.start),
-            (Kind::Time(micros), Event::Commit { at, .. })
-                if at > micros || (exclusive && at == micros) =>
-            {
-                stop = Some(record.start);
-            }
-            (Kind::Xid(wanted), Event::Commit { xid, subtransactions, .. }) => {
-                if *xid == *wanted as u32 {
-                    stop = Some(if exclusive { record.start } else { record.end });
-                } else if subtransactions.contains(&(*wanted as u32)) {
-                    self.part_of = Some((*wanted, *xid));
-                }
-            }
-            (Kind::Xid(wanted), Event::Abort { xid, subtransactions })
-                if *xid == *wanted as u32 || subtransactions.contains(&(*wanted as u32)) =>
-            {
-                self.aborted = Some(*wanted);
-            }
-            (Kind::RestorePoint(wanted), Event::RestorePoint { name, .. }) if name == wanted => {
-                stop = Some(record.end);
-            }
-            _ => {}
-        }
-        let is_before = stop != Some(record.start);
-        match record.event {
-            Event::Own { xid } => {
-                self.own.insert(xid);
-            }
-            Event::Commit { xid, at, .. } if is_before && !self.own.remove(&xid) => {
-                self.newest = Some((xid, at));
-            }
-            _ => {}
-        }
-        if stop.is_some() {
-            self.stop = stop;
-            self.last = self.newest;
-        } else if self.stop.is_none() {
-            self.last = self.newest;
-        }
-        stop.is_some()
-    }
 }
 
 pub(super) fn keeps_none(project: &ProjectRecord, parent: &BranchRecord, shown: &str) -> Error {
