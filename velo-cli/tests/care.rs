@@ -275,6 +275,27 @@ fn yesterdays_records_cost_none_of_todays_data() {
     agree(&home);
 }
 
+#[test]
+fn an_archive_that_yesterdays_records_do_not_know_is_its_servers() {
+    let home = Home::with_project();
+    let (state, backup) = (home.path().join("state.db"), home.dir().join("backup.db"));
+    copy_state(&state, &backup);
+    home.ok(&["project", "set", "api", "--wal-retention", "7d", "--restart"]);
+    copy_state(&backup, &state);
+    let archives = names(&home, "wal");
+    assert_eq!(archives.len(), 1);
+    finds(&home, "wal", "there, and not recorded");
+    let ran = home.run(&["gc", "--unrecorded", "--json"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("the server of api/main may be adding to it"), "{ran:?}");
+    assert_eq!(names(&home, "wal"), archives);
+    home.ok(&["branch", "stop", "api/main"]);
+    home.ok(&["gc", "--unrecorded"]);
+    assert!(names(&home, "wal").is_empty());
+    home.ok(&["branch", "start", "api/main"]);
+    agree(&home);
+}
+
 /// Writes the number of a process that lives, and is none of a server's, into what a crash left.
 fn reuse_pid(path: &Path) {
     let text = std::fs::read_to_string(path).unwrap();

@@ -10,15 +10,19 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use crate::boot;
 use crate::branch;
 use crate::care::{Deed, measured, measured_in};
 use crate::config::Config;
 use crate::engine::{self, Call, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
+use crate::id::Id;
 use crate::reconcile::{self, Left, Round};
-use crate::record::ProjectRecord;
+use crate::record::{BranchRecord, ProjectRecord, VolumeRecord};
 use crate::run_dir::RunDir;
+use crate::runtime::Status;
+use crate::state::Tx;
 use crate::storage::Object;
 use crate::strays::{self, Looks, Stray, Unrecorded};
 use crate::teardown;
@@ -125,7 +129,7 @@ pub(crate) async fn recorded(home: &Home) -> Result<Vec<Deed>> {
     Ok(round.deeds)
 }
 
-fn run_folder(home: &Home, id: crate::id::Id) -> Deed {
+fn run_folder(home: &Home, id: Id) -> Deed {
     let name = home.run_dir(id).display().to_string();
     Deed::removed("run", name, "the files of a server that is not there")
 }
@@ -171,8 +175,7 @@ async fn unrecorded(home: &Home, spec: GcSpec) -> Result<(Vec<Deed>, Vec<Deed>)>
     let mut served = HashSet::new();
     let Unrecorded { strays, unseen } = strays::objects(home).await?;
     let every = || Deed::removed("volume", "that may be there", "no record names it");
-    let unseen: Vec<Deed> =
-        unseen.into_iter().map(|error| every().came_to(&Err(error))).collect();
+    let unseen: Vec<Deed> = unseen.into_iter().map(|error| every().came_to(&Err(error))).collect();
     for stray in strays {
         let bytes = measured(&*stray.storage, stray.object).await;
         let kind = match stray.object {
@@ -186,24 +189,60 @@ async fn unrecorded(home: &Home, spec: GcSpec) -> Result<(Vec<Deed>, Vec<Deed>)>
         }
         deeds.push(deed.came_to(&result));
     }
+    deeds.extend(archives(home, &served, unseen.is_empty(), removes).await?);
+    deeds.extend(lost(home, removes).await?);
+    Ok((deeds, unseen))
+}
+
+/// Archives of WAL that no record names. On the volumes `served`, which no record names either, servers may run;
+/// there may be more of them unless `all_seen`.
+async fn archives(
+    home: &Home,
+    served: &HashSet<Id>,
+    all_seen: bool,
+    removes: bool,
+) -> Result<Vec<Deed>> {
+    let mut deeds = Vec::new();
     for id in strays::archives(home).await? {
-        let bytes = wal::archive::bytes(home, id);
         let name = wal::archive::folder(home, id).display().to_string();
+        let bytes = wal::archive::bytes(home, id);
         let deed = Deed::removed("wal", name, "no record names it").of_bytes(bytes);
-        let result = match served.contains(&id) {
-            true => Err(Error::new(ErrorKind::Conflict, "a server may be adding to it")
-                .with_hint("velo doctor --fix stops it")),
-            false if !unseen.is_empty() => {
-                Err(Error::new(ErrorKind::Conflict, "its volume may be where nothing can be seen")
-                    .with_hint("see what is said of that place, and try again"))
+        let conflict = |what: String, hint: &str| {
+            Err(Error::new(ErrorKind::Conflict, what).with_hint(hint.to_owned()))
+        };
+        let result = match adds_to(home, id).await {
+            Ok(Some(branch)) => conflict(
+                format!("the server of {branch} may be adding to it"),
+                &format!("velo branch stop {branch}"),
+            ),
+            Ok(None) if served.contains(&id) => {
+                conflict("a server may be adding to it".into(), "velo doctor --fix stops it")
             }
-            false if removes => wal::archive::remove_folder(home, id),
-            false => Ok(()),
+            Ok(None) if !all_seen => conflict(
+                "its volume may be where nothing can be seen".into(),
+                "see what is said of that place, and try again",
+            ),
+            Ok(None) if removes => wal::archive::remove_folder(home, id),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
         };
         deeds.push(deed.came_to(&result));
     }
-    deeds.extend(lost(home, removes).await?);
-    Ok((deeds, unseen))
+    Ok(deeds)
+}
+
+/// The branch whose server may be adding to an archive that no record names: records may be older than it is.
+async fn adds_to(home: &Home, id: Id) -> Result<Option<String>> {
+    let owner = move |tx: &Tx<'_>| {
+        let branch = tx.get::<VolumeRecord>(id)?.and_then(|volume| volume.branch);
+        let branch = branch.map(|id| tx.get::<BranchRecord>(id)).transpose()?.flatten();
+        let project = branch.as_ref().map(|branch| tx.get::<ProjectRecord>(branch.project));
+        Ok(project.transpose()?.flatten().zip(branch))
+    };
+    let Some((project, branch)) = home.state().read(owner).await? else { return Ok(None) };
+    let status = boot::look(home, &project, &branch, boot::end_of_look()).await?;
+    let shown = format!("{}/{}", project.name, branch.shown());
+    Ok((status != Status::Stopped).then_some(shown))
 }
 
 /// What is recorded as half done, or as belonging to a process, that was never this home's.
