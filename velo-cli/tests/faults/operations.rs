@@ -580,6 +580,8 @@ fn reset_archived(home: &Home, done: bool, what: &str) {
     let wal = home.json(&["wal", "info", "other/b"]);
     for one in wal["incarnations"].as_array().unwrap() {
         assert_eq!(one["holes"], json!([]), "{what}");
+        // Of one that came to nothing there is none.
+        assert!(one["ended_at"].is_null() || one["bases"] != 0, "{what}: {wal}");
     }
 }
 
