@@ -195,6 +195,39 @@ fn a_branch_is_cloned_by_those_ahead_of_its_start() {
     assert_eq!(ran.code, 0, "{ran:?}");
 }
 
+/// Nor does who waits to branch from a moment hold the branch that it is a moment of.
+#[test]
+fn a_branch_is_changed_while_one_of_its_moments_waits() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+    home.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 100) x");
+    let wait = |branch: &str| {
+        let mut velo = home.command_with(&["-v", "branch", "create", branch, "--at", "now"]);
+        velo.env("VELO_MAX_RUNNING", "2").stdout(Stdio::null()).stderr(Stdio::piped());
+        Waiter::start(velo)
+    };
+    let begun = Instant::now();
+    let holder = Holder::start(&home, 2, "go-kept");
+    let waiter = wait("api/kept");
+    home.ok(&["branch", "restart", "api/main"]);
+    home.sql("api/main", "DELETE FROM t");
+    holder.free(&home, "go-kept");
+    waiter.ends_well();
+    assert_eq!(home.sql("api/kept", "SELECT sum(x) FROM t"), "5050");
+    home.ok(&["branch", "delete", "api/kept"]);
+    // What is removed meanwhile is not there any more, and nothing is made.
+    let holder = Holder::start(&home, 2, "go-gone");
+    let waiter = wait("api/gone");
+    home.ok(&["project", "set", "api", "--wal-retention", "none", "--restart"]);
+    home.ok(&["wal", "prune", "api"]);
+    holder.free(&home, "go-gone");
+    waiter.fails("that leads to this moment was removed meanwhile");
+    // Much less than a slot, or a lock, is waited for.
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    home.ok(&["branch", "stop", "api/main"]);
+    nothing_is_left(&home);
+}
+
 #[test]
 fn the_dead_keep_nobody_waiting() {
     let home = home();

@@ -88,8 +88,6 @@ pub(crate) async fn create(
 struct Moment {
     plan: Plan,
     parent: BranchRecord,
-    /// As long as its WAL is read.
-    lock: Lock,
     watch: Option<Watch>,
 }
 
@@ -113,7 +111,7 @@ async fn plan(
         }
     };
     let shown = format!("the branch {}/{}", project.name, parent.shown());
-    let lock = home.lock(parent.id, Mode::Shared, &shown, &op.cancel).await?;
+    let _lock = home.lock(parent.id, Mode::Shared, &shown, &op.cancel).await?;
     // A reset may have given it another volume before the lock was ours.
     let (owned, id) = (project.clone(), BranchSource::Branch(parent.id));
     let SourceRecord::Branch(parent) =
@@ -122,7 +120,26 @@ async fn plan(
         return Err(Error::new(ErrorKind::Internal, "a branch became something else"));
     };
     let plan = wal::plan(home, project, &parent, target, op).await?;
-    Ok(Moment { plan, parent, lock, watch: spec.watch.clone() })
+    Ok(Moment { plan, parent, watch: spec.watch.clone() })
+}
+
+/// Keeps a moment's WAL as it is. While a slot was waited for nobody kept it: those ahead may have needed
+/// the lock.
+async fn hold(home: &Home, project: &ProjectRecord, moment: &Moment, op: &Op) -> Result<Lock> {
+    let Moment { plan, parent, .. } = moment;
+    let what = format!("the branch {}/{}", project.name, parent.shown());
+    let lock = home.lock(parent.id, Mode::Shared, &what, &op.cancel).await?;
+    match plan.is_there(home).await? {
+        true => Ok(lock),
+        false => Err(removed_meanwhile(project, parent)),
+    }
+}
+
+fn removed_meanwhile(project: &ProjectRecord, parent: &BranchRecord) -> Error {
+    let shown = format!("{}/{}", project.name, parent.shown());
+    let what = format!("the WAL of {shown} that leads to this moment was removed meanwhile");
+    Error::new(ErrorKind::NotFound, what)
+        .with_hint(format!("velo wal info {shown} shows what can be reached"))
 }
 
 /// Steps 1 and 2: looks everything up and records the intent, in one transaction; where the home has as
@@ -160,8 +177,11 @@ async fn record(
             if let Some(name) = &name {
                 vacant(tx, &project, name)?;
             }
-            let from = at.as_ref().map_or(spec.from, |(base, ..)| BranchSource::Snapshot(*base));
-            let source = resolve(tx, &project, &from)?;
+            let source = match &at {
+                Some((base, parent, _)) => resolve(tx, &project, &BranchSource::Snapshot(*base))
+                    .map_err(|error| removed_meanwhile(&project, parent).with_source(error))?,
+                None => resolve(tx, &project, &spec.from)?,
+            };
             let ephemeral = name.is_none();
             // What its parent needs to come up (as many replication slots as its data has
             // origins, say) it needs as well.
@@ -262,13 +282,18 @@ async fn fill(
     let storage = home.storage(project.storage)?;
     let volume = Object::Volume(branch.volume);
     let target = NewClone::of(project, branch, volume, "data");
-    let mut cut = clone_source(home, project, source, &target, op).await?;
     // What recovery leaves has the branch's own password.
     let recovered = moment.is_some();
-    if let Some(Moment { plan, lock, watch, .. }) = moment {
-        op.cancel.check()?;
-        cut = wal::replay(home, project, branch, &plan, lock, watch.as_ref(), op).await?;
-    }
+    let cut = match moment {
+        Some(moment) => {
+            let lock = hold(home, project, &moment, op).await?;
+            clone_source(home, project, source, &target, op).await?;
+            op.cancel.check()?;
+            let Moment { plan, watch, .. } = moment;
+            wal::replay(home, project, branch, &plan, lock, watch.as_ref(), op).await?
+        }
+        None => clone_source(home, project, source, &target, op).await?,
+    };
     if let Some(origin) = branch.origin {
         let label = Label { role: "origin", ..target.label };
         let spec = CloneSpec::new(volume, origin).label(label);

@@ -31,6 +31,7 @@ use crate::record::{
 };
 use crate::run_dir::RunDir;
 use crate::runtime::Status;
+use crate::state::Tx;
 use crate::storage::Object;
 
 /// The moment that a branch was recovered to.
@@ -74,6 +75,17 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether what it begins with is there, and its WAL still kept.
+    pub(crate) async fn is_there(&self, home: &Home) -> Result<bool> {
+        let (base, volume) = (self.base.id, self.volume);
+        let look = move |tx: &Tx<'_>| {
+            let base = tx.get::<SnapshotRecord>(base)?;
+            let is_whole = base.is_some_and(|base| base.phase == Phase::Ready);
+            Ok(is_whole && tx.get::<ArchiveRecord>(volume)?.is_some())
+        };
+        home.state().read(look).await
+    }
+
     /// The places of the WAL, opened.
     pub(super) fn places(&self, home: &Home, project: &ProjectRecord) -> Result<Places> {
         let data = home.storage(project.storage)?.location(Object::Volume(self.volume));
