@@ -6,6 +6,7 @@
 //! | [`base`] | what recovery begins with |
 //! | [`target`], [`time`] | which moment is meant |
 //! | [`plan`], [`search`] | where it is in the WAL, and what leads there |
+//! | [`unreachable`] | why nothing does |
 //! | [`recover`] | a clone brought to it |
 //! | [`info`], [`prune`] | what can be reached; what is not to be kept any longer |
 //! | [`reader`], [`files`] | records; segments as files |
@@ -23,6 +24,7 @@ mod restore_point;
 mod search;
 mod target;
 mod time;
+mod unreachable;
 #[cfg(target_os = "linux")]
 pub(crate) mod wanted;
 

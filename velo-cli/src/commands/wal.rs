@@ -63,18 +63,7 @@ fn info(branch: &str, out: &Out) -> Result<()> {
 }
 
 fn draw(one: &Incarnation, retention: Option<u64>, out: &Out) {
-    let windows: Vec<String> = one
-        .windows
-        .iter()
-        .map(|window| {
-            let from = window.begins();
-            match (window.until_lsn, one.ends()) {
-                (Some(hole), _) => format!("{from} ({}) to the hole at {hole}", window.from_lsn),
-                (None, Some(end)) => format!("{from} ({}) to {end}", window.from_lsn),
-                (None, None) => format!("{from} ({}) to now", window.from_lsn),
-            }
-        })
-        .collect();
+    let windows = one.reachable();
     let kept = retention.map_or_else(
         || "not any more".to_owned(),
         |seconds| time::shown(std::time::Duration::from_secs(seconds)),

@@ -271,7 +271,7 @@ pub(super) fn stage(
             }
         }
         if !done {
-            return Err(super::plan::hole(&name));
+            return Err(super::unreachable::hole(&name));
         }
     }
     Ok(())

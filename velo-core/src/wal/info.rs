@@ -78,6 +78,20 @@ impl Window {
 }
 
 impl Incarnation {
+    /// What can be reached, in words and in UTC.
+    #[must_use]
+    pub fn reachable(&self) -> Vec<String> {
+        let end = self.ends().unwrap_or_else(|| "now".to_owned());
+        let said = |window: &Window| {
+            let end = match window.until_lsn {
+                Some(hole) => format!("the hole at {hole}"),
+                None => end.clone(),
+            };
+            format!("{} ({}) to {end}", window.begins(), window.from_lsn)
+        };
+        self.windows.iter().map(said).collect()
+    }
+
     /// When it ended, in UTC.
     #[must_use]
     pub fn ends(&self) -> Option<String> {
@@ -86,7 +100,7 @@ impl Incarnation {
 }
 
 /// Milliseconds since 1970 in words.
-pub(super) fn utc(millis: u64) -> String {
+fn utc(millis: u64) -> String {
     super::time::shown(i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1000))
 }
 

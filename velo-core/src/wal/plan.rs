@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use super::archive;
 use super::files::{Folder, Places};
-use super::info::utc;
 use super::reader::{Event, PREFIX, Reader, Segments};
 use super::search::Search;
 use super::target::{Kind, Target};
 use super::time::shown;
+use super::unreachable::{Why, damaged, hole, keeps_none};
 use crate::boot;
 use crate::clone::opened;
 use crate::engine::Op;
@@ -149,7 +149,9 @@ struct Candidate {
 /// What a look through the WAL from a base on came to.
 enum Found {
     Plan(Box<Plan>),
-    /// The moment is before the end of what the base holds, or was not met.
+    /// It is before the end of what the base itself holds.
+    Before,
+    /// It was not met.
     Elsewhere,
 }
 
@@ -170,7 +172,7 @@ pub(crate) async fn plan(
     let storage = home.storage(project.storage)?;
     opened(&*storage, Object::Volume(parent.volume), &format!("the branch {shown}")).await?;
     let written = flush(home, project, parent, op).await?;
-    let mut trouble = None;
+    let (mut trouble, mut before) = (None, false);
     for (turn, incarnation) in all.iter().enumerate() {
         // Positions and numbers of transactions are those of the data that is there now.
         if turn > 0 && matches!(target.kind, Kind::Lsn(_) | Kind::Xid(_)) {
@@ -213,12 +215,14 @@ pub(crate) async fn plan(
                 data: storage.location(Object::Volume(volume)).host_path().to_path_buf(),
                 held: location.host_path().to_path_buf(),
             };
-            let (wanted, name, before) = (target.clone(), shown.clone(), until);
-            let cancel = op.cancel.clone();
-            let look = move || candidate.look(&wanted, before, &name, &cancel);
+            let (wanted, name, cancel) = (target.clone(), shown.clone(), op.cancel.clone());
+            let look = move || candidate.look(&wanted, until, &name, &cancel);
             match crate::engine::blocking(look).await {
                 Ok((Found::Plan(plan), _)) => return Ok(*plan),
-                Ok((Found::Elsewhere, end)) => until = Some(end),
+                Ok((found, end)) => {
+                    before |= matches!(found, Found::Before);
+                    until = Some(end);
+                }
                 // Where it is the snapshot that is broken, an older one leads there as well; and of some moments it is
                 // not known whether they are before what is broken. The nearest to the moment is told.
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -228,10 +232,7 @@ pub(crate) async fn plan(
             }
         }
     }
-    if let Some(error) = trouble {
-        return Err(error);
-    }
-    Err(not_found(project, parent, &all, target))
+    Err(Why { home, project, parent, all: &all }.of(target, before, trouble).await)
 }
 
 /// Brings what was acknowledged, and what a position may name, into the files that are read. Where the WAL
@@ -291,7 +292,7 @@ impl Candidate {
                 .with_hint("nothing is reached from it: velo snapshot create takes another, for moments from then on"));
         }
         if early && !matches!(target.kind, Kind::RestorePoint(_)) {
-            return Ok((Found::Elsewhere, held_until));
+            return Ok((Found::Before, held_until));
         }
         search.stop = None;
         let mut reader = reader.with(places(&self.archive, &self.data, timeline, size)?);
@@ -363,7 +364,9 @@ impl Candidate {
             )
             .with_hint(format!("name that one: --at-xid {whole}")));
         }
-        let Some(stop) = search.stop else { return Ok((Found::Elsewhere, held_until)) };
+        let Some(stop) = search.stop else {
+            return Ok((if early { Found::Before } else { Found::Elsewhere }, held_until));
+        };
         let number = |lsn: Lsn| lsn.0.saturating_sub(1) / u64::from(size);
         let plan = Plan {
             base: self.base.clone(),
@@ -417,25 +420,6 @@ impl Candidate {
     }
 }
 
-/// A segment is missing.
-pub(super) fn hole(name: &str) -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        format!("a hole in the WAL that is kept: the segment {name} is missing"),
-    )
-    .with_context("segment", name)
-    .with_hint("velo wal info shows what can be reached: before it, or from a snapshot behind it")
-}
-
-fn damaged(name: &str, at: Lsn, why: &str) -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        format!("the WAL that is kept is damaged at {at} in the segment {name}: {why}"),
-    )
-    .with_context("segment", name)
-    .with_hint("velo wal info shows what can be reached: before it, or from a snapshot behind it")
-}
-
 /// Where a backup's label says that recovery begins.
 fn begin_of_label(data: &Path) -> Result<Option<Lsn>> {
     let path = data.join("backup_label");
@@ -449,44 +433,4 @@ fn begin_of_label(data: &Path) -> Result<Option<Lsn>> {
         line.strip_prefix("START WAL LOCATION: ")?.split_whitespace().next()?.parse().ok()
     });
     Ok(place)
-}
-
-pub(super) fn keeps_none(project: &ProjectRecord, parent: &BranchRecord, shown: &str) -> Error {
-    let error = Error::new(ErrorKind::Unsupported, format!("no WAL of {shown} is kept"));
-    error.with_hint(match (parent.ephemeral, project.wal_retention) {
-        (true, _) => "that of an ephemeral branch never is: name a lasting one".to_owned(),
-        (_, None) => format!("from now on: velo project set {} --wal-retention 7d", project.name),
-        (_, Some(_)) => format!("from its next start on: velo branch restart {shown}"),
-    })
-}
-
-/// Why a moment cannot be reached.
-fn not_found(
-    project: &ProjectRecord,
-    parent: &BranchRecord,
-    all: &[Incarnation],
-    target: &Target,
-) -> Error {
-    let shown = format!("{}/{}", project.name, parent.shown());
-    let windows: Vec<String> = all.iter().filter_map(window).collect();
-    let window = match windows.is_empty() {
-        true => format!("nothing can be reached yet: velo snapshot create {shown} NAME"),
-        false => format!("what can be reached of {shown}: {}", windows.join("; ")),
-    };
-    let what = match &target.kind {
-        Kind::Time(_) => format!("{target} is outside of what is kept of the WAL of {shown}"),
-        Kind::Lsn(lsn) => format!("{lsn} is before what is kept of the WAL of {shown}"),
-        Kind::RestorePoint(name) => format!("{shown} has no restore point {name:?}"),
-        Kind::Xid(xid) => format!(
-            "transaction {xid} of {shown} was not committed, as far as its WAL is kept: it may have only read"
-        ),
-    };
-    Error::new(ErrorKind::NotFound, what).with_hint(window)
-}
-
-/// The moments of an incarnation that can be reached, in words.
-fn window(incarnation: &Incarnation) -> Option<String> {
-    let cut = incarnation.bases.last()?.cut.as_ref()?;
-    let end = incarnation.archive.ended_at.map_or_else(|| "now".to_owned(), utc);
-    Some(format!("{} ({}) to {end}", utc(cut.at), cut.lsn))
 }

@@ -48,7 +48,7 @@ impl Branch {
             let project = &branch.project_record();
             let archived = incarnations(&home, record.id).await?;
             if !archived.iter().any(|one| one.archive.id == record.volume) {
-                return Err(super::plan::keeps_none(project, &record, &shown));
+                return Err(super::unreachable::keeps_none(project, &record, &shown));
             }
             if !matches!(boot::status(&home, project, &record).await?, Status::Running { .. }) {
                 return Err(Error::new(

@@ -95,6 +95,9 @@ async fn a_hole_and_a_damaged_segment() {
     let corrupt = ErrorKind::Corrupt;
     let error = refused(&rig, now(), corrupt, "a hole in the WAL").await;
     assert!(error.to_string().contains(&name), "{error}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("what can be reached of time/main: 20"), "{hint}");
+    assert!(hint.contains(" to the hole at 0/"), "{hint}");
     let wal = main.wal().await.unwrap();
     assert_eq!(wal.incarnations[0].holes, std::slice::from_ref(&name));
     assert!(wal.incarnations[0].windows[0].until_lsn.is_some());

@@ -225,7 +225,16 @@ async fn pruning_keeps_every_moment_that_is_to_be_reached() {
     let early = sql(&main, "SELECT pg_current_wal_insert_lsn()").await;
     sql(&main, "SELECT pg_switch_wal()").await;
     tokio::time::sleep(Duration::from_millis(20)).await;
+    // What is so near to the snapshot is in its own WAL.
+    sql(&main, "CHECKPOINT").await;
+    let held = "SELECT pg_current_xact_id() FROM pg_logical_emit_message(true, 'x', 'y')";
+    let held: u64 = sql(&main, held).await.parse().unwrap();
+    main.restore_point("held").await.unwrap();
     main.snapshot("mid").await.unwrap();
+    let named = [Target::xid(held), Target::restore_point("held")];
+    for target in &named {
+        holds(&rig.at(target.clone()).await, 30, "an older one leads there").await;
+    }
     let begun = std::time::Instant::now();
     write(&main, 30, 60).await;
     assert_eq!(rig.project.prune_wal(false).await.unwrap(), [], "nothing is a day old");
@@ -245,8 +254,12 @@ async fn pruning_keeps_every_moment_that_is_to_be_reached() {
     holds(&branch, 60, "kept").await;
     branch.close().await.unwrap();
     let early = Target::lsn(early.parse().unwrap());
-    let error = Branch::create(&rig.project, BranchSpec::ephemeral().at(early)).await.unwrap_err();
-    assert!(error.to_string().contains("before what is kept"), "{error}");
+    for target in named.into_iter().chain([early]) {
+        let spec = BranchSpec::ephemeral().at(target);
+        let error = Branch::create(&rig.project, spec).await.unwrap_err();
+        assert!(error.to_string().contains("is before what is kept"), "{error}");
+        assert!(error.hint().unwrap().contains(" to now"), "{error:?}");
+    }
 }
 
 /// What a schedule took before the oldest moment that is to be reached, as soon as no rule keeps it.

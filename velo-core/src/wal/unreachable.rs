@@ -1,0 +1,96 @@
+//! Why a moment cannot be reached, and what can be.
+
+use super::info::{self, Incarnation};
+use super::plan;
+use super::target::{Kind, Target};
+use crate::error::{Error, ErrorKind};
+use crate::home::Home;
+use crate::postgres::lsn::Lsn;
+use crate::record::{BranchRecord, ProjectRecord};
+
+/// What names the segment in an error.
+const SEGMENT: &str = "segment";
+
+/// A segment is missing.
+pub(super) fn hole(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("a hole in the WAL that is kept: the segment {name} is missing"),
+    )
+    .with_context(SEGMENT, name)
+    .with_hint("velo wal info shows what can be reached: before it, or from a snapshot behind it")
+}
+
+pub(super) fn damaged(name: &str, at: Lsn, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("the WAL that is kept is damaged at {at} in the segment {name}: {why}"),
+    )
+    .with_context(SEGMENT, name)
+    .with_hint("velo wal info shows what can be reached: before it, or from a snapshot behind it")
+}
+
+/// No WAL of a branch is kept.
+pub(super) fn keeps_none(project: &ProjectRecord, parent: &BranchRecord, shown: &str) -> Error {
+    let error = Error::new(ErrorKind::Unsupported, format!("no WAL of {shown} is kept"));
+    error.with_hint(match (parent.ephemeral, project.wal_retention) {
+        (true, _) => "that of an ephemeral branch never is: name a lasting one".to_owned(),
+        (_, None) => format!("from now on: velo project set {} --wal-retention 7d", project.name),
+        (_, Some(_)) => format!("from its next start on: velo branch restart {shown}"),
+    })
+}
+
+/// The branch that has no such moment.
+pub(super) struct Why<'a> {
+    pub(super) home: &'a Home,
+    pub(super) project: &'a ProjectRecord,
+    pub(super) parent: &'a BranchRecord,
+    pub(super) all: &'a [plan::Incarnation],
+}
+
+impl Why<'_> {
+    /// Why none of its snapshots leads to `target`: something is missing or broken, or the moment is `before` the
+    /// end of what the first one holds, or there is none.
+    pub(super) async fn of(&self, target: &Target, before: bool, trouble: Option<Error>) -> Error {
+        let shown = format!("{}/{}", self.project.name, self.parent.shown());
+        let seen = self.seen().await;
+        let windows: Vec<String> = seen.iter().flat_map(Incarnation::reachable).collect();
+        let hint = match windows.is_empty() {
+            true => format!("nothing can be reached yet: velo snapshot create {shown} NAME"),
+            false => format!("what can be reached of {shown}: {}", windows.join("; ")),
+        };
+        if let Some(error) = trouble {
+            // Where a segment is only damaged, the windows go over it.
+            let segment = error.context().find(|(key, _)| *key == SEGMENT).map(|(_, name)| name);
+            let is_hole = |name| seen.iter().any(|one| one.holes.iter().any(|hole| hole == name));
+            let known = segment.is_some_and(is_hole);
+            return if known { error.with_hint(hint) } else { error };
+        }
+        let what = match &target.kind {
+            Kind::Time(_) => format!("{target} is outside of what is kept of the WAL of {shown}"),
+            Kind::RestorePoint(name) if !before => {
+                format!("{shown} has no restore point {name:?}")
+            }
+            Kind::Xid(xid) if !before => format!(
+                "transaction {xid} of {shown} was not committed, as far as its WAL is kept: it may have only \
+                 read"
+            ),
+            Kind::Lsn(_) | Kind::RestorePoint(_) | Kind::Xid(_) => {
+                format!("{target} is before what is kept of the WAL of {shown}")
+            }
+        };
+        Error::new(ErrorKind::NotFound, what).with_hint(hint)
+    }
+
+    /// What can be reached, as far as that can be looked at: what is the matter is told in any case.
+    async fn seen(&self) -> Vec<Incarnation> {
+        let mut seen = Vec::new();
+        for one in self.all {
+            match info::look(self.home, self.project, self.parent, one).await {
+                Ok(one) => seen.push(one),
+                Err(error) => tracing::warn!(%error, "what can be reached is not known"),
+            }
+        }
+        seen
+    }
+}
