@@ -258,6 +258,35 @@ fn a_deleted_snapshot_that_moments_need_is_told_of() {
     home.fails(&["snapshot", "delete", "api/main@two"], 1, "api/main@two");
 }
 
+/// Its server was started by who was killed before a snapshot was taken: it archives all the same.
+#[test]
+fn an_archive_without_a_snapshot_stays_while_its_server_fills_it() {
+    let home = Home::with_project();
+    home.ok(&["project", "set", "api", "--wal-retention", "7d"]);
+    let (gate, steps) = (home.dir().join("gate"), home.dir().join("steps"));
+    let mut command = home.command_with(&["branch", "restart", "api/main"]);
+    command.env("VELO_TEST_GATE_AT", "before record a base").env("VELO_TEST_GATE", &gate);
+    command.env("VELO_TEST_STEPS", &steps).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    wait_until("a snapshot is about to be taken", || {
+        std::fs::read_to_string(&steps).is_ok_and(|told| told.contains("before record a base"))
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(home.sql("api/main", "SHOW archive_mode"), "on");
+    let none = ["project", "set", "api", "--wal-retention", "none"];
+    assert_eq!(home.json(&none)["to_restart"], json!(["api/main"]));
+    assert_eq!(home.json(&["wal", "prune", "api"]), json!([]));
+    assert_eq!(names(&home, "wal").len(), 1);
+    home.ok(&["branch", "restart", "api/main"]);
+    assert_eq!(home.json(&["wal", "prune", "api"])[0]["incarnations"], 1);
+    assert!(names(&home, "wal").is_empty());
+    // Kept again, there is a snapshot with the next start.
+    let kept = ["project", "set", "api", "--wal-retention", "7d", "--restart"];
+    assert_eq!(home.json(&kept)["restarted"], json!(["api/main"]));
+    home.ok(&["branch", "create", "api/b", "--at", "now"]);
+}
+
 #[test]
 fn who_gives_up_leaves_nothing() {
     let home = Home::new();

@@ -329,6 +329,8 @@ pub(crate) struct ArchiveRecord {
     pub(crate) begun_at: u64,
     /// When its volume went, and nothing is added any more.
     pub(crate) ended_at: Option<u64>,
+    /// Whether its server archives, as it was started last.
+    pub(crate) archiving: bool,
     /// Whether there is no base yet since it began, or since WAL was not archived for a while.
     pub(crate) wants_base: bool,
 }

@@ -699,7 +699,7 @@ pub const OPERATIONS: &[Operation] = &[
         archiving,
         archives_no_more,
     )
-    .between("record how long WAL is kept", "note that WAL is not archived"),
+    .between("record how long WAL is kept", "note whether WAL is archived"),
     Operation::new(&["restore-point", "create", "other", "again"], archiving, archives)
         .between("create a restore point", "create a restore point"),
     Operation::new(&["snapshot", "prune", "other", "--keep-last", "1"], scheduled, archives)

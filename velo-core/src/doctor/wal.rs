@@ -48,7 +48,13 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
     let count = kept.len();
     for (project, branch, archive) in kept {
         let shown = format!("{}/{}", project.name, branch.shown());
-        if archive.wants_base {
+        if !archive.archiving {
+            found.push(Finding::warn(
+                "wal",
+                format!("WAL of {shown} is to be kept, and its server was started before that"),
+                format!("velo branch restart {shown}"),
+            ));
+        } else if archive.wants_base {
             found.push(Finding::warn(
                 "wal",
                 format!(

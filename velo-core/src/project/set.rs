@@ -52,8 +52,12 @@ async fn to_restart(home: &Home, project: &ProjectRecord) -> Result<Vec<String>>
             let mut found = Vec::new();
             for branch in tx.list::<BranchRecord>(&id.to_string())? {
                 let archive = tx.get::<ArchiveRecord>(branch.volume)?;
-                let archives = archive.is_some_and(|archive| !archive.wants_base);
-                if branch.phase == Phase::Ready && !branch.ephemeral && archives != keeps {
+                // A start takes a base too, where there is none.
+                let is_as_said = match archive {
+                    Some(archive) => archive.archiving == keeps && !(keeps && archive.wants_base),
+                    None => !keeps,
+                };
+                if branch.phase == Phase::Ready && !branch.ephemeral && !is_as_said {
                     found.push(branch);
                 }
             }

@@ -84,20 +84,19 @@ pub(crate) async fn begin(
         })
         .await?;
     if !keeps {
-        if found.is_some_and(|archive| !archive.wants_base) {
-            let gap = move |tx: &Tx<'_>| {
-                tx.update(volume, |archive: &mut ArchiveRecord| {
-                    archive.wants_base = true;
-                    Ok(())
-                })
-            };
-            home.state().write("note that WAL is not archived", gap).await?;
+        if found.is_some_and(|archive| archive.archiving) {
+            note(home, volume, false).await?;
         }
         return Ok(None);
     }
     let is_new = found.is_none();
     let record = match found {
-        Some(record) => record,
+        Some(record) => {
+            if !record.archiving {
+                note(home, volume, true).await?;
+            }
+            record
+        }
         None => {
             let record = ArchiveRecord {
                 id: volume,
@@ -105,6 +104,7 @@ pub(crate) async fn begin(
                 branch: owner,
                 begun_at: now(),
                 ended_at: None,
+                archiving: true,
                 wants_base: true,
             };
             let new = record.clone();
@@ -125,6 +125,18 @@ pub(crate) async fn begin(
         }
     }
     Ok(Some(Archive { folder, wants_base: record.wants_base }))
+}
+
+/// Notes whether a server that is about to start archives. Where it does not, a gap begins.
+async fn note(home: &Home, volume: Id, archives: bool) -> Result<()> {
+    let change = move |tx: &Tx<'_>| {
+        tx.update(volume, |archive: &mut ArchiveRecord| {
+            archive.archiving = archives;
+            archive.wants_base |= !archives;
+            Ok(())
+        })
+    };
+    home.state().write("note whether WAL is archived", change).await.map(drop)
 }
 
 /// Adds to a volume's archive what its server has not archived, before the volume goes. No server

@@ -38,7 +38,7 @@ pub struct Incarnation {
     pub begun_at: u64,
     /// When its volume went; `None` for the data that is there now.
     pub ended_at: Option<u64>,
-    /// Whether its server archives, as far as its settings say.
+    /// Whether its server archives, as it was started last.
     pub archiving: bool,
     /// What can be reached, the oldest first.
     pub windows: Vec<Window>,
@@ -204,9 +204,7 @@ pub(super) async fn look(
         volume: record.id,
         begun_at: record.begun_at,
         ended_at: record.ended_at,
-        archiving: record.ended_at.is_none()
-            && record.id == branch.volume
-            && project.wal_retention.is_some(),
+        archiving: record.ended_at.is_none() && record.id == branch.volume && record.archiving,
         windows,
         bases: incarnation.bases.len(),
         own_bases: incarnation.bases.iter().filter(|base| base.role == Role::Base).count(),

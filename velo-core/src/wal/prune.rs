@@ -210,7 +210,7 @@ fn goes(incarnation: &Incarnation, cutoff: Option<u64>) -> Goes {
     };
     let ended = archive.ended_at.is_some_and(|at| cutoff.is_none_or(|cutoff| at < cutoff));
     // Without a time nothing is kept but what a server still adds to.
-    if ended || (cutoff.is_none() && archive.wants_base) {
+    if ended || (cutoff.is_none() && !archive.archiving) {
         return Goes { whole: true, bases: own(&incarnation.bases), first: None };
     }
     let Some(cutoff) = cutoff else { return Goes::default() };
@@ -272,8 +272,15 @@ mod tests {
     fn some(chosen: &mut impl FnMut(u64) -> u64) -> Incarnation {
         let (branch, id) = (Id::generate(), Id::generate());
         let ended_at = (chosen(3) == 0).then(|| 500 + chosen(1000));
-        let archive =
-            ArchiveRecord { id, project: branch, branch, begun_at: 0, ended_at, wants_base: false };
+        let archive = ArchiveRecord {
+            id,
+            project: branch,
+            branch,
+            begun_at: 0,
+            ended_at,
+            archiving: true,
+            wants_base: false,
+        };
         let mut bases: Vec<_> = (0..chosen(6))
             .map(|_| {
                 let at = 1 + chosen(ended_at.unwrap_or(1000));
