@@ -12,9 +12,9 @@ async fn ask(branch: &Branch, text: &str) -> String {
     sql(&branch.url(), text).await.unwrap_or_else(|e| panic!("{text}: {e:?}"))
 }
 
-/// How many moments are tried.
+/// How many moments of each kind are tried.
 fn tries() -> usize {
-    if std::env::var_os("VELO_TEST_LONG").is_some() { 10 } else { 2 }
+    if std::env::var_os("VELO_TEST_LONG").is_some() { 10 } else { 1 }
 }
 
 pub(crate) async fn moments(home: &TestHome) {
@@ -22,13 +22,19 @@ pub(crate) async fn moments(home: &TestHome) {
     let project = builder.wal_retention(Duration::from_secs(86_400)).create().await.unwrap();
     let main = project.main().await.unwrap();
     ask(&main, "CREATE TABLE t (n int)").await;
-    // Between each two rows a moment at which nothing is committed, by the server's own clock.
+    // Between each two rows a moment at which nothing is committed, in all its forms; the time is by the server's
+    // own clock.
     let mut between = Vec::new();
     for n in 0..20 {
-        ask(&main, &format!("INSERT INTO t VALUES ({n})")).await;
+        let insert = format!("INSERT INTO t VALUES ({n}) RETURNING pg_current_xact_id()");
+        let xid: u64 = ask(&main, &insert).await.parse().unwrap();
+        let lsn = ask(&main, "SELECT pg_current_wal_insert_lsn()").await.parse().unwrap();
+        let name = format!("row {n}");
+        main.restore_point(&name).await.unwrap();
         let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
         let at: u64 = ask(&main, clock).await.parse().unwrap();
-        between.push(Target::time(UNIX_EPOCH + Duration::from_micros(at)));
+        let time = Target::time(UNIX_EPOCH + Duration::from_micros(at));
+        between.push([time, Target::lsn(lsn), Target::restore_point(name), Target::xid(xid)]);
         if n % 5 == 4 {
             ask(&main, "SELECT pg_switch_wal()").await;
         }
@@ -64,12 +70,14 @@ pub(crate) async fn moments(home: &TestHome) {
     let count = "SELECT count(*) FROM t";
     for turn in 0..tries() {
         let n = (turn * 7 + 3) % between.len();
-        let branch = at(&between[n], None).await;
-        assert_eq!(ask(&branch, count).await, (n + 1).to_string(), "{n}");
-        branch.close().await.unwrap();
+        for target in &between[n] {
+            let branch = at(target, None).await;
+            assert_eq!(ask(&branch, count).await, (n + 1).to_string(), "{target:?}");
+            branch.close().await.unwrap();
+        }
     }
-    let branch = at(&Target::xid(xid), None).await;
-    assert_eq!(ask(&branch, count).await, "10");
+    let branch = at(&Target::xid(xid).exclusive(), None).await;
+    assert_eq!(ask(&branch, count).await, "20");
     branch.close().await.unwrap();
     // One that stays keeps WAL of its own, and a reset brings it back to the moment.
     let named = at(&Target::restore_point("whole"), Some("named")).await;

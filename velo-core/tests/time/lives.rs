@@ -1,10 +1,11 @@
 //! What may have become of a parent: it is idle, stopped, reset, or was itself recovered.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use velo_core::storage::StorageKind;
-use velo_core::{Branch, BranchSpec, Project, Retention, Target};
+use velo_core::{Branch, BranchSpec, Progress, Project, Retention, Target};
 
 use crate::common::client::sql;
 use crate::common::home::{TestHome, eventually};
@@ -43,10 +44,68 @@ async fn an_idle_a_stopped_and_a_killed_parent() {
     let before_crash = moment().await;
     kill(&rig).await;
     write(&main, 40, 60).await;
-    for (target, end) in [(after, 30), (before_crash, 40)] {
+    // Recovery goes on over the crash.
+    for (target, end) in [(after, 30), (before_crash, 40), (moment().await, 60)] {
         let branch = rig.at(target).await;
         holds(&branch, end, "killed").await;
         branch.close().await.unwrap();
+    }
+}
+
+async fn write_until_it_ends(url: String) {
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let insert = "INSERT INTO big (text) SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 1000)";
+    while client.batch_execute(insert).await.is_ok() {}
+}
+
+/// Its WAL ends in the middle of a record, and goes on behind it once it has recovered.
+#[tokio::test]
+async fn a_parent_that_is_killed_while_it_writes() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    sql(&main, "CREATE TABLE big (n serial, text text)").await;
+    for round in 1..=3 {
+        let writers: Vec<_> =
+            (0..3).map(|_| tokio::spawn(write_until_it_ends(main.url()))).collect();
+        let enough = format!("SELECT count(*) > {} FROM big", round * 40);
+        while sql(&main, &enough).await == "f" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        kill(&rig).await;
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        write(&main, (round - 1) * 10, round * 10).await;
+        let all = "SELECT count(*) || ' ' || sum(hashtext(text)) FROM big";
+        let branch = rig.at(moment().await).await;
+        assert_eq!(sql(&branch, all).await, sql(&main, all).await, "round {round}");
+        holds(&branch, round * 10, "killed while it wrote").await;
+        branch.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_told_how_far_the_recovery_is() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    for round in 0..3 {
+        write(&main, round * 10, round * 10 + 10).await;
+        sql(&main, "SELECT pg_switch_wal()").await;
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = told.clone();
+    let spec = BranchSpec::ephemeral().at(moment().await);
+    let spec = spec.watch(move |progress: Progress| tell.lock().unwrap().push(progress));
+    let branch = Branch::create(&rig.project, spec).await.unwrap();
+    let reached = branch.info().await.unwrap().reached.unwrap();
+    let told = told.lock().unwrap().clone();
+    assert!(!told.is_empty());
+    assert!(told.is_sorted_by_key(|progress| progress.replayed), "{told:?}");
+    for progress in &told {
+        assert_eq!(progress.total, reached.replayed);
+        assert!(progress.replayed <= progress.total, "{progress:?}");
+        assert!(progress.committed_at <= reached.committed_at, "{progress:?} {reached:?}");
     }
 }
 
