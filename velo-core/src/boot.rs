@@ -111,6 +111,8 @@ impl Boot<'_> {
         given.extend(archive.iter().flat_map(Archive::settings));
         if let Some(replay) = self.replay {
             given.push(("restore_command".into(), replay.restore_command.clone()));
+            let timeline = replay.timeline.map(|timeline| timeline.to_string());
+            given.extend(timeline.map(|timeline| ("recovery_target_timeline".into(), timeline)));
         }
         if prepared.may_preload_pg_cron
             && let Some(libraries) = self.libraries(runtime, &postgres, &location).await?

@@ -9,7 +9,7 @@
 //! | [`unreachable`] | why nothing does |
 //! | [`recover`] | a clone brought to it |
 //! | [`info`], [`prune`] | what can be reached; what is not to be kept any longer |
-//! | [`reader`], [`files`] | records; segments as files |
+//! | [`reader`], [`files`], [`timeline`] | records; segments as files; whose names they have |
 
 pub(crate) mod archive;
 pub(crate) mod base;
@@ -24,6 +24,7 @@ mod restore_point;
 mod search;
 mod target;
 mod time;
+mod timeline;
 mod unreachable;
 #[cfg(target_os = "linux")]
 pub(crate) mod wanted;

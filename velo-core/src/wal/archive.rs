@@ -9,17 +9,21 @@
 //! once more, after a crash, takes the place of the same bytes. What a volume's server has not
 //! archived when the volume goes, Velo adds.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::files::{Folder, Places, copy_until};
 use super::reader::Segments;
+use super::timeline::{Timelines, history};
 use crate::disk;
 use crate::effect::step;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::os_user::OsUser;
+use crate::postgres::backup::Segment;
 use crate::postgres::control;
+use crate::postgres::lsn::Lsn;
 use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
 use crate::state::Tx;
 use crate::storage::Object;
@@ -204,10 +208,10 @@ fn add_rest(data: &Path, archive: &Path) -> Result<()> {
         return Ok(()); // somebody has removed one of them by hand
     };
     let control = control::read(&data.join(control::FILE))?;
-    let (timeline, size) = (control.timeline, control.wal_segment_size);
+    let (timelines, size) = (Timelines::only(control.timeline), control.wal_segment_size);
     let owner = rustix::process::geteuid().is_root().then(|| archive.owner()).transpose()?;
-    let numbers = pg_wal.segments(timeline, size)?;
-    let mut places = Places { archive: None, pg_wal: Some(pg_wal), timeline, size };
+    let numbers = pg_wal.segments(&timelines, size)?;
+    let mut places = Places { archive: None, pg_wal: Some(pg_wal), timelines, size };
     let mut bytes = Vec::new();
     for number in numbers {
         let name = places.name(number);
@@ -253,7 +257,7 @@ pub(crate) fn bytes(home: &Home, id: Id) -> Option<u64> {
 
 /// Puts the segments of a plan, from `first` to `last`, into the folder that a recovery reads: those
 /// that are archived by another name, the others and the last as copies, of which that one holds
-/// nothing from `end` on.
+/// nothing from `end` on, and bears the name of the timeline that this place is on.
 pub(super) fn stage(
     places: &Places,
     to: &Folder,
@@ -262,6 +266,7 @@ pub(super) fn stage(
     owner: Option<(u32, u32)>,
 ) -> Result<()> {
     let size = u64::from(places.size);
+    let timelines = places.timelines.clone().until(places.timelines.at(Lsn(end)));
     for number in first..=last {
         let name = places.name(number);
         if number != last
@@ -272,11 +277,12 @@ pub(super) fn stage(
             continue;
         }
         let bytes = if number == last { end - number * size } else { size };
+        let as_name = Segment::name(timelines.of_segment(number, places.size), number, places.size);
         let mut done = false;
         // As they are read, for the same reason.
         for folder in [&places.archive, &places.pg_wal, &places.archive].into_iter().flatten() {
             let Some((file, _)) = folder.file(&name)? else { continue };
-            to.write(&name, owner, false, |to| copy_until(&file, to, bytes, size))?;
+            to.write(&as_name, owner, false, |to| copy_until(&file, to, bytes, size))?;
             if folder.has(&name) {
                 done = true;
                 break;
@@ -286,7 +292,18 @@ pub(super) fn stage(
             return Err(super::unreachable::hole(&name));
         }
     }
-    Ok(())
+    if timelines.begin().is_none() {
+        return Ok(());
+    }
+    // How PostgreSQL comes from the one timeline to the other.
+    let name = history(timelines.last);
+    for folder in [&places.archive, &places.pg_wal].into_iter().flatten() {
+        if let Some((mut file, _)) = folder.file(&name)? {
+            let copy = |to: &mut File| std::io::copy(&mut file, to).map(drop);
+            return to.write(&name, owner, false, copy);
+        }
+    }
+    Err(super::unreachable::hole(&name))
 }
 
 #[cfg(test)]

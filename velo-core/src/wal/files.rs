@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::reader::Segments;
+use super::timeline::Timelines;
 use crate::effect::step_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::backup::Segment;
@@ -97,11 +98,13 @@ impl Folder {
         Ok(names)
     }
 
-    /// The numbers of the segments of a timeline in it, in order.
-    pub(super) fn segments(&self, timeline: u32, size: u32) -> Result<Vec<u64>> {
+    /// The numbers of the segments in it that lead to a timeline, in order.
+    pub(super) fn segments(&self, timelines: &Timelines, size: u32) -> Result<Vec<u64>> {
         let names = self.names()?;
         let all = names.iter().filter_map(|name| Segment::parse(name));
-        Ok(all.filter(|s| s.timeline == timeline).map(|s| s.number(size)).collect())
+        let all = all.map(|segment| (segment.timeline, segment.number(size)));
+        let leads = all.filter(|(one, number)| *one == timelines.of_segment(*number, size));
+        Ok(leads.map(|(_, number)| number).collect())
     }
 
     /// The bytes that its files take.
@@ -169,26 +172,26 @@ impl Folder {
     }
 }
 
-/// The segments of one timeline of one incarnation: those in its archive, and those that its server
+/// The segments of one incarnation: those in its archive, and those that its server
 /// still has.
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) archive: Option<Folder>,
     pub(super) pg_wal: Option<Folder>,
-    pub(super) timeline: u32,
+    pub(super) timelines: Timelines,
     pub(super) size: u32,
 }
 
 impl Places {
     pub(super) fn name(&self, number: u64) -> String {
-        Segment::name(self.timeline, number, self.size)
+        Segment::name(self.timelines.of_segment(number, self.size), number, self.size)
     }
 
     /// The number of the last segment that there is, whatever it holds.
     pub(super) fn last(&self) -> Result<Option<u64>> {
         let mut last = None;
         for folder in [&self.archive, &self.pg_wal].into_iter().flatten() {
-            last = last.max(folder.segments(self.timeline, self.size)?.last().copied());
+            last = last.max(folder.segments(&self.timelines, self.size)?.last().copied());
         }
         Ok(last)
     }

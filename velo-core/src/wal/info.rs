@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::archive;
-use super::files::{Folder, Places};
+use super::files::Folder;
 use super::plan::{self, incarnations};
+use super::timeline::Timelines;
 use crate::branch::Branch;
 use crate::clone::opened;
 use crate::engine::Call;
@@ -144,7 +145,7 @@ pub(super) async fn look(
     let record = &incarnation.archive;
     let mut begins = Vec::new();
     let mut segment_size = 0;
-    let mut timeline = 0;
+    let mut timeline = None;
     for base in incarnation.bases.iter().rev() {
         let Some(cut) = &base.cut else { continue };
         let location = match opened(&*storage, Object::Snapshot(base.id), "a snapshot").await {
@@ -158,7 +159,8 @@ pub(super) async fn look(
                 continue;
             }
         };
-        (segment_size, timeline) = (control.wal_segment_size, control.timeline);
+        segment_size = control.wal_segment_size;
+        timeline.get_or_insert(control.timeline);
         begins.push((cut.at, cut.lsn));
     }
     let folder = archive::folder(home, record.id);
@@ -177,6 +179,7 @@ pub(super) async fn look(
             Some(data) => Folder::of_data(data)?,
             None => None,
         };
+        let timelines = Timelines::since(timeline.unwrap_or_default(), [&archive, &pg_wal])?;
         let waiting = match &pg_wal {
             Some(pg_wal) => pg_wal.waiting()?,
             None => 0,
@@ -185,16 +188,16 @@ pub(super) async fn look(
         if let Some(archive) = &archive {
             bytes = archive.bytes()?;
             if segment_size > 0 {
-                kept = archive.segments(timeline, segment_size)?;
+                kept = archive.segments(&timelines, segment_size)?;
             }
         }
         let mut there: BTreeSet<u64> = kept.iter().copied().collect();
         if let (Some(pg_wal), true) = (&pg_wal, segment_size > 0) {
-            there.extend(pg_wal.segments(timeline, segment_size)?);
+            there.extend(pg_wal.segments(&timelines, segment_size)?);
         }
-        Ok((kept, there, bytes, waiting))
+        Ok((kept, there, bytes, waiting, timelines))
     };
-    let (kept, there, bytes, waiting) = crate::engine::blocking(read).await?;
+    let (kept, there, bytes, waiting, timelines) = crate::engine::blocking(read).await?;
     let size = u64::from(segment_size.max(1));
     let first = begins.first().map_or(0, |(_, lsn)| lsn.0 / size);
     let last = kept.last().copied().unwrap_or(first);
@@ -212,7 +215,10 @@ pub(super) async fn look(
         bytes,
         holes: missing
             .iter()
-            .map(|number| Segment::name(timeline, *number, segment_size))
+            .map(|number| {
+                let timeline = timelines.of_segment(*number, segment_size);
+                Segment::name(timeline, *number, segment_size)
+            })
             .collect(),
         waiting,
     })
@@ -277,13 +283,12 @@ impl Folder {
     }
 }
 
-impl Places {
-    /// What is behind a place in the WAL that is needed no more: the numbers of archived segments before it.
-    pub(super) fn before(&self, place: Lsn) -> Result<Vec<u64>> {
-        let first = place.0 / u64::from(self.size);
-        let Some(archive) = &self.archive else { return Ok(Vec::new()) };
-        let mut numbers = archive.segments(self.timeline, self.size)?;
-        numbers.retain(|number| *number < first);
-        Ok(numbers)
+impl Folder {
+    /// The names of the segments before a place in the WAL, of whichever timeline.
+    pub(super) fn before(&self, place: Lsn, size: u32) -> Result<Vec<String>> {
+        let first = place.0 / u64::from(size.max(1));
+        let is_before =
+            |name: &String| Segment::parse(name).is_some_and(|s| s.number(size) < first);
+        Ok(self.names()?.into_iter().filter(is_before).collect())
     }
 }

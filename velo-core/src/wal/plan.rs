@@ -14,6 +14,7 @@ use super::reader::{Event, PREFIX, Reader, Segments};
 use super::search::Search;
 use super::target::{Kind, Target};
 use super::time::shown;
+use super::timeline::Timelines;
 use super::unreachable::{Why, damaged, hole, keeps_none};
 use crate::boot;
 use crate::clone::opened;
@@ -65,7 +66,8 @@ pub(crate) struct Plan {
     pub(crate) base: SnapshotRecord,
     /// The volume whose WAL is replayed.
     pub(super) volume: Id,
-    pub(super) timeline: u32,
+    /// From that of the base on.
+    pub(super) timelines: Timelines,
     pub(super) size: u32,
     /// The first and the last segment that are needed beside those in the base.
     pub(super) segments: Option<(u64, u64)>,
@@ -89,13 +91,16 @@ impl Plan {
     /// The places of the WAL, opened.
     pub(super) fn places(&self, home: &Home, project: &ProjectRecord) -> Result<Places> {
         let data = home.storage(project.storage)?.location(Object::Volume(self.volume));
-        places(&archive::folder(home, self.volume), data.host_path(), self.timeline, self.size)
+        let archive = Folder::open(&archive::folder(home, self.volume))?;
+        let pg_wal = Folder::of_data(data.host_path())?;
+        Ok(Places { archive, pg_wal, timelines: self.timelines.clone(), size: self.size })
     }
-}
 
-fn places(archive: &Path, data: &Path, timeline: u32, size: u32) -> Result<Places> {
-    let (archive, pg_wal) = (Folder::open(archive)?, Folder::of_data(data)?);
-    Ok(Places { archive, pg_wal, timeline, size })
+    /// The timeline that recovery has to follow, where it is not the base's.
+    pub(super) fn follows(&self) -> Option<u32> {
+        let own = self.timelines.at(Lsn(0));
+        Some(self.reached.timeline).filter(|timeline| *timeline != own)
+    }
 }
 
 /// An incarnation with what recovery can begin with, the newest first.
@@ -278,7 +283,8 @@ impl Candidate {
         let control = control::read(&self.held.join(control::FILE))?;
         let (major, timeline, size) = (control.major, control.timeline, control.wal_segment_size);
         let start = begin_of_label(&self.held)?.unwrap_or(control.redo);
-        let held = Places { archive: None, pg_wal: Folder::of_data(&self.held)?, timeline, size };
+        let (pg_wal, timelines) = (Folder::of_data(&self.held)?, Timelines::only(timeline));
+        let held = Places { archive: None, pg_wal, timelines, size };
         let mut reader = Reader::new(held, major, timeline, size, start);
         let mut search = Search::new(target);
         while let Some(record) = reader.next()? {
@@ -295,7 +301,9 @@ impl Candidate {
             return Ok((Found::Before, held_until));
         }
         search.stop = None;
-        let mut reader = reader.with(places(&self.archive, &self.data, timeline, size)?);
+        let places = self.places(timeline, size)?;
+        let timelines = places.timelines.clone();
+        let mut reader = reader.with(places, timelines.last);
         let (mut count, mut limited) = (0_u32, false);
         let mut times: Vec<(u64, i64)> = Vec::new();
         let mut trouble = None;
@@ -371,19 +379,26 @@ impl Candidate {
         let plan = Plan {
             base: self.base.clone(),
             volume: self.volume,
-            timeline,
             size,
             segments: (stop > held_until).then(|| (held_until.0 / u64::from(size), number(stop))),
             reached: Reached {
                 lsn: stop,
-                timeline,
+                timeline: timelines.at(stop),
                 committed_at: search.last.map(|(_, at)| at),
                 last_xid: search.last.map(|(xid, _)| xid),
                 replayed: stop.0.saturating_sub(start.0),
             },
             times,
+            timelines,
         };
         Ok((Found::Plan(Box::new(plan)), held_until))
+    }
+
+    /// Where its WAL goes on, on that timeline and those that came from it.
+    fn places(&self, timeline: u32, size: u32) -> Result<Places> {
+        let (archive, pg_wal) = (Folder::open(&self.archive)?, Folder::of_data(&self.data)?);
+        let timelines = Timelines::since(timeline, [&archive, &pg_wal])?;
+        Ok(Places { archive, pg_wal, timelines, size })
     }
 
     /// What is wrong if WAL goes on behind `end`, where no record can be read.
@@ -395,7 +410,7 @@ impl Candidate {
         timeline: u32,
         size: u32,
     ) -> Result<Option<Error>> {
-        let mut places = places(&self.archive, &self.data, timeline, size)?;
+        let mut places = self.places(timeline, size)?;
         let mut bytes = Vec::new();
         let mut goes_on = false;
         for number in here + 1..=places.last()?.unwrap_or(0) {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::archive;
-use super::files::{Folder, Places};
+use super::files::Folder;
 use super::info::Window;
 use super::plan::{Incarnation, incarnations};
 use crate::clone::opened;
@@ -117,13 +117,13 @@ async fn prune(
         let storage = home.storage(project.storage)?;
         let location = opened(&*storage, Object::Snapshot(first), "a snapshot").await?;
         let control = control::read(&location.host_path().join(control::FILE))?;
-        let (timeline, size) = (control.timeline, control.wal_segment_size);
-        let places = Places { archive: Folder::open(&folder)?, pg_wal: None, timeline, size };
-        for number in places.before(control.redo)? {
+        let Some(archive) = Folder::open(&folder)? else { continue };
+        let size = control.wal_segment_size;
+        for name in archive.before(control.redo, size)? {
             pruned.segments += 1;
             pruned.bytes += u64::from(size);
-            if let (Some(archive), false) = (&places.archive, dry_run) {
-                archive.remove("prune a WAL archive", &places.name(number))?;
+            if !dry_run {
+                archive.remove("prune a WAL archive", &name)?;
             }
         }
     }

@@ -115,13 +115,13 @@ impl<S: Segments> Reader<S> {
         }
     }
 
-    /// Goes on with the same records in other segments.
-    pub(crate) fn with<T: Segments>(self, segments: T) -> Reader<T> {
+    /// Goes on with the same records in other segments, which lead to that timeline.
+    pub(crate) fn with<T: Segments>(self, segments: T, timeline: u32) -> Reader<T> {
         Reader {
             segments,
             major: self.major,
             magic: self.magic,
-            timeline: self.timeline,
+            timeline,
             size: self.size,
             at: self.at,
             before: self.before,

@@ -13,6 +13,7 @@ use super::archive::{self, fetch};
 use super::files::Folder;
 use super::plan::Plan;
 use super::progress::{Progress, Watch};
+use super::timeline::Timelines;
 use crate::boot::{self, Boot, Doors};
 use crate::cut::Cut;
 use crate::disk;
@@ -36,6 +37,8 @@ const MEGABYTE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(crate) struct Replay {
     pub(crate) restore_command: String,
+    /// Which timeline it follows, if it is not the data's own.
+    pub(crate) timeline: Option<u32>,
     /// How long it may take longer than any other start.
     pub(crate) patience: Duration,
 }
@@ -74,8 +77,11 @@ pub(crate) async fn replay(
     storage.edit(volume, vec![signal]).await?;
     op.cancel.check()?;
     let megabytes = u32::try_from(plan.reached.replayed >> 20).unwrap_or(u32::MAX);
-    let replay =
-        Replay { restore_command: fetch(&folder), patience: MEGABYTE.saturating_mul(megabytes) };
+    let replay = Replay {
+        restore_command: fetch(&folder),
+        timeline: plan.follows(),
+        patience: MEGABYTE.saturating_mul(megabytes),
+    };
     let boot = Boot {
         home,
         project,
@@ -100,7 +106,7 @@ pub(crate) async fn replay(
     let data = storage.location(volume).host_path().to_path_buf();
     let control = control::read(&data.join(control::FILE))?;
     let lsn = plan.reached.lsn;
-    check(&data, plan.timeline, control.timeline, lsn)?;
+    check(&data, plan.reached.timeline, control.timeline, lsn)?;
     let old = FileOp::Remove { path: "backup_label.old".into() };
     storage.edit(volume, vec![old]).await?;
     Ok(Cut::of_recovered(lsn, &control, project.libc))
@@ -144,22 +150,11 @@ fn check(data: &std::path::Path, before: u32, now: u32, wanted: Lsn) -> Result<(
     if now == before {
         return Err(wrong(format!("the server has not left timeline {before}")));
     }
-    let name = format!("{now:08X}.history");
-    let text = match Folder::of_data(data)?.map(|pg_wal| pg_wal.file(&name)).transpose()?.flatten()
-    {
-        Some((mut file, _)) => {
-            use std::io::Read;
-            let mut text = String::new();
-            let read = Read::by_ref(&mut file).take(1 << 20).read_to_string(&mut text);
-            read.map_err(|e| Error::io(format!("read {name}"), e))?;
-            text
-        }
-        None => return Err(wrong(format!("the server has written no {name}"))),
-    };
-    let last = text.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with('#'));
-    let reached: Lsn = last
-        .and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
-        .ok_or_else(|| wrong(format!("{name} cannot be read")))?;
+    let pg_wal = Folder::of_data(data)?;
+    let known = pg_wal.map(|pg_wal| Timelines::read(&pg_wal, now)).transpose()?.flatten();
+    let reached = known
+        .and_then(|timelines| timelines.begin())
+        .ok_or_else(|| wrong(format!("the server has not written where timeline {now} begins")))?;
     // Between the end of a record and the next lies nothing but the head of a page.
     if reached.0.abs_diff(wanted.0) > 64 {
         return Err(wrong(format!("recovery ended at {reached}, and was to end at {wanted}")));

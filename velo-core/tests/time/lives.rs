@@ -190,6 +190,37 @@ async fn a_recovered_branch_of_a_recovered_branch() {
     assert_eq!(rows(&two).await.len(), 35);
 }
 
+/// The server goes on with another timeline, on the same data.
+#[tokio::test]
+async fn recovery_goes_over_a_promotion() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    write(&main, 0, 30).await;
+    let before = moment().await;
+    let place = sql(&main, "SELECT pg_current_wal_insert_lsn()").await;
+    let place = Target::lsn(place.parse().unwrap());
+    let signal = rig.data(&main).await.join("standby.signal");
+    main.stop().await.unwrap();
+    std::fs::write(signal, "").unwrap();
+    main.start().await.unwrap();
+    assert_eq!(sql(&main, "SELECT pg_promote()").await, "t");
+    write(&main, 30, 50).await;
+    let after = moment().await;
+    sql(&main, "SELECT pg_switch_wal()").await;
+    write(&main, 50, 60).await;
+    let now = moment().await;
+    // The first commit behind that moment is on the next timeline.
+    for (target, end, timeline) in [(place, 30, 1), (before, 30, 2), (after, 50, 2), (now, 60, 2)] {
+        let branch = rig.at(target.clone()).await;
+        holds(&branch, end, &format!("{target:?}")).await;
+        assert_eq!(branch.info().await.unwrap().reached.unwrap().timeline, timeline, "{target:?}");
+        branch.close().await.unwrap();
+    }
+    let wal = main.wal().await.unwrap();
+    let [one] = &wal.incarnations[..] else { panic!("{wal:?}") };
+    assert!(one.holes.is_empty() && one.windows.len() == 1 && one.segments > 0, "{wal:?}");
+}
+
 #[tokio::test]
 async fn a_project_begins_and_ends_to_keep_wal() {
     let (Some(base), Some(bins)) = (fs_dir("VELO_TEST_BTRFS"), installations()) else { return };
