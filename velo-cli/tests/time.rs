@@ -194,6 +194,24 @@ fn wal_is_kept_from_a_restart_on() {
 }
 
 #[test]
+fn a_server_that_logs_too_little_for_it_says_what_to_do() {
+    let home = Home::with_project();
+    home.sql("api/main", "ALTER SYSTEM SET wal_level = 'minimal'");
+    home.sql("api/main", "ALTER SYSTEM SET max_wal_senders = 0");
+    home.ok(&["branch", "restart", "api/main"]);
+    let ran = home.run(&["project", "set", "api", "--wal-retention", "7d", "--restart"]);
+    assert!(ran.code == 1 && ran.stderr.contains("WAL archival cannot be enabled"), "{ran:?}");
+    let hint = "velo project set api --wal-retention none";
+    assert!(ran.stderr.contains(hint) && ran.stderr.contains("wal_level = 'replica'"), "{ran:?}");
+    home.ok(&["project", "set", "api", "--wal-retention", "none"]);
+    home.ok(&["branch", "start", "api/main"]);
+    home.sql("api/main", "ALTER SYSTEM SET wal_level = 'replica'");
+    home.ok(&["project", "set", "api", "--wal-retention", "7d"]);
+    home.ok(&["branch", "restart", "api/main"]);
+    home.ok(&["branch", "create", "api/b", "--at", "now"]);
+}
+
+#[test]
 fn a_schedule_keeps_what_its_rules_say() {
     let home = Home::new();
     home.ok(&["project", "create", "api", "--wal-retention", "7d"]);

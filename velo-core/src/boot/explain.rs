@@ -57,6 +57,13 @@ impl Boot<'_> {
                 "give it more shared memory: --shm-size, or where it is no container, /dev/shm"
                     .to_owned()
             }
+            None if why.is_some_and(|why| why.contains("WAL archival cannot be enabled")) => {
+                format!(
+                    "as it was it starts after velo project set {} --wal-retention none; WAL that is kept needs ALTER \
+                 SYSTEM SET wal_level = 'replica'",
+                    self.project.name
+                )
+            }
             // What was being made goes with its log.
             None if self.branch.phase == Phase::Creating => {
                 "with -v the command shows the end of the server's log".to_owned()
