@@ -1,10 +1,14 @@
 //! What cannot be reached: each has an error of its own, and nothing is made.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use velo_core::{Branch, BranchSpec, Error, ErrorKind, Target};
 
 use crate::common::client::sql;
+use crate::common::home::eventually;
 use crate::rig::{Rig, write};
 
 async fn refused(rig: &Rig, target: Target, kind: ErrorKind, says: &str) -> Error {
@@ -84,7 +88,7 @@ async fn a_hole_and_a_damaged_segment() {
         all.sort();
         all
     };
-    assert!(crate::common::home::eventually(Duration::from_secs(20), || segments().len() >= 5));
+    assert!(eventually(Duration::from_secs(20), || segments().len() >= 5));
     let middle = segments()[segments().len() - 2].clone();
     let name = middle.file_name().unwrap().to_str().unwrap().to_owned();
     let kept = std::fs::read(&middle).unwrap();
@@ -197,4 +201,81 @@ async fn an_archive_that_cannot_be_written_to() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(waiting, 0, "it goes on by itself");
+}
+
+/// A small disk of its own over a folder; unmounted on drop.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// None where nothing can be mounted.
+    fn over(folder: &Path) -> Option<Self> {
+        let stat = std::fs::metadata(folder).unwrap();
+        let (user, group) = (stat.uid(), stat.gid());
+        let options = format!("size=6m,mode=0700,uid={user},gid={group}");
+        let can = rustix::process::geteuid().is_root()
+            && mount(&["-t", "tmpfs", "-o", &options, "tmpfs", folder.to_str().unwrap()]);
+        if !can {
+            println!("skipped: nothing can be mounted");
+        }
+        can.then(|| Self(folder.to_path_buf()))
+    }
+
+    fn grow(&self) {
+        assert!(mount(&["-o", "remount,size=64m", self.0.to_str().unwrap()]));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn mount(args: &[&str]) -> bool {
+    Command::new("mount").args(args).status().is_ok_and(|status| status.success())
+}
+
+#[tokio::test]
+async fn an_archive_on_a_full_disk() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    let data = rig.data(&main).await;
+    let archive = rig.archives().join(data.file_name().unwrap());
+    let Some(disk) = Disk::over(&archive) else { return };
+    // What was archived before is out of sight.
+    main.snapshot("begin").await.unwrap();
+    for round in 0..3 {
+        write(&main, round * 10, round * 10 + 10).await;
+        sql(&main, "SELECT pg_switch_wal()").await;
+    }
+    let log = main.log_file();
+    let is_full = || std::fs::read_to_string(&log).unwrap().contains("No space left on device");
+    assert!(eventually(Duration::from_secs(20), is_full));
+    // One segment fits. The parent goes on, and every moment can be reached.
+    write(&main, 30, 40).await;
+    let wal = main.wal().await.unwrap();
+    assert!(wal.incarnations[0].waiting >= 2 && wal.incarnations[0].segments == 1, "{wal:?}");
+    let now = || Target::parse_time("now").unwrap();
+    let branch = rig.at(now()).await;
+    crate::rig::holds(&branch, 40, "full").await;
+    branch.close().await.unwrap();
+    disk.grow();
+    sql(&main, "SELECT pg_switch_wal()").await;
+    let mut one = main.wal().await.unwrap().incarnations.remove(0);
+    for _ in 0..1500 {
+        if one.waiting == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        one = main.wal().await.unwrap().incarnations.remove(0);
+    }
+    assert!(one.waiting == 0 && one.segments >= 4, "{one:?}");
+    for entry in std::fs::read_dir(&archive).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(name.len() != 24 || path.metadata().unwrap().len() == 4 << 20, "{path:?}");
+    }
+    let branch = rig.at(now()).await;
+    crate::rig::holds(&branch, 40, "no longer full").await;
+    branch.close().await.unwrap();
 }
