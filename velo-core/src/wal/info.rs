@@ -1,6 +1,6 @@
 //! What of a branch's WAL is kept, and which moments can be reached.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive;
 use super::files::Folder;
@@ -14,7 +14,7 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::lock::Mode;
 use crate::postgres::backup::Segment;
-use crate::postgres::control;
+use crate::postgres::control::{self, ControlFile};
 use crate::postgres::lsn::Lsn;
 use crate::record::{BranchRecord, ProjectRecord, Role};
 use crate::storage::Object;
@@ -146,19 +146,9 @@ pub(super) async fn look(
     let mut begins = Vec::new();
     let mut segment_size = 0;
     let mut timeline = None;
+    let controls = controls(home, project, incarnation).await?;
     for base in incarnation.bases.iter().rev() {
-        let Some(cut) = &base.cut else { continue };
-        let location = match opened(&*storage, Object::Snapshot(base.id), "a snapshot").await {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            other => other?,
-        };
-        let control = match control::read(&location.host_path().join(control::FILE)) {
-            Ok(control) => control,
-            Err(error) => {
-                tracing::warn!(%error, snapshot = %base.id, "nothing is reached from it");
-                continue;
-            }
-        };
+        let (Some(cut), Some(control)) = (&base.cut, controls.get(&base.id)) else { continue };
         segment_size = control.wal_segment_size;
         timeline.get_or_insert(control.timeline);
         begins.push((cut.at, cut.lsn));
@@ -222,6 +212,30 @@ pub(super) async fn look(
             .collect(),
         waiting,
     })
+}
+
+/// The control files of the bases that something is reached from: not of one that is broken, or that somebody has
+/// removed by hand.
+pub(super) async fn controls(
+    home: &Home,
+    project: &ProjectRecord,
+    incarnation: &plan::Incarnation,
+) -> Result<BTreeMap<Id, ControlFile>> {
+    let storage = home.storage(project.storage)?;
+    let mut controls = BTreeMap::new();
+    for base in &incarnation.bases {
+        let location = match opened(&*storage, Object::Snapshot(base.id), "a snapshot").await {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        match control::read(&location.host_path().join(control::FILE)) {
+            Ok(control) => drop(controls.insert(base.id, control)),
+            Err(error) => {
+                tracing::warn!(%error, snapshot = %base.id, "nothing is reached from it");
+            }
+        }
+    }
+    Ok(controls)
 }
 
 /// What can be reached from bases, the oldest first, where these segments are missing.

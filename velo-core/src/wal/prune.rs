@@ -8,15 +8,13 @@ use std::collections::BTreeSet;
 
 use super::archive;
 use super::files::Folder;
-use super::info::Window;
+use super::info::{Window, controls};
 use super::plan::{Incarnation, incarnations};
-use crate::clone::opened;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
 use crate::lock::{Lock, Mode};
-use crate::postgres::control;
 use crate::project::Project;
 use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
 use crate::state::Tx;
@@ -93,7 +91,8 @@ async fn prune(
         project.wal_retention.map(|seconds| now().saturating_sub(seconds.saturating_mul(1000)));
     for incarnation in incarnations(home, branch.id).await? {
         op.cancel.check()?;
-        let goes = goes(&incarnation, cutoff);
+        let controls = controls(home, project, &incarnation).await?;
+        let goes = goes(&incarnation, cutoff, |base| controls.contains_key(&base));
         for base in &goes.bases {
             pruned.bases += 1;
             if !dry_run {
@@ -113,10 +112,7 @@ async fn prune(
             }
             continue;
         }
-        let Some(first) = goes.first else { continue };
-        let storage = home.storage(project.storage)?;
-        let location = opened(&*storage, Object::Snapshot(first), "a snapshot").await?;
-        let control = control::read(&location.host_path().join(control::FILE))?;
+        let Some(control) = goes.first.and_then(|first| controls.get(&first)) else { continue };
         let Some(archive) = Folder::open(&folder)? else { continue };
         let size = control.wal_segment_size;
         for name in archive.before(control.redo, size)? {
@@ -143,7 +139,9 @@ pub(crate) async fn needed(
     let cutoff = now().saturating_sub(seconds.saturating_mul(1000));
     for incarnation in incarnations(home, branch.id).await? {
         let windows = super::info::look(home, &project, branch, &incarnation).await?.windows;
-        needed.extend(needs(&incarnation, &windows, cutoff));
+        let controls = controls(home, &project, &incarnation).await?;
+        let leads = |base| controls.contains_key(&base);
+        needed.extend(needs(&incarnation, &windows, cutoff, leads));
     }
     Ok(needed)
 }
@@ -174,18 +172,25 @@ pub(crate) async fn has_to_stay(
     Ok((needed(home, project, &branch).await?.contains(&snapshot), Some(lock)))
 }
 
-/// Of an incarnation the newest that is as old as WAL is kept, and behind it the first of each window. From
-/// older ones no moment is reached but older ones yet.
-fn needs(incarnation: &Incarnation, windows: &[Window], cutoff: u64) -> Vec<Id> {
+/// Of an incarnation the newest that is as old as WAL is kept and leads anywhere, and behind it the first of each
+/// window. From older ones no moment is reached but older ones yet.
+fn needs(
+    incarnation: &Incarnation,
+    windows: &[Window],
+    cutoff: u64,
+    leads: impl Fn(Id) -> bool,
+) -> Vec<Id> {
     let is_over = incarnation.archive.ended_at.is_some_and(|at| at < cutoff);
     let bases: &[SnapshotRecord] = if is_over { &[] } else { &incarnation.bases };
-    let anchor = bases.iter().position(|base| is_old(base, cutoff));
+    let anchor = bases.iter().position(|base| is_old(base, cutoff) && leads(base.id));
     let begins = |base: &SnapshotRecord| {
         let lsn = base.cut.as_ref().map(|cut| cut.lsn);
         windows.iter().any(|window| Some(window.from_lsn) == lsn)
     };
     let kept = bases.iter().take(anchor.map_or(bases.len(), |anchor| anchor + 1)).enumerate();
-    kept.filter(|(at, base)| Some(*at) == anchor || begins(base)).map(|(_, base)| base.id).collect()
+    kept.filter(|(at, base)| Some(*at) == anchor || (leads(base.id) && begins(base)))
+        .map(|(_, base)| base.id)
+        .collect()
 }
 
 /// Whether a base is from that time, or before it.
@@ -199,11 +204,11 @@ struct Goes {
     /// All of it.
     whole: bool,
     bases: Vec<Id>,
-    /// The oldest base that stays: WAL before it goes.
+    /// The oldest base that stays and leads anywhere: WAL before it goes.
     first: Option<Id>,
 }
 
-fn goes(incarnation: &Incarnation, cutoff: Option<u64>) -> Goes {
+fn goes(incarnation: &Incarnation, cutoff: Option<u64>, leads: impl Fn(Id) -> bool) -> Goes {
     let archive = &incarnation.archive;
     let own = |bases: &[SnapshotRecord]| {
         bases.iter().filter(|base| base.role == Role::Base).map(|base| base.id).collect()
@@ -214,7 +219,8 @@ fn goes(incarnation: &Incarnation, cutoff: Option<u64>) -> Goes {
         return Goes { whole: true, bases: own(&incarnation.bases), first: None };
     }
     let Some(cutoff) = cutoff else { return Goes::default() };
-    let Some(anchor) = incarnation.bases.iter().position(|base| is_old(base, cutoff)) else {
+    let is_anchor = |base: &SnapshotRecord| is_old(base, cutoff) && leads(base.id);
+    let Some(anchor) = incarnation.bases.iter().position(is_anchor) else {
         return Goes::default();
     };
     let (_, older) = incarnation.bases.split_at(anchor + 1);
@@ -291,6 +297,12 @@ mod tests {
         Incarnation { archive, bases, lives: true }
     }
 
+    /// Those that nothing is reached from, one in five.
+    fn broken(incarnation: &Incarnation, chosen: &mut impl FnMut(u64) -> u64) -> BTreeSet<Id> {
+        let all = incarnation.bases.iter().map(|base| base.id);
+        all.filter(|_| chosen(5) == 0).collect()
+    }
+
     /// Whatever is there and however it is pruned: of what could be reached before, each moment that is not
     /// too old can be reached after.
     #[test]
@@ -300,18 +312,20 @@ mod tests {
             let incarnation = some(&mut chosen);
             let bases = &incarnation.bases;
             let cutoff = chosen(1200);
-            let goes = goes(&incarnation, Some(cutoff));
+            let broken = broken(&incarnation, &mut chosen);
+            let goes = goes(&incarnation, Some(cutoff), |base| !broken.contains(&base));
             // WAL from here on is there.
             let first = goes.first.and_then(|id| bases.iter().find(|base| base.id == id));
             let wal_from = first.map_or(0, |base| base.created_at);
             let left: Vec<u64> = bases
                 .iter()
-                .filter(|base| !goes.bases.contains(&base.id))
+                .filter(|base| !goes.bases.contains(&base.id) && !broken.contains(&base.id))
                 .map(|base| base.created_at)
                 .collect();
             let end = incarnation.archive.ended_at.unwrap_or(1200);
             for moment in cutoff..=end {
-                let before = bases.iter().any(|base| base.created_at <= moment);
+                let mut whole = bases.iter().filter(|base| !broken.contains(&base.id));
+                let before = whole.any(|base| base.created_at <= moment);
                 let after = !goes.whole && left.iter().any(|at| wal_from <= *at && *at <= moment);
                 assert!(!before || after, "{moment}: cutoff {cutoff}, {left:?}, {goes:?}");
             }
@@ -330,17 +344,19 @@ mod tests {
             let cutoff = chosen(1200);
             let missing: BTreeSet<u64> = (0..chosen(4)).map(|_| chosen(24)).collect();
             let missing: Vec<u64> = missing.into_iter().collect();
-            let begins = bases.iter().rev().filter_map(|b| b.cut.as_ref()).map(|c| (c.at, c.lsn));
+            let broken = broken(&incarnation, &mut chosen);
+            let whole = || bases.iter().filter(|base| !broken.contains(&base.id));
+            let begins = whole().rev().filter_map(|b| b.cut.as_ref()).map(|c| (c.at, c.lsn));
             let windows = super::super::info::windows(begins, &missing, MOMENTS << 10);
-            let needed = needs(&incarnation, &windows, cutoff);
+            let needed = needs(&incarnation, &windows, cutoff, |base| !broken.contains(&base));
             spared += bases.len() - needed.len();
             let leads = |from: u64, to: u64| {
                 let whole = from / MOMENTS..=to / MOMENTS;
                 from <= to && !missing.iter().any(|number| whole.contains(number))
             };
             for moment in cutoff..=incarnation.archive.ended_at.unwrap_or(1200) {
-                let before = bases.iter().any(|base| leads(base.created_at, moment));
-                let mut left = bases.iter().filter(|base| needed.contains(&base.id));
+                let before = whole().any(|base| leads(base.created_at, moment));
+                let mut left = whole().filter(|base| needed.contains(&base.id));
                 let after = left.any(|base| leads(base.created_at, moment));
                 assert!(!before || after, "{moment}: cutoff {cutoff}, {missing:?}, {windows:?}");
             }

@@ -139,6 +139,10 @@ async fn a_snapshot_that_is_broken_or_gone() {
     }
     let wal = main.wal().await.unwrap();
     assert_eq!(wal.incarnations[0].windows.len(), 1, "{wal:?}");
+    // Nor is the older one removed as if this one led there.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    assert_eq!(rig.project.prune_wal(false).await.unwrap(), []);
     std::fs::remove_dir_all(&data).unwrap();
     let branch = rig.at(now()).await;
     crate::rig::holds(&branch, 30, "gone").await;
