@@ -201,29 +201,41 @@ fn a_branch_is_changed_while_one_of_its_moments_waits() {
     let home = Home::new();
     home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
     home.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 100) x");
-    let wait = |branch: &str| {
-        let mut velo = home.command_with(&["-v", "branch", "create", branch, "--at", "now"]);
-        velo.env("VELO_MAX_RUNNING", "2").stdout(Stdio::null()).stderr(Stdio::piped());
+    let wait = |servers: &str, branch: &str, from: &str| {
+        let args = ["-v", "branch", "create", branch, "--from", from, "--at", "now"];
+        let mut velo = home.command_with(&args);
+        velo.env("VELO_MAX_RUNNING", servers).stdout(Stdio::null()).stderr(Stdio::piped());
         Waiter::start(velo)
     };
     let begun = Instant::now();
     let holder = Holder::start(&home, 2, "go-kept");
-    let waiter = wait("api/kept");
+    let waiter = wait("2", "api/kept", "main");
     home.ok(&["branch", "restart", "api/main"]);
     home.sql("api/main", "DELETE FROM t");
     holder.free(&home, "go-kept");
     waiter.ends_well();
     assert_eq!(home.sql("api/kept", "SELECT sum(x) FROM t"), "5050");
     home.ok(&["branch", "delete", "api/kept"]);
+    // Nor is anything lost that a reset gives another volume.
+    home.ok(&["branch", "create", "api/dev"]);
+    home.sql("api/dev", "INSERT INTO t VALUES (1), (2)");
+    let holder = Holder::start(&home, 3, "go-reset");
+    let waiter = wait("3", "api/kept", "dev");
+    home.ok(&["branch", "reset", "api/dev"]);
+    assert_eq!(home.sql("api/dev", "SELECT count(*) FROM t"), "0");
+    holder.free(&home, "go-reset");
+    waiter.ends_well();
+    assert_eq!(home.sql("api/kept", "SELECT sum(x) FROM t"), "3");
+    home.ok(&["branch", "delete", "api/dev", "--force"]);
     // What is removed meanwhile is not there any more, and nothing is made.
     let holder = Holder::start(&home, 2, "go-gone");
-    let waiter = wait("api/gone");
+    let waiter = wait("2", "api/gone", "main");
     home.ok(&["project", "set", "api", "--wal-retention", "none", "--restart"]);
     home.ok(&["wal", "prune", "api"]);
     holder.free(&home, "go-gone");
     waiter.fails("that leads to this moment was removed meanwhile");
     // Much less than a slot, or a lock, is waited for.
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());
     home.ok(&["branch", "stop", "api/main"]);
     nothing_is_left(&home);
 }

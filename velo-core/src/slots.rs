@@ -7,8 +7,8 @@
 //! lease. Who came first has the smallest number, and goes first. Places of dead processes, and those
 //! of processes that stopped asking, are passed over.
 //!
-//! Not counted are the second server that a reset checks the new data with, and one that is just being
-//! stopped.
+//! Not counted are the second server that a reset checks the new data with, the one that recovers a branch
+//! which is made stopped, and one that is just being stopped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
