@@ -193,6 +193,47 @@ fn wal_is_kept_from_a_restart_on() {
     assert_eq!(std::fs::read_dir(home.path().join("wal")).unwrap().count(), 0);
 }
 
+/// The time, as `--at` takes it.
+const TIME: &str =
+    "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z'";
+
+#[test]
+fn a_snapshot_from_before_wal_was_kept_leads_nowhere() {
+    let home = Home::with_project();
+    home.ok(&["snapshot", "create", "api/main@jan"]);
+    let time = home.sql("api/main", TIME);
+    let fill = "SELECT pg_logical_emit_message(true, 'x', 'y'), pg_switch_wal()";
+    for _ in 0..3 {
+        home.sql("api/main", fill);
+    }
+    home.sql("api/main", "CHECKPOINT");
+    home.ok(&["project", "set", "api", "--wal-retention", "7d", "--restart"]);
+    for _ in 0..2 {
+        home.sql("api/main", fill);
+    }
+    let info = || home.json(&["wal", "info", "api"])["incarnations"][0].clone();
+    wait_until("segments are archived", || {
+        let one = info();
+        one["waiting"] == 0 && one["segments"].as_u64().unwrap() >= 2
+    });
+    let one = info();
+    assert_eq!((&one["holes"], &one["bases"]), (&json!([]), &json!(1)), "{one}");
+    assert_eq!(one["windows"].as_array().unwrap().len(), 1, "{one}");
+    for (moment, says) in [
+        (["--at-name", "nope"], "api/main has no restore point \"nope\""),
+        (["--at-xid", "2000000"], "was not committed"),
+        (["--at", &time], "is outside of what is kept of the WAL of api/main"),
+    ] {
+        let mut args = vec!["branch", "create", "api/x"];
+        args.extend(moment);
+        home.run(&args).is_error(1, says);
+    }
+    let ran = home.run(&["snapshot", "delete", "api/main@jan"]);
+    assert!(ran.code == 0 && !ran.stderr.contains("stays"), "{ran:?}");
+    assert_eq!(info()["own_bases"], 1);
+    home.ok(&["branch", "create", "api/x", "--at", "now"]);
+}
+
 #[test]
 fn a_server_that_logs_too_little_for_it_says_what_to_do() {
     let home = Home::with_project();

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::os_user::OsUser;
+use crate::postgres::lsn::Lsn;
 use crate::postgres::session::{Attempt, Door, Session, Target};
 use crate::postgres::{hba, readiness, settings};
 use crate::record::{BranchRecord, ProjectRecord};
@@ -107,7 +108,7 @@ impl Boot<'_> {
             recovery: prepared.recovery,
             in_place_tablespaces: prepared.in_place_tablespaces,
         });
-        let archive = self.archive(user.as_ref()).await?;
+        let archive = self.archive(prepared.control.redo, user.as_ref()).await?;
         given.extend(archive.iter().flat_map(Archive::settings));
         if let Some(replay) = self.replay {
             given.push(("restore_command".into(), replay.restore_command.clone()));
@@ -176,13 +177,13 @@ impl Boot<'_> {
         Ok(())
     }
 
-    /// The archive that the server fills, if it does.
-    async fn archive(&self, user: Option<&OsUser>) -> Result<Option<Archive>> {
+    /// The archive that the server fills, if it does, with its WAL from `redo` on.
+    async fn archive(&self, redo: Lsn, user: Option<&OsUser>) -> Result<Option<Archive>> {
         // A rehearsal is nothing that anybody goes back to.
         if self.branch.ephemeral || self.doors == Doors::Private {
             return Ok(None);
         }
-        wal::archive::begin(self.home, self.project, self.branch, self.volume, user).await
+        wal::archive::begin(self.home, self.project, self.branch, self.volume, redo, user).await
     }
 
     /// Takes what recovery of the server's WAL begins with. Without it the server is as good, and the next

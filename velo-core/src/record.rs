@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cut::Cut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BranchName, Id, ProjectName, SnapshotName};
+use crate::postgres::lsn::Lsn;
 use crate::postgres::scram::Password;
 use crate::postgres::{Installation, Libc};
 use crate::runtime::{Limits, RuntimeKind};
@@ -333,6 +334,10 @@ pub(crate) struct ArchiveRecord {
     pub(crate) archiving: bool,
     /// Whether there is no base yet since it began, or since WAL was not archived for a while.
     pub(crate) wants_base: bool,
+    /// Where its WAL begins: what is before was never archived, or pruned. None in a record of an earlier
+    /// version's, until it is pruned.
+    #[serde(default)]
+    pub(crate) from: Option<Lsn>,
 }
 
 impl Record for ArchiveRecord {

@@ -70,12 +70,14 @@ fn quoted(path: &Path) -> String {
     format!("'{text}'")
 }
 
-/// Prepares the archive of a server that is about to start on `volume`, if its project keeps WAL.
+/// Prepares the archive of a server that is about to start on `volume`, if its project keeps WAL. Of the WAL
+/// from `redo` on, where its recovery would begin, it removes nothing that is not archived.
 pub(crate) async fn begin(
     home: &Home,
     project: &ProjectRecord,
     branch: &BranchRecord,
     volume: Id,
+    redo: Lsn,
     user: Option<&OsUser>,
 ) -> Result<Option<Archive>> {
     let (id, owner) = (project.id, branch.id);
@@ -110,6 +112,7 @@ pub(crate) async fn begin(
                 ended_at: None,
                 archiving: true,
                 wants_base: true,
+                from: Some(redo),
             };
             let new = record.clone();
             home.state().write("record a WAL archive", move |tx| tx.insert(&new)).await?;

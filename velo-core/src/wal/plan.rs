@@ -18,6 +18,7 @@ use super::timeline::Timelines;
 use super::unreachable::{Why, damaged, hole, keeps_none};
 use crate::boot;
 use crate::clone::opened;
+use crate::cut::Cut;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
@@ -82,8 +83,10 @@ impl Plan {
         let (base, volume) = (self.base.id, self.volume);
         let look = move |tx: &Tx<'_>| {
             let base = tx.get::<SnapshotRecord>(base)?;
-            let is_whole = base.is_some_and(|base| base.phase == Phase::Ready);
-            Ok(is_whole && tx.get::<ArchiveRecord>(volume)?.is_some())
+            let archive = tx.get::<ArchiveRecord>(volume)?;
+            Ok(base.zip(archive).is_some_and(|(base, archive)| {
+                base.phase == Phase::Ready && is_base_of(&base, &archive)
+            }))
         };
         home.state().read(look).await
     }
@@ -132,11 +135,11 @@ pub(super) async fn incarnations(home: &Home, branch: Id) -> Result<Vec<Incarnat
         .await
 }
 
-/// Whether recovery of that WAL can begin with a snapshot.
+/// Whether recovery of that WAL can begin with a snapshot: not where what comes after that is kept no more.
 fn is_base_of(snapshot: &SnapshotRecord, archive: &ArchiveRecord) -> bool {
     // One that was in recovery goes on to a timeline of its own.
-    let usable = snapshot.cut.as_ref().is_some_and(|cut| !cut.in_recovery);
-    usable && snapshot.source == Some(Object::Volume(archive.id))
+    let leads = |cut: &Cut| !cut.in_recovery && archive.from <= Some(cut.lsn);
+    snapshot.cut.as_ref().is_some_and(leads) && snapshot.source == Some(Object::Volume(archive.id))
 }
 
 /// A base, read.

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
 use crate::lock::{Lock, Mode};
+use crate::postgres::lsn::Lsn;
 use crate::project::Project;
 use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
 use crate::state::Tx;
@@ -115,6 +116,9 @@ async fn prune(
         let Some(control) = goes.first.and_then(|first| controls.get(&first)) else { continue };
         let Some(archive) = Folder::open(&folder)? else { continue };
         let size = control.wal_segment_size;
+        if !dry_run {
+            note_begin(home, &incarnation.archive, control.redo).await?;
+        }
         for name in archive.before(control.redo, size)? {
             pruned.segments += 1;
             pruned.bytes += u64::from(size);
@@ -124,6 +128,22 @@ async fn prune(
         }
     }
     Ok(pruned)
+}
+
+/// Notes where an archive begins before what is older goes, so that nothing is taken for missing that was pruned. The
+/// snapshots from before that which Velo took are gone by then: nobody would find them later.
+async fn note_begin(home: &Home, archive: &ArchiveRecord, redo: Lsn) -> Result<()> {
+    if archive.from >= Some(redo) {
+        return Ok(());
+    }
+    let id = archive.id;
+    let change = move |tx: &Tx<'_>| {
+        tx.update(id, |archive: &mut ArchiveRecord| {
+            archive.from = Some(redo);
+            Ok(())
+        })
+    };
+    home.state().write_durable("note where a WAL archive begins", change).await.map(drop)
 }
 
 /// The snapshots of a branch without which a moment could not be reached that is to be.
@@ -235,7 +255,6 @@ fn goes(incarnation: &Incarnation, cutoff: Option<u64>, leads: impl Fn(Id) -> bo
 mod tests {
     use super::*;
     use crate::cut::{Cut, Method};
-    use crate::postgres::lsn::Lsn;
     use crate::postgres::scram::Password;
 
     fn base(branch: Id, archive: Id, at: u64, own: bool) -> SnapshotRecord {
@@ -286,6 +305,7 @@ mod tests {
             ended_at,
             archiving: true,
             wants_base: false,
+            from: None,
         };
         let mut bases: Vec<_> = (0..chosen(6))
             .map(|_| {

@@ -69,7 +69,7 @@ impl Why<'_> {
         let what = match &target.kind {
             Kind::Time(_) => format!("{target} is outside of what is kept of the WAL of {shown}"),
             Kind::RestorePoint(name) if !before => {
-                format!("{shown} has no restore point {name:?}")
+                format!("{shown} has no restore point {name:?}, as far as its WAL is kept")
             }
             Kind::Xid(xid) if !before => format!(
                 "transaction {xid} of {shown} was not committed, as far as its WAL is kept: it may have only \

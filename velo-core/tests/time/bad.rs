@@ -120,6 +120,48 @@ async fn a_hole_and_a_damaged_segment() {
 }
 
 #[tokio::test]
+async fn what_was_pruned_is_no_hole() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    let info = async || main.wal().await.unwrap().incarnations.remove(0);
+    main.snapshot("old").await.unwrap();
+    write(&main, 0, 10).await;
+    sql(&main, "SELECT pg_switch_wal()").await;
+    let (time, place) = (SystemTime::now(), info().await.windows[0].from_lsn);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    write(&main, 10, 20).await;
+    sql(&main, "SELECT pg_switch_wal()").await;
+    sql(&main, "CHECKPOINT").await;
+    main.snapshot("mid").await.unwrap();
+    write(&main, 20, 30).await;
+    sql(&main, "SELECT pg_switch_wal()").await;
+    write(&main, 30, 40).await;
+    for _ in 0..1000 {
+        if info().await.waiting == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    let pruned = rig.project.prune_wal(false).await.unwrap();
+    assert!(pruned[0].segments > 0, "{pruned:?}");
+    rig.project.finish_deletions().await.unwrap();
+    let one = info().await;
+    assert!(one.segments > 0 && one.holes.is_empty() && one.bases == 1, "{one:?}");
+    assert_eq!(one.windows.len(), 1, "{one:?}");
+    let missing = ErrorKind::NotFound;
+    let error = refused(&rig, Target::time(time), missing, "is outside of what is kept").await;
+    assert!(error.hint().unwrap().contains(" to now"), "{error:?}");
+    refused(&rig, Target::lsn(place), missing, "is before what is kept").await;
+    refused(&rig, Target::restore_point("none"), missing, "no restore point \"none\"").await;
+    refused(&rig, Target::xid(2_000_000), missing, "was not committed").await;
+    let branch = rig.at(Target::parse_time("now").unwrap()).await;
+    crate::rig::holds(&branch, 40, "pruned").await;
+    branch.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_snapshot_that_is_broken_or_gone() {
     let Some(rig) = Rig::on_btrfs().await else { return };
     let main = rig.main().await;
