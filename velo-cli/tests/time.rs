@@ -6,7 +6,7 @@ mod common;
 use std::process::Stdio;
 
 use common::whole::names;
-use common::{Home, Ran, wait_until};
+use common::{Home, Ran, psql, wait_until};
 use serde_json::{Value, json};
 
 #[track_caller]
@@ -344,6 +344,67 @@ fn an_archive_without_a_snapshot_stays_while_its_server_fills_it() {
     let kept = ["project", "set", "api", "--wal-retention", "7d", "--restart"];
     assert_eq!(home.json(&kept)["restarted"], json!(["api/main"]));
     home.ok(&["branch", "create", "api/b", "--at", "now"]);
+}
+
+/// What a reset has put in its place is written to before there is a snapshot of it.
+#[test]
+fn a_moment_just_after_a_reset_is_not_in_the_data_before_it() {
+    for (step, killed, kept) in [
+        ("before record a base", false, true),
+        ("before record a base", true, true),
+        // Where its WAL is not kept, no archive tells when it began.
+        ("before end a reset", false, false),
+    ] {
+        let home = Home::new();
+        home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+        home.ok(&["branch", "create", "api/dev"]);
+        home.sql("api/dev", "CREATE TABLE old (x int)");
+        let last = home.sql("api/dev", TIME);
+        if !kept {
+            home.ok(&["project", "set", "api", "--wal-retention", "none"]);
+        }
+        let url = home.ok(&["branch", "url", "api/dev"]);
+        let (gate, steps) = (home.dir().join("gate"), home.dir().join("steps"));
+        let mut command = home.command_with(&["branch", "reset", "api/dev"]);
+        command.env("VELO_TEST_GATE_AT", step).env("VELO_TEST_GATE", &gate);
+        command.env("VELO_TEST_STEPS", &steps).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        wait_until("the new data is written to", || {
+            std::fs::read_to_string(&steps).is_ok_and(|told| told.contains(step))
+        });
+        psql(url.trim(), "CREATE TABLE new (x int)");
+        let time = psql(url.trim(), TIME);
+        if killed {
+            child.kill().unwrap();
+        }
+        std::fs::write(&gate, "").unwrap();
+        assert_eq!(child.wait().unwrap().success(), !killed);
+        // Whoever opens the home ends what was killed.
+        let mut wal = Value::Null;
+        wait_until("the reset has ended", || {
+            let ran = home.run(&["wal", "info", "api/dev", "--json"]);
+            wal = serde_json::from_str(&ran.stdout).unwrap_or_default();
+            wal["incarnations"]
+                .as_array()
+                .and_then(|all| all.last()?["ended_at"].as_u64())
+                .is_some()
+        });
+        let create = |name: &str, time: &str| {
+            home.run(&["branch", "create", name, "--from", "dev", "--at", time])
+        };
+        let what = format!("{step}, killed {killed}: {wal}");
+        let ran = create("api/none", &time);
+        assert_eq!(ran.code, 1, "{what}: {ran:?}");
+        ran.is_error(1, "is outside of what is kept of the WAL of api/dev");
+        let ran = create("api/last", &last);
+        assert_eq!(ran.code, 0, "{what}: {ran:?}");
+        assert_eq!(home.sql("api/last", "SELECT to_regclass('old') IS NOT NULL"), "t", "{what}");
+        // Nor is it shown as reached.
+        let millis = format!("SELECT floor(extract(epoch FROM '{time}'::timestamptz) * 1000)");
+        let millis: u64 = psql(url.trim(), &millis).parse().unwrap();
+        let old = wal["incarnations"].as_array().unwrap().last().unwrap();
+        assert!(old["ended_at"].as_u64().unwrap() <= millis, "{what}: {millis}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::lock::Mode;
-use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord};
+use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord, now};
 use crate::run_dir::RunDir;
 use crate::runtime::{Status, StopMode};
 use crate::source::{self, SourceRecord};
@@ -194,6 +194,7 @@ async fn renew(
     let running = matches!(boot::status(home, project, old).await?, Status::Running { .. });
     let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
+    let stopped_at = now();
     let branch = point(home, old, new, Some(cut), true).await?;
     if running || old.wanted {
         let last = Op { cancel: Default::default(), steps: op.steps.clone() };
@@ -213,16 +214,16 @@ async fn renew(
         }
     }
     let branch = ready(home, old.id, &[old.volume], true).await?;
-    forget(home, project, old.volume).await;
+    forget(home, project, old.volume, stopped_at).await;
     Ok(branch)
 }
 
-/// Destroys a volume that is a branch's no more. Where something is in the way, it stays hidden, and
+/// Destroys a volume that is a branch's no more, and whose server has stopped by then. Where something is in the way, it stays hidden, and
 /// whoever cleans up after dead processes tries again.
-async fn forget(home: &Home, project: &ProjectRecord, volume: Id) {
+async fn forget(home: &Home, project: &ProjectRecord, volume: Id, stopped_at: u64) {
     let gone = async {
         // Moments before the reset can be reached still.
-        wal::archive::seal(home, project, volume).await?;
+        wal::archive::seal(home, project, volume, stopped_at).await?;
         teardown::volume(home, project, volume, Patience::Usual).await
     };
     if let Err(error) = gone.await {
@@ -329,7 +330,7 @@ pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) 
     // Before the start: one that fails leaves a branch that is whole, and can be started later.
     let branch = ready(home, id, &others, false).await?;
     for other in others {
-        forget(home, project, other).await;
+        forget(home, project, other, now()).await;
     }
     let switch = Switch { home, project, op: &Op::default() };
     switch.as_recorded(&branch).await.map(drop)

@@ -147,8 +147,13 @@ async fn note(home: &Home, volume: Id, archives: bool) -> Result<()> {
 }
 
 /// Adds to a volume's archive what its server has not archived, before the volume goes. No server
-/// runs on it, and the caller holds its branch's lock.
-pub(crate) async fn seal(home: &Home, project: &ProjectRecord, volume: Id) -> Result<()> {
+/// runs on it since `ended_at`, and the caller holds its branch's lock.
+pub(crate) async fn seal(
+    home: &Home,
+    project: &ProjectRecord,
+    volume: Id,
+    ended_at: u64,
+) -> Result<()> {
     let Some((_, leads)) = unsealed(home, volume).await? else { return Ok(()) };
     if !leads {
         // A reset that came to nothing began it.
@@ -169,7 +174,7 @@ pub(crate) async fn seal(home: &Home, project: &ProjectRecord, volume: Id) -> Re
         .write("end a WAL archive", move |tx| {
             if tx.get::<ArchiveRecord>(volume)?.is_some() {
                 tx.update(volume, |archive: &mut ArchiveRecord| {
-                    archive.ended_at = Some(now());
+                    archive.ended_at = Some(ended_at);
                     Ok(())
                 })?;
             }
@@ -183,7 +188,7 @@ pub(crate) async fn seal(home: &Home, project: &ProjectRecord, volume: Id) -> Re
 pub(crate) async fn seal_left(home: &Home, project: &ProjectRecord, volume: Id) -> Result<bool> {
     let Some((branch, _)) = unsealed(home, volume).await? else { return Ok(true) };
     let Ok(_lock) = home.lock_now(branch, "the branch").await else { return Ok(false) };
-    seal(home, project, volume).await?;
+    seal(home, project, volume, now()).await?;
     Ok(true)
 }
 

@@ -37,7 +37,7 @@ pub struct Incarnation {
     pub volume: Id,
     /// When it began, in milliseconds since 1970, UTC.
     pub begun_at: u64,
-    /// When its volume went; `None` for the data that is there now.
+    /// When its server had stopped for good; `None` for the data that is there now.
     pub ended_at: Option<u64>,
     /// Whether its server archives, as it was started last.
     pub archiving: bool,
@@ -196,7 +196,7 @@ pub(super) async fn look(
     Ok(Incarnation {
         volume: record.id,
         begun_at: record.begun_at,
-        ended_at: record.ended_at,
+        ended_at: record.ended_at.map(|at| incarnation.next_at.map_or(at, |next| next.min(at))),
         archiving: record.ended_at.is_none() && record.id == branch.volume && record.archiving,
         windows,
         bases: incarnation.bases.len(),

@@ -113,6 +113,8 @@ pub(super) struct Incarnation {
     pub(super) bases: Vec<SnapshotRecord>,
     /// Whether its volume is there.
     pub(super) lives: bool,
+    /// When the next one began, in milliseconds since 1970, UTC: none of the data that is there now.
+    pub(super) next_at: Option<u64>,
 }
 
 /// The incarnations of a branch, the newest first.
@@ -122,13 +124,17 @@ pub(super) async fn incarnations(home: &Home, branch: Id) -> Result<Vec<Incarnat
             let mut snapshots = tx.of::<SnapshotRecord>(branch)?;
             snapshots
                 .retain(|s| s.phase == Phase::Ready && matches!(s.role, Role::Named | Role::Base));
-            let mut found = Vec::new();
+            let volume = tx.get::<BranchRecord>(branch)?.map(|branch| branch.volume);
+            let (mut found, mut next_at) = (Vec::new(), None);
             for archive in tx.of::<ArchiveRecord>(branch)?.into_iter().rev() {
                 let mut bases: Vec<_> =
                     snapshots.iter().filter(|s| is_base_of(s, &archive)).cloned().collect();
                 bases.sort_by_key(|base| std::cmp::Reverse(base.cut.as_ref().map(|cut| cut.lsn)));
                 let lives = tx.get::<VolumeRecord>(archive.id)?.is_some();
-                found.push(Incarnation { archive, bases, lives });
+                // A reset that came to nothing may have left one that is newer than the data.
+                let next = next_at.filter(|_| Some(archive.id) != volume);
+                next_at = Some(archive.begun_at);
+                found.push(Incarnation { archive, bases, lives, next_at: next });
             }
             Ok(found)
         })
@@ -186,12 +192,13 @@ pub(crate) async fn plan(
         if turn > 0 && matches!(target.kind, Kind::Lsn(_) | Kind::Xid(_)) {
             break;
         }
-        // It ended before the moment: whatever is in it is older.
-        let ended_at = incarnation.archive.ended_at.and_then(|at| i64::try_from(at).ok());
-        if let (Kind::Time(micros), Some(ended_at)) = (&target.kind, ended_at)
-            && ended_at < micros / 1000
-        {
-            continue;
+        // It ended before the moment, or clients were at the next one by then: whatever is in it is older.
+        if let Kind::Time(micros) = target.kind {
+            let millis = u64::try_from(micros / 1000).unwrap_or(0);
+            let ended = incarnation.archive.ended_at.is_some_and(|at| at < millis);
+            if ended || incarnation.next_at.is_some_and(|at| at <= millis) {
+                continue;
+            }
         }
         let mut until = None;
         for base in &incarnation.bases {

@@ -314,7 +314,7 @@ mod tests {
             })
             .collect();
         bases.sort_by_key(|base| std::cmp::Reverse(base.cut.as_ref().map(|cut| cut.lsn)));
-        Incarnation { archive, bases, lives: true }
+        Incarnation { archive, bases, lives: true, next_at: None }
     }
 
     /// Those that nothing is reached from, one in five.
