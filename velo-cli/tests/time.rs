@@ -174,6 +174,24 @@ fn wal_is_kept_from_a_restart_on() {
     assert!(ran.stdout.contains("the WAL of api is kept: 1h30m"), "{ran:?}");
     assert!(ran.stderr.contains("velo branch restart api/main"), "{ran:?}");
     assert!(home.ok(&["wal", "info", "api"]).contains("kept yet: velo branch restart api/main"));
+    // What doctor says of it, which is broken elsewhere perhaps.
+    let said = || {
+        let found: Value = serde_json::from_str(&home.run(&["doctor", "--json"]).stdout).unwrap();
+        let wal = found.as_array().unwrap().iter().filter(|finding| finding["name"] == "wal");
+        wal.map(|finding| finding["what"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let late = "WAL of api/main is to be kept, and its server was started before that";
+    assert_eq!(said(), [late]);
+    // From the next start on it is.
+    home.ok(&["branch", "stop", "api/main"]);
+    assert!(said().is_empty(), "{:?}", said());
+    home.ok(&["branch", "start", "api/main"]);
+    assert_eq!(said(), ["kept of 1 branches"]);
+    home.ok(&["project", "set", "api", "--wal-retention", "none"]);
+    home.ok(&["branch", "restart", "api/main"]);
+    home.ok(&["wal", "prune", "api"]);
+    home.ok(&["project", "set", "api", "--wal-retention", "90m"]);
+    assert_eq!(said(), [late]);
     let ran = home.run(&["branch", "create", "api/b", "--at", "now"]);
     assert!(ran.stderr.contains("velo branch restart api/main"), "{ran:?}");
     let set = home.json(&["project", "set", "api", "--wal-retention", "2d", "--restart"]);

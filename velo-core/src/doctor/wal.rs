@@ -1,8 +1,10 @@
 //! Whether WAL that is to be kept is.
 
+use crate::boot;
 use crate::error::Result;
 use crate::home::Home;
 use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord};
+use crate::runtime::Status;
 use crate::strays;
 use crate::wal;
 
@@ -21,15 +23,14 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
         .state()
         .read(|tx| {
             let mut kept = Vec::new();
-            for archive in tx.every::<ArchiveRecord>()? {
-                let branch = tx.get::<BranchRecord>(archive.branch)?;
-                let project = tx.get::<ProjectRecord>(archive.project)?;
-                if let (Some(branch), Some(project)) = (branch, project)
-                    && branch.volume == archive.id
-                    && branch.phase == Phase::Ready
-                    && project.wal_retention.is_some()
-                {
-                    kept.push((project, branch, archive));
+            let mut projects = tx.list::<ProjectRecord>("")?;
+            projects.retain(|project| project.wal_retention.is_some());
+            for project in projects {
+                for branch in tx.list::<BranchRecord>(&project.id.to_string())? {
+                    if branch.phase == Phase::Ready && !branch.ephemeral {
+                        let archive = tx.get::<ArchiveRecord>(branch.volume)?;
+                        kept.push((project.clone(), branch, archive));
+                    }
                 }
             }
             Ok(kept)
@@ -45,16 +46,23 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
             "velo gc --unrecorded --dry-run shows what they hold; without --dry-run it removes them",
         ));
     }
-    let count = kept.len();
+    let (mut count, end) = (0, boot::end_of_look());
     for (project, branch, archive) in kept {
         let shown = format!("{}/{}", project.name, branch.shown());
-        if !archive.archiving {
-            found.push(Finding::warn(
-                "wal",
-                format!("WAL of {shown} is to be kept, and its server was started before that"),
-                format!("velo branch restart {shown}"),
-            ));
-        } else if archive.wants_base {
+        let Some(archive) = archive.filter(|archive| archive.archiving) else {
+            // One that does not run archives from its next start on, and where that cannot be looked at, it is told
+            // with the other servers.
+            if let Ok(Status::Running { .. }) = boot::look(home, &project, &branch, end).await {
+                found.push(Finding::warn(
+                    "wal",
+                    format!("WAL of {shown} is to be kept, and its server was started before that"),
+                    format!("velo branch restart {shown}"),
+                ));
+            }
+            continue;
+        };
+        count += 1;
+        if archive.wants_base {
             found.push(Finding::warn(
                 "wal",
                 format!(
