@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
+use crate::output;
+
 /// Shows its message with a spinner on standard error, once it has lived for a second, until it is
 /// dropped. Nothing is shown where standard error is no terminal.
 #[derive(Debug)]
@@ -57,6 +59,17 @@ impl Spinner {
     }
 }
 
+/// How many bytes are done each second, and how long the rest takes at that; nothing before any are.
+pub(crate) fn pace(done: u64, rest: u64, since: Duration) -> String {
+    let rate = done as f64 / since.as_secs_f64();
+    match Duration::try_from_secs_f64(rest as f64 / rate) {
+        Ok(rest) if rate >= 1.0 && rate.is_finite() => {
+            format!(", {}/s, {} to go", output::bytes(rate as u64), output::took(rest))
+        }
+        _ => String::new(),
+    }
+}
+
 impl Drop for Spinner {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.running.take() {
@@ -64,5 +77,21 @@ impl Drop for Spinner {
             // Waited for, so that what is printed next does not meet the spinner.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_said_of_a_pace_before_there_is_one() {
+        let second = Duration::from_secs(1);
+        assert_eq!(pace(0, 16_000_000, second), "");
+        assert_eq!(pace(0, 16_000_000, Duration::ZERO), "");
+        assert_eq!(pace(16_000_000, 16_000_000, Duration::ZERO), "");
+        let told = ", 16.0 MB/s, 2000 ms to go";
+        assert_eq!(pace(32_000_000, 32_000_000, second * 2), told);
+        assert_eq!(pace(32_000_000, 0, second * 2), ", 16.0 MB/s, 0 ms to go");
     }
 }

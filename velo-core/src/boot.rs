@@ -110,17 +110,19 @@ impl Boot<'_> {
         });
         let archive = self.archive(prepared.control.redo, user.as_ref()).await?;
         given.extend(archive.iter().flat_map(Archive::settings));
-        if let Some(replay) = self.replay {
-            given.push(("restore_command".into(), replay.restore_command.clone()));
-            let timeline = replay.timeline.map(|timeline| timeline.to_string());
-            given.extend(timeline.map(|timeline| ("recovery_target_timeline".into(), timeline)));
-        }
         if prepared.may_preload_pg_cron
             && let Some(libraries) = self.libraries(runtime, &postgres, &location).await?
         {
             given.push(("shared_preload_libraries".into(), libraries));
         }
         given.extend(self.branch.settings.iter().map(|(k, v)| (k.clone(), v.clone())));
+        if let Some(replay) = self.replay {
+            given.push(("restore_command".into(), replay.restore_command.clone()));
+            let timeline = replay.timeline.map(|timeline| timeline.to_string());
+            given.extend(timeline.map(|timeline| ("recovery_target_timeline".into(), timeline)));
+            // Its log says how far it is, whatever language the branch's own speaks.
+            given.push(("lc_messages".into(), "C".into()));
+        }
 
         let log = run_dir.log();
         let instance = InstanceRef { id: self.branch.id, location };

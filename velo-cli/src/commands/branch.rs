@@ -1,5 +1,6 @@
 //! `velo branch`.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use velo_core::{BranchInfo, BranchSpec, Error, ErrorKind, Reached, ResetTarget, 
 
 use crate::args::{Branch, BranchCreate, Moment};
 use crate::output::{self, Colour, Out};
-use crate::progress::Spinner;
+use crate::progress::{Spinner, pace};
 use crate::target::{Target, one_or_all, open_project};
 use crate::{time, tree};
 
@@ -169,17 +170,18 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
 
 /// Tells how far the recovery is.
 fn recovered(spec: BranchSpec, spinner: &Spinner) -> BranchSpec {
-    let (say, begun) = (spinner.lines(), Instant::now());
+    let (say, first) = (spinner.lines(), OnceLock::new());
     spec.watch(move |progress| {
-        let rate = progress.replayed as f64 / begun.elapsed().as_secs_f64().max(0.001);
-        let rest = progress.total.saturating_sub(progress.replayed) as f64 / rate.max(1.0);
+        // Not what was made before, nor what the snapshot itself holds.
+        let (begun, from) = *first.get_or_init(|| (Instant::now(), progress.replayed));
+        let done = progress.replayed.saturating_sub(from);
+        let rest = progress.total.saturating_sub(progress.replayed);
         let time = progress.time().map_or_else(String::new, |time| format!(", at {time}"));
         say(&format!(
-            "{} of {} replayed{time}, {}/s, {} to go",
+            "{} of {} replayed{time}{}",
             output::bytes(progress.replayed),
             output::bytes(progress.total),
-            output::bytes(rate as u64),
-            output::took(Duration::from_secs_f64(rest.min(1e9))),
+            pace(done, rest, begun.elapsed()),
         ));
     })
 }

@@ -92,10 +92,13 @@ async fn who_waits_is_told_how_far_the_recovery_is() {
     for round in 0..3 {
         write(&main, round * 10, round * 10 + 10).await;
         sql(&main, "SELECT pg_switch_wal()").await;
+        // More than there is between two reports.
+        tokio::time::sleep(Duration::from_millis(700)).await;
     }
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
-    let spec = BranchSpec::ephemeral().at(moment().await);
+    // No transaction is replayed before it is so old: it takes as long as it took to write them.
+    let spec = BranchSpec::ephemeral().at(moment().await).set("recovery_min_apply_delay", "8s");
     let spec = spec.watch(move |progress: Progress| tell.lock().unwrap().push(progress));
     let branch = Branch::create(&rig.project, spec).await.unwrap();
     let reached = branch.info().await.unwrap().reached.unwrap();
@@ -107,6 +110,30 @@ async fn who_waits_is_told_how_far_the_recovery_is() {
         assert!(progress.replayed <= progress.total, "{progress:?}");
         assert!(progress.committed_at <= reached.committed_at, "{progress:?} {reached:?}");
     }
+    let is_on_its_way = |progress: &Progress| {
+        progress.replayed > told[0].replayed
+            && progress.replayed < progress.total
+            && progress.committed_at.is_some()
+    };
+    assert!(told.iter().any(is_on_its_way), "{told:?}");
+}
+
+/// What it is told by is the log of the server that replays, which speaks English.
+#[tokio::test]
+async fn a_server_that_replays_logs_in_english() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    write(&rig.main().await, 0, 10).await;
+    let spec = BranchSpec::named("told").at(moment().await).stopped();
+    Branch::create(&rig.project, spec.set("lc_messages", "POSIX")).await.unwrap();
+    let volumes = std::fs::read_dir(rig.home.config().home().join("volumes")).unwrap();
+    let started_with = volumes.filter_map(|volume| {
+        std::fs::read_to_string(volume.unwrap().path().join("postmaster.opts")).ok()
+    });
+    let replayed: Vec<String> =
+        started_with.filter(|options| options.contains("restore_command=test")).collect();
+    let [options] = &replayed[..] else { panic!("{replayed:?}") };
+    let language = options.rsplit_once("lc_messages=").unwrap().1;
+    assert!(language.starts_with("C\""), "{options}");
 }
 
 #[tokio::test]
