@@ -313,6 +313,23 @@ fn a_schedule_keeps_what_its_rules_say() {
 }
 
 #[test]
+fn the_unit_for_systemd_takes_a_snapshot_and_ends_no_server() {
+    let unit = include_str!("../systemd/velo-snapshot@.service");
+    let value = |key: &str| {
+        let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        values.next().unwrap()
+    };
+    // Its other processes would be killed with it.
+    assert_eq!((value("Type"), value("KillMode")), ("oneshot", "process"));
+    let home = Home::with_project();
+    let command = value("ExecStart").replace("%i", "api");
+    let (program, args) = command.split_once(' ').unwrap();
+    assert_eq!(program, "velo");
+    home.ok(&args.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(home.json(&["snapshot", "list", "api"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_deleted_snapshot_that_moments_need_is_told_of() {
     let home = Home::new();
     home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
