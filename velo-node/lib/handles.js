@@ -127,6 +127,10 @@ class Project extends Handle {
   }
 
   async setWalRetention(time, given) {
+    // The addon takes it for null, which ends the keeping.
+    if (time === undefined) {
+      throw invalid('setWalRetention was given no time', 'milliseconds, or null to keep no WAL from now on');
+    }
     return call(() => this[RAW].setWalRetention(time), signalOf(given, 'setWalRetention'));
   }
 

@@ -129,6 +129,8 @@ test('a branch of a moment', async () => {
     await assert.rejects(Branch.create(kept, wrong), { kind: 'invalid_input' }, inspect(wrong));
   }
   assert.deepEqual((await kept.branches()).map((one) => one.shown), ['main']);
+  await assert.rejects(kept.setWalRetention(), { kind: 'invalid_input', message: /was given no time/ });
+  assert.notEqual((await (await Project.open('kept')).info()).walRetention, null);
   assert.deepEqual(await kept.setWalRetention(null), ['main']);
   assert.equal((await (await Project.open('kept')).info()).walRetention, null);
   await kept.delete({ force: true });
