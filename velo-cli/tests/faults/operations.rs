@@ -540,8 +540,10 @@ fn archiving_branch(home: &Home) {
 /// WAL that is older than it is to be kept: none of it is.
 fn old_wal(home: &Home) {
     archiving(home);
+    home.ok(&["snapshot", "create", "other/main@first"]);
     home.sql("other/main", "SELECT pg_switch_wal()");
     home.ok(&["snapshot", "create", "other/main@later"]);
+    home.sql("other/main", "SELECT pg_logical_emit_message(true, 'x', 'y'), pg_switch_wal()");
     home.ok(&["project", "set", "other", "--wal-retention", "1s"]);
     std::thread::sleep(std::time::Duration::from_millis(1100));
 }
@@ -570,6 +572,15 @@ fn archives(home: &Home, done: bool, what: &str) {
         home.ok(&["branch", "restart", "other/main"]);
         home.ok(&["branch", "create", "other/now", "--at", "now"]);
         assert_eq!(home.sql("other/now", "SELECT 1"), "1", "{what}");
+    }
+}
+
+/// The same, and nothing that was pruned is taken for missing.
+fn pruned(home: &Home, done: bool, what: &str) {
+    archives(home, done, what);
+    let wal = home.json(&["wal", "info", "other"]);
+    for one in wal["incarnations"].as_array().unwrap() {
+        assert_eq!(one["holes"], json!([]), "{what}: {wal}");
     }
 }
 
@@ -689,7 +700,7 @@ pub const OPERATIONS: &[Operation] = &[
         .between("point a branch to a volume", "end a WAL archive"),
     Operation::new(&["branch", "delete", "other/b"], archiving_branch, archived_branch_gone)
         .between("remove a WAL archive", "forget a WAL archive"),
-    Operation::new(&["wal", "prune", "other"], old_wal, archives)
+    Operation::new(&["wal", "prune", "other"], old_wal, pruned)
         .between("hide a snapshot or let it go", "prune a WAL archive"),
     // Its data stays, for moments are reached from it.
     Operation::new(&["snapshot", "delete", "other/main@later"], old_wal, archives)
