@@ -9,6 +9,8 @@ mod common;
 
 #[path = "time/bad.rs"]
 mod bad;
+#[path = "time/ddl.rs"]
+mod ddl;
 #[path = "time/lives.rs"]
 mod lives;
 #[path = "time/oracle.rs"]

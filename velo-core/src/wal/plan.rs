@@ -15,7 +15,7 @@ use super::search::Search;
 use super::target::{Kind, Target};
 use super::time::shown;
 use super::timeline::Timelines;
-use super::unreachable::{Why, damaged, hole, keeps_none};
+use super::unreachable::{Why, damaged, hole, keeps_none, leads_out};
 use crate::boot;
 use crate::clone::opened;
 use crate::cut::Cut;
@@ -385,6 +385,9 @@ impl Candidate {
         let Some(stop) = search.stop else {
             return Ok((if early { Found::Before } else { Found::Elsewhere }, held_until));
         };
+        if let Some((at, path)) = search.outside.filter(|(at, _)| *at < stop) {
+            return Err(leads_out(target, shown, at, &path));
+        }
         let number = |lsn: Lsn| lsn.0.saturating_sub(1) / u64::from(size);
         let plan = Plan {
             base: self.base.clone(),

@@ -65,6 +65,10 @@ pub(crate) enum Event {
     Own {
         xid: u32,
     },
+    /// A tablespace is made in a folder outside of the data.
+    Tablespace {
+        path: String,
+    },
     Other,
 }
 
@@ -308,6 +312,7 @@ fn event(bytes: &[u8], major: u32) -> Event {
                 .and_then(|data| end_of(bytes, data, commits, major))
                 .unwrap_or(Event::Other)
         }
+        (5, 0x00) => main_data(bytes).and_then(tablespace).unwrap_or(Event::Other),
         (21, 0) if main_data(bytes).is_some_and(is_own) => Event::Own { xid: u32_in(bytes, 4) },
         _ => Event::Other,
     }
@@ -349,6 +354,12 @@ fn restore_point(data: &[u8]) -> Option<Event> {
     let name = data.get(8..)?.split(|byte| *byte == 0).next()?;
     let name = String::from_utf8_lossy(name).into_owned();
     Some(Event::RestorePoint { name, at: u64_in(data, 0) as i64 + EPOCH })
+}
+
+/// `xl_tblspc_create_rec`. The path of one that is a folder in the data is empty.
+fn tablespace(data: &[u8]) -> Option<Event> {
+    let path = data.get(4..)?.split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
+    Some(Event::Tablespace { path: String::from_utf8_lossy(path).into_owned() })
 }
 
 /// `xl_xact_commit` and `xl_xact_abort`, with what stands behind them.
@@ -532,6 +543,20 @@ mod tests {
             let mut reader = Reader::new(Memory(bytes), 15, 1, SIZE, from);
             assert_eq!(reader.next().unwrap(), None, "byte {at}");
         }
+    }
+
+    #[test]
+    fn tablespaces_outside_of_the_data_are_known() {
+        let mut wal = Written::new();
+        for (info, main) in [(0x00, b"\x07\x40\0\0/mnt/x\0"), (0x00, b"\x08\x40\0\0\0\0\0\0\0\0\0")]
+        {
+            wal.record(5, info, 3, main);
+        }
+        wal.record(5, 0x10, 3, &[7, 64, 0, 0]);
+        let mut reader = wal.reader();
+        let mut next = || reader.next().unwrap().unwrap().event;
+        assert_eq!(next(), Event::Tablespace { path: "/mnt/x".into() });
+        assert_eq!([next(), next()], [Event::Other, Event::Other]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) struct Search<'a> {
     newest: Option<(u32, i64)>,
     /// Transactions of Velo's own that are not over, of which nobody is told.
     own: BTreeSet<u32>,
+    /// The first tablespace outside of the data: where its record is, and its folder.
+    pub(super) outside: Option<(Lsn, String)>,
     pub(super) aborted: Option<u64>,
     pub(super) part_of: Option<(u64, u32)>,
 }
@@ -32,6 +34,7 @@ impl<'a> Search<'a> {
             last: None,
             newest: None,
             own: BTreeSet::new(),
+            outside: None,
             aborted: None,
             part_of: None,
         }
@@ -71,12 +74,15 @@ impl<'a> Search<'a> {
             _ => {}
         }
         let is_before = stop != Some(record.start);
-        match record.event {
+        match &record.event {
             Event::Own { xid } => {
-                self.own.insert(xid);
+                self.own.insert(*xid);
             }
-            Event::Commit { xid, at, .. } if is_before && !self.own.remove(&xid) => {
-                self.newest = Some((xid, at));
+            Event::Commit { xid, at, .. } if is_before && !self.own.remove(xid) => {
+                self.newest = Some((*xid, *at));
+            }
+            Event::Tablespace { path } if self.outside.is_none() => {
+                self.outside = Some((record.start, path.clone()));
             }
             _ => {}
         }

@@ -30,6 +30,22 @@ pub(super) fn damaged(name: &str, at: Lsn, why: &str) -> Error {
     .with_hint("velo wal info shows what can be reached: before it, or from a snapshot behind it")
 }
 
+/// A tablespace outside of the data was made on the way to `target`. Replaying that makes a link to the same
+/// folder, and what follows writes into the files there, which are the parent's.
+pub(super) fn leads_out(target: &Target, shown: &str, at: Lsn, path: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "{target} cannot be reached: at {at} a tablespace of {shown} was made in {path}, outside of its data, \
+             and a branch would write into the same files"
+        ),
+    )
+    .with_hint(format!(
+        "name a moment before that; for moments from now on drop the tablespace, let the server of {shown} write a \
+         CHECKPOINT, and: velo snapshot create {shown} NAME"
+    ))
+}
+
 /// No WAL of a branch is kept.
 pub(super) fn keeps_none(project: &ProjectRecord, parent: &BranchRecord, shown: &str) -> Error {
     let error = Error::new(ErrorKind::Unsupported, format!("no WAL of {shown} is kept"));

@@ -11,7 +11,7 @@ use crate::common::client::sql;
 use crate::common::home::eventually;
 use crate::rig::{Rig, write};
 
-async fn refused(rig: &Rig, target: Target, kind: ErrorKind, says: &str) -> Error {
+pub async fn refused(rig: &Rig, target: Target, kind: ErrorKind, says: &str) -> Error {
     let before = rig.project.branches().await.unwrap().len();
     let left = rig.home.left();
     let spec = BranchSpec::named("bad").at(target.clone());

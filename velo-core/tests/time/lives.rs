@@ -19,7 +19,7 @@ fn micros() -> u64 {
 }
 
 /// A moment that nothing is committed at.
-async fn moment() -> Target {
+pub async fn moment() -> Target {
     let at = micros();
     tokio::time::sleep(Duration::from_millis(5)).await;
     time(at)

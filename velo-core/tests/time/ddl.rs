@@ -1,0 +1,101 @@
+//! What comes in between and does not roll back: tablespaces outside of the data.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use velo_core::storage::StorageKind;
+use velo_core::{ErrorKind, Target};
+
+use crate::bad::refused;
+use crate::common::client::sql;
+use crate::common::{fs_dir, installations};
+use crate::lives::moment;
+use crate::rig::{Rig, holds, write};
+
+/// Every file and folder under `dir`, with its content.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![dir.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let content = match path.is_dir() {
+                true => {
+                    folders.push(path.clone());
+                    Vec::new()
+                }
+                false => std::fs::read(&path).unwrap(),
+            };
+            found.insert(path, content);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn moments_after_a_tablespace_outside_of_the_data_are_refused() {
+    let (Some(base), Some(bins)) = (fs_dir("VELO_TEST_BTRFS"), installations()) else { return };
+    for bin in bins {
+        let rig = Rig::new(&bin, StorageKind::Btrfs, &base).await;
+        let main = rig.main().await;
+        let owner = rig.data(&main).await.metadata().unwrap();
+        let world = tempfile::tempdir_in(crate::common::home::base()).unwrap();
+        std::fs::set_permissions(world.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let space = world.path().join("space");
+        std::fs::create_dir(&space).unwrap();
+        std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
+
+        write(&main, 0, 30).await;
+        let before = moment().await;
+        write(&main, 30, 32).await;
+        let place = sql(&main, "SELECT pg_current_wal_insert_lsn()").await;
+        let place = Target::lsn(place.parse().unwrap());
+        let shown = space.to_str().unwrap();
+        sql(&main, &format!("CREATE TABLESPACE outside LOCATION '{shown}'")).await;
+        sql(&main, "CREATE TABLE o TABLESPACE outside AS SELECT generate_series(1, 1000) n").await;
+        main.restore_point("outside").await.unwrap();
+        let xid = sql(&main, "INSERT INTO o VALUES (0) RETURNING pg_current_xact_id()").await;
+        sql(&main, "VACUUM ANALYZE o").await;
+        let after = moment().await;
+        write(&main, 32, 40).await;
+        sql(&main, "CHECKPOINT").await;
+        let parent = files(&space);
+        assert!(parent.len() > 2, "{parent:?}");
+        let unsupported = ErrorKind::Unsupported;
+        let all = [
+            after,
+            moment().await,
+            Target::restore_point("outside"),
+            Target::xid(xid.parse().unwrap()),
+        ];
+        for target in all {
+            let error = refused(&rig, target.clone(), unsupported, shown).await;
+            assert!(error.to_string().contains(": at 0/"), "{error}");
+            assert!(parent == files(&space), "{target:?}: the parent's files are others");
+        }
+        // Before it was made it is not in the way.
+        for (target, end) in [(before, 30), (place, 32)] {
+            let branch = rig.at(target.clone()).await;
+            holds(&branch, end, &format!("{target:?}")).await;
+            branch.close().await.unwrap();
+            assert!(parent == files(&space), "{target:?}: the parent's files are others");
+        }
+        assert_eq!(sql(&main, "SELECT count(*) || ' ' || sum(n) FROM o").await, "1001 500500");
+
+        // That it is dropped again is as bad: the folder is another one's by now.
+        sql(&main, "DROP TABLE o").await;
+        sql(&main, "DROP TABLESPACE outside").await;
+        std::fs::write(space.join("else"), "somebody else's").unwrap();
+        let other = files(&space);
+        write(&main, 40, 50).await;
+        refused(&rig, moment().await, unsupported, shown).await;
+        assert!(other == files(&space), "its files are others");
+        sql(&main, "CHECKPOINT").await;
+        main.snapshot("without").await.unwrap();
+        write(&main, 50, 60).await;
+        let branch = rig.at(moment().await).await;
+        holds(&branch, 60, "dropped").await;
+        branch.close().await.unwrap();
+        assert!(other == files(&space), "its files are others");
+    }
+}
