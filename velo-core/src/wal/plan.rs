@@ -15,7 +15,7 @@ use super::search::Search;
 use super::target::{Kind, Target};
 use super::time::shown;
 use super::timeline::Timelines;
-use super::unreachable::{Why, damaged, hole, keeps_none, leads_out};
+use super::unreachable::{Why, damaged, half_dropped, hole, keeps_none, leads_out};
 use crate::boot;
 use crate::clone::opened;
 use crate::cut::Cut;
@@ -310,7 +310,7 @@ impl Candidate {
         if early && !matches!(target.kind, Kind::RestorePoint(_)) {
             return Ok((Found::Before, held_until));
         }
-        search.stop = None;
+        search.forget();
         let places = self.places(timeline, size)?;
         let timelines = places.timelines.clone();
         let mut reader = reader.with(places, timelines.last);
@@ -385,8 +385,12 @@ impl Candidate {
         let Some(stop) = search.stop else {
             return Ok((if early { Found::Before } else { Found::Elsewhere }, held_until));
         };
-        if let Some((at, path)) = search.outside.filter(|(at, _)| *at < stop) {
-            return Err(leads_out(target, shown, at, &path));
+        let stop = search.ends(stop, held_until);
+        let stop = stop.map_err(|dropped| half_dropped(target, shown, &dropped))?;
+        if let Some((at, path)) = &search.outside
+            && *at < stop
+        {
+            return Err(leads_out(target, shown, *at, path));
         }
         let number = |lsn: Lsn| lsn.0.saturating_sub(1) / u64::from(size);
         let plan = Plan {
@@ -397,8 +401,8 @@ impl Candidate {
             reached: Reached {
                 lsn: stop,
                 timeline: timelines.at(stop),
-                committed_at: search.last.map(|(_, at)| at),
-                last_xid: search.last.map(|(xid, _)| xid),
+                committed_at: search.last().map(|(_, at)| at),
+                last_xid: search.last().map(|(xid, _)| xid),
                 replayed: stop.0.saturating_sub(start.0),
             },
             times,

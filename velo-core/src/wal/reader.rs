@@ -65,6 +65,18 @@ pub(crate) enum Event {
     Own {
         xid: u32,
     },
+    /// A transaction that another session will end.
+    Prepare,
+    /// The files of a database are gone, whatever becomes of the transaction. It has no number where the database
+    /// has got others before.
+    DropDatabase {
+        xid: u32,
+        database: u32,
+    },
+    /// Something is changed in place, or a tablespace is gone, whatever becomes of the transaction.
+    InPlace,
+    /// A server has begun anew, or ended: no transaction goes on.
+    Anew,
     /// A tablespace is made in a folder outside of the data.
     Tablespace {
         path: String,
@@ -301,9 +313,13 @@ fn is_switch(bytes: &[u8]) -> bool {
 fn event(bytes: &[u8], major: u32) -> Event {
     let (info, manager) = (byte(bytes, 16), byte(bytes, 17));
     match (manager, info & 0xF0) {
+        (0, 0x00 | 0x90) => Event::Anew,
         (0, 0x70) => main_data(bytes).and_then(restore_point).unwrap_or(Event::Other),
         (1, _) => {
             let operation = info & 0x70;
+            if operation == 0x10 {
+                return Event::Prepare;
+            }
             let commits = matches!(operation, 0x00 | 0x30);
             if !commits && !matches!(operation, 0x20 | 0x40) {
                 return Event::Other;
@@ -312,7 +328,12 @@ fn event(bytes: &[u8], major: u32) -> Event {
                 .and_then(|data| end_of(bytes, data, commits, major))
                 .unwrap_or(Event::Other)
         }
+        (4, dropped) if dropped == if major < 15 { 0x10 } else { 0x20 } => match main_data(bytes) {
+            Some(data) => Event::DropDatabase { xid: u32_in(bytes, 4), database: u32_in(data, 0) },
+            None => Event::Other,
+        },
         (5, 0x00) => main_data(bytes).and_then(tablespace).unwrap_or(Event::Other),
+        (5, 0x10) | (10, 0x70) => Event::InPlace,
         (21, 0) if main_data(bytes).is_some_and(is_own) => Event::Own { xid: u32_in(bytes, 4) },
         _ => Event::Other,
     }
@@ -548,15 +569,36 @@ mod tests {
     #[test]
     fn tablespaces_outside_of_the_data_are_known() {
         let mut wal = Written::new();
-        for (info, main) in [(0x00, b"\x07\x40\0\0/mnt/x\0"), (0x00, b"\x08\x40\0\0\0\0\0\0\0\0\0")]
-        {
-            wal.record(5, info, 3, main);
-        }
+        wal.record(5, 0x00, 3, b"\x07\x40\0\0/mnt/x\0");
+        wal.record(5, 0x00, 3, b"\x08\x40\0\0\0");
         wal.record(5, 0x10, 3, &[7, 64, 0, 0]);
         let mut reader = wal.reader();
         let mut next = || reader.next().unwrap().unwrap().event;
         assert_eq!(next(), Event::Tablespace { path: "/mnt/x".into() });
-        assert_eq!([next(), next()], [Event::Other, Event::Other]);
+        assert_eq!([next(), next()], [Event::Other, Event::InPlace]);
+    }
+
+    #[test]
+    fn what_does_not_roll_back_is_known() {
+        for (major, info, other) in [(14, 0x10, 0x20), (15, 0x20, 0x10), (18, 0x20, 0x10)] {
+            let mut wal = Written::new();
+            wal.record(4, info, 7, b"\x05\x40\0\0\x01\0\0\0\x7f\x06\0\0");
+            wal.record(4, other, 7, &[0; 12]);
+            wal.record(10, 0x70, 0, &[0; 4]);
+            wal.record(1, 0x10, 8, &[0; 40]);
+            for info in [0x00, 0x90, 0x10] {
+                wal.record(0, info, 0, &[0; 88]);
+            }
+            let from = Lsn(u64::from(SIZE) + 40);
+            let mut reader = Reader::new(Memory(wal.bytes.clone()), major, 1, SIZE, from);
+            let found: Vec<_> = std::iter::from_fn(|| reader.next().unwrap()).collect();
+            let found: Vec<_> = found.into_iter().map(|record| record.event).collect();
+            let drop = Event::DropDatabase { xid: 7, database: 0x4005 };
+            let (anew, other) = (Event::Anew, Event::Other);
+            let wanted =
+                [drop, other.clone(), Event::InPlace, Event::Prepare, anew.clone(), anew, other];
+            assert_eq!(found, wanted, "{major}");
+        }
     }
 
     #[test]

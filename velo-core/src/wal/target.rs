@@ -14,6 +14,10 @@ use crate::postgres::lsn::Lsn;
 /// | [`restore_point`](Self::restore_point) | all before the last restore point of that name |
 /// | [`xid`](Self::xid) | all up to the commit of that transaction, and it too |
 ///
+/// Of a transaction that was not committed nothing is seen, but by a position where it is `DROP DATABASE`: that removes
+/// files before its commit, and the branch has what was left of the database then. By the others it is whole, or the
+/// moment is refused.
+///
 /// [`exclusive`](Self::exclusive) leaves out what is committed exactly at that time, or by that
 /// transaction; the other two have nothing that it could leave out.
 ///

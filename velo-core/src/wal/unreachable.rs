@@ -2,6 +2,7 @@
 
 use super::info::{self, Incarnation};
 use super::plan;
+use super::search::Dropped;
 use super::target::{Kind, Target};
 use crate::error::{Error, ErrorKind};
 use crate::home::Home;
@@ -44,6 +45,25 @@ pub(super) fn leads_out(target: &Target, shown: &str, at: Lsn, path: &str) -> Er
         "name a moment before that; for moments from now on drop the tablespace, let the server of {shown} write a \
          CHECKPOINT, and: velo snapshot create {shown} NAME"
     ))
+}
+
+/// The files of a database were gone at `target`, and the transaction that dropped it was not committed.
+pub(super) fn half_dropped(target: &Target, shown: &str, dropped: &Dropped) -> Error {
+    let Dropped { database, at, before } = dropped;
+    let hint = match before {
+        Some(lsn) => {
+            format!("name a moment before that (--at-lsn {lsn} is one), or one behind that commit")
+        }
+        None => "name a moment before that, or one behind that commit".to_owned(),
+    };
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "{target} cannot be reached whole: at {at} DROP DATABASE had removed the files of a database of {shown} \
+             (OID {database}), which was committed later"
+        ),
+    )
+    .with_hint(hint)
 }
 
 /// No WAL of a branch is kept.

@@ -1,11 +1,12 @@
-//! What comes in between and does not roll back: tablespaces outside of the data.
+//! What comes in between and does not roll back: tablespaces outside of the data, databases that are dropped.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use velo_core::postgres::Lsn;
 use velo_core::storage::StorageKind;
-use velo_core::{ErrorKind, Target};
+use velo_core::{Branch, ErrorKind, Target};
 
 use crate::bad::refused;
 use crate::common::client::sql;
@@ -50,6 +51,7 @@ async fn moments_after_a_tablespace_outside_of_the_data_are_refused() {
         write(&main, 30, 32).await;
         let place = sql(&main, "SELECT pg_current_wal_insert_lsn()").await;
         let place = Target::lsn(place.parse().unwrap());
+        let idle = moment().await;
         let shown = space.to_str().unwrap();
         sql(&main, &format!("CREATE TABLESPACE outside LOCATION '{shown}'")).await;
         sql(&main, "CREATE TABLE o TABLESPACE outside AS SELECT generate_series(1, 1000) n").await;
@@ -74,7 +76,7 @@ async fn moments_after_a_tablespace_outside_of_the_data_are_refused() {
             assert!(parent == files(&space), "{target:?}: the parent's files are others");
         }
         // Before it was made it is not in the way.
-        for (target, end) in [(before, 30), (place, 32)] {
+        for (target, end) in [(before, 30), (place, 32), (idle, 32)] {
             let branch = rig.at(target.clone()).await;
             holds(&branch, end, &format!("{target:?}")).await;
             branch.close().await.unwrap();
@@ -97,5 +99,55 @@ async fn moments_after_a_tablespace_outside_of_the_data_are_refused() {
         holds(&branch, 60, "dropped").await;
         branch.close().await.unwrap();
         assert!(other == files(&space), "its files are others");
+    }
+}
+
+/// In another database.
+async fn in_shop(branch: &Branch, text: &str) -> Result<String, tokio_postgres::Error> {
+    let mut config: tokio_postgres::Config = branch.url().parse().unwrap();
+    let (client, connection) = config.dbname("shop").connect(tokio_postgres::NoTls).await?;
+    let connection = tokio::spawn(connection);
+    let messages = client.simple_query(text).await?;
+    drop(client);
+    // Nobody is left in it.
+    connection.await.unwrap()?;
+    let rows = messages.iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    Ok(rows.collect())
+}
+
+#[tokio::test]
+async fn a_database_is_whole_until_it_was_dropped() {
+    let (Some(base), Some(bins)) = (fs_dir("VELO_TEST_BTRFS"), installations()) else { return };
+    for bin in bins {
+        let rig = Rig::new(&bin, StorageKind::Btrfs, &base).await;
+        let main = rig.main().await;
+        // Nothing else is committed.
+        sql(&main, "ALTER SYSTEM SET autovacuum = off").await;
+        sql(&main, "SELECT pg_reload_conf()").await;
+        write(&main, 0, 30).await;
+        sql(&main, "CREATE DATABASE shop").await;
+        in_shop(&main, "CREATE TABLE goods AS SELECT generate_series(1, 1000) n").await.unwrap();
+        let before = moment().await;
+        sql(&main, "DROP DATABASE shop").await;
+        let inside = sql(&main, "SELECT pg_current_wal_insert_lsn()").await;
+        let inside = crate::rig::lsn(&inside);
+        let (_, xid) = *rig.commits(&main).await.last().unwrap();
+        let after = moment().await;
+        for target in [before, Target::xid(xid).exclusive()] {
+            let branch = rig.at(target.clone()).await;
+            let sum = in_shop(&branch, "SELECT count(*) || ' ' || sum(n) FROM goods").await;
+            assert_eq!(sum.unwrap(), "1000 500500", "{target:?}");
+            holds(&branch, 30, &format!("{target:?}")).await;
+            branch.close().await.unwrap();
+        }
+        let shops = "SELECT count(*) FROM pg_database WHERE datname = 'shop'";
+        for target in [Target::xid(xid), Target::lsn(Lsn(inside)), after] {
+            let branch = rig.at(target.clone()).await;
+            assert_eq!(sql(&branch, shops).await, "0", "{target:?}");
+            branch.close().await.unwrap();
+        }
     }
 }
