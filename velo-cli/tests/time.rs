@@ -207,7 +207,8 @@ fn wal_is_kept_from_a_restart_on() {
     home.ok(&["branch", "restart", "api/b"]);
     let dry = home.json(&["wal", "prune", "api", "--dry-run"]);
     assert_eq!(home.json(&["wal", "prune", "api"]), dry);
-    has_keys(&dry[0], &["bases", "branch", "bytes", "incarnations", "segments"]);
+    let keys = ["bases", "branch", "bytes", "incarnations", "segments", "taken", "wants_snapshot"];
+    has_keys(&dry[0], &keys);
     assert_eq!(std::fs::read_dir(home.path().join("wal")).unwrap().count(), 0);
 }
 
@@ -250,6 +251,32 @@ fn a_snapshot_from_before_wal_was_kept_leads_nowhere() {
     assert!(ran.code == 0 && !ran.stderr.contains("stays"), "{ran:?}");
     assert_eq!(info()["own_bases"], 1);
     home.ok(&["branch", "create", "api/x", "--at", "now"]);
+}
+
+#[test]
+fn wal_goes_without_anybody_s_snapshots() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "1s"]);
+    for _ in 0..3 {
+        home.sql("api/main", "SELECT pg_logical_emit_message(true, 'x', 'y'), pg_switch_wal()");
+    }
+    wait_until("segments are archived", || {
+        let one = &home.json(&["wal", "info", "api"])["incarnations"][0];
+        one["waiting"] == 0 && one["segments"].as_u64().unwrap() >= 3
+    });
+    let second = || std::thread::sleep(std::time::Duration::from_millis(1100));
+    second();
+    let says = "WAL of api/main is older than it is to be kept, and cannot be pruned";
+    assert!(home.run(&["doctor"]).stdout.contains(says));
+    let told = home.ok(&["wal", "prune", "--dry-run"]);
+    assert!(told.contains("api/main: a snapshot would be taken"), "{told}");
+    let told = home.ok(&["wal", "prune"]);
+    assert!(told.contains("api/main: a snapshot was taken"), "{told}");
+    assert!(!home.run(&["doctor"]).stdout.contains(says));
+    second();
+    let told = home.ok(&["wal", "prune"]);
+    assert!(told.contains("api/main: removed: "), "{told}");
+    home.ok(&["branch", "create", "api/b", "--at", "now"]);
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod common;
 mod bad;
 #[path = "time/ddl.rs"]
 mod ddl;
+#[path = "time/kept.rs"]
+mod kept;
 #[path = "time/lives.rs"]
 mod lives;
 #[path = "time/oracle.rs"]

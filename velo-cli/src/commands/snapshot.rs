@@ -114,6 +114,10 @@ fn schedule(branch: &str, keep: &Keep, out: &Out) -> Result<()> {
                 out.line(format!("{} removed", fate.name));
             }
             for one in &pruned {
+                super::wal::about_snapshot(one, false, out);
+                if one.segments == 0 {
+                    continue;
+                }
                 let bytes = output::bytes(one.bytes);
                 out.line(format!(
                     "{}: {} segments of WAL removed ({bytes})",

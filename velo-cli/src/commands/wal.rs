@@ -1,7 +1,7 @@
 //! `velo wal` and `velo restore-point`.
 
 use serde_json::json;
-use velo_core::{Incarnation, Result};
+use velo_core::{Incarnation, Pruned, Result};
 
 use crate::args::{RestorePoint, Wal};
 use crate::output::{self, Out};
@@ -96,6 +96,10 @@ fn prune(project: Option<&str>, dry_run: bool, out: &Out) -> Result<()> {
             }
             let verb = if dry_run { "would go" } else { "removed" };
             for one in &pruned {
+                about_snapshot(one, dry_run, out);
+                if one.segments + one.bases + one.incarnations == 0 {
+                    continue;
+                }
                 out.line(format!(
                     "{}: {verb}: {} segments ({}), {} snapshots",
                     one.branch,
@@ -107,4 +111,21 @@ fn prune(project: Option<&str>, dry_run: bool, out: &Out) -> Result<()> {
         },
     );
     Ok(())
+}
+
+/// Whether a snapshot was taken so that WAL can go, or could not be.
+pub(super) fn about_snapshot(one: &Pruned, dry_run: bool, out: &Out) {
+    if one.taken > 0 {
+        let verb = if dry_run { "would be" } else { "was" };
+        out.line(format!(
+            "{}: a snapshot {verb} taken, so that older WAL can go later",
+            one.branch
+        ));
+    }
+    if one.wants_snapshot {
+        out.line(format!(
+            "{0}: its WAL cannot be pruned for want of a newer snapshot; velo snapshot create {0} NAME says why",
+            one.branch
+        ));
+    }
 }

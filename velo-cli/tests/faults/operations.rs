@@ -548,6 +548,20 @@ fn old_wal(home: &Home) {
     std::thread::sleep(std::time::Duration::from_millis(1100));
 }
 
+/// WAL that is to go, and no snapshot that is newer.
+fn unpruned_wal(home: &Home) {
+    archiving(home);
+    for _ in 0..3 {
+        home.sql("other/main", "SELECT pg_logical_emit_message(true, 'x', 'y'), pg_switch_wal()");
+    }
+    home.ok(&["project", "set", "other", "--wal-retention", "1s"]);
+    wait_until("segments are archived", || {
+        let one = &home.json(&["wal", "info", "other"])["incarnations"][0];
+        one["waiting"] == 0 && one["segments"].as_u64().unwrap() >= 3
+    });
+    std::thread::sleep(std::time::Duration::from_millis(600));
+}
+
 fn scheduled(home: &Home) {
     archiving(home);
     home.ok(&["snapshot", "schedule", "other"]);
@@ -702,6 +716,8 @@ pub const OPERATIONS: &[Operation] = &[
         .between("remove a WAL archive", "forget a WAL archive"),
     Operation::new(&["wal", "prune", "other"], old_wal, pruned)
         .between("hide a snapshot or let it go", "prune a WAL archive"),
+    Operation::new(&["wal", "prune", "other"], unpruned_wal, archives)
+        .between("record a base", "note that an archive has a base"),
     // Its data stays, for moments are reached from it.
     Operation::new(&["snapshot", "delete", "other/main@later"], old_wal, archives)
         .between("mark a snapshot to go", "mark a snapshot to go"),

@@ -71,6 +71,16 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
                 format!("velo branch restart {shown}"),
             ));
         }
+        if wal::cannot_go(home, &project, branch.id).await? {
+            found.push(Finding::warn(
+                "wal",
+                format!(
+                    "WAL of {shown} is older than it is to be kept, and cannot be pruned for want of a newer \
+                     snapshot"
+                ),
+                format!("velo wal prune takes one; if it cannot, velo snapshot create {shown} NAME says why"),
+            ));
+        }
         let (waiting, seconds) = wal::behind(home, &project, &branch).await?;
         if waiting > 0 && seconds > PATIENCE {
             let log = crate::run_dir::RunDir::of(home, branch.id).log();

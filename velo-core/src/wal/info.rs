@@ -305,4 +305,11 @@ impl Folder {
             |name: &String| Segment::parse(name).is_some_and(|s| s.number(size) < first);
         Ok(self.names()?.into_iter().filter(is_before).collect())
     }
+
+    /// Whether there is a segment behind the one of a place, of whichever timeline.
+    pub(super) fn goes_on_behind(&self, place: Lsn, size: u32) -> Result<bool> {
+        let own = place.0 / u64::from(size.max(1));
+        let is_behind = |name: &String| Segment::parse(name).is_some_and(|s| s.number(size) > own);
+        Ok(self.names()?.iter().any(is_behind))
+    }
 }

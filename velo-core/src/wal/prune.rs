@@ -3,10 +3,15 @@
 //! A moment can be reached as long as there is a base before it and all WAL from that base on. So of an
 //! incarnation the newest base stays that is as old as WAL is kept, and with it every later one and all
 //! WAL behind it. Snapshots that somebody gave a name stay in any case; they need no WAL of their own.
+//!
+//! Where nobody takes snapshots nothing would ever be old enough to go. So a newer one is taken here of each branch
+//! whose newest is half as old as WAL is kept and has whole segments behind it: between half that time and one and a
+//! half of it is kept then.
 
 use std::collections::BTreeSet;
 
 use super::archive;
+use super::base;
 use super::files::Folder;
 use super::info::{Window, controls};
 use super::plan::{Incarnation, incarnations};
@@ -36,14 +41,18 @@ pub struct Pruned {
     pub bases: usize,
     /// How many incarnations, whole.
     pub incarnations: usize,
+    /// How many snapshots were taken, so that older WAL can go later.
+    pub taken: usize,
+    /// Whether its WAL cannot be pruned: a newer snapshot was to be taken, and could not be.
+    pub wants_snapshot: bool,
 }
 
 impl Project {
     /// Removes WAL that is older than it is to be kept, of every branch. With `dry_run` it only says what
-    /// would go. What [`retention`](crate::ProjectBuilder::wal_retention) says can be reached stays so.
+    /// would go. For that a newer snapshot is taken where the newest is half as old as WAL is kept. What [`retention`](crate::ProjectBuilder::wal_retention) says can be reached stays so.
     ///
     /// # Errors
-    /// If something cannot be removed.
+    /// If something cannot be removed. Where no snapshot could be taken that is said in what is returned.
     pub async fn prune_wal(&self, dry_run: bool) -> Result<Vec<Pruned>> {
         self.prune_wal_call(dry_run).await
     }
@@ -63,7 +72,8 @@ impl Project {
             let mut pruned = Vec::new();
             for branch in branches.iter().filter(|b| b.phase == Phase::Ready && !b.ephemeral) {
                 let one = prune(&home, &record, branch, dry_run, &op).await?;
-                if one.segments + one.bases + one.incarnations > 0 {
+                let changes = one.segments + one.bases + one.incarnations + one.taken;
+                if changes > 0 || one.wants_snapshot {
                     pruned.push(one);
                 }
             }
@@ -80,14 +90,25 @@ async fn prune(
     op: &Op,
 ) -> Result<Pruned> {
     let shown = format!("{}/{}", project.name, branch.shown());
-    let mut pruned =
-        Pruned { branch: shown.clone(), segments: 0, bytes: 0, bases: 0, incarnations: 0 };
+    let mut pruned = Pruned {
+        branch: shown.clone(),
+        segments: 0,
+        bytes: 0,
+        bases: 0,
+        incarnations: 0,
+        taken: 0,
+        wants_snapshot: false,
+    };
     if incarnations(home, branch.id).await?.is_empty() {
         return Ok(pruned);
     }
     // Nobody may be reading what goes.
     let mode = if dry_run { Mode::Shared } else { Mode::Exclusive };
     let _lock = home.lock(branch.id, mode, &format!("the branch {shown}"), &op.cancel).await?;
+    if wants_newer(home, project, branch.id, HALF).await? {
+        pruned.wants_snapshot = !dry_run && !renewed(home, project, branch.id, op).await?;
+        pruned.taken = usize::from(!pruned.wants_snapshot);
+    }
     let cutoff =
         project.wal_retention.map(|seconds| now().saturating_sub(seconds.saturating_mul(1000)));
     for incarnation in incarnations(home, branch.id).await? {
@@ -164,6 +185,59 @@ pub(crate) async fn needed(
         needed.extend(needs(&incarnation, &windows, cutoff, leads));
     }
     Ok(needed)
+}
+
+/// Half of the time that WAL is kept, and all of it, in milliseconds for each second.
+const HALF: u64 = 500;
+const WHOLE: u64 = 1000;
+
+/// Whether WAL of a branch is older than it is to be kept, and nothing is pruned because no snapshot is newer.
+pub(crate) async fn cannot_go(home: &Home, project: &ProjectRecord, branch: Id) -> Result<bool> {
+    wants_newer(home, project, branch, WHOLE).await
+}
+
+/// Whether the newest snapshot of a branch that anything is reached from is older than this part of the time that WAL is
+/// kept, and whole segments are archived behind it.
+async fn wants_newer(home: &Home, project: &ProjectRecord, branch: Id, part: u64) -> Result<bool> {
+    let Some(seconds) = project.wal_retention else { return Ok(false) };
+    let Some(record) = ready(home, branch).await? else { return Ok(false) };
+    let is_filled = |one: &Incarnation| {
+        one.archive.id == record.volume && one.archive.ended_at.is_none() && one.archive.archiving
+    };
+    let Some(one) = incarnations(home, branch).await?.into_iter().find(is_filled) else {
+        return Ok(false);
+    };
+    let Some(archive) = Folder::open(&archive::folder(home, one.archive.id))? else {
+        return Ok(false);
+    };
+    let controls = controls(home, project, &one).await?;
+    let newest = one.bases.iter().find(|base| controls.contains_key(&base.id));
+    let Some(newest) = newest else { return Ok(!archive.names()?.is_empty()) };
+    let (Some(cut), Some(control)) = (&newest.cut, controls.get(&newest.id)) else {
+        return Ok(false);
+    };
+    let cutoff = now().saturating_sub(seconds.saturating_mul(part));
+    // Taking one may itself end a segment: that is no reason to take another.
+    Ok(is_old(newest, cutoff) && archive.goes_on_behind(cut.lsn, control.wal_segment_size)?)
+}
+
+async fn ready(home: &Home, branch: Id) -> Result<Option<BranchRecord>> {
+    let found = home.state().read(move |tx| tx.get::<BranchRecord>(branch)).await?;
+    Ok(found.filter(|branch| branch.phase == Phase::Ready))
+}
+
+/// Takes a snapshot of a branch, whose lock the caller holds. Whether it could be taken.
+async fn renewed(home: &Home, project: &ProjectRecord, branch: Id, op: &Op) -> Result<bool> {
+    let Some(branch) = ready(home, branch).await? else { return Ok(false) };
+    // In a box: the callers' futures would be nested too deep for the compiler.
+    let taken = Box::pin(base::take(home, project, &branch, branch.volume, op)).await;
+    if let Err(error) = taken {
+        op.cancel.check()?;
+        let shown = format!("{}/{}", project.name, branch.shown());
+        tracing::warn!(%error, "no newer snapshot of {shown} could be taken, so that its WAL cannot be pruned");
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// Whether a snapshot that somebody deletes has to stay, as what recovery begins with; and the lock of its

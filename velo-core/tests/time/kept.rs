@@ -1,0 +1,106 @@
+//! What of the WAL is kept: what is older goes, also where nobody takes snapshots.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Duration;
+
+use velo_core::{Branch, Incarnation};
+
+use crate::common::client::sql;
+use crate::lives::moment;
+use crate::rig::{Rig, holds, write};
+
+async fn info(main: &Branch) -> Incarnation {
+    main.wal().await.unwrap().incarnations.remove(0)
+}
+
+/// Fills three segments, which are archived then.
+async fn fill(main: &Branch) {
+    let before = info(main).await.segments;
+    for _ in 0..3 {
+        let fill = "SELECT pg_logical_emit_message(true, 'x', 'y'), pg_switch_wal()";
+        sql(main, fill).await;
+    }
+    for _ in 0..1500 {
+        let one = info(main).await;
+        if one.waiting == 0 && one.segments >= before + 3 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("they are not archived: {:?}", info(main).await);
+}
+
+#[tokio::test]
+async fn wal_is_pruned_where_nobody_takes_snapshots() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    write(&main, 0, 30).await;
+    let early = moment().await;
+    write(&main, 30, 40).await;
+    fill(&main).await;
+    assert_eq!(rig.project.prune_wal(false).await.unwrap(), [], "nothing is half a day old");
+    tokio::time::sleep(Duration::from_millis(4100)).await;
+    rig.project.set_wal_retention(Some(Duration::from_secs(8))).await.unwrap();
+    for dry_run in [true, false] {
+        let pruned = rig.project.prune_wal(dry_run).await.unwrap();
+        assert_eq!((pruned[0].taken, pruned[0].wants_snapshot), (1, false), "{pruned:?}");
+        assert_eq!(info(&main).await.own_bases, if dry_run { 1 } else { 2 });
+    }
+    let taken = std::time::Instant::now();
+    // It is new, and what was taken before leads to older moments.
+    let pruned = rig.project.prune_wal(false).await.unwrap();
+    assert!(pruned.iter().all(|one| one.taken + one.bases == 0), "{pruned:?}");
+    let branch = rig.at(early).await;
+    holds(&branch, 30, "before it was taken").await;
+    branch.close().await.unwrap();
+    write(&main, 40, 60).await;
+    let kept = moment().await;
+    write(&main, 60, 80).await;
+    let old = Duration::from_millis(8100);
+    tokio::time::sleep(old.saturating_sub(taken.elapsed())).await;
+    let before = info(&main).await.segments;
+    let pruned = rig.project.prune_wal(false).await.unwrap();
+    assert!(pruned[0].bases == 1 && pruned[0].segments >= 3, "{pruned:?}");
+    let one = info(&main).await;
+    assert!(one.segments < before && one.holes.is_empty() && one.windows.len() == 1, "{one:?}");
+    for (target, end) in [(kept, 60), (moment().await, 80)] {
+        let branch = rig.at(target).await;
+        holds(&branch, end, "kept").await;
+        branch.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn where_no_snapshot_can_be_taken_that_is_said() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    let owner = rig.data(&main).await.metadata().unwrap();
+    let world = tempfile::tempdir_in(crate::common::home::base()).unwrap();
+    std::fs::set_permissions(world.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let space = world.path().join("space");
+    std::fs::create_dir(&space).unwrap();
+    std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
+    // No clone is made of data with such a link.
+    let create = format!("CREATE TABLESPACE outside LOCATION '{}'", space.display());
+    sql(&main, &create).await;
+    fill(&main).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    let left = rig.home.left();
+    let said = || {
+        let found = velo_core::doctor::examine(rig.home.config());
+        let mut wal = found.iter().filter(|finding| finding.name == "wal");
+        wal.any(|finding| finding.what.contains("time/main is older than it is to be kept"))
+    };
+    assert!(said());
+    let pruned = rig.project.prune_wal(false).await.unwrap();
+    assert_eq!((pruned[0].taken, pruned[0].wants_snapshot), (0, true), "{pruned:?}");
+    assert_eq!((rig.home.left(), info(&main).await.own_bases), (left, 1));
+    assert!(said());
+    sql(&main, "DROP TABLESPACE outside").await;
+    // So is one of a server that does not run.
+    main.stop().await.unwrap();
+    let pruned = rig.project.prune_wal(false).await.unwrap();
+    assert_eq!((pruned[0].taken, pruned[0].wants_snapshot), (1, false), "{pruned:?}");
+    assert!(!said());
+}
