@@ -190,7 +190,9 @@ pub(super) async fn look(
     let (kept, there, bytes, waiting, timelines) = crate::engine::blocking(read).await?;
     let size = u64::from(segment_size.max(1));
     let first = begins.first().map_or(0, |(_, lsn)| lsn.0 / size);
-    let last = kept.last().copied().unwrap_or(first);
+    // Behind a gap nothing may be archived yet.
+    let newest = begins.last().map_or(first, |(_, lsn)| lsn.0 / size);
+    let last = kept.last().copied().unwrap_or(first).max(newest);
     let missing: Vec<u64> = (first..last).filter(|number| !there.contains(number)).collect();
     let windows = windows(begins, &missing, size);
     Ok(Incarnation {

@@ -3,11 +3,12 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
-use velo_core::{Branch, Incarnation};
+use velo_core::{Branch, ErrorKind, Incarnation};
 
+use crate::bad::refused;
 use crate::common::client::sql;
 use crate::lives::moment;
-use crate::rig::{Rig, holds, write};
+use crate::rig::{DAY, Rig, holds, write};
 
 async fn info(main: &Branch) -> Incarnation {
     main.wal().await.unwrap().incarnations.remove(0)
@@ -103,4 +104,38 @@ async fn where_no_snapshot_can_be_taken_that_is_said() {
     let pruned = rig.project.prune_wal(false).await.unwrap();
     assert_eq!((pruned[0].taken, pruned[0].wants_snapshot), (1, false), "{pruned:?}");
     assert!(!said());
+}
+
+#[tokio::test]
+async fn where_wal_was_not_kept_for_a_while_there_is_a_hole() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    write(&main, 0, 10).await;
+    let before = moment().await;
+    write(&main, 10, 15).await;
+    rig.project.set_wal_retention(None).await.unwrap();
+    main.restart().await.unwrap();
+    let lost = sql(&main, "SELECT pg_walfile_name(pg_current_wal_insert_lsn())").await;
+    write(&main, 15, 20).await;
+    let between = moment().await;
+    for _ in 0..4 {
+        sql(&main, "SELECT pg_logical_emit_message(true, 'x', 'y'), pg_switch_wal()").await;
+    }
+    sql(&main, "CHECKPOINT").await;
+    let there = format!("SELECT count(*) FROM pg_ls_waldir() WHERE name = '{lost}'");
+    assert_eq!(sql(&main, &there).await, "0", "it has another name by now");
+    rig.project.set_wal_retention(Some(DAY)).await.unwrap();
+    main.restart().await.unwrap();
+    write(&main, 20, 30).await;
+    // No segment has been filled since.
+    let one = info(&main).await;
+    assert!(one.holes.contains(&lost), "{lost}: {one:?}");
+    assert!(one.windows.len() == 2 && one.windows[0].until_lsn.is_some(), "{one:?}");
+    let error = refused(&rig, between, ErrorKind::Corrupt, &lost).await;
+    assert!(error.hint().unwrap().contains(" to the hole at 0/"), "{error:?}");
+    for (target, end) in [(before, 10), (moment().await, 30)] {
+        let branch = rig.at(target).await;
+        holds(&branch, end, "beside the hole").await;
+        branch.close().await.unwrap();
+    }
 }
