@@ -73,6 +73,8 @@ pub(crate) struct Plan {
     /// The first and the last segment that are needed beside those in the base.
     pub(super) segments: Option<(u64, u64)>,
     pub(crate) reached: Reached,
+    /// The place for prepared transactions that replaying takes beside what the base says.
+    pub(super) max_prepared: u32,
     /// Of each segment, in their order, when the last transaction in it was committed.
     pub(super) times: Vec<(u64, i64)>,
 }
@@ -405,6 +407,7 @@ impl Candidate {
                 last_xid: search.last().map(|(xid, _)| xid),
                 replayed: stop.0.saturating_sub(start.0),
             },
+            max_prepared: search.max_prepared,
             times,
             timelines,
         };

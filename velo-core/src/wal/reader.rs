@@ -75,6 +75,10 @@ pub(crate) enum Event {
     },
     /// Something is changed in place, or a tablespace is gone, whatever becomes of the transaction.
     InPlace,
+    /// A server has begun with other settings: so many prepared transactions may be there from now on.
+    Settings {
+        max_prepared: u32,
+    },
     /// A server has begun anew, or ended: no transaction goes on.
     Anew,
     /// A tablespace is made in a folder outside of the data.
@@ -314,6 +318,11 @@ fn event(bytes: &[u8], major: u32) -> Event {
     let (info, manager) = (byte(bytes, 16), byte(bytes, 17));
     match (manager, info & 0xF0) {
         (0, 0x00 | 0x90) => Event::Anew,
+        (0, 0x60) => match main_data(bytes) {
+            // `xl_parameter_change`.
+            Some(data) => Event::Settings { max_prepared: u32_in(data, 12) },
+            None => Event::Other,
+        },
         (0, 0x70) => main_data(bytes).and_then(restore_point).unwrap_or(Event::Other),
         (1, _) => {
             let operation = info & 0x70;
@@ -576,6 +585,14 @@ mod tests {
         let mut next = || reader.next().unwrap().unwrap().event;
         assert_eq!(next(), Event::Tablespace { path: "/mnt/x".into() });
         assert_eq!([next(), next()], [Event::Other, Event::InPlace]);
+    }
+
+    #[test]
+    fn other_settings_are_known() {
+        let mut wal = Written::new();
+        wal.record(0, 0x60, 0, &[100, 8, 10, 42, 64, 1].map(u32::to_le_bytes).concat());
+        let event = wal.reader().next().unwrap().unwrap().event;
+        assert_eq!(event, Event::Settings { max_prepared: 42 });
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(crate) struct Replay {
     pub(crate) restore_command: String,
     /// Which timeline it follows, if it is not the data's own.
     pub(crate) timeline: Option<u32>,
+    /// The place for prepared transactions that it takes at least.
+    pub(crate) max_prepared: u32,
     /// How long it may take longer than any other start.
     pub(crate) patience: Duration,
 }
@@ -80,6 +82,7 @@ pub(crate) async fn replay(
     let replay = Replay {
         restore_command: fetch(&folder),
         timeline: plan.follows(),
+        max_prepared: plan.max_prepared,
         patience: MEGABYTE.saturating_mul(megabytes),
     };
     let boot = Boot {

@@ -20,6 +20,8 @@ pub(super) struct Search<'a> {
     own: BTreeSet<u32>,
     /// The first tablespace outside of the data: where its record is, and its folder.
     pub(super) outside: Option<(Lsn, String)>,
+    /// The most prepared transactions that a server had place for.
+    pub(super) max_prepared: u32,
     pub(super) aborted: Option<u64>,
     pub(super) part_of: Option<(u64, u32)>,
 }
@@ -72,6 +74,7 @@ impl<'a> Search<'a> {
             at_stop: None,
             own: BTreeSet::new(),
             outside: None,
+            max_prepared: 0,
             aborted: None,
             part_of: None,
         }
@@ -177,6 +180,9 @@ impl<'a> Search<'a> {
             Event::InPlace => {
                 passed.stays = true;
                 passed.in_place = passed.quiet;
+            }
+            Event::Settings { max_prepared } => {
+                self.max_prepared = self.max_prepared.max(*max_prepared);
             }
             Event::Anew => passed.dropped.clear(),
             Event::Tablespace { path } => {

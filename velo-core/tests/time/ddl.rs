@@ -1,4 +1,5 @@
-//! What comes in between and does not roll back: tablespaces outside of the data, databases that are dropped.
+//! What comes in between and does not roll back: tablespaces outside of the data, databases that are dropped,
+//! settings of the server.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,7 +13,7 @@ use crate::bad::refused;
 use crate::common::client::sql;
 use crate::common::{fs_dir, installations};
 use crate::lives::moment;
-use crate::rig::{Rig, holds, write};
+use crate::rig::{Rig, holds, rows, write};
 
 /// Every file and folder under `dir`, with its content.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -149,5 +150,40 @@ async fn a_database_is_whole_until_it_was_dropped() {
             assert_eq!(sql(&branch, shops).await, "0", "{target:?}");
             branch.close().await.unwrap();
         }
+    }
+}
+
+/// There is place for prepared transactions only since the snapshot that recovery begins with.
+#[tokio::test]
+async fn prepared_transactions_have_the_place_that_they_had() {
+    let (Some(base), Some(bins)) = (fs_dir("VELO_TEST_BTRFS"), installations()) else { return };
+    for bin in bins {
+        let rig = Rig::new(&bin, StorageKind::Btrfs, &base).await;
+        let main = rig.main().await;
+        assert_eq!(sql(&main, "SHOW max_prepared_transactions").await, "0");
+        sql(&main, "ALTER SYSTEM SET max_prepared_transactions = 3").await;
+        main.restart().await.unwrap();
+        write(&main, 0, 10).await;
+        for n in [10, 11] {
+            let insert = format!("INSERT INTO rows VALUES ({n})");
+            sql(&main, &format!("BEGIN; {insert}; PREPARE TRANSACTION 'p{n}'")).await;
+        }
+        let prepared = moment().await;
+        sql(&main, "COMMIT PREPARED 'p10'").await;
+        sql(&main, "ROLLBACK PREPARED 'p11'").await;
+        let over = moment().await;
+
+        let branch = rig.at(prepared).await;
+        assert_eq!(rows(&branch).await.len(), 10);
+        let gids = sql(&branch, "SELECT gid FROM pg_prepared_xacts ORDER BY 1").await;
+        assert_eq!(gids, "p10 p11");
+        sql(&branch, "COMMIT PREPARED 'p10'").await;
+        sql(&branch, "ROLLBACK PREPARED 'p11'").await;
+        holds(&branch, 11, "prepared").await;
+        branch.close().await.unwrap();
+        let branch = rig.at(over).await;
+        assert_eq!(sql(&branch, "SELECT count(*) FROM pg_prepared_xacts").await, "0");
+        holds(&branch, 11, "over").await;
+        branch.close().await.unwrap();
     }
 }
