@@ -122,7 +122,6 @@ pub mod __binding {
     pub use crate::seed::outside::{AskedSeed, NextOfSeed, WantedSeed};
     pub use crate::seed::tell_waits;
     pub use crate::suite::{find_postgres, refuse_other_settings};
-    pub use crate::suite::refuse_other_settings;
     pub use crate::wal::wanted::WantedMoment;
 
     /// See `postgres::install::use_package`.
