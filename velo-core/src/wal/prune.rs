@@ -49,7 +49,8 @@ pub struct Pruned {
 
 impl Project {
     /// Removes WAL that is older than it is to be kept, of every branch. With `dry_run` it only says what
-    /// would go. For that a newer snapshot is taken where the newest is half as old as WAL is kept. What [`retention`](crate::ProjectBuilder::wal_retention) says can be reached stays so.
+    /// would go. What [`retention`](crate::ProjectBuilder::wal_retention) says can be reached stays so. Where the
+    /// newest snapshot of a branch is half as old as that, a newer one is taken, without which nothing could go later.
     ///
     /// # Errors
     /// If something cannot be removed. Where no snapshot could be taken that is said in what is returned.
