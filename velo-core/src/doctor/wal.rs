@@ -70,8 +70,7 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
                 ),
                 format!("velo branch restart {shown}"),
             ));
-        }
-        if wal::cannot_go(home, &project, branch.id).await? {
+        } else if wal::cannot_go(home, &project, branch.id).await? {
             found.push(Finding::warn(
                 "wal",
                 format!(

@@ -135,13 +135,17 @@ async fn prune(
             }
             continue;
         }
-        let Some(control) = goes.first.and_then(|first| controls.get(&first)) else { continue };
+        let anchor = incarnation.bases.iter().find(|base| Some(base.id) == goes.first);
+        let found = anchor.and_then(|base| base.cut.as_ref().zip(controls.get(&base.id)));
+        let Some((cut, control)) = found else { continue };
+        // The checkpoint of a server that goes on may begin behind the place that was looked at before it.
+        let begin = cut.lsn.min(control.redo);
         let Some(archive) = Folder::open(&folder)? else { continue };
         let size = control.wal_segment_size;
         if !dry_run {
-            note_begin(home, &incarnation.archive, control.redo).await?;
+            note_begin(home, &incarnation.archive, begin).await?;
         }
-        for name in archive.before(control.redo, size)? {
+        for name in archive.before(begin, size)? {
             pruned.segments += 1;
             pruned.bytes += u64::from(size);
             if !dry_run {
@@ -154,14 +158,14 @@ async fn prune(
 
 /// Notes where an archive begins before what is older goes, so that nothing is taken for missing that was pruned. The
 /// snapshots from before that which Velo took are gone by then: nobody would find them later.
-async fn note_begin(home: &Home, archive: &ArchiveRecord, redo: Lsn) -> Result<()> {
-    if archive.from >= Some(redo) {
+async fn note_begin(home: &Home, archive: &ArchiveRecord, begin: Lsn) -> Result<()> {
+    if archive.from >= Some(begin) {
         return Ok(());
     }
     let id = archive.id;
     let change = move |tx: &Tx<'_>| {
         tx.update(id, |archive: &mut ArchiveRecord| {
-            archive.from = Some(redo);
+            archive.from = Some(begin);
             Ok(())
         })
     };

@@ -71,6 +71,29 @@ async fn wal_is_pruned_where_nobody_takes_snapshots() {
     }
 }
 
+/// The checkpoint of a server that is written to begins behind the place that was looked at before it.
+#[tokio::test]
+async fn a_snapshot_that_was_taken_while_others_wrote_leads_to_what_came_after_it() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    // So much that the snapshot takes a checkpoint of its own.
+    sql(&main, "SELECT length(pg_logical_emit_message(true, 'x', repeat('y', 1000000))::text)")
+        .await;
+    let (_, snapshot) = tokio::join!(write(&main, 0, 400), main.snapshot("busy"));
+    snapshot.unwrap();
+    let after = moment().await;
+    fill(&main).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    let pruned = rig.project.prune_wal(false).await.unwrap();
+    assert_eq!(pruned[0].bases, 1, "the one before it: {pruned:?}");
+    let one = info(&main).await;
+    assert!(one.holes.is_empty() && one.bases >= 2 && one.windows.len() == 1, "{one:?}");
+    let branch = rig.at(after).await;
+    holds(&branch, 400, "after it").await;
+    branch.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn where_no_snapshot_can_be_taken_that_is_said() {
     let Some(rig) = Rig::on_btrfs().await else { return };
