@@ -81,6 +81,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ControlFile> {
     };
     let version = u32_at(8)?;
     let crc_at = match version {
+        // As what a file system has not written when a machine goes down.
+        0 => return Err(damaged("pg_control is empty")),
         1300 | 1700 => 288,
         1800 => 292,
         _ => {

@@ -123,14 +123,16 @@ async fn tell(plan: &Plan, watch: Option<&Watch>, runtime: &dyn Runtime, run_dir
     let size = u64::from(plan.size);
     let total = plan.reached.replayed;
     let begin = plan.reached.lsn.0 - total;
+    let mut number = first;
     loop {
-        // What came out of the archive last is just being replayed.
-        let tail = runtime.logs(&run_dir.log(), 40).await.unwrap_or_default();
-        let number = tail.lines().rev().find_map(|line| {
+        // What came out of the archive last is just being replayed. Whoever asks whether the server is up leaves lines
+        // of his own behind it, and more than are read here where one segment takes long.
+        let tail = runtime.logs(&run_dir.log(), 100).await.unwrap_or_default();
+        let restored = tail.lines().rev().find_map(|line| {
             let name = line.split_once("restored log file \"")?.1.split('"').next()?;
             Some(Segment::parse(name)?.number(plan.size))
         });
-        let number = number.unwrap_or(first);
+        number = restored.unwrap_or(number).max(number);
         let before = plan.times.iter().rev().find(|(segment, _)| *segment < number);
         tell(Progress {
             replayed: (number * size).saturating_sub(begin).min(total),

@@ -83,8 +83,8 @@ async fn a_snapshot_that_was_taken_while_others_wrote_leads_to_what_came_after_i
     snapshot.unwrap();
     let after = moment().await;
     fill(&main).await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(6100)).await;
+    rig.project.set_wal_retention(Some(Duration::from_secs(6))).await.unwrap();
     let pruned = rig.project.prune_wal(false).await.unwrap();
     assert_eq!(pruned[0].bases, 1, "the one before it: {pruned:?}");
     let one = info(&main).await;
