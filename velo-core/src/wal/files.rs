@@ -42,7 +42,13 @@ impl Folder {
 
     /// The folder `pg_wal` of the data in `path`.
     pub(super) fn of_data(path: &Path) -> Result<Option<Self>> {
-        match Self::open(path)? {
+        // On ZFS the place of a snapshot is a link, of Velo's own.
+        let path = match path.canonicalize() {
+            Ok(path) => path,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format!("look at {}", path.display()), e)),
+        };
+        match Self::open(&path)? {
             Some(data) => data.folder("pg_wal"),
             None => Ok(None),
         }
