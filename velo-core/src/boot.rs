@@ -92,7 +92,8 @@ impl Boot<'_> {
         let files = self.access(&users, capability);
         let open = self.doors == Doors::Open;
         let rules = Rules { hba: files.hba(open), ident: files.ident() };
-        let mut prepared = prepare(data.clone(), major, run_dir.clone(), rules, user.clone()).await?;
+        let mut prepared =
+            prepare(data.clone(), major, run_dir.clone(), rules, user.clone()).await?;
         // Its server may have got more place since the data was cloned.
         let wanted = self.replay.map_or(0, |replay| replay.max_prepared);
         let place = &mut prepared.control.max_prepared_xacts;
