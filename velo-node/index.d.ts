@@ -420,6 +420,8 @@ export interface Reached {
   readonly lastXid: number | null;
   /** The bytes of WAL that were replayed. */
   readonly replayed: number;
+  /** When the snapshot was taken that recovery began with. */
+  readonly since: Date;
 }
 
 /** A moment of a branch that has a name. */

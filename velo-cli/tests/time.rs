@@ -97,7 +97,8 @@ fn moments_by_every_name() {
 
     let named = home.json(&["branch", "create", "api/named", "--at-name", "before deploy"]);
     let reached = &named["reached"];
-    has_keys(reached, &["last_xid", "lsn", "replayed", "time", "timeline"]);
+    has_keys(reached, &["last_xid", "lsn", "replayed", "since", "time", "timeline"]);
+    assert!(reached["since"].as_str().unwrap().ends_with(" UTC"), "{reached}");
     assert_eq!((&reached["lsn"], &reached["timeline"]), (&point["lsn"], &json!(1)));
     assert!(reached["time"].as_str().unwrap().ends_with(" UTC"), "{reached}");
     assert_eq!(home.sql("api/named", "SELECT count(*) FROM t"), "100");
@@ -148,6 +149,7 @@ fn moments_by_every_name() {
         "segments",
         "volume",
         "waiting",
+        "waiting_for",
         "windows",
     ];
     has_keys(&wal["incarnations"][0], &of_incarnation);

@@ -338,6 +338,9 @@ pub(crate) struct ArchiveRecord {
     /// version's, until it is pruned.
     #[serde(default)]
     pub(crate) from: Option<Lsn>,
+    /// Where its WAL went up to at least, once it has ended. None in a record of an earlier version's.
+    #[serde(default)]
+    pub(crate) written: Option<Lsn>,
 }
 
 impl Record for ArchiveRecord {

@@ -177,7 +177,7 @@ impl Branch {
             retention.check()?;
             let record = branch.current(&home).await?;
             let project = branch.project_record();
-            let fates = fates(&home, &project, &record, retention).await?;
+            let fates = fates(&home, &project, &record, retention, &op).await?;
             for fate in fates.iter().filter(|fate| fate.kept.is_none() && !dry_run) {
                 remove(&home, &project, fate, &op).await?;
             }
@@ -202,6 +202,7 @@ async fn fates(
     project: &ProjectRecord,
     branch: &BranchRecord,
     retention: Retention,
+    op: &Op,
 ) -> Result<Vec<Fate>> {
     let (id, scope, name) = (branch.id, project.id.to_string(), project.name.clone());
     let (snapshots, users) = home
@@ -221,7 +222,9 @@ async fn fates(
         .await?;
     let made: Vec<_> = snapshots.iter().map(|s| (s.id, s.created_at)).collect();
     let kept = retention.keeps(&made, wal::zone_of_machine);
-    let needed = wal::needed(home, project, branch).await?;
+    let is_asked = |s: &&SnapshotRecord| !kept.contains(&s.id) && !users.contains_key(&s.id);
+    let asked = snapshots.iter().filter(is_asked).map(|s| s.id).collect();
+    let needed = wal::needed(home, project, branch, &asked, op).await?;
     let storage = home.storage(project.storage)?;
     let mut fates = Vec::new();
     for snapshot in snapshots.into_iter().rev() {

@@ -37,7 +37,7 @@ pub(crate) use plan::{Plan, plan};
 pub use progress::Progress;
 pub(crate) use progress::Watch;
 pub use prune::Pruned;
-pub(crate) use prune::{cannot_go, has_to_stay, needed};
+pub(crate) use prune::{cannot_go, has_to_stay, is_overdue, needed};
 pub(crate) use recover::{Replay, replay};
 pub use restore_point::RestorePoint;
 pub use target::Target;

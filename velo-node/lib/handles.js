@@ -402,7 +402,9 @@ const branchInfo = (raw) => ({
   ...raw,
   createdAt: date(raw.createdAt),
   cut: cut(raw.cut),
-  reached: raw.reached === null ? null : { ...raw.reached, committedAt: date(raw.reached.committedAt) },
+  reached: raw.reached === null ? null : {
+    ...raw.reached, committedAt: date(raw.reached.committedAt), since: date(raw.reached.since),
+  },
   expiresAt: date(raw.expiresAt),
 });
 

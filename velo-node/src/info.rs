@@ -216,6 +216,7 @@ pub struct Reached {
     pub committed_at: Option<f64>,
     pub last_xid: Option<u32>,
     pub replayed: f64,
+    pub since: f64,
 }
 
 impl From<velo_core::Reached> for Reached {
@@ -227,6 +228,7 @@ impl From<velo_core::Reached> for Reached {
             committed_at: reached.committed_at.map(|at| number(at.cast_unsigned() / 1000)),
             last_xid: reached.last_xid,
             replayed: number(reached.replayed),
+            since: number(reached.since),
         }
     }
 }

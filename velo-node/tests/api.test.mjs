@@ -119,6 +119,7 @@ test('a branch of a moment', async () => {
   const { reached } = await holds({ atName: 'one row' }, 1);
   assert.deepEqual([reached.lsn, reached.timeline], [point.lsn, 1]);
   assert.ok(reached.committedAt instanceof Date && reached.committedAt < at && reached.replayed > 0);
+  assert.ok(reached.since instanceof Date && reached.since <= reached.committedAt);
   await holds({ at }, 2);
   await holds({ at: 'now' }, 3);
   await holds({ atXid: xid }, 2);

@@ -131,6 +131,7 @@ fn reached(py: Python<'_>, reached: Option<&Reached>) -> PyResult<Option<Py<PyAn
         "committed_at": reached.committed_at,
         "last_xid": reached.last_xid,
         "replayed": reached.replayed,
+        "since": reached.since,
     )?;
     Ok(Some(dict))
 }

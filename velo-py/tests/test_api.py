@@ -122,6 +122,7 @@ def test_a_branch_of_a_moment(home):
             reached = branch.info().reached
             assert (reached.lsn, reached.timeline) == (point.lsn, 1) and reached.replayed > 0
             assert reached.committed_at.tzinfo is timezone.utc and reached.committed_at < then
+            assert reached.since.tzinfo is timezone.utc and reached.since <= reached.committed_at
         # A datetime with a zone, one without, which is this machine's, and text.
         for at, there in [(then, 2), (then.astimezone().replace(tzinfo=None), 2), ("now", 3)]:
             with velo.Branch.create(kept, at=at) as branch:

@@ -72,6 +72,7 @@ fn reached(reached: &Reached) -> Value {
         "lsn": reached.lsn,
         "timeline": reached.timeline,
         "time": reached.time(),
+        "since": reached.begun(),
         "last_xid": reached.last_xid,
         "replayed": reached.replayed,
     })
@@ -249,9 +250,10 @@ fn told(reached: &Reached) -> String {
             reached.lsn
         ),
         _ => format!(
-            "reached {}: no transaction was committed since the snapshot before it; {replayed} of WAL \
+            "reached {}: no transaction was committed since the snapshot before it, of {}; {replayed} of WAL \
              replayed",
-            reached.lsn
+            reached.lsn,
+            reached.begun()
         ),
     }
 }

@@ -78,8 +78,18 @@ fn draw(one: &Incarnation, retention: Option<u64>, out: &Out) {
         ("snapshots", one.bases.to_string()),
         ("segments", format!("{} ({})", one.segments, output::bytes(one.bytes))),
         ("holes", if one.holes.is_empty() { "none".into() } else { one.holes.join(", ") }),
-        ("waiting", format!("{} segments to be archived", one.waiting)),
+        ("waiting", waiting(one)),
     ]);
+}
+
+/// What is not archived yet: what lies in no archive is the server's alone.
+fn waiting(one: &Incarnation) -> String {
+    let since = time::shown(std::time::Duration::from_secs(one.waiting_for));
+    match one.waiting {
+        0 => "no segment".to_owned(),
+        1 => format!("1 segment to be archived, for {since}"),
+        several => format!("{several} segments to be archived, for {since}"),
+    }
 }
 
 fn prune(project: Option<&str>, dry_run: bool, out: &Out) -> Result<()> {

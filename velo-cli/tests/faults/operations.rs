@@ -729,6 +729,8 @@ pub const OPERATIONS: &[Operation] = &[
     .between("record how long WAL is kept", "note whether WAL is archived"),
     Operation::new(&["restore-point", "create", "other", "again"], archiving, archives)
         .between("create a restore point", "create a restore point"),
+    Operation::new(&["snapshot", "schedule", "other"], archiving, archives)
+        .between("record a snapshot", "commit a snapshot"),
     Operation::new(&["snapshot", "prune", "other", "--keep-last", "1"], scheduled, archives)
         .between("mark a snapshot to go", "forget a snapshot"),
     Operation::new(&[library::KEEP], nothing, kept_or_gone)

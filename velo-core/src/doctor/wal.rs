@@ -23,12 +23,15 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
         .state()
         .read(|tx| {
             let mut kept = Vec::new();
-            let mut projects = tx.list::<ProjectRecord>("")?;
-            projects.retain(|project| project.wal_retention.is_some());
-            for project in projects {
+            for project in tx.list::<ProjectRecord>("")? {
                 for branch in tx.list::<BranchRecord>(&project.id.to_string())? {
-                    if branch.phase == Phase::Ready && !branch.ephemeral {
-                        let archive = tx.get::<ArchiveRecord>(branch.volume)?;
+                    if branch.phase != Phase::Ready || branch.ephemeral {
+                        continue;
+                    }
+                    let archive = tx.get::<ArchiveRecord>(branch.volume)?;
+                    let archive = archive.filter(|archive| archive.archiving);
+                    // Where it is to be kept no more, servers go on with it until they are started again.
+                    if project.wal_retention.is_some() || archive.is_some() {
                         kept.push((project.clone(), branch, archive));
                     }
                 }
@@ -49,7 +52,7 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
     let (mut count, end) = (0, boot::end_of_look());
     for (project, branch, archive) in kept {
         let shown = format!("{}/{}", project.name, branch.shown());
-        let Some(archive) = archive.filter(|archive| archive.archiving) else {
+        let Some(archive) = archive else {
             // One that does not run archives from its next start on, and where that cannot be looked at, it is told
             // with the other servers.
             if let Ok(Status::Running { .. }) = boot::look(home, &project, &branch, end).await {
@@ -61,8 +64,10 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
             }
             continue;
         };
-        count += 1;
-        if archive.wants_base {
+        count += usize::from(project.wal_retention.is_some());
+        if project.wal_retention.is_none() {
+            // Of it nothing is wanted but that it goes on.
+        } else if archive.wants_base {
             found.push(Finding::warn(
                 "wal",
                 format!(
@@ -78,6 +83,13 @@ async fn archives(home: &Home) -> Result<Vec<Finding>> {
                      snapshot"
                 ),
                 format!("velo wal prune takes one; if it cannot, velo snapshot create {shown} NAME says why"),
+            ));
+        }
+        if wal::is_overdue(home, &project, branch.id).await? {
+            found.push(Finding::warn(
+                "wal",
+                format!("WAL of {shown} is kept for more than twice the time that it is to be"),
+                "velo wal prune removes what is older; let a timer run it",
             ));
         }
         let (waiting, seconds) = wal::behind(home, &project, &branch).await?;

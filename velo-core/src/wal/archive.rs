@@ -10,11 +10,11 @@
 //! archived when the volume goes, Velo adds.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::files::{Folder, Places, copy_until};
-use super::reader::Segments;
-use super::timeline::{Timelines, history};
+use super::timeline::{history, is_history};
 use crate::disk;
 use crate::effect::step;
 use crate::error::{Error, ErrorKind, Result};
@@ -113,6 +113,7 @@ pub(crate) async fn begin(
                 archiving: true,
                 wants_base: true,
                 from: Some(redo),
+                written: None,
             };
             let new = record.clone();
             home.state().write("record a WAL archive", move |tx| tx.insert(&new)).await?;
@@ -160,21 +161,22 @@ pub(crate) async fn seal(
         return remove(home, volume).await;
     }
     let storage = home.storage(project.storage)?;
-    match storage.open(Object::Volume(volume)).await {
+    let written = match storage.open(Object::Volume(volume)).await {
         Ok(location) => {
             let (data, archive) = (location.host_path().to_path_buf(), folder(home, volume));
             let add = crate::engine::blocking(move || add_rest(&data, &archive));
-            step("keep the last of a WAL", add).await?;
+            step("keep the last of a WAL", add).await?
         }
         // Somebody has removed it by hand.
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error),
-    }
+    };
     home.state()
         .write("end a WAL archive", move |tx| {
             if tx.get::<ArchiveRecord>(volume)?.is_some() {
                 tx.update(volume, |archive: &mut ArchiveRecord| {
                     archive.ended_at = Some(ended_at);
+                    archive.written = written;
                     Ok(())
                 })?;
             }
@@ -211,30 +213,33 @@ async fn unsealed(home: &Home, volume: Id) -> Result<Option<(Id, bool)>> {
         .await
 }
 
-fn add_rest(data: &Path, archive: &Path) -> Result<()> {
+/// Of whichever timeline: one that was promoted may not have archived what it had before. Where the server has written WAL
+/// up to, at least.
+fn add_rest(data: &Path, archive: &Path) -> Result<Option<Lsn>> {
     let (Some(pg_wal), Some(archive)) = (Folder::of_data(data)?, Folder::open(archive)?) else {
-        return Ok(()); // somebody has removed one of them by hand
+        return Ok(None); // somebody has removed one of them by hand
     };
     let control = control::read(&data.join(control::FILE))?;
-    let (timelines, size) = (Timelines::only(control.timeline), control.wal_segment_size);
+    let size = control.wal_segment_size;
     let owner = rustix::process::geteuid().is_root().then(|| archive.owner()).transpose()?;
-    let numbers = pg_wal.segments(&timelines, size)?;
-    let mut places = Places { archive: None, pg_wal: Some(pg_wal), timelines, size };
-    let mut bytes = Vec::new();
-    for number in numbers {
-        let name = places.name(number);
-        // One that is kept for later has another place in its first page.
-        let begin = number * u64::from(size);
-        if archive.has(&name)
-            || !places.read(number, &mut bytes)?
-            || bytes.get(8..16) != Some(&begin.to_le_bytes()[..])
-        {
+    for name in pg_wal.names()? {
+        let segment = Segment::parse(&name);
+        if (segment.is_none() && !is_history(&name)) || archive.has(&name) {
             continue;
         }
-        let mut content = &bytes[..];
-        archive.write(&name, owner, true, |file| std::io::copy(&mut content, file).map(drop))?;
+        let Some((mut file, length)) = pg_wal.file(&name)? else { continue };
+        if let Some(segment) = segment {
+            let mut head = [0; 16];
+            let is_whole = length == u64::from(size) && file.read_exact_at(&mut head, 0).is_ok();
+            // One that is kept for later has another place in its first page.
+            let begin = segment.number(size) * u64::from(size);
+            if !is_whole || head[8..] != begin.to_le_bytes() {
+                continue;
+            }
+        }
+        archive.write(&name, owner, true, |to| std::io::copy(&mut file, to).map(drop))?;
     }
-    Ok(())
+    Ok(Some(control.checkpoint))
 }
 
 /// Removes the archives of a branch that goes.
@@ -279,7 +284,7 @@ pub(super) fn stage(
         let name = places.name(number);
         if number != last
             && let Some(archive) = &places.archive
-            && archive.has(&name)
+            && archive.bytes_of(&name)? == Some(size)
             && to.link(archive, &name).is_ok()
         {
             continue;
@@ -289,7 +294,10 @@ pub(super) fn stage(
         let mut done = false;
         // As they are read, for the same reason.
         for folder in [&places.archive, &places.pg_wal, &places.archive].into_iter().flatten() {
-            let Some((file, _)) = folder.file(&name)? else { continue };
+            let Some((file, length)) = folder.file(&name)? else { continue };
+            if length != size {
+                continue;
+            }
             to.write(&as_name, owner, false, |to| copy_until(&file, to, bytes, size))?;
             if folder.has(&name) {
                 done = true;

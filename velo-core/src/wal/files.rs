@@ -104,13 +104,28 @@ impl Folder {
         Ok(names)
     }
 
-    /// The numbers of the segments in it that lead to a timeline, in order.
+    /// The numbers of the segments in it that lead to a timeline, in order. One that is too short or too long is none.
     pub(super) fn segments(&self, timelines: &Timelines, size: u32) -> Result<Vec<u64>> {
-        let names = self.names()?;
-        let all = names.iter().filter_map(|name| Segment::parse(name));
-        let all = all.map(|segment| (segment.timeline, segment.number(size)));
-        let leads = all.filter(|(one, number)| *one == timelines.of_segment(*number, size));
-        Ok(leads.map(|(_, number)| number).collect())
+        let mut numbers = Vec::new();
+        for name in self.names()? {
+            let Some(segment) = Segment::parse(&name) else { continue };
+            let number = segment.number(size);
+            if segment.timeline == timelines.of_segment(number, size)
+                && self.bytes_of(&name)? == Some(u64::from(size))
+            {
+                numbers.push(number);
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// The length of a file.
+    pub(super) fn bytes_of(&self, name: &str) -> Result<Option<u64>> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_size as u64)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(self.fault("look at", name)(e)),
+        }
     }
 
     /// The bytes that its files take.

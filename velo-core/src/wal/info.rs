@@ -55,6 +55,8 @@ pub struct Incarnation {
     pub holes: Vec<String>,
     /// Segments that are full and not archived yet.
     pub waiting: usize,
+    /// For how many seconds the first of them has been waiting.
+    pub waiting_for: u64,
 }
 
 /// Moments without a gap between them.
@@ -171,8 +173,8 @@ pub(super) async fn look(
         };
         let timelines = Timelines::since(timeline.unwrap_or_default(), [&archive, &pg_wal])?;
         let waiting = match &pg_wal {
-            Some(pg_wal) => pg_wal.waiting()?,
-            None => 0,
+            Some(pg_wal) => (pg_wal.waiting()?, pg_wal.waiting_for()?),
+            None => (0, 0),
         };
         let (mut kept, mut bytes) = (Vec::new(), 0);
         if let Some(archive) = &archive {
@@ -193,7 +195,10 @@ pub(super) async fn look(
     // Behind a gap nothing may be archived yet.
     let newest = begins.last().map_or(first, |(_, lsn)| lsn.0 / size);
     let last = kept.last().copied().unwrap_or(first).max(newest);
-    let missing: Vec<u64> = (first..last).filter(|number| !there.contains(number)).collect();
+    // Of one that has ended all is archived, the last one too.
+    let end = record.written.filter(|_| segment_size > 0).map_or(last, |lsn| lsn.0 / size + 1);
+    let missing = (first..last.max(end)).filter(|number| !there.contains(number));
+    let missing: Vec<u64> = missing.collect();
     let windows = windows(begins, &missing, size);
     Ok(Incarnation {
         volume: record.id,
@@ -212,7 +217,8 @@ pub(super) async fn look(
                 Segment::name(timeline, *number, segment_size)
             })
             .collect(),
-        waiting,
+        waiting: waiting.0,
+        waiting_for: waiting.1,
     })
 }
 

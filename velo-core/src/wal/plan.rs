@@ -15,8 +15,9 @@ use super::search::Search;
 use super::target::{Kind, Target};
 use super::time::shown;
 use super::timeline::Timelines;
-use super::unreachable::{Why, damaged, half_dropped, hole, keeps_none, leads_out};
+use super::unreachable::{Why, damaged, half_dropped, hole, keeps_none, last_known, leads_out};
 use crate::boot;
+use crate::cancel::Cancel;
 use crate::clone::opened;
 use crate::cut::Cut;
 use crate::engine::Op;
@@ -24,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::postgres::backup::Segment;
-use crate::postgres::control;
+use crate::postgres::control::{self, ControlFile};
 use crate::postgres::data_file;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::session::Session;
@@ -34,7 +35,7 @@ use crate::record::{
 use crate::run_dir::RunDir;
 use crate::runtime::Status;
 use crate::state::Tx;
-use crate::storage::Object;
+use crate::storage::{Object, Storage};
 
 /// The moment that a branch was recovered to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -51,6 +52,10 @@ pub struct Reached {
     pub last_xid: Option<u32>,
     /// The bytes of WAL that were replayed.
     pub replayed: u64,
+    /// When the snapshot was taken that recovery began with, in milliseconds since 1970, UTC: what the branch is of at the
+    /// earliest.
+    #[serde(default)]
+    pub since: u64,
 }
 
 impl Reached {
@@ -58,6 +63,12 @@ impl Reached {
     #[must_use]
     pub fn time(&self) -> Option<String> {
         self.committed_at.map(shown)
+    }
+
+    /// When the snapshot was taken that recovery began with, likewise.
+    #[must_use]
+    pub fn begun(&self) -> String {
+        shown(i64::try_from(self.since).unwrap_or(i64::MAX).saturating_mul(1000))
     }
 }
 
@@ -73,6 +84,8 @@ pub(crate) struct Plan {
     /// The first and the last segment that are needed beside those in the base.
     pub(super) segments: Option<(u64, u64)>,
     pub(crate) reached: Reached,
+    /// Where the last record ends that is replayed: at `reached`, or before what a crash left there, and the head of a page.
+    pub(super) least: Lsn,
     /// The place for prepared transactions that replaying takes beside what the base says.
     pub(super) max_prepared: u32,
     /// Of each segment, in their order, when the last transaction in it was committed.
@@ -150,7 +163,7 @@ fn is_base_of(snapshot: &SnapshotRecord, archive: &ArchiveRecord) -> bool {
     snapshot.cut.as_ref().is_some_and(leads) && snapshot.source == Some(Object::Volume(archive.id))
 }
 
-/// A base, read.
+/// A base that is there.
 struct Candidate {
     base: SnapshotRecord,
     volume: Id,
@@ -169,6 +182,8 @@ enum Found {
     Before,
     /// It was not met.
     Elsewhere,
+    /// Behind the base the WAL is broken. Of restore points the last one before that.
+    Broken(Error, Option<Lsn>),
 }
 
 /// Looks for the moment in the WAL of a branch, whose lock the caller holds.
@@ -188,11 +203,15 @@ pub(crate) async fn plan(
     let storage = home.storage(project.storage)?;
     opened(&*storage, Object::Volume(parent.volume), &format!("the branch {shown}")).await?;
     let written = flush(home, project, parent, op).await?;
-    let (mut trouble, mut before) = (None, false);
-    for (turn, incarnation) in all.iter().enumerate() {
-        // Positions and numbers of transactions are those of the data that is there now.
-        if turn > 0 && matches!(target.kind, Kind::Lsn(_) | Kind::Xid(_)) {
-            break;
+    let (mut trouble, mut before) = (None, None);
+    // Positions and numbers of transactions are those of the data that is there now.
+    let of_now = matches!(target.kind, Kind::Lsn(_) | Kind::Xid(_));
+    if of_now && !all.iter().any(|one| one.archive.id == parent.volume) {
+        return Err(keeps_none(project, parent, &shown));
+    }
+    'search: for incarnation in &all {
+        if of_now && incarnation.archive.id != parent.volume {
+            continue;
         }
         // It ended before the moment, or clients were at the next one by then: whatever is in it is older.
         if let Kind::Time(micros) = target.kind {
@@ -203,53 +222,114 @@ pub(crate) async fn plan(
             }
         }
         let mut until = None;
+        // Where its WAL is broken, and the last restore point before that; whether what leads from a base was not read.
+        let (mut unread, mut known, mut skipped) = (None, None, false);
         for base in &incarnation.bases {
             op.cancel.check()?;
             let Some(cut) = &base.cut else { continue };
             let too_late = match target.kind {
                 Kind::Time(micros) => i64::try_from(cut.at).unwrap_or(i64::MAX) > micros / 1000,
-                Kind::Lsn(lsn) => cut.lsn > lsn,
+                // In the oldest one it may be in the middle, which is said.
+                Kind::Lsn(lsn) => {
+                    cut.lsn > lsn && incarnation.bases.last().is_some_and(|last| last.id != base.id)
+                }
                 _ => false,
             };
             if too_late {
                 continue;
             }
-            let volume = incarnation.archive.id;
-            let location = match opened(&*storage, Object::Snapshot(base.id), "a snapshot").await {
-                Ok(location) => location,
+            let is_now = incarnation.archive.id == parent.volume;
+            let written = if is_now { written } else { incarnation.archive.written };
+            let candidate = match Candidate::of(home, &*storage, incarnation, base, written).await {
+                Ok(candidate) => candidate,
                 // Somebody has removed it by hand; an older one leads there as well.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     trouble.get_or_insert(error);
+                    skipped = true;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            let candidate = Candidate {
-                base: base.clone(),
-                volume,
-                written: written.filter(|_| incarnation.archive.id == parent.volume),
-                archive: archive::folder(home, volume),
-                data: storage.location(Object::Volume(volume)).host_path().to_path_buf(),
-                held: location.host_path().to_path_buf(),
-            };
             let (wanted, name, cancel) = (target.clone(), shown.clone(), op.cancel.clone());
             let look = move || candidate.look(&wanted, until, &name, &cancel);
             match crate::engine::blocking(look).await {
-                Ok((Found::Plan(plan), _)) => return Ok(*plan),
-                Ok((found, end)) => {
-                    before |= matches!(found, Found::Before);
-                    until = Some(end);
+                Ok((Found::Plan(plan), _)) => match unread {
+                    // The last one of that name may be in what cannot be read.
+                    Some(error) if matches!(target.kind, Kind::RestorePoint(_)) => {
+                        return Err(last_known(error, plan.reached.lsn));
+                    }
+                    _ => return Ok(*plan),
+                },
+                Ok((Found::Broken(error, point), end)) => {
+                    // No older one leads over that.
+                    if matches!(target.kind, Kind::Time(_) | Kind::Lsn(_)) {
+                        trouble.get_or_insert(error);
+                        break 'search;
+                    }
+                    known = known.or(point);
+                    unread.get_or_insert(error);
+                    (until, skipped) = (Some(end), false);
                 }
-                // Where it is the snapshot that is broken, an older one leads there as well; and of some moments it is
-                // not known whether they are before what is broken. The nearest to the moment is told.
+                Ok((found, end)) => {
+                    before = before.or(matches!(found, Found::Before).then_some(end));
+                    (until, skipped) = (Some(end), false);
+                }
+                // It is the snapshot that is broken: an older one leads there as well.
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     trouble.get_or_insert(error);
+                    skipped = true;
                 }
                 Err(error) => return Err(error),
             }
         }
+        let is_broken = unread.is_some();
+        match (unread, known) {
+            (Some(error), Some(point)) => return Err(last_known(error, point)),
+            (Some(error), None) => drop(trouble.get_or_insert(error)),
+            (None, _) => {}
+        }
+        // One of that name in an older incarnation would be another moment.
+        let is_last = is_broken || skipped || before.is_some();
+        if is_last && matches!(target.kind, Kind::RestorePoint(_)) {
+            break;
+        }
     }
     Err(Why { home, project, parent, all: &all }.of(target, before, trouble).await)
+}
+
+/// Whether the WAL leads from a base of an incarnation to what a newer one holds: then no moment is lost with that.
+pub(super) async fn leads(
+    home: &Home,
+    project: &ProjectRecord,
+    incarnation: &Incarnation,
+    [older, newer]: [&SnapshotRecord; 2],
+    cancel: &Cancel,
+) -> Result<bool> {
+    let storage = home.storage(project.storage)?;
+    let broken = |error: &Error| matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound);
+    // Of one that is broken itself nothing is lost.
+    let newer = match Candidate::of(home, &*storage, incarnation, newer, None).await {
+        Err(error) if broken(&error) => return Ok(true),
+        other => other?,
+    };
+    let held = crate::engine::blocking(move || newer.held_until()).await;
+    let held = match held {
+        Err(error) if broken(&error) => return Ok(true),
+        other => other?,
+    };
+    let older = match Candidate::of(home, &*storage, incarnation, older, None).await {
+        Err(error) if broken(&error) => return Ok(false),
+        other => other?,
+    };
+    let (target, cancel) = (Target::lsn(held), cancel.clone());
+    let look = move || older.look(&target, None, "", &cancel);
+    match crate::engine::blocking(look).await {
+        Ok((Found::Plan(_) | Found::Before, _)) => Ok(true),
+        Ok((Found::Broken(..) | Found::Elsewhere, _)) => Ok(false),
+        // A tablespace leads out of the data.
+        Err(error) if broken(&error) || error.kind() == ErrorKind::Unsupported => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Brings what was acknowledged, and what a position may name, into the files that are read. Where the WAL
@@ -283,6 +363,53 @@ async fn flush(
 }
 
 impl Candidate {
+    /// A base of an incarnation, whose server has written WAL up to a place at least.
+    async fn of(
+        home: &Home,
+        storage: &dyn Storage,
+        incarnation: &Incarnation,
+        base: &SnapshotRecord,
+        written: Option<Lsn>,
+    ) -> Result<Self> {
+        let location = opened(storage, Object::Snapshot(base.id), "a snapshot").await?;
+        let volume = incarnation.archive.id;
+        Ok(Self {
+            base: base.clone(),
+            volume,
+            written,
+            archive: archive::folder(home, volume),
+            data: storage.location(Object::Volume(volume)).host_path().to_path_buf(),
+            held: location.host_path().to_path_buf(),
+        })
+    }
+
+    /// A reader of its own WAL.
+    fn own(&self) -> Result<(ControlFile, Lsn, Reader<Places>)> {
+        let control = control::read(&self.held.join(control::FILE))?;
+        let start = begin_of_label(&self.held)?.unwrap_or(control.redo);
+        let (pg_wal, timelines) = (Folder::of_data(&self.held)?, Timelines::only(control.timeline));
+        let held = Places { archive: None, pg_wal, timelines, size: control.wal_segment_size };
+        let reader =
+            Reader::new(held, control.major, control.timeline, control.wal_segment_size, start);
+        Ok((control, start, reader))
+    }
+
+    /// Where its own WAL ends.
+    fn held_until(&self) -> Result<Lsn> {
+        let (_, start, mut reader) = self.own()?;
+        while reader.next()?.is_some() {}
+        self.holds(start, &reader)
+    }
+
+    fn holds(&self, start: Lsn, reader: &Reader<Places>) -> Result<Lsn> {
+        if reader.end() > start {
+            return Ok(reader.end());
+        }
+        let what = format!("the WAL in the snapshot {} cannot be read", self.base.id);
+        Err(Error::new(ErrorKind::Corrupt, format!("{what}: {}", reader.why()))
+            .with_hint("nothing is reached from it: velo snapshot create takes another, for moments from then on"))
+    }
+
     /// Reads the WAL from this base on until the moment, or at most to `until`. Beside what was found
     /// is where the WAL ends that the base itself holds.
     fn look(
@@ -290,43 +417,36 @@ impl Candidate {
         target: &Target,
         until: Option<Lsn>,
         shown: &str,
-        cancel: &crate::cancel::Cancel,
+        cancel: &Cancel,
     ) -> Result<(Found, Lsn)> {
-        let control = control::read(&self.held.join(control::FILE))?;
-        let (major, timeline, size) = (control.major, control.timeline, control.wal_segment_size);
-        let start = begin_of_label(&self.held)?.unwrap_or(control.redo);
-        let (pg_wal, timelines) = (Folder::of_data(&self.held)?, Timelines::only(timeline));
-        let held = Places { archive: None, pg_wal, timelines, size };
-        let mut reader = Reader::new(held, major, timeline, size, start);
-        let mut search = Search::new(target);
+        let (control, start, mut reader) = self.own()?;
+        let (timeline, size) = (control.timeline, control.wal_segment_size);
+        let mut search = Search::new(target, control.next_xid);
         while let Some(record) = reader.next()? {
             search.meets(&record);
         }
-        let held_until = reader.end();
+        let held_until = self.holds(start, &reader)?;
         let early = search.stop.is_some();
-        if held_until <= start {
-            let what = format!("the WAL in the snapshot {} cannot be read", self.base.id);
-            return Err(Error::new(ErrorKind::Corrupt, format!("{what}: {}", reader.why()))
-                .with_hint("nothing is reached from it: velo snapshot create takes another, for moments from then on"));
-        }
         if early && !matches!(target.kind, Kind::RestorePoint(_)) {
-            return Ok((Found::Before, held_until));
+            let is_older = matches!(target.kind, Kind::Lsn(lsn) if lsn < start);
+            return Ok((if is_older { Found::Elsewhere } else { Found::Before }, held_until));
         }
         search.forget();
         let places = self.places(timeline, size)?;
         let timelines = places.timelines.clone();
         let mut reader = reader.with(places, timelines.last);
-        let (mut count, mut limited) = (0_u32, false);
+        let (mut count, mut limited, mut least) = (0_u32, false, None);
         let mut times: Vec<(u64, i64)> = Vec::new();
         let mut trouble = None;
         loop {
+            let before = reader.end();
             let Some(record) = reader.next()? else {
                 // Whether it is the end of the WAL, or something is missing in it. The server may have
                 // gone on since the segment was read: then there is a record by now.
                 let (end, here) = (reader.end(), reader.segment());
                 match self.hole_at(end, here, reader.why(), timeline, size)? {
                     Some(error) if trouble.is_none() => trouble = Some(error),
-                    Some(error) => return Err(error),
+                    Some(error) => return Ok((Found::Broken(error, search.stop), held_until)),
                     None => break,
                 }
                 reader.look_again();
@@ -344,6 +464,9 @@ impl Candidate {
                     Some((_, last)) => *last = at,
                     None => times.push((segment, at)),
                 }
+            }
+            if met {
+                least = Some(if search.stop == Some(record.start) { before } else { record.end });
             }
             if (met && !search.goes_on) || search.failed() {
                 break;
@@ -387,8 +510,10 @@ impl Candidate {
         let Some(stop) = search.stop else {
             return Ok((if early { Found::Before } else { Found::Elsewhere }, held_until));
         };
-        let stop = search.ends(stop, held_until);
-        let stop = stop.map_err(|dropped| half_dropped(target, shown, &dropped))?;
+        let ends = search.ends(stop, held_until);
+        let ends = ends.map_err(|dropped| half_dropped(target, shown, &dropped))?;
+        let least = least.filter(|_| ends == stop).unwrap_or(ends);
+        let stop = ends;
         if let Some((at, path)) = &search.outside
             && *at < stop
         {
@@ -406,7 +531,9 @@ impl Candidate {
                 committed_at: search.last().map(|(_, at)| at),
                 last_xid: search.last().map(|(xid, _)| xid),
                 replayed: stop.0.saturating_sub(start.0),
+                since: self.base.cut.as_ref().map_or(0, |cut| cut.at),
             },
+            least,
             max_prepared: search.max_prepared,
             times,
             timelines,

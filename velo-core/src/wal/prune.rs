@@ -8,18 +8,19 @@
 //! whose newest is half as old as WAL is kept and has whole segments behind it: between half that time and one and a
 //! half of it is kept then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive;
 use super::base;
 use super::files::Folder;
 use super::info::{Window, controls};
-use super::plan::{Incarnation, incarnations};
+use super::plan::{self, Incarnation, incarnations};
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::Result;
 use crate::home::Home;
 use crate::id::Id;
 use crate::lock::{Lock, Mode};
+use crate::postgres::control::ControlFile;
 use crate::postgres::lsn::Lsn;
 use crate::project::Project;
 use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
@@ -135,13 +136,8 @@ async fn prune(
             }
             continue;
         }
-        let anchor = incarnation.bases.iter().find(|base| Some(base.id) == goes.first);
-        let found = anchor.and_then(|base| base.cut.as_ref().zip(controls.get(&base.id)));
-        let Some((cut, control)) = found else { continue };
-        // The checkpoint of a server that goes on may begin behind the place that was looked at before it.
-        let begin = cut.lsn.min(control.redo);
+        let Some((begin, size)) = goes.begin(&incarnation, &controls) else { continue };
         let Some(archive) = Folder::open(&folder)? else { continue };
-        let size = control.wal_segment_size;
         if !dry_run {
             note_begin(home, &incarnation.archive, begin).await?;
         }
@@ -172,11 +168,13 @@ async fn note_begin(home: &Home, archive: &ArchiveRecord, begin: Lsn) -> Result<
     home.state().write_durable("note where a WAL archive begins", change).await.map(drop)
 }
 
-/// The snapshots of a branch without which a moment could not be reached that is to be.
+/// The snapshots of a branch without which a moment could not be reached that is to be, as far as they are `asked`.
 pub(crate) async fn needed(
     home: &Home,
     project: &ProjectRecord,
     branch: &BranchRecord,
+    asked: &BTreeSet<Id>,
+    op: &Op,
 ) -> Result<BTreeSet<Id>> {
     let (id, mut needed) = (project.id, BTreeSet::new());
     let project = home.state().read(move |tx| tx.get::<ProjectRecord>(id)).await?;
@@ -188,6 +186,25 @@ pub(crate) async fn needed(
         let controls = controls(home, &project, &incarnation).await?;
         let leads = |base| controls.contains_key(&base);
         needed.extend(needs(&incarnation, &windows, cutoff, leads));
+        if is_over(&incarnation, cutoff) {
+            continue;
+        }
+        // Whether segments are missing is seen from afar. What else is in the way of a recovery, such as a byte that has
+        // changed, or a tablespace that leads out of the data, is seen where the WAL is read. Each base is looked at
+        // from the one before it, so that they may all go.
+        let bases: Vec<_> = incarnation.bases.iter().filter(|base| leads(base.id)).collect();
+        for pair in bases.windows(2) {
+            let [newer, older] = *pair else { continue };
+            if is_old(newer, cutoff) {
+                break;
+            }
+            op.cancel.check()?;
+            let is_open = asked.contains(&newer.id) && !needed.contains(&newer.id);
+            let pair = [older, newer];
+            if is_open && !plan::leads(home, &project, &incarnation, pair, &op.cancel).await? {
+                needed.insert(newer.id);
+            }
+        }
     }
     Ok(needed)
 }
@@ -224,6 +241,25 @@ async fn wants_newer(home: &Home, project: &ProjectRecord, branch: Id, part: u64
     let cutoff = now().saturating_sub(seconds.saturating_mul(part));
     // Taking one may itself end a segment: that is no reason to take another.
     Ok(is_old(newest, cutoff) && archive.goes_on_behind(cut.lsn, control.wal_segment_size)?)
+}
+
+/// Whether WAL is kept for twice the time, though it could go: nobody prunes it.
+pub(crate) async fn is_overdue(home: &Home, project: &ProjectRecord, branch: Id) -> Result<bool> {
+    let Some(seconds) = project.wal_retention else { return Ok(false) };
+    let cutoff = now().saturating_sub(seconds.saturating_mul(2 * WHOLE));
+    for incarnation in incarnations(home, branch).await? {
+        let controls = controls(home, project, &incarnation).await?;
+        let goes = goes(&incarnation, Some(cutoff), |base| controls.contains_key(&base));
+        let folder = archive::folder(home, incarnation.archive.id);
+        let older = match (goes.begin(&incarnation, &controls), Folder::open(&folder)?) {
+            (Some((begin, size)), Some(archive)) => archive.before(begin, size)?,
+            _ => Vec::new(),
+        };
+        if goes.whole || !goes.bases.is_empty() || !older.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn ready(home: &Home, branch: Id) -> Result<Option<BranchRecord>> {
@@ -268,7 +304,8 @@ pub(crate) async fn has_to_stay(
     let Some(branch) = home.state().read(archived).await? else { return Ok((false, None)) };
     let shown = format!("the branch {}/{}", project.name, branch.shown());
     let lock = home.lock(branch.id, Mode::Shared, &shown, &op.cancel).await?;
-    Ok((needed(home, project, &branch).await?.contains(&snapshot), Some(lock)))
+    let needed = needed(home, project, &branch, &BTreeSet::from([snapshot]), op).await?;
+    Ok((needed.contains(&snapshot), Some(lock)))
 }
 
 /// Of an incarnation the newest that is as old as WAL is kept and leads anywhere, and behind it the first of each
@@ -279,8 +316,8 @@ fn needs(
     cutoff: u64,
     leads: impl Fn(Id) -> bool,
 ) -> Vec<Id> {
-    let is_over = incarnation.archive.ended_at.is_some_and(|at| at < cutoff);
-    let bases: &[SnapshotRecord] = if is_over { &[] } else { &incarnation.bases };
+    let over = is_over(incarnation, cutoff);
+    let bases: &[SnapshotRecord] = if over { &[] } else { &incarnation.bases };
     let anchor = bases.iter().position(|base| is_old(base, cutoff) && leads(base.id));
     let begins = |base: &SnapshotRecord| {
         let lsn = base.cut.as_ref().map(|cut| cut.lsn);
@@ -290,6 +327,11 @@ fn needs(
     kept.filter(|(at, base)| Some(*at) == anchor || (leads(base.id) && begins(base)))
         .map(|(_, base)| base.id)
         .collect()
+}
+
+/// Whether all of it is from before that time.
+fn is_over(incarnation: &Incarnation, cutoff: u64) -> bool {
+    incarnation.archive.ended_at.is_some_and(|at| at < cutoff)
 }
 
 /// Whether a base is from that time, or before it.
@@ -305,6 +347,20 @@ struct Goes {
     bases: Vec<Id>,
     /// The oldest base that stays and leads anywhere: WAL before it goes.
     first: Option<Id>,
+}
+
+impl Goes {
+    /// Where the WAL begins that stays, and the size of its segments.
+    fn begin(
+        &self,
+        incarnation: &Incarnation,
+        controls: &BTreeMap<Id, ControlFile>,
+    ) -> Option<(Lsn, u32)> {
+        let anchor = incarnation.bases.iter().find(|base| Some(base.id) == self.first)?;
+        let (cut, control) = anchor.cut.as_ref().zip(controls.get(&anchor.id))?;
+        // The checkpoint of a server that goes on may begin behind the place that was looked at before it.
+        Some((cut.lsn.min(control.redo), control.wal_segment_size))
+    }
 }
 
 fn goes(incarnation: &Incarnation, cutoff: Option<u64>, leads: impl Fn(Id) -> bool) -> Goes {
@@ -385,6 +441,7 @@ mod tests {
             archiving: true,
             wants_base: false,
             from: None,
+            written: None,
         };
         let mut bases: Vec<_> = (0..chosen(6))
             .map(|_| {

@@ -24,7 +24,6 @@ use crate::home::Home;
 use crate::lock::Lock;
 use crate::postgres::backup::Segment;
 use crate::postgres::control;
-use crate::postgres::lsn::Lsn;
 use crate::record::{BranchRecord, ProjectRecord};
 use crate::run_dir::RunDir;
 use crate::runtime::{Runtime, StopMode};
@@ -109,7 +108,7 @@ pub(crate) async fn replay(
     let data = storage.location(volume).host_path().to_path_buf();
     let control = control::read(&data.join(control::FILE))?;
     let lsn = plan.reached.lsn;
-    check(&data, plan.reached.timeline, control.timeline, lsn)?;
+    check(&data, plan, control.timeline)?;
     let old = FileOp::Remove { path: "backup_label.old".into() };
     storage.edit(volume, vec![old]).await?;
     Ok(Cut::of_recovered(lsn, &control, project.libc))
@@ -146,8 +145,13 @@ async fn tell(plan: &Plan, watch: Option<&Watch>, runtime: &dyn Runtime, run_dir
 /// How often it is told.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// An error unless a new timeline begins where recovery was to end.
-fn check(data: &std::path::Path, before: u32, now: u32, wanted: Lsn) -> Result<()> {
+/// The most bytes between the end of a record and the next: the head of a page.
+const HEAD: u64 = 40;
+
+/// An error unless a new timeline begins where recovery was to end: behind the last record that was to be replayed, and
+/// before the next one.
+fn check(data: &std::path::Path, plan: &Plan, now: u32) -> Result<()> {
+    let (before, wanted) = (plan.reached.timeline, plan.reached.lsn);
     let wrong = |what: String| {
         Error::new(ErrorKind::Postgres, what)
             .with_hint("please report it, with the server's log; -v shows the end of it")
@@ -160,8 +164,7 @@ fn check(data: &std::path::Path, before: u32, now: u32, wanted: Lsn) -> Result<(
     let reached = known
         .and_then(|timelines| timelines.begin())
         .ok_or_else(|| wrong(format!("the server has not written where timeline {now} begins")))?;
-    // Between the end of a record and the next lies nothing but the head of a page.
-    if reached.0.abs_diff(wanted.0) > 64 {
+    if reached < plan.least || reached.0 > wanted.0 + HEAD {
         return Err(wrong(format!("recovery ended at {reached}, and was to end at {wanted}")));
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Names for moments.
 
-use super::plan::incarnations;
+use super::plan::{Incarnation, incarnations};
+use super::reader::PREFIX;
 use super::target::Kind;
 use crate::boot;
 use crate::branch::Branch;
@@ -47,7 +48,8 @@ impl Branch {
             let record = branch.current(&home).await?;
             let project = &branch.project_record();
             let archived = incarnations(&home, record.id).await?;
-            if !archived.iter().any(|one| one.archive.id == record.volume) {
+            let kept = |one: &Incarnation| one.archive.id == record.volume && one.archive.archiving;
+            if !archived.iter().any(kept) {
                 return Err(super::unreachable::keeps_none(project, &record, &shown));
             }
             if !matches!(boot::status(&home, project, &record).await?, Status::Running { .. }) {
@@ -64,6 +66,10 @@ impl Branch {
             let create = format!("SELECT pg_create_restore_point({})", literal(&name));
             let made = session.value("create a restore point", &create);
             let lsn = step("create a restore point", made).await?.parse()?;
+            // It is no transaction's, and so on disk only when the next one is.
+            session.execute("commit at once", "SET synchronous_commit = on").await?;
+            let flush = format!("SELECT pg_logical_emit_message(true, '{PREFIX}', '')");
+            session.execute("flush a restore point", &flush).await?;
             Ok(RestorePoint { name, lsn })
         })
     }

@@ -18,6 +18,8 @@ pub(super) struct Search<'a> {
     at_stop: Option<Passed>,
     /// Transactions of Velo's own that are not over, of which nobody is told.
     own: BTreeSet<u32>,
+    /// The number of the next transaction, with its epoch.
+    next_xid: u64,
     /// The first tablespace outside of the data: where its record is, and its folder.
     pub(super) outside: Option<(Lsn, String)>,
     /// The most prepared transactions that a server had place for.
@@ -64,7 +66,8 @@ impl Passed {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(target: &'a Target) -> Self {
+    /// From a place on where the next transaction has that number.
+    pub(super) fn new(target: &'a Target, next_xid: u64) -> Self {
         let goes_on = matches!(target.kind, Kind::RestorePoint(_));
         Self {
             target,
@@ -73,6 +76,7 @@ impl<'a> Search<'a> {
             passed: Passed::default(),
             at_stop: None,
             own: BTreeSet::new(),
+            next_xid,
             outside: None,
             max_prepared: 0,
             aborted: None,
@@ -92,6 +96,16 @@ impl<'a> Search<'a> {
 
     fn before(&self) -> &Passed {
         self.at_stop.as_ref().unwrap_or(&self.passed)
+    }
+
+    /// Whether a number in the WAL, which has no epoch, is that of the transaction that is wanted. That may be named
+    /// without its epoch, too, as `xmin` and logs do.
+    fn is(&mut self, wanted: u64, xid: u32) -> bool {
+        // Numbers that are around at one time lie within half of all there are.
+        let ahead = i64::from(xid.wrapping_sub(self.next_xid as u32) as i32);
+        let full = self.next_xid.saturating_add_signed(ahead);
+        self.next_xid = self.next_xid.max(full + 1);
+        xid == wanted as u32 && (full == wanted || u32::try_from(wanted).is_ok())
     }
 
     /// Takes what was met for another moment.
@@ -120,9 +134,10 @@ impl<'a> Search<'a> {
 
     /// Whether it is known now where recovery ends.
     pub(super) fn meets(&mut self, record: &Record) -> bool {
-        let exclusive = self.target.exclusive;
+        let target = self.target;
+        let exclusive = target.exclusive;
         let mut stop = None;
-        match (&self.target.kind, &record.event) {
+        match (&target.kind, &record.event) {
             (Kind::Lsn(lsn), _) if record.start >= *lsn => stop = Some(record.start),
             (Kind::Time(micros), Event::Commit { at, .. })
                 if at > micros || (exclusive && at == micros) =>
@@ -130,14 +145,15 @@ impl<'a> Search<'a> {
                 stop = Some(record.start);
             }
             (Kind::Xid(wanted), Event::Commit { xid, subtransactions, .. }) => {
-                if *xid == *wanted as u32 {
+                if self.is(*wanted, *xid) {
                     stop = Some(if exclusive { record.start } else { record.end });
-                } else if subtransactions.contains(&(*wanted as u32)) {
+                } else if subtransactions.iter().any(|part| self.is(*wanted, *part)) {
                     self.part_of = Some((*wanted, *xid));
                 }
             }
             (Kind::Xid(wanted), Event::Abort { xid, subtransactions })
-                if *xid == *wanted as u32 || subtransactions.contains(&(*wanted as u32)) =>
+                if self.is(*wanted, *xid)
+                    || subtransactions.iter().any(|part| self.is(*wanted, *part)) =>
             {
                 self.aborted = Some(*wanted);
             }
@@ -221,7 +237,7 @@ mod tests {
 
     fn ends(wal: &[Record], kind: Kind, exclusive: bool, held: u64) -> Result<u64, Dropped> {
         let target = Target { kind, exclusive };
-        let mut search = Search::new(&target);
+        let mut search = Search::new(&target, 3);
         for record in wal {
             if search.meets(record) && !search.goes_on {
                 break;
@@ -279,6 +295,26 @@ mod tests {
         assert_eq!(ends(&wal, Kind::Time(50), false, 0), Ok(950));
         // The base was taken in the middle of it.
         assert_eq!(ends(&dropping(&[]), Kind::Time(20), false, 360), Err(dropped));
+    }
+
+    #[test]
+    fn a_transaction_is_that_of_its_epoch() {
+        let epoch = 1_u64 << 32;
+        let met = |wanted: u64, next: u64, xids: &[u32]| {
+            let target = Target { kind: Kind::Xid(wanted), exclusive: false };
+            let mut search = Search::new(&target, next);
+            xids.iter().position(|xid| search.meets(&record(100, commit(*xid, 0))))
+        };
+        let all = [u32::MAX - 1, 3, 704, 705];
+        assert_eq!(met(704, 700, &all[2..]), Some(0));
+        // Without its epoch, as it is seen in rows and logs.
+        assert_eq!(met(704, epoch - 5, &all), Some(2));
+        assert_eq!(met(epoch + 704, epoch - 5, &all), Some(2));
+        assert_eq!(met(epoch + 704, epoch + 700, &all[2..]), Some(0));
+        assert_eq!(met(epoch + 704, 700, &all[2..]), None, "that is of the epoch before");
+        assert_eq!(met(2 * epoch + 704, epoch - 5, &all), None);
+        // One that had begun before.
+        assert_eq!(met(epoch - 2, epoch + 700, &all[..1]), Some(0));
     }
 
     #[test]

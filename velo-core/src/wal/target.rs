@@ -82,7 +82,7 @@ impl Target {
     }
 
     /// As it was when that transaction had just been committed: a number as `pg_current_xact_id()`
-    /// gives it.
+    /// gives it. One that fits into 32 bits may be without its epoch, as `xmin` and logs have it.
     #[must_use]
     pub fn xid(xid: u64) -> Self {
         Self::new(Kind::Xid(xid))

@@ -98,6 +98,10 @@ pub(super) fn history(timeline: u32) -> String {
     format!("{timeline:08X}.history")
 }
 
+pub(super) fn is_history(name: &str) -> bool {
+    history_of(name).is_some()
+}
+
 fn history_of(name: &str) -> Option<u32> {
     let number = name.strip_suffix(".history").filter(|number| number.len() == 8)?;
     u32::from_str_radix(number, 16).ok()

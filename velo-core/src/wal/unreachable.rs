@@ -66,6 +66,14 @@ pub(super) fn half_dropped(target: &Target, shown: &str, dropped: &Dropped) -> E
     .with_hint(hint)
 }
 
+/// The last restore point of a name that is known: behind it comes what cannot be read.
+pub(super) fn last_known(error: Error, point: Lsn) -> Error {
+    error.with_hint(format!(
+        "there may be a later restore point of that name in what is missing; the last one that is known: --at-lsn \
+         {point}"
+    ))
+}
+
 /// No WAL of a branch is kept.
 pub(super) fn keeps_none(project: &ProjectRecord, parent: &BranchRecord, shown: &str) -> Error {
     let error = Error::new(ErrorKind::Unsupported, format!("no WAL of {shown} is kept"));
@@ -86,8 +94,13 @@ pub(super) struct Why<'a> {
 
 impl Why<'_> {
     /// Why none of its snapshots leads to `target`: something is missing or broken, or the moment is `before` the
-    /// end of what the first one holds, or there is none.
-    pub(super) async fn of(&self, target: &Target, before: bool, trouble: Option<Error>) -> Error {
+    /// place where what the first one holds ends, or there is none.
+    pub(super) async fn of(
+        &self,
+        target: &Target,
+        before: Option<Lsn>,
+        trouble: Option<Error>,
+    ) -> Error {
         let shown = format!("{}/{}", self.project.name, self.parent.shown());
         let seen = self.seen().await;
         let windows: Vec<String> = seen.iter().flat_map(Incarnation::reachable).collect();
@@ -102,20 +115,37 @@ impl Why<'_> {
             let known = segment.is_some_and(is_hole);
             return if known { error.with_hint(hint) } else { error };
         }
+        if let Some(end) = before {
+            let what = format!(
+                "{target} is in the middle of the oldest snapshot that is kept of {shown}, which is whole from {end} on"
+            );
+            return Error::new(ErrorKind::NotFound, what).with_hint(hint);
+        }
         let what = match &target.kind {
+            Kind::Lsn(lsn) if self.was(*lsn) => format!(
+                "{target} is of the data that {shown} had before it was reset: positions are of what is there now"
+            ),
             Kind::Time(_) => format!("{target} is outside of what is kept of the WAL of {shown}"),
-            Kind::RestorePoint(name) if !before => {
+            Kind::RestorePoint(name) => {
                 format!("{shown} has no restore point {name:?}, as far as its WAL is kept")
             }
-            Kind::Xid(xid) if !before => format!(
+            Kind::Xid(xid) => format!(
                 "transaction {xid} of {shown} was not committed, as far as its WAL is kept: it may have only \
                  read"
             ),
-            Kind::Lsn(_) | Kind::RestorePoint(_) | Kind::Xid(_) => {
-                format!("{target} is before what is kept of the WAL of {shown}")
-            }
+            Kind::Lsn(_) => format!("{target} is before what is kept of the WAL of {shown}"),
         };
         Error::new(ErrorKind::NotFound, what).with_hint(hint)
+    }
+
+    /// Whether an earlier incarnation had that position.
+    fn was(&self, lsn: Lsn) -> bool {
+        self.all.iter().any(|one| {
+            let archive = &one.archive;
+            archive.id != self.parent.volume
+                && archive.from.is_some_and(|from| from <= lsn)
+                && archive.written.is_some_and(|written| lsn <= written)
+        })
     }
 
     /// What can be reached, as far as that can be looked at: what is the matter is told in any case.

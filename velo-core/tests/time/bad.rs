@@ -53,10 +53,18 @@ async fn moments_that_are_none() {
             let part = run("SELECT xmin FROM rows WHERE n = 501");
             run("RELEASE a");
             run("COMMIT");
-            (aborted[0].parse::<u64>().unwrap(), part[0].parse::<u64>().unwrap())
+            let next = run(
+                "BEGIN; SELECT count(*) FROM rows; SELECT pg_snapshot_xmax(pg_current_snapshot()); COMMIT",
+            );
+            let number = |found: &str| found.parse::<u64>().unwrap();
+            (number(&aborted[0]), number(&part[0]), number(&next[1]))
         })
     };
-    let (aborted, part) = tokio::task::spawn_blocking(work).await.unwrap();
+    let (aborted, part, next) = tokio::task::spawn_blocking(work).await.unwrap();
+    // Who only reads has no number: the next one is nobody's yet. Nor is it that of another epoch.
+    let error = refused(&rig, Target::xid(next + 10), missing, "was not committed").await;
+    assert!(error.to_string().contains("it may have only read"), "{error}");
+    refused(&rig, Target::xid((1 << 32) + next - 1), missing, "was not committed").await;
     refused(&rig, Target::xid(aborted), missing, "was rolled back").await;
     let error = refused(&rig, Target::xid(part), missing, "is a part of transaction").await;
     assert!(error.hint().unwrap().contains("--at-xid"), "{error:?}");
@@ -65,10 +73,6 @@ async fn moments_that_are_none() {
     main.snapshot("s").await.unwrap();
     let spec = BranchSpec::ephemeral().from("main@s").at(Target::parse_time("now").unwrap());
     assert_eq!(Branch::create(&rig.project, spec).await.unwrap_err().kind(), bad);
-    // Between the checkpoint of the first base and its end.
-    let wal = main.wal().await.unwrap();
-    let first = wal.incarnations[0].windows[0].from_lsn;
-    refused(&rig, Target::lsn(velo_core::postgres::Lsn(first.0 - 1)), missing, "is before").await;
 }
 
 #[tokio::test]
@@ -82,12 +86,7 @@ async fn a_hole_and_a_damaged_segment() {
     sql(&main, "CHECKPOINT").await;
     let data = rig.data(&main).await;
     let archive = rig.archives().join(data.file_name().unwrap());
-    let segments = || {
-        let all = std::fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path());
-        let mut all: Vec<_> = all.filter(|path| path.extension().is_none()).collect();
-        all.sort();
-        all
-    };
+    let segments = || segments_in(&archive);
     assert!(eventually(Duration::from_secs(20), || segments().len() >= 5));
     let middle = segments()[segments().len() - 2].clone();
     let name = middle.file_name().unwrap().to_str().unwrap().to_owned();
@@ -117,6 +116,124 @@ async fn a_hole_and_a_damaged_segment() {
     let branch = rig.at(now()).await;
     crate::rig::holds(&branch, 40, "mended").await;
     branch.close().await.unwrap();
+}
+
+/// The segments of a branch's archive, in order.
+async fn segments(rig: &Rig, branch: &Branch) -> Vec<PathBuf> {
+    let data = rig.data(branch).await;
+    segments_in(&rig.archives().join(data.file_name().unwrap()))
+}
+
+fn segments_in(archive: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(archive).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = all.filter(|path| path.extension().is_none()).collect();
+    all.sort();
+    all
+}
+
+/// Ends a segment, and waits until all are archived.
+async fn archived(main: &Branch) {
+    sql(main, "SELECT pg_logical_emit_message(true, 'x', 'y'), pg_switch_wal()").await;
+    for _ in 0..1500 {
+        if main.wal().await.unwrap().incarnations[0].waiting == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("WAL waits to be archived");
+}
+
+/// A restore point may be given again: one that is older than what cannot be read is another moment.
+#[tokio::test]
+async fn a_restore_point_is_not_taken_from_before_what_cannot_be_read() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let dev = Branch::create(&rig.project, BranchSpec::named("dev")).await.unwrap();
+    write(&dev, 0, 10).await;
+    dev.restore_point("deploy").await.unwrap();
+    dev.reset().await.unwrap();
+    write(&dev, 0, 20).await;
+    let lsn = dev.restore_point("deploy").await.unwrap().lsn;
+    archived(&dev).await;
+    write(&dev, 20, 30).await;
+    archived(&dev).await;
+    write(&dev, 30, 40).await;
+    archived(&dev).await;
+    let at = |target: Target| BranchSpec::named("bad").from(&dev).at(target);
+    let deploy = || Target::restore_point("deploy");
+    let all = segments(&rig, &dev).await;
+    let middle = &all[all.len() - 2];
+    let kept = std::fs::read(middle).unwrap();
+    let _ =
+        std::fs::remove_file(rig.data(&dev).await.join("pg_wal").join(middle.file_name().unwrap()));
+    std::fs::remove_file(middle).unwrap();
+    let error = Branch::create(&rig.project, at(deploy())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.hint().unwrap().contains(&format!("--at-lsn {lsn}")), "{error:?}");
+    let known = BranchSpec::ephemeral().from(&dev).at(Target::lsn(lsn));
+    let branch = Branch::create(&rig.project, known).await.unwrap();
+    crate::rig::holds(&branch, 20, "the last that is known").await;
+    branch.close().await.unwrap();
+    // Where it is in none that can be read it may be in the others.
+    let error = Branch::create(&rig.project, at(Target::restore_point("none"))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    std::fs::write(middle, kept).unwrap();
+    let spec = BranchSpec::ephemeral().from(&dev).at(deploy());
+    let branch = Branch::create(&rig.project, spec).await.unwrap();
+    crate::rig::holds(&branch, 20, "mended").await;
+    branch.close().await.unwrap();
+    dev.delete(true).await.unwrap();
+}
+
+/// What a reset has left is whole, or that is said.
+#[tokio::test]
+async fn the_end_of_what_was_reset_is_not_taken_for_its_last_moment() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let dev = Branch::create(&rig.project, BranchSpec::named("dev")).await.unwrap();
+    write(&dev, 0, 10).await;
+    archived(&dev).await;
+    write(&dev, 10, 20).await;
+    let last = crate::lives::moment().await;
+    let lsn = sql(&dev, "SELECT pg_current_wal_insert_lsn()").await;
+    let archive = rig.archives().join(rig.data(&dev).await.file_name().unwrap());
+    dev.reset().await.unwrap();
+    let spec = || BranchSpec::ephemeral().from(&dev).at(last.clone());
+    let branch = Branch::create(&rig.project, spec()).await.unwrap();
+    crate::rig::holds(&branch, 20, "whole").await;
+    branch.close().await.unwrap();
+    // Its positions are not those of what is there now.
+    write(&dev, 0, 5).await;
+    let of_old = BranchSpec::ephemeral().from(&dev).at(Target::lsn(lsn.parse().unwrap()));
+    if let Ok(branch) = Branch::create(&rig.project, of_old).await {
+        assert!(crate::rig::rows(&branch).await.len() <= 5, "that is of the old data");
+        branch.close().await.unwrap();
+    }
+    let file = segments_in(&archive).pop().unwrap();
+    let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let error = Branch::create(&rig.project, spec()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains(&name), "{error}");
+    assert_eq!(dev.wal().await.unwrap().incarnations[1].holes, std::slice::from_ref(&name));
+    // One that is too short is none either.
+    std::fs::write(&file, &whole[..5000]).unwrap();
+    assert_eq!(dev.wal().await.unwrap().incarnations[1].holes, std::slice::from_ref(&name));
+    std::fs::write(&file, &whole).unwrap();
+    let branch = Branch::create(&rig.project, spec()).await.unwrap();
+    crate::rig::holds(&branch, 20, "mended").await;
+    branch.close().await.unwrap();
+    // Nor is a number of the old data looked for where none of the new is kept.
+    rig.project.set_wal_retention(None).await.unwrap();
+    dev.reset().await.unwrap();
+    rig.project.set_wal_retention(Some(crate::rig::DAY)).await.unwrap();
+    for target in [Target::lsn(lsn.parse().unwrap()), Target::xid(800)] {
+        let spec = BranchSpec::ephemeral().from(&dev).at(target);
+        let error = Branch::create(&rig.project, spec).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
+    let error = dev.restore_point("none").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    dev.delete(true).await.unwrap();
 }
 
 #[tokio::test]
@@ -235,6 +352,10 @@ async fn an_archive_that_cannot_be_written_to() {
         }
     }
     assert!(said());
+    // Its server goes on with it until it is started again.
+    rig.project.set_wal_retention(None).await.unwrap();
+    assert!(said());
+    rig.project.set_wal_retention(Some(crate::rig::DAY)).await.unwrap();
     mode(0o700);
     // That wakes it.
     sql(&main, "SELECT pg_switch_wal()").await;

@@ -162,3 +162,92 @@ async fn where_wal_was_not_kept_for_a_while_there_is_a_hole() {
         branch.close().await.unwrap();
     }
 }
+
+/// Whatever is in the way of a recovery from an older one, a snapshot from which moments are reached stays.
+#[tokio::test]
+async fn a_snapshot_behind_what_cannot_be_replayed_stays() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    let owner = rig.data(&main).await.metadata().unwrap();
+    let world = tempfile::tempdir_in(crate::common::home::base()).unwrap();
+    std::fs::set_permissions(world.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let space = world.path().join("space");
+    std::fs::create_dir(&space).unwrap();
+    std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
+    write(&main, 0, 10).await;
+    sql(&main, &format!("CREATE TABLESPACE outside LOCATION '{}'", space.display())).await;
+    sql(&main, "DROP TABLESPACE outside").await;
+    sql(&main, "CHECKPOINT").await;
+    let without = main.snapshot("without").await.unwrap();
+    write(&main, 10, 20).await;
+    fill(&main).await;
+    let after = moment().await;
+    write(&main, 20, 30).await;
+    // One that nothing is in the way of goes.
+    main.snapshot("needless").await.unwrap().delete().await.unwrap();
+    let bases = info(&main).await.bases;
+    without.delete().await.unwrap();
+    let one = info(&main).await;
+    assert_eq!((one.bases, one.own_bases), (bases, 2), "{one:?}");
+    let branch = rig.at(after.clone()).await;
+    holds(&branch, 20, "behind a tablespace").await;
+    branch.close().await.unwrap();
+
+    // A byte of a segment between two of a schedule.
+    let first = main.scheduled_snapshot().await.unwrap();
+    write(&main, 30, 40).await;
+    fill(&main).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let second = main.scheduled_snapshot().await.unwrap();
+    write(&main, 40, 50).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    main.scheduled_snapshot().await.unwrap();
+    let last = moment().await;
+    write(&main, 50, 60).await;
+    let gone = async || {
+        let fates = main.prune_snapshots(velo_core::Retention::new().last(1), true).await.unwrap();
+        let gone = fates.iter().filter(|fate| fate.kept.is_none()).map(|fate| fate.id);
+        gone.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(gone().await, [first.id(), second.id()].into(), "an older one leads to both");
+    let data = rig.data(&main).await;
+    let archive = rig.archives().join(data.file_name().unwrap());
+    let at = |snapshot: &velo_core::Snapshot| snapshot.info().cut.as_ref().unwrap().lsn.0;
+    let (from, to) = (at(&first), at(&second));
+    // The one behind the first's, of which nobody has another copy.
+    let size = 4_u64 << 20;
+    let number = from / size + 1;
+    assert!(number < to / size, "{from:X} {to:X}");
+    let name = format!("{:08X}{:08X}{:08X}", 1, number >> 10, number & 0x3FF);
+    let _ = std::fs::remove_file(data.join("pg_wal").join(&name));
+    let path = archive.join(&name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let record = bytes.iter().skip(40).position(|byte| *byte != 0).unwrap() + 60;
+    bytes[record] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(gone().await, [first.id()].into(), "only the second leads to what comes after it");
+    main.prune_snapshots(velo_core::Retention::new().last(1), false).await.unwrap();
+    let branch = rig.at(last).await;
+    holds(&branch, 50, "behind a damaged segment").await;
+    branch.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_nobody_prunes_is_said() {
+    let Some(rig) = Rig::on_btrfs().await else { return };
+    let main = rig.main().await;
+    let said = || {
+        let found = velo_core::doctor::examine(rig.home.config());
+        let mut wal = found.iter().filter(|finding| finding.name == "wal");
+        wal.any(|finding| finding.what.contains("WAL of time/main is kept for more than twice"))
+    };
+    write(&main, 0, 10).await;
+    fill(&main).await;
+    main.snapshot("newer").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert!(!said(), "nothing is a day old");
+    rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    assert!(said());
+    rig.project.prune_wal(false).await.unwrap();
+    assert!(!said());
+}

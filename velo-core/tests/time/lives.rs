@@ -65,6 +65,7 @@ async fn a_parent_that_is_killed_while_it_writes() {
     let Some(rig) = Rig::on_btrfs().await else { return };
     let main = rig.main().await;
     sql(&main, "CREATE TABLE big (n serial, text text)").await;
+    let begin = place(&main).await;
     for round in 1..=3 {
         let writers: Vec<_> =
             (0..3).map(|_| tokio::spawn(write_until_it_ends(main.url()))).collect();
@@ -83,6 +84,30 @@ async fn a_parent_that_is_killed_while_it_writes() {
         holds(&branch, round * 10, "killed while it wrote").await;
         branch.close().await.unwrap();
     }
+    // Any place, also in what was never finished.
+    let end = place(&main).await;
+    let commits = rig.commits(&main).await;
+    let written = sql(&main, "SELECT xmin FROM big").await;
+    let written: Vec<u64> = written
+        .split_whitespace()
+        .map(|xid| {
+            let xid: u64 = xid.parse().unwrap();
+            let commit = commits.iter().find(|(_, commit)| *commit == xid);
+            commit.unwrap_or_else(|| panic!("transaction {xid} is in no WAL")).0
+        })
+        .collect();
+    for _ in 0..crate::rig::tries() {
+        let at = begin + crate::rig::chosen(end - begin);
+        let branch = rig.at(Target::lsn(velo_core::postgres::Lsn(at))).await;
+        let there = written.iter().filter(|commit| **commit < at).count();
+        let count = sql(&branch, "SELECT count(*) FROM big").await;
+        assert_eq!(count, there.to_string(), "{at:X}");
+        branch.close().await.unwrap();
+    }
+}
+
+async fn place(branch: &Branch) -> u64 {
+    crate::rig::lsn(&sql(branch, "SELECT pg_current_wal_insert_lsn()").await)
 }
 
 #[tokio::test]
@@ -192,9 +217,12 @@ async fn a_recovered_branch_of_a_recovered_branch() {
         |timeline: &str| timeline.parse::<u32>().unwrap_or_else(|e| panic!("{timeline:?}: {e}"));
     let timeline = "SELECT timeline_id FROM pg_control_checkpoint()";
     assert_eq!(of(&sql(&two, timeline).await), 3);
-    // The parent's own settings came along, and no file of the recovery.
+    // The parent's own settings came along, to the byte, and no file of the recovery.
     assert_eq!(sql(&two, "SHOW work_mem").await, "5MB");
     let data = rig.data(&two).await;
+    let own = std::fs::read(data.join("postgresql.auto.conf")).unwrap();
+    let parents = std::fs::read(rig.data(&main).await.join("postgresql.auto.conf")).unwrap();
+    assert!(own == parents, "{}", String::from_utf8_lossy(&own));
     for name in ["recovery.signal", "standby.signal", "backup_label", "backup_label.old"] {
         assert!(!data.join(name).exists(), "{name}");
     }
@@ -351,11 +379,12 @@ async fn pruning_keeps_every_moment_that_is_to_be_reached() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     sql(&main, "CHECKPOINT").await;
+    let place = sql(&main, "SELECT pg_current_wal_insert_lsn()").await.parse().unwrap();
     let held = "SELECT pg_current_xact_id() FROM pg_logical_emit_message(true, 'x', 'y')";
     let held: u64 = sql(&main, held).await.parse().unwrap();
     main.restore_point("held").await.unwrap();
     main.snapshot("mid").await.unwrap();
-    let named = [Target::xid(held), Target::restore_point("held")];
+    let named = [Target::xid(held), Target::restore_point("held"), Target::lsn(place)];
     for target in &named {
         holds(&rig.at(target.clone()).await, 30, "an older one leads there").await;
     }
@@ -378,10 +407,11 @@ async fn pruning_keeps_every_moment_that_is_to_be_reached() {
     holds(&branch, 60, "kept").await;
     branch.close().await.unwrap();
     let early = Target::lsn(early.parse().unwrap());
-    for target in named.into_iter().chain([early]) {
+    let inside = named.map(|target| (target, "is in the middle of the oldest snapshot"));
+    for (target, says) in inside.into_iter().chain([(early, "is before what is kept")]) {
         let spec = BranchSpec::ephemeral().at(target);
         let error = Branch::create(&rig.project, spec).await.unwrap_err();
-        assert!(error.to_string().contains("is before what is kept"), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
         assert!(error.hint().unwrap().contains(" to now"), "{error:?}");
     }
 }

@@ -58,8 +58,11 @@ async fn by_time(rig: &Rig, tries: usize) {
 }
 
 /// Several writers at once: rows with the numbers of their transactions.
-async fn crowd(rig: &Rig, from: u64, names: &mut Vec<(String, u64)>) {
-    let url = rig.main().await.url();
+/// Beside them the restore points, and the transactions that emptied a table.
+async fn crowd(rig: &Rig, from: u64, names: &mut Vec<(String, u64)>, marks: &mut Vec<u64>) {
+    let main = rig.main().await;
+    sql(&main, "CREATE TABLE IF NOT EXISTS mark (xid xid8)").await;
+    let url = main.url();
     let work = move || {
         std::thread::scope(|scope| {
             for writer in 0..3 {
@@ -83,7 +86,7 @@ async fn crowd(rig: &Rig, from: u64, names: &mut Vec<(String, u64)>) {
                 });
             }
             let points = scope.spawn(|| {
-                let mut points = Vec::new();
+                let (mut points, mut marks) = (Vec::new(), Vec::new());
                 session(&url, |run| {
                     for n in 0..4 {
                         std::thread::sleep(Duration::from_millis(40));
@@ -93,30 +96,38 @@ async fn crowd(rig: &Rig, from: u64, names: &mut Vec<(String, u64)>) {
                         run(&format!(
                             "CREATE TABLE d_{from}_{n} (x int); DROP TABLE d_{from}_{n}; CHECKPOINT"
                         ));
+                        // One row, of whoever emptied it last.
+                        let mark = run(
+                            "BEGIN; TRUNCATE mark; INSERT INTO mark VALUES (pg_current_xact_id()) RETURNING xid; COMMIT",
+                        );
+                        marks.push(mark[0].parse().unwrap());
+                        run("VACUUM rows");
                     }
                 });
-                points
+                (points, marks)
             });
             points.join().unwrap()
         })
     };
-    names.extend(tokio::task::spawn_blocking(work).await.unwrap());
+    let (points, emptied) = tokio::task::spawn_blocking(work).await.unwrap();
+    names.extend(points);
+    marks.extend::<Vec<u64>>(emptied);
 }
 
 /// With a parent that is killed and recovers in between, or not.
 async fn by_order(rig: &Rig, tries: usize, killed: bool) {
     let main = rig.main().await;
-    sql(&main, "DELETE FROM rows").await;
-    let mut names = Vec::new();
+    sql(&main, "DELETE FROM rows; DROP TABLE IF EXISTS mark").await;
+    let (mut names, mut marks) = (Vec::new(), Vec::new());
     main.snapshot(format!("o{}", chosen(1_000_000_000))).await.unwrap();
     let begin = lsn(&sql(&main, "SELECT pg_current_wal_insert_lsn()").await);
-    crowd(rig, 10_000, &mut names).await;
+    crowd(rig, 10_000, &mut names, &mut marks).await;
     match killed {
         // So that recovery goes over it.
         true => kill(rig).await,
         false => drop(main.snapshot(format!("p{}", chosen(1_000_000_000))).await.unwrap()),
     }
-    crowd(rig, 20_000, &mut names).await;
+    crowd(rig, 20_000, &mut names, &mut marks).await;
     let end = lsn(&sql(&main, "SELECT pg_current_wal_insert_lsn()").await);
     let commits = rig.commits(&main).await;
     let list = sql(&main, "SELECT n || ':' || xid FROM rows").await;
@@ -129,6 +140,7 @@ async fn by_order(rig: &Rig, tries: usize, killed: bool) {
             (place.unwrap_or_else(|| panic!("transaction {xid} is in no WAL")).0, n)
         })
         .collect();
+    let marks: Vec<_> = commits.iter().filter(|(_, xid)| marks.contains(xid)).collect();
     let before = |place: u64| -> BTreeSet<u64> {
         written.iter().filter(|(at, _)| *at < place).map(|(_, n)| *n).collect()
     };
@@ -138,6 +150,13 @@ async fn by_order(rig: &Rig, tries: usize, killed: bool) {
         let (more, fewer): (Vec<_>, Vec<_>) =
             (found.difference(&expected).collect(), expected.difference(&found).collect());
         assert!(more.is_empty() && fewer.is_empty(), "{target:?}: +{more:?} -{fewer:?}");
+        if sql(&branch, "SELECT to_regclass('mark') IS NOT NULL").await == "t" {
+            let mark = sql(&branch, "SELECT xid FROM mark").await;
+            let reached = branch.info().await.unwrap().reached.unwrap().lsn.0;
+            let last = marks.iter().rfind(|(at, _)| *at < reached);
+            let wanted = last.map_or_else(String::new, |(_, xid)| xid.to_string());
+            assert_eq!(mark, wanted, "{target:?}");
+        }
         branch.close().await.unwrap();
     };
     let own: Vec<_> = commits.iter().filter(|(at, _)| *at >= begin && *at < end).collect();

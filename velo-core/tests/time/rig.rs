@@ -204,6 +204,8 @@ pub async fn holds(branch: &Branch, end: u64, what: &str) {
     .await;
     assert_eq!(left, "", "{what}");
     assert_eq!(sql(branch, "SHOW restore_command").await, "", "{what}");
+    let files = "SELECT count(*) FROM pg_file_settings WHERE name ~ '^(restore_command|recovery_)'";
+    assert_eq!(sql(branch, files).await, "0", "{what}");
 }
 
 /// Some number below `end`, another one each time.

@@ -72,6 +72,8 @@ class Reached:
     """The number of that transaction."""
     replayed: int
     """The bytes of WAL that were replayed."""
+    since: datetime
+    """When the snapshot was taken that recovery began with, in UTC."""
 
 
 def _reached(raw: Optional[Mapping[str, Any]]) -> Optional[Reached]:
@@ -80,7 +82,7 @@ def _reached(raw: Optional[Mapping[str, Any]]) -> Optional[Reached]:
     micros = raw["committed_at"]
     begin = datetime(1970, 1, 1, tzinfo=timezone.utc)
     at = None if micros is None else begin + timedelta(microseconds=micros)
-    return Reached(**{**raw, "committed_at": at})
+    return Reached(**{**raw, "committed_at": at, "since": _moment(raw["since"])})
 
 
 @dataclass(frozen=True)
