@@ -362,7 +362,7 @@ rig_file_systems() {
     if rig_mount small 64M "${ext4[@]}"; then export VELO_TEST_SMALL=$RIG/small; else skip "no small disk"; fi
     # As small as XFS can be: disks to fill.
     if rig_mount full-btrfs 300M mkfs.btrfs -q && rig_mount full-xfs 300M mkfs.xfs -q -m reflink=1 &&
-        rig_mount full-ext4 300M "${ext4[@]}"; then
+        rig_mount full-ext4 500M "${ext4[@]}"; then
         export VELO_TEST_FULL_BTRFS=$RIG/full-btrfs VELO_TEST_FULL_XFS=$RIG/full-xfs VELO_TEST_FULL_EXT4=$RIG/full-ext4
     else
         skip "no disks to fill"
