@@ -376,6 +376,15 @@ fn a_deleted_snapshot_that_moments_need_is_told_of() {
     assert_eq!(home.json(&["snapshot", "list", "api"]), json!([]));
     let wal = &home.json(&["wal", "info", "api"])["incarnations"][0];
     assert_eq!((&wal["bases"], &wal["own_bases"]), (&json!(2), &json!(2)));
+    // Nothing but the way to older moments is lost with one of them.
+    let own = home.dir().join("h/snapshots");
+    let folder = std::fs::read_dir(own).unwrap().next().unwrap().unwrap().path();
+    let aside = home.dir().join("aside");
+    std::fs::rename(&folder, &aside).unwrap();
+    let doctor = home.run(&["doctor"]).stdout;
+    assert!(doctor.contains("what moments of api/main are reached from"), "{doctor}");
+    assert!(!doctor.contains("delete the branches"), "{doctor}");
+    std::fs::rename(&aside, &folder).unwrap();
     home.ok(&["wal", "prune", "api"]);
     home.ok(&["branch", "create", "api/b", "--at", "now"]);
     home.fails(&["snapshot", "delete", "api/main@two"], 1, "api/main@two");
@@ -468,7 +477,103 @@ fn a_moment_just_after_a_reset_is_not_in_the_data_before_it() {
         let millis: u64 = psql(url.trim(), &millis).parse().unwrap();
         let old = wal["incarnations"].as_array().unwrap().last().unwrap();
         assert!(old["ended_at"].as_u64().unwrap() <= millis, "{what}: {millis}");
+        if killed {
+            // What it was written to goes, with all that told when it began.
+            home.ok(&["branch", "reset", "api/dev"]);
+            create("api/none", &time)
+                .is_error(1, "is outside of what is kept of the WAL of api/dev");
+        }
     }
+}
+
+/// A command that waits at a step, once it is there; the gate that lets it go on.
+fn gated(
+    home: &Home,
+    args: &[&str],
+    step: &str,
+    name: &str,
+) -> (std::process::Child, std::path::PathBuf) {
+    let (gate, steps) =
+        (home.dir().join(format!("gate-{name}")), home.dir().join(format!("steps-{name}")));
+    let mut command = home.command_with(args);
+    command.env("VELO_TEST_GATE_AT", step).env("VELO_TEST_GATE", &gate);
+    command.env("VELO_TEST_STEPS", &steps).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().unwrap();
+    wait_until(step, || std::fs::read_to_string(&steps).is_ok_and(|told| told.contains(step)));
+    (child, gate)
+}
+
+#[test]
+fn a_snapshot_that_waited_for_a_reset_is_of_the_new_data() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+    home.ok(&["branch", "create", "api/dev"]);
+    let (mut reset, on) =
+        gated(&home, &["branch", "reset", "api/dev"], "before record a base", "reset");
+    let take = ["snapshot", "create", "api/dev@s"];
+    let (mut taken, also) = gated(&home, &take, "after record a snapshot", "snapshot");
+    // It waits for the branch from now on.
+    std::fs::write(&also, "").unwrap();
+    std::fs::write(&on, "").unwrap();
+    assert!(reset.wait().unwrap().success() && taken.wait().unwrap().success());
+    let wal = home.json(&["wal", "info", "api/dev"]);
+    let bases: Vec<_> =
+        wal["incarnations"].as_array().unwrap().iter().map(|i| &i["bases"]).collect();
+    assert_eq!(bases, [&json!(2), &json!(1)], "{wal}");
+    for one in wal["incarnations"].as_array().unwrap() {
+        assert_eq!(one["holes"], json!([]), "{wal}");
+    }
+}
+
+#[test]
+fn a_moment_of_a_branch_that_is_being_deleted_is_refused() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+    home.ok(&["branch", "create", "api/dev"]);
+    let create = ["branch", "create", "api/b", "--from", "dev", "--at", "now"];
+    let (mut made, on) = gated(&home, &create, "before record a branch", "create");
+    let delete = ["branch", "delete", "api/dev"];
+    let (mut deleted, also) = gated(&home, &delete, "after mark branches to go", "delete");
+    std::fs::write(&on, "").unwrap();
+    assert!(!made.wait().unwrap().success());
+    std::fs::write(&also, "").unwrap();
+    assert!(deleted.wait().unwrap().success());
+    let branches = home.json(&["branch", "list", "api"]);
+    assert_eq!(branches.as_array().unwrap().len(), 1, "{branches}");
+}
+
+/// A restore point of the data that is there now is not the one of that name before a reset, even where nothing leads
+/// to it.
+#[test]
+fn a_restore_point_to_which_nothing_leads_is_no_older_one() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+    home.ok(&["branch", "create", "api/dev"]);
+    home.ok(&["restore-point", "create", "api/dev", "deploy"]);
+    let url = home.ok(&["branch", "url", "api/dev"]);
+    let (mut child, _) =
+        gated(&home, &["branch", "reset", "api/dev"], "before record a base", "reset");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("the reset has ended", || {
+        let ran = home.run(&["wal", "info", "api/dev", "--json"]);
+        let wal: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+        wal["incarnations"].as_array().is_some_and(|all| all.len() == 2 && all[0]["bases"] == 0)
+    });
+    let refused = home.run(&["restore-point", "create", "api/dev", "deploy"]);
+    refused.is_error(1, "nothing would lead to a restore point of api/dev");
+    // Whoever writes one by himself has no snapshot either.
+    let at = psql(url.trim(), "SELECT pg_create_restore_point('deploy')");
+    psql(url.trim(), "CREATE TABLE new (x int)");
+    let create =
+        || home.run(&["branch", "create", "api/b", "--from", "dev", "--at-name", "deploy"]);
+    let says = format!("the last restore point \"deploy\" of api/dev is at {at}");
+    create().is_error(1, &says);
+    home.ok(&["snapshot", "create", "api/dev", "s"]);
+    create().is_error(1, &says);
+    home.ok(&["restore-point", "create", "api/dev", "deploy"]);
+    assert_eq!(create().code, 0);
+    assert_eq!(home.sql("api/b", "SELECT to_regclass('new') IS NOT NULL"), "t");
 }
 
 #[test]

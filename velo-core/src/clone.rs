@@ -84,9 +84,12 @@ pub(crate) async fn clone_source(
                 ))
             })?;
             let object = Object::Volume(branch.volume);
-            if object != source.object() && storage.capability().clones_need_source {
-                // What it needs is another volume than was recorded.
-                repoint(home, project, target.object, source.object(), object).await?;
+            if object != source.object() {
+                // What it is of is another volume than was recorded.
+                repoint(home, target.object, object).await?;
+                if storage.capability().clones_need_source {
+                    teardown::release(home, project, source.object(), Patience::Usual).await?;
+                }
             }
             clone_held(home, project, &branch, target, op).await
         }
@@ -129,14 +132,8 @@ pub(crate) async fn opened(storage: &dyn Storage, object: Object, shown: &str) -
     })
 }
 
-/// Records that `target` is a clone of `now`, and not of `before`, which a reset has replaced.
-async fn repoint(
-    home: &Home,
-    project: &ProjectRecord,
-    target: Object,
-    before: Object,
-    now: Object,
-) -> Result<()> {
+/// Records that `target` is a clone of `now`, and not of what a reset has replaced.
+async fn repoint(home: &Home, target: Object, now: Object) -> Result<()> {
     home.state()
         .write("record another source", move |tx| match target {
             Object::Volume(id) => tx
@@ -152,6 +149,5 @@ async fn repoint(
                 })
                 .map(drop),
         })
-        .await?;
-    teardown::release(home, project, before, Patience::Usual).await
+        .await
 }

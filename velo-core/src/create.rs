@@ -178,8 +178,12 @@ async fn record(
                 vacant(tx, &project, name)?;
             }
             let source = match &at {
-                Some((base, parent, _)) => resolve(tx, &project, &BranchSource::Snapshot(*base))
-                    .map_err(|error| removed_meanwhile(&project, parent).with_source(error))?,
+                Some((base, parent, _)) => {
+                    // Who deletes the parent looks for what was made from it.
+                    resolve(tx, &project, &BranchSource::Branch(parent.id))?;
+                    resolve(tx, &project, &BranchSource::Snapshot(*base))
+                        .map_err(|error| removed_meanwhile(&project, parent).with_source(error))?
+                }
                 None => resolve(tx, &project, &spec.from)?,
             };
             let ephemeral = name.is_none();

@@ -9,7 +9,6 @@
 use crate::boot::{self, Boot, Doors};
 use crate::branch::refuse_protected;
 use crate::clone::{NewClone, clone_source};
-use crate::cut::Cut;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
@@ -195,7 +194,11 @@ async fn renew(
     let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
     let stopped_at = now();
-    let branch = point(home, old, new, Some(cut), true).await?;
+    // The moment that it was recovered to is that of what it began with, and of nothing else.
+    let is_own = matches!(source, SourceRecord::Snapshot(from) if Some(from.id) == old.origin);
+    let reached = old.reached.clone().filter(|_| is_own);
+    let to = BranchRecord { volume: new, cut: Some(cut), settled: true, reached, ..old.clone() };
+    let branch = point(home, to).await?;
     if running || old.wanted {
         let last = Op { cancel: Default::default(), steps: op.steps.clone() };
         let boot = Boot {
@@ -209,7 +212,7 @@ async fn renew(
         };
         if let Err(error) = boot.run(&*runtime, &last).await {
             boot::stop(home, project, old.id, new, StopMode::Immediate).await?;
-            point(home, old, old.volume, old.cut.clone(), old.settled).await?;
+            point(home, old.clone()).await?;
             return Err(error);
         }
     }
@@ -231,22 +234,16 @@ async fn forget(home: &Home, project: &ProjectRecord, volume: Id, stopped_at: u6
     }
 }
 
-/// The record names `volume` from now on.
-async fn point(
-    home: &Home,
-    old: &BranchRecord,
-    volume: Id,
-    cut: Option<Cut>,
-    settled: bool,
-) -> Result<BranchRecord> {
-    let id = old.id;
+/// The record names the volume of `to` from now on, with what is known of it.
+async fn point(home: &Home, to: BranchRecord) -> Result<BranchRecord> {
     home.state()
         .write_durable("point a branch to a volume", move |tx| {
-            tx.update(id, |branch: &mut BranchRecord| {
+            tx.update(to.id, |branch: &mut BranchRecord| {
                 still_resetting(branch)?;
-                branch.volume = volume;
-                branch.cut = cut;
-                branch.settled = settled;
+                branch.volume = to.volume;
+                branch.cut = to.cut.clone();
+                branch.settled = to.settled;
+                branch.reached = to.reached.clone();
                 Ok(())
             })
         })

@@ -177,23 +177,26 @@ impl Branch {
             retention.check()?;
             let record = branch.current(&home).await?;
             let project = branch.project_record();
-            let fates = fates(&home, &project, &record, retention, &op).await?;
-            for fate in fates.iter().filter(|fate| fate.kept.is_none() && !dry_run) {
-                remove(&home, &project, fate, &op).await?;
+            let mut fates = fates(&home, &project, &record, retention, &op).await?;
+            for fate in fates.iter_mut().filter(|fate| fate.kept.is_none() && !dry_run) {
+                fate.kept = remove(&home, &project, fate, &op).await?;
             }
             Ok(fates)
         })
     }
 }
 
-/// Removes one, unless somebody has made a branch from it meanwhile, or it is gone.
-async fn remove(home: &Home, project: &ProjectRecord, fate: &Fate, op: &Op) -> Result<()> {
+/// Removes one, unless somebody has made a branch from it meanwhile: why it stays. One that is gone is removed.
+async fn remove(
+    home: &Home,
+    project: &ProjectRecord,
+    fate: &Fate,
+    op: &Op,
+) -> Result<Option<String>> {
     match snapshot::delete(home, project, fate.id, &fate.name, op).await {
-        Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
-            tracing::warn!(%error, "a snapshot stays");
-            Ok(())
-        }
-        done => done,
+        Err(error) if error.kind() == ErrorKind::Conflict => Ok(Some(error.to_string())),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(None),
     }
 }
 

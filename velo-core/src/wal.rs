@@ -6,7 +6,7 @@
 //! | [`base`] | what recovery begins with |
 //! | [`target`], [`time`] | which moment is meant |
 //! | [`plan`], [`search`] | where it is in the WAL, and what leads there |
-//! | [`unreachable`] | why nothing does |
+//! | [`unreachable`], [`uncovered`] | why nothing does |
 //! | [`recover`] | a clone brought to it |
 //! | [`info`], [`prune`] | what can be reached; what is not to be kept any longer |
 //! | [`reader`], [`files`], [`timeline`] | records; segments as files; whose names they have |
@@ -25,6 +25,7 @@ mod search;
 mod target;
 mod time;
 mod timeline;
+mod uncovered;
 mod unreachable;
 #[cfg(target_os = "linux")]
 pub(crate) mod wanted;

@@ -93,6 +93,9 @@ impl Records {
                 let snapshot = self.snapshots.iter().find(|s| s.id == *id);
                 snapshot.and_then(|s| Some((s, branch(s.branch)?))).map(|(s, of)| match &s.name {
                     Some(name) => format!("the snapshot {of}@{name}"),
+                    None if s.role == Role::Base => {
+                        format!("what moments of {of} are reached from")
+                    }
                     None => format!("the state that {of} began with"),
                 })
             }
@@ -101,6 +104,12 @@ impl Records {
             Some(owner) => format!("{owner} ({object})"),
             None => object.to_string(),
         }
+    }
+
+    /// Whether it is a snapshot that Velo took by itself, for recovery to begin with.
+    fn is_base(&self, object: &Object) -> bool {
+        let is_it = |s: &SnapshotRecord| *object == Object::Snapshot(s.id) && s.role == Role::Base;
+        self.snapshots.iter().any(is_it)
     }
 
     /// What must be there, and where: what is just being made may not be yet, and what is being
@@ -142,6 +151,20 @@ async fn disk(home: &Home, before: &Records, unrecorded: &Unrecorded) -> Result<
     missing.retain(|kept| {
         !there.contains(kept) && !unseen.contains(&kept.0) && after.steady().contains(kept)
     });
+    // Nothing is lost with them but the way to older moments.
+    let (bases, missing): (Vec<_>, Vec<_>) =
+        missing.into_iter().partition(|(_, object)| after.is_base(object));
+    if !bases.is_empty() {
+        found.push(Finding::warn(
+            "disk",
+            format!(
+                "recorded, and not there: {}",
+                listed(bases.iter().map(|(_, object)| after.owner(object)))
+            ),
+            "moments before the next snapshot cannot be reached any more: velo snapshot create takes one, for those \
+             from then on",
+        ));
+    }
     if !missing.is_empty() {
         found.push(Finding::fail(
             "disk",

@@ -173,14 +173,21 @@ pub(crate) async fn seal(
     };
     home.state()
         .write("end a WAL archive", move |tx| {
-            if tx.get::<ArchiveRecord>(volume)?.is_some() {
-                tx.update(volume, |archive: &mut ArchiveRecord| {
-                    archive.ended_at = Some(ended_at);
-                    archive.written = written;
-                    Ok(())
-                })?;
-            }
-            Ok(())
+            let Some(archive) = tx.get::<ArchiveRecord>(volume)? else { return Ok(()) };
+            // Clients may have been at what took its place before anybody came to end it.
+            let next = match tx.get::<BranchRecord>(archive.branch)? {
+                Some(branch) if branch.volume != volume => {
+                    tx.get::<ArchiveRecord>(branch.volume)?
+                }
+                _ => None,
+            };
+            let ended_at = next.map_or(ended_at, |next| next.begun_at.min(ended_at));
+            tx.update(volume, |archive: &mut ArchiveRecord| {
+                archive.ended_at = Some(ended_at);
+                archive.written = written;
+                Ok(())
+            })
+            .map(drop)
         })
         .await
 }

@@ -306,11 +306,14 @@ impl Folder {
 }
 
 impl Folder {
-    /// The names of the segments before a place in the WAL, of whichever timeline.
+    /// The names of the segments before a place in the WAL, of whichever timeline, and of what belongs to them: each
+    /// clone in backup mode leaves the history of a backup there.
     pub(super) fn before(&self, place: Lsn, size: u32) -> Result<Vec<String>> {
         let first = place.0 / u64::from(size.max(1));
-        let is_before =
-            |name: &String| Segment::parse(name).is_some_and(|s| s.number(size) < first);
+        let is_before = |name: &String| {
+            let segment = name.split_once('.').map_or(name.as_str(), |(segment, _)| segment);
+            Segment::parse(segment).is_some_and(|s| s.number(size) < first)
+        };
         Ok(self.names()?.into_iter().filter(is_before).collect())
     }
 

@@ -15,7 +15,10 @@ use super::search::Search;
 use super::target::{Kind, Target};
 use super::time::shown;
 use super::timeline::Timelines;
-use super::unreachable::{Why, damaged, half_dropped, hole, keeps_none, last_known, leads_out};
+use super::uncovered;
+use super::unreachable::{
+    Why, damaged, half_dropped, hole, keeps_none, last_known, leads_out, no_base,
+};
 use crate::boot;
 use crate::cancel::Cancel;
 use crate::clone::opened;
@@ -290,8 +293,14 @@ pub(crate) async fn plan(
         }
         // One of that name in an older incarnation would be another moment.
         let is_last = is_broken || skipped || before.is_some();
-        if is_last && matches!(target.kind, Kind::RestorePoint(_)) {
-            break;
+        if let Kind::RestorePoint(name) = &target.kind {
+            if is_last {
+                break;
+            }
+            let led = uncovered::restore_point(home, project, incarnation, name, &op.cancel);
+            if let Some(lsn) = led.await? {
+                return Err(no_base(name, &shown, lsn));
+            }
         }
     }
     Err(Why { home, project, parent, all: &all }.of(target, before, trouble).await)
@@ -583,7 +592,7 @@ impl Candidate {
 }
 
 /// Where a backup's label says that recovery begins.
-fn begin_of_label(data: &Path) -> Result<Option<Lsn>> {
+pub(super) fn begin_of_label(data: &Path) -> Result<Option<Lsn>> {
     let path = data.join("backup_label");
     let text = match data_file::read(&path, data_file::SMALL) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

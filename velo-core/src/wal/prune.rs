@@ -54,7 +54,7 @@ impl Project {
     /// newest snapshot of a branch is half as old as that, a newer one is taken, without which nothing could go later.
     ///
     /// # Errors
-    /// If something cannot be removed. Where no snapshot could be taken that is said in what is returned.
+    /// If something cannot be removed: the last error, when all other branches were pruned. Where no snapshot could be taken that is said in what is returned.
     pub async fn prune_wal(&self, dry_run: bool) -> Result<Vec<Pruned>> {
         self.prune_wal_call(dry_run).await
     }
@@ -71,15 +71,28 @@ impl Project {
                 })
                 .await?;
             let record = record.unwrap_or_else(|| project.record.clone());
-            let mut pruned = Vec::new();
+            let (mut pruned, mut failed) = (Vec::new(), None);
             for branch in branches.iter().filter(|b| b.phase == Phase::Ready && !b.ephemeral) {
-                let one = prune(&home, &record, branch, dry_run, &op).await?;
+                op.cancel.check()?;
+                let one = match prune(&home, &record, branch, dry_run, &op).await {
+                    Ok(one) => one,
+                    // One that somebody works on keeps no other from being pruned.
+                    Err(error) => {
+                        if let Some(other) = failed.replace(error) {
+                            tracing::warn!(error = %other, "WAL of a branch was not pruned");
+                        }
+                        continue;
+                    }
+                };
                 let changes = one.segments + one.bases + one.incarnations + one.taken;
                 if changes > 0 || one.wants_snapshot {
                     pruned.push(one);
                 }
             }
-            Ok(pruned)
+            match failed {
+                Some(error) => Err(error),
+                None => Ok(pruned),
+            }
         })
     }
 }
@@ -104,13 +117,16 @@ async fn prune(
     if incarnations(home, branch.id).await?.is_empty() {
         return Ok(pruned);
     }
-    // Nobody may be reading what goes.
-    let mode = if dry_run { Mode::Shared } else { Mode::Exclusive };
-    let _lock = home.lock(branch.id, mode, &format!("the branch {shown}"), &op.cancel).await?;
+    let what = format!("the branch {shown}");
+    let lock = home.lock(branch.id, Mode::Shared, &what, &op.cancel).await?;
     if wants_newer(home, project, branch.id, HALF).await? {
         pruned.wants_snapshot = !dry_run && !renewed(home, project, branch.id, op).await?;
         pruned.taken = usize::from(!pruned.wants_snapshot);
     }
+    drop(lock);
+    // Nobody may be reading what goes; a snapshot, which may take long, is in nobody's way.
+    let mode = if dry_run { Mode::Shared } else { Mode::Exclusive };
+    let _lock = home.lock(branch.id, mode, &what, &op.cancel).await?;
     let cutoff =
         project.wal_retention.map(|seconds| now().saturating_sub(seconds.saturating_mul(1000)));
     for incarnation in incarnations(home, branch.id).await? {
@@ -142,8 +158,8 @@ async fn prune(
             note_begin(home, &incarnation.archive, begin).await?;
         }
         for name in archive.before(begin, size)? {
-            pruned.segments += 1;
-            pruned.bytes += u64::from(size);
+            pruned.segments += usize::from(!name.contains('.'));
+            pruned.bytes += archive.bytes_of(&name)?.unwrap_or(0);
             if !dry_run {
                 archive.remove("prune a WAL archive", &name)?;
             }

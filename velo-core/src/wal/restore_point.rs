@@ -31,7 +31,7 @@ impl Branch {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] if no WAL of the branch is kept, [`ErrorKind::Conflict`] if its server
-    /// does not run.
+    /// does not run, or there is no snapshot that leads there.
     pub async fn restore_point(&self, name: impl Into<String>) -> Result<RestorePoint> {
         self.restore_point_call(name.into()).await
     }
@@ -48,9 +48,15 @@ impl Branch {
             let record = branch.current(&home).await?;
             let project = &branch.project_record();
             let archived = incarnations(&home, record.id).await?;
-            let kept = |one: &Incarnation| one.archive.id == record.volume && one.archive.archiving;
-            if !archived.iter().any(kept) {
+            let kept =
+                |one: &&Incarnation| one.archive.id == record.volume && one.archive.archiving;
+            let Some(incarnation) = archived.iter().find(kept) else {
                 return Err(super::unreachable::keeps_none(project, &record, &shown));
+            };
+            if incarnation.bases.is_empty() {
+                let what = format!("nothing would lead to a restore point of {shown}: there is no snapshot of its data");
+                return Err(Error::new(ErrorKind::Conflict, what)
+                    .with_hint(format!("take one first: velo snapshot create {shown} NAME")));
             }
             if !matches!(boot::status(&home, project, &record).await?, Status::Running { .. }) {
                 return Err(Error::new(

@@ -74,6 +74,17 @@ pub(super) fn last_known(error: Error, point: Lsn) -> Error {
     ))
 }
 
+/// A restore point was written before there was a snapshot that leads to it.
+pub(super) fn no_base(name: &str, shown: &str, lsn: Lsn) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "the last restore point {name:?} of {shown} is at {lsn}, and no snapshot of its data is older: nothing leads there"
+        ),
+    )
+    .with_hint(format!("velo snapshot create {shown} NAME, for moments from then on"))
+}
+
 /// No WAL of a branch is kept.
 pub(super) fn keeps_none(project: &ProjectRecord, parent: &BranchRecord, shown: &str) -> Error {
     let error = Error::new(ErrorKind::Unsupported, format!("no WAL of {shown} is kept"));
@@ -130,8 +141,8 @@ impl Why<'_> {
                 format!("{shown} has no restore point {name:?}, as far as its WAL is kept")
             }
             Kind::Xid(xid) => format!(
-                "transaction {xid} of {shown} was not committed, as far as its WAL is kept: it may have only \
-                 read"
+                "transaction {xid} of {shown} was not committed, as far as the WAL of what is there now is kept: it may \
+                 have only read, or been before a reset"
             ),
             Kind::Lsn(_) => format!("{target} is before what is kept of the WAL of {shown}"),
         };

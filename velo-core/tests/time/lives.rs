@@ -398,10 +398,15 @@ async fn pruning_keeps_every_moment_that_is_to_be_reached() {
     let kept = moment().await;
     write(&main, 60, 80).await;
     rig.project.set_wal_retention(Some(Duration::from_secs(1))).await.unwrap();
+    // What a clone in backup mode leaves goes with its segment.
+    let archive = std::fs::read_dir(rig.archives()).unwrap().next().unwrap().unwrap().path();
+    let backup = archive.join("000000010000000000000001.00000028.backup");
+    std::fs::write(&backup, "").unwrap();
     let would = rig.project.prune_wal(true).await.unwrap();
     assert_eq!(would.len(), 1, "{would:?}");
     assert!(would[0].bases == 1 && would[0].segments > 0, "{would:?}");
     assert_eq!(rig.project.prune_wal(false).await.unwrap(), would, "as it was said");
+    assert!(!backup.exists());
     assert_eq!(rig.project.prune_wal(false).await.unwrap(), []);
     let branch = rig.at(kept).await;
     holds(&branch, 60, "kept").await;
