@@ -419,6 +419,52 @@ fn an_archive_without_a_snapshot_stays_while_its_server_fills_it() {
     home.ok(&["branch", "create", "api/b", "--at", "now"]);
 }
 
+#[test]
+fn what_is_to_be_kept_no_more_goes_from_a_branch_that_does_not_run() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+    home.ok(&["project", "set", "api", "--wal-retention", "none"]);
+    let doctor = home.run(&["doctor"]).stdout;
+    assert!(doctor.contains("to be kept no more, and its server still archives it"), "{doctor}");
+    assert_eq!(home.json(&["wal", "prune", "api"]), json!([]));
+    home.ok(&["branch", "stop", "api/main"]);
+    assert!(!home.run(&["doctor"]).stdout.contains("still archives"));
+    assert_eq!(home.json(&["wal", "prune", "api"])[0]["incarnations"], 1);
+    assert!(names(&home, "wal").is_empty() && names(&home, "snapshots").is_empty());
+    home.ok(&["branch", "start", "api/main"]);
+    assert_eq!(home.sql("api/main", "SHOW archive_mode"), "off");
+}
+
+/// Damage is why somebody resets a branch.
+#[test]
+fn data_that_is_damaged_is_reset_and_goes() {
+    let home = Home::new();
+    home.ok(&["project", "create", "api", "--wal-retention", "7d"]);
+    home.ok(&["branch", "create", "api/dev"]);
+    home.sql("api/dev", "CREATE TABLE old (x int)");
+    let moment = home.sql("api/dev", TIME);
+    home.sql("api/dev", "SELECT pg_switch_wal()");
+    wait_until("it is archived", || {
+        home.json(&["wal", "info", "api/dev"])["incarnations"][0]["waiting"] == 0
+    });
+    home.ok(&["branch", "stop", "api/dev"]);
+    let before = names(&home, "volumes");
+    for volume in &before {
+        let control = home.dir().join("h/volumes").join(volume).join("global/pg_control");
+        // Not main's, whose server runs.
+        if !control.ancestors().nth(2).unwrap().join("postmaster.pid").exists() {
+            std::fs::write(&control, vec![7; 8192]).unwrap();
+        }
+    }
+    home.ok(&["branch", "reset", "api/dev"]);
+    home.ok(&["gc"]);
+    let after = names(&home, "volumes");
+    assert_eq!((before.len(), after.len()), (2, 2));
+    assert_ne!(before, after);
+    home.ok(&["branch", "create", "api/b", "--from", "dev", "--at", &moment]);
+    assert_eq!(home.sql("api/b", "SELECT to_regclass('old') IS NOT NULL"), "t");
+}
+
 /// What a reset has put in its place is written to before there is a snapshot of it.
 #[test]
 fn a_moment_just_after_a_reset_is_not_in_the_data_before_it() {

@@ -242,6 +242,12 @@ pub(crate) async fn take(
             Ok((snapshot, lock))
         })
         .await?;
+    // Of the volume that was recorded, which may be another than the caller knows.
+    let volume = match snapshot.source {
+        Some(Object::Volume(volume)) => volume,
+        _ => branch.volume,
+    };
+    let branch = &BranchRecord { volume, ..branch.clone() };
     let done = fill(home, &project.record, branch, &snapshot, op).await;
     match done {
         Ok(record) => Ok(Snapshot::of(project, record, Some(branch))),

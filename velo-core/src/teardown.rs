@@ -287,9 +287,14 @@ pub(crate) async fn release(
     match object {
         _ if !hidden => Ok(()),
         // Where somebody works on its branch it stays until the next time.
-        Object::Volume(id) => match wal::archive::seal_left(home, project, id).await? {
-            true => volume(home, project, id, patience).await,
-            false => Ok(()),
+        Object::Volume(id) => match wal::archive::seal_left(home, project, id).await {
+            Ok(true) => volume(home, project, id, patience).await,
+            Ok(false) => Ok(()),
+            // What needed it is gone all the same.
+            Err(error) => {
+                tracing::warn!(%error, "old data stays until its WAL is kept");
+                Ok(())
+            }
         },
         Object::Snapshot(id) => locked_snapshot(home, project, id, Phase::Ready, patience).await,
     }

@@ -99,7 +99,12 @@ fn schedule(branch: &str, keep: &Keep, out: &Out) -> Result<()> {
         Some(retention) => branch.prune_snapshots(retention, false)?,
         None => Vec::new(),
     };
-    let pruned = open_project(branch.as_async().project().name())?.prune_wal(false)?;
+    // Whoever is at work on one of the branches takes nothing back of what was done.
+    let pruned = open_project(branch.as_async().project().name())?.prune_wal(false);
+    let (pruned, failed) = match pruned {
+        Ok(pruned) => (pruned, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let gone: Vec<&Fate> = fates.iter().filter(|fate| fate.kept.is_none()).collect();
     out.result(
         || {
@@ -126,7 +131,7 @@ fn schedule(branch: &str, keep: &Keep, out: &Out) -> Result<()> {
             }
         },
     );
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 fn prune(branch: &Branch, keep: &Keep, dry_run: bool, out: &Out) -> Result<()> {

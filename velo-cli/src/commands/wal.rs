@@ -93,10 +93,22 @@ fn waiting(one: &Incarnation) -> String {
 }
 
 fn prune(project: Option<&str>, dry_run: bool, out: &Out) -> Result<()> {
-    let mut pruned = Vec::new();
+    let (mut pruned, mut failed) = (Vec::new(), None);
     for project in one_or_all(project)? {
         let _spinner = Spinner::new(format!("looking through the WAL of {}", project.name()));
-        pruned.extend(project.prune_wal(dry_run)?);
+        match project.prune_wal(dry_run) {
+            Ok(more) => pruned.extend(more),
+            Err(error) => {
+                if let Some(other) = failed.replace(error) {
+                    out.error(&other);
+                }
+            }
+        }
+    }
+    if pruned.is_empty()
+        && let Some(error) = failed
+    {
+        return Err(error);
     }
     out.result(
         || json!(pruned),
@@ -120,7 +132,7 @@ fn prune(project: Option<&str>, dry_run: bool, out: &Out) -> Result<()> {
             }
         },
     );
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Whether a snapshot was taken so that WAL can go, or could not be.

@@ -197,11 +197,19 @@ impl ProjectBuilder {
     }
 }
 
+/// The longest time that WAL is kept, in seconds.
+const LONGEST: u64 = 8000 * 366 * 86_400;
+
 /// How long WAL is kept, in seconds.
 pub(super) fn retention(time: Duration) -> Result<u64> {
     match time.as_secs() {
         0 => Err(Error::new(ErrorKind::InvalidInput, "WAL is kept for at least a second")
             .with_hint("name a time like 7d, or none")),
+        // Others than Velo, such as Python, know no longer time.
+        seconds if seconds > LONGEST => {
+            Err(Error::new(ErrorKind::InvalidInput, "WAL is kept for 8000 years at most")
+                .with_hint("name a time like 7d, or none"))
+        }
         seconds => Ok(seconds),
     }
 }

@@ -165,7 +165,14 @@ pub(crate) async fn seal(
         Ok(location) => {
             let (data, archive) = (location.host_path().to_path_buf(), folder(home, volume));
             let add = crate::engine::blocking(move || add_rest(&data, &archive));
-            step("keep the last of a WAL", add).await?
+            match step("keep the last of a WAL", add).await {
+                // Nobody mends it any more.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(%error, "the last of a WAL is kept as far as it can be read");
+                    None
+                }
+                added => added?,
+            }
         }
         // Somebody has removed it by hand.
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -226,8 +233,13 @@ fn add_rest(data: &Path, archive: &Path) -> Result<Option<Lsn>> {
     let (Some(pg_wal), Some(archive)) = (Folder::of_data(data)?, Folder::open(archive)?) else {
         return Ok(None); // somebody has removed one of them by hand
     };
-    let control = control::read(&data.join(control::FILE))?;
-    let size = control.wal_segment_size;
+    // What can be read is kept, also of data that is damaged: that may be why somebody has reset it.
+    let control = control::read(&data.join(control::FILE));
+    let size = match &control {
+        Ok(control) => Some(control.wal_segment_size),
+        Err(_) => pg_wal.size_of_segments()?,
+    };
+    let Some(size) = size else { return control.map(|_| None) };
     let owner = rustix::process::geteuid().is_root().then(|| archive.owner()).transpose()?;
     for name in pg_wal.names()? {
         let segment = Segment::parse(&name);
@@ -246,7 +258,7 @@ fn add_rest(data: &Path, archive: &Path) -> Result<Option<Lsn>> {
         }
         archive.write(&name, owner, true, |to| std::io::copy(&mut file, to).map(drop))?;
     }
-    Ok(Some(control.checkpoint))
+    Ok(Some(control?.checkpoint))
 }
 
 /// Removes the archives of a branch that goes.

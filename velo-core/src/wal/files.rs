@@ -119,6 +119,13 @@ impl Folder {
         Ok(numbers)
     }
 
+    /// The length of the segments in it, by the first one.
+    pub(super) fn size_of_segments(&self) -> Result<Option<u32>> {
+        let name = self.names()?.into_iter().find(|name| Segment::parse(name).is_some());
+        let bytes = name.map(|name| self.bytes_of(&name)).transpose()?.flatten();
+        Ok(bytes.and_then(|bytes| u32::try_from(bytes).ok()).filter(|size| size.is_power_of_two()))
+    }
+
     /// The length of a file.
     pub(super) fn bytes_of(&self, name: &str) -> Result<Option<u64>> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {

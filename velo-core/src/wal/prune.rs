@@ -15,6 +15,7 @@ use super::base;
 use super::files::Folder;
 use super::info::{Window, controls};
 use super::plan::{self, Incarnation, incarnations};
+use crate::boot;
 use crate::engine::{self, Call, Engine, Op};
 use crate::error::Result;
 use crate::home::Home;
@@ -24,6 +25,7 @@ use crate::postgres::control::ControlFile;
 use crate::postgres::lsn::Lsn;
 use crate::project::Project;
 use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, Role, SnapshotRecord, now};
+use crate::runtime::Status;
 use crate::state::Tx;
 use crate::storage::Object;
 use crate::teardown::{self, Patience};
@@ -129,8 +131,10 @@ async fn prune(
     let _lock = home.lock(branch.id, mode, &what, &op.cancel).await?;
     let cutoff =
         project.wal_retention.map(|seconds| now().saturating_sub(seconds.saturating_mul(1000)));
-    for incarnation in incarnations(home, branch.id).await? {
+    let filled = filled(home, project, branch.id).await?;
+    for mut incarnation in incarnations(home, branch.id).await? {
         op.cancel.check()?;
+        incarnation.archive.archiving &= filled == Some(incarnation.archive.id);
         let controls = controls(home, project, &incarnation).await?;
         let goes = goes(&incarnation, cutoff, |base| controls.contains_key(&base));
         for base in &goes.bases {
@@ -166,6 +170,15 @@ async fn prune(
         }
     }
     Ok(pruned)
+}
+
+/// The archive that a branch's server may fill, unless it is known not to run.
+async fn filled(home: &Home, project: &ProjectRecord, branch: Id) -> Result<Option<Id>> {
+    let Some(branch) = home.state().read(move |tx| tx.get::<BranchRecord>(branch)).await? else {
+        return Ok(None);
+    };
+    let runs = !matches!(boot::status(home, project, &branch).await?, Status::Stopped);
+    Ok(runs.then_some(branch.volume))
 }
 
 /// Notes where an archive begins before what is older goes, so that nothing is taken for missing that was pruned. The

@@ -68,14 +68,19 @@ impl Branch {
                 )));
             }
             let socket_dir = RunDir::of(&home, record.id).socket();
-            let session = Session::connect(boot::target(&socket_dir, project, &record)).await?;
-            let create = format!("SELECT pg_create_restore_point({})", literal(&name));
-            let made = session.value("create a restore point", &create);
-            let lsn = step("create a restore point", made).await?.parse()?;
-            // It is no transaction's, and so on disk only when the next one is.
-            session.execute("commit at once", "SET synchronous_commit = on").await?;
-            let flush = format!("SELECT pg_logical_emit_message(true, '{PREFIX}', '')");
-            session.execute("flush a restore point", &flush).await?;
+            let written = async {
+                let session = Session::connect(boot::target(&socket_dir, project, &record)).await?;
+                let create = format!("SELECT pg_create_restore_point({})", literal(&name));
+                let made = session.value("create a restore point", &create);
+                let lsn = step("create a restore point", made).await?.parse()?;
+                // It is no transaction's, and so on disk only when the next one is.
+                session.execute("commit at once", "SET synchronous_commit = on").await?;
+                let flush = format!("SELECT pg_logical_emit_message(true, '{PREFIX}', '')");
+                session.execute("flush a restore point", &flush).await?;
+                Ok(lsn)
+            };
+            // A server that does not answer is restarted by whoever needs the lock.
+            let lsn = op.cancel.guard(written).await??;
             Ok(RestorePoint { name, lsn })
         })
     }

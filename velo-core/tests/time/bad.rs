@@ -69,6 +69,10 @@ async fn moments_that_are_none() {
     let error = refused(&rig, Target::xid(part), missing, "is a part of transaction").await;
     assert!(error.hint().unwrap().contains("--at-xid"), "{error:?}");
     refused(&rig, Target::xid(2_000_000), missing, "was not committed").await;
+    for time in [Duration::ZERO, Duration::MAX] {
+        let error = rig.project.set_wal_retention(Some(time)).await.unwrap_err();
+        assert_eq!(error.kind(), bad, "{error}");
+    }
     // A snapshot is one moment.
     main.snapshot("s").await.unwrap();
     let spec = BranchSpec::ephemeral().from("main@s").at(Target::parse_time("now").unwrap());

@@ -1,11 +1,11 @@
 //! What may have become of a parent: it is idle, stopped, reset, or was itself recovered.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use velo_core::storage::StorageKind;
-use velo_core::{Branch, BranchSpec, Progress, Project, Retention, Target};
+use velo_core::{Branch, BranchSpec, Progress, Project, ResetTarget, Retention, Target};
 
 use crate::common::client::sql;
 use crate::common::home::{TestHome, eventually};
@@ -164,19 +164,31 @@ async fn a_server_that_replays_logs_in_english() {
 #[tokio::test]
 async fn moments_before_a_reset_are_reached_and_those_after_it_are_others() {
     let Some(rig) = Rig::on_btrfs().await else { return };
-    let spec = BranchSpec::named("dev");
-    let dev = Branch::create(&rig.project, spec).await.unwrap();
-    write(&dev, 0, 30).await;
+    let main = rig.main().await;
+    main.snapshot("empty").await.unwrap();
+    let dev = Branch::create(&rig.project, BranchSpec::named("dev")).await.unwrap();
+    for (branch, to) in
+        [(&dev, ResetTarget::Source), (&main, ResetTarget::Snapshot("empty".into()))]
+    {
+        around_a_reset(&rig, branch, to).await;
+    }
+    dev.delete(false).await.unwrap();
+    let archives = std::fs::read_dir(rig.archives()).unwrap().count();
+    assert_eq!(archives, 2, "only those of main are left");
+}
+
+async fn around_a_reset(rig: &Rig, dev: &Branch, to: ResetTarget) {
+    write(dev, 0, 30).await;
     let before = moment().await;
-    write(&dev, 30, 50).await;
+    write(dev, 30, 50).await;
     let last = moment().await;
-    dev.reset().await.unwrap();
+    dev.reset_to(to).await.unwrap();
     // Other bytes under the names that it has written before.
-    write(&dev, 0, 10).await;
+    write(dev, 0, 10).await;
     let after = moment().await;
-    write(&dev, 10, 20).await;
+    write(dev, 10, 20).await;
     for (target, end) in [(before, 30), (last, 50), (after, 10)] {
-        let spec = BranchSpec::ephemeral().from(&dev).at(target.clone());
+        let spec = BranchSpec::ephemeral().from(dev).at(target.clone());
         let branch = Branch::create(&rig.project, spec).await.unwrap();
         holds(&branch, end, &format!("{target:?}")).await;
         branch.close().await.unwrap();
@@ -185,9 +197,6 @@ async fn moments_before_a_reset_are_reached_and_those_after_it_are_others() {
     assert_eq!(wal.incarnations.len(), 2, "{wal:?}");
     assert!(wal.incarnations[0].ended_at.is_none() && wal.incarnations[1].ended_at.is_some());
     assert!(wal.incarnations.iter().all(|one| one.holes.is_empty() && one.windows.len() == 1));
-    dev.delete(false).await.unwrap();
-    let archives = std::fs::read_dir(rig.archives()).unwrap().count();
-    assert_eq!(archives, 1, "only that of main is left");
 }
 
 #[tokio::test]
@@ -355,6 +364,17 @@ async fn an_archive_is_private_whole_and_its_server_s_alone() {
         let wal = branch.wal().await.unwrap();
         assert_eq!(wal.incarnations[0].waiting, 0);
         assert!(wal.incarnations[0].archiving && wal.incarnations[0].segments >= 3);
+        // A server that died before it noted one as archived archives it once more.
+        let again = archived().pop().unwrap();
+        let (bytes, inode) = (std::fs::read(&again).unwrap(), again.metadata().unwrap().ino());
+        let status = rig.data(branch).await.join("pg_wal/archive_status");
+        let name = again.file_name().unwrap().to_str().unwrap();
+        let ready = status.join(format!("{name}.ready"));
+        std::fs::rename(status.join(format!("{name}.done")), &ready).unwrap();
+        sql(branch, "SELECT pg_logical_emit_message(true, 'x', 'y'); SELECT pg_switch_wal()").await;
+        assert!(eventually(Duration::from_secs(20), || !ready.exists()));
+        assert_eq!(std::fs::read(&again).unwrap(), bytes);
+        assert_ne!(again.metadata().unwrap().ino(), inode, "it is another file");
     }
     // An ephemeral one archives nowhere.
     let throwaway = Branch::create(&rig.project, BranchSpec::ephemeral()).await.unwrap();
