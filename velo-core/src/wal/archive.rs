@@ -166,8 +166,10 @@ pub(crate) async fn seal(
             let (data, archive) = (location.host_path().to_path_buf(), folder(home, volume));
             let add = crate::engine::blocking(move || add_rest(&data, &archive));
             match step("keep the last of a WAL", add).await {
-                // Nobody mends it any more.
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                // Nobody mends it any more. What is damaged may look like another version's.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible) =>
+                {
                     tracing::warn!(%error, "the last of a WAL is kept as far as it can be read");
                     None
                 }
