@@ -79,9 +79,10 @@ async fn of_branch(
     let restart = format!("velo branch restart {shown}");
     // One that does not run archives from its next start on, and where that cannot be looked at, it is told with the
     // other servers.
-    let runs = matches!(boot::look(home, project, branch, end).await, Ok(Status::Running { .. }));
+    let runs =
+        async || matches!(boot::look(home, project, branch, end).await, Ok(Status::Running { .. }));
     let Some(archive) = archive else {
-        if runs {
+        if runs().await {
             found.push(Finding::warn(
                 "wal",
                 format!("WAL of {shown} is to be kept, and its server was started before that"),
@@ -91,7 +92,7 @@ async fn of_branch(
         return Ok(());
     };
     if project.wal_retention.is_none() {
-        if runs {
+        if runs().await {
             found.push(Finding::warn(
                 "wal",
                 format!("WAL of {shown} is to be kept no more, and its server still archives it"),
