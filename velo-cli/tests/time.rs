@@ -16,6 +16,23 @@ fn has_keys(value: &Value, wanted: &[&str]) {
     assert_eq!(found, wanted);
 }
 
+/// A command that waits at a step, once it is there; the gate that lets it go on.
+fn gated(
+    home: &Home,
+    args: &[&str],
+    step: &str,
+    name: &str,
+) -> (std::process::Child, std::path::PathBuf) {
+    let (gate, steps) =
+        (home.dir().join(format!("gate-{name}")), home.dir().join(format!("steps-{name}")));
+    let mut command = home.command_with(args);
+    command.env("VELO_TEST_GATE_AT", step).env("VELO_TEST_GATE", &gate);
+    command.env("VELO_TEST_STEPS", &steps).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().unwrap();
+    wait_until(step, || std::fs::read_to_string(&steps).is_ok_and(|told| told.contains(step)));
+    (child, gate)
+}
+
 #[test]
 fn what_is_no_moment_or_none_that_is_kept() {
     let home = Home::with_project();
@@ -398,14 +415,8 @@ fn a_deleted_snapshot_that_moments_need_is_told_of() {
 fn an_archive_without_a_snapshot_stays_while_its_server_fills_it() {
     let home = Home::with_project();
     home.ok(&["project", "set", "api", "--wal-retention", "7d"]);
-    let (gate, steps) = (home.dir().join("gate"), home.dir().join("steps"));
-    let mut command = home.command_with(&["branch", "restart", "api/main"]);
-    command.env("VELO_TEST_GATE_AT", "before record a base").env("VELO_TEST_GATE", &gate);
-    command.env("VELO_TEST_STEPS", &steps).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    wait_until("a snapshot is about to be taken", || {
-        std::fs::read_to_string(&steps).is_ok_and(|told| told.contains("before record a base"))
-    });
+    let restart = ["branch", "restart", "api/main"];
+    let (mut child, _) = gated(&home, &restart, "before record a base", "restart");
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(home.sql("api/main", "SHOW archive_mode"), "on");
@@ -486,14 +497,7 @@ fn a_moment_just_after_a_reset_is_not_in_the_data_before_it() {
             home.ok(&["project", "set", "api", "--wal-retention", "none"]);
         }
         let url = home.ok(&["branch", "url", "api/dev"]);
-        let (gate, steps) = (home.dir().join("gate"), home.dir().join("steps"));
-        let mut command = home.command_with(&["branch", "reset", "api/dev"]);
-        command.env("VELO_TEST_GATE_AT", step).env("VELO_TEST_GATE", &gate);
-        command.env("VELO_TEST_STEPS", &steps).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        wait_until("the new data is written to", || {
-            std::fs::read_to_string(&steps).is_ok_and(|told| told.contains(step))
-        });
+        let (mut child, gate) = gated(&home, &["branch", "reset", "api/dev"], step, "reset");
         psql(url.trim(), "CREATE TABLE new (x int)");
         let time = psql(url.trim(), TIME);
         if killed {
@@ -533,23 +537,6 @@ fn a_moment_just_after_a_reset_is_not_in_the_data_before_it() {
                 .is_error(1, "is outside of what is kept of the WAL of api/dev");
         }
     }
-}
-
-/// A command that waits at a step, once it is there; the gate that lets it go on.
-fn gated(
-    home: &Home,
-    args: &[&str],
-    step: &str,
-    name: &str,
-) -> (std::process::Child, std::path::PathBuf) {
-    let (gate, steps) =
-        (home.dir().join(format!("gate-{name}")), home.dir().join(format!("steps-{name}")));
-    let mut command = home.command_with(args);
-    command.env("VELO_TEST_GATE_AT", step).env("VELO_TEST_GATE", &gate);
-    command.env("VELO_TEST_STEPS", &steps).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().unwrap();
-    wait_until(step, || std::fs::read_to_string(&steps).is_ok_and(|told| told.contains(step)));
-    (child, gate)
 }
 
 #[test]

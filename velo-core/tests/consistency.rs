@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use common::client::session;
 use common::fs_dir;
 use common::home::TestHome;
 use rustix::process::{Pid, Signal};
@@ -124,33 +125,6 @@ impl Drop for Load {
             let _ = thread.join();
         }
     }
-}
-
-/// One connection with a thread and a runtime of its own; `work` runs statements on it.
-fn session<T: Send>(
-    url: &str,
-    work: impl FnOnce(&mut dyn FnMut(&str) -> Vec<String>) -> T + Send,
-) -> T {
-    let connected = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = runtime.block_on(async {
-            let (client, connection) =
-                tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
-            tokio::spawn(connection);
-            client
-        });
-        work(&mut |sql| {
-            let messages = runtime.block_on(client.simple_query(sql)).unwrap();
-            messages
-                .iter()
-                .filter_map(|message| match message {
-                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-                    _ => None,
-                })
-                .collect()
-        })
-    };
-    std::thread::scope(|scope| scope.spawn(connected).join().unwrap())
 }
 
 /// What must hold in every clone.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use velo_core::{Branch, BranchSpec, Error, ErrorKind, Target};
 
-use crate::common::client::sql;
+use crate::common::client::{session, sql};
 use crate::common::home::eventually;
 use crate::rig::{Rig, write};
 
@@ -45,7 +45,7 @@ async fn moments_that_are_none() {
     // One that was rolled back, one that only read, a part of another, and one that does not exist.
     let url = main.url();
     let work = move || {
-        crate::rig::session(&url, |run| {
+        session(&url, |run| {
             let aborted =
                 run("BEGIN; SELECT pg_current_xact_id(); CREATE TABLE a (x int); ROLLBACK");
             run("BEGIN; INSERT INTO rows VALUES (500)");

@@ -2,7 +2,6 @@
 //! settings of the server.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use velo_core::postgres::Lsn;
@@ -40,12 +39,7 @@ async fn moments_after_a_tablespace_outside_of_the_data_are_refused() {
     for bin in bins {
         let rig = Rig::new(&bin, StorageKind::Btrfs, &base).await;
         let main = rig.main().await;
-        let owner = rig.data(&main).await.metadata().unwrap();
-        let world = tempfile::tempdir_in(crate::common::home::base()).unwrap();
-        std::fs::set_permissions(world.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let space = world.path().join("space");
-        std::fs::create_dir(&space).unwrap();
-        std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
+        let (_world, space) = rig.outside(&main).await;
 
         write(&main, 0, 30).await;
         let before = moment().await;

@@ -1,6 +1,5 @@
 //! What of the WAL is kept: what is older goes, also where nobody takes snapshots.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use velo_core::{Branch, ErrorKind, Incarnation};
@@ -98,12 +97,7 @@ async fn a_snapshot_that_was_taken_while_others_wrote_leads_to_what_came_after_i
 async fn where_no_snapshot_can_be_taken_that_is_said() {
     let Some(rig) = Rig::on_btrfs().await else { return };
     let main = rig.main().await;
-    let owner = rig.data(&main).await.metadata().unwrap();
-    let world = tempfile::tempdir_in(crate::common::home::base()).unwrap();
-    std::fs::set_permissions(world.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let space = world.path().join("space");
-    std::fs::create_dir(&space).unwrap();
-    std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
+    let (_world, space) = rig.outside(&main).await;
     // No clone is made of data with such a link.
     let create = format!("CREATE TABLESPACE outside LOCATION '{}'", space.display());
     sql(&main, &create).await;
@@ -168,12 +162,7 @@ async fn where_wal_was_not_kept_for_a_while_there_is_a_hole() {
 async fn a_snapshot_behind_what_cannot_be_replayed_stays() {
     let Some(rig) = Rig::on_btrfs().await else { return };
     let main = rig.main().await;
-    let owner = rig.data(&main).await.metadata().unwrap();
-    let world = tempfile::tempdir_in(crate::common::home::base()).unwrap();
-    std::fs::set_permissions(world.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let space = world.path().join("space");
-    std::fs::create_dir(&space).unwrap();
-    std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
+    let (_world, space) = rig.outside(&main).await;
     write(&main, 0, 10).await;
     sql(&main, &format!("CREATE TABLESPACE outside LOCATION '{}'", space.display())).await;
     sql(&main, "DROP TABLESPACE outside").await;

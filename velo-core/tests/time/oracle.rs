@@ -7,10 +7,10 @@ use velo_core::Target;
 use velo_core::postgres::Lsn;
 use velo_core::storage::StorageKind;
 
-use crate::common::client::sql;
+use crate::common::client::{session, sql};
 use crate::common::zfs::place;
 use crate::common::{fs_dir, installations, newest};
-use crate::rig::{Rig, chosen, holds, lsn, rows, session, tries, write};
+use crate::rig::{Rig, chosen, holds, lsn, rows, tries, write};
 
 pub fn time(micros: u64) -> Target {
     Target::time(UNIX_EPOCH + Duration::from_micros(micros))

@@ -1,6 +1,7 @@
 //! Projects that keep WAL, and who writes in them.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use velo_core::storage::StorageKind;
 use velo_core::{Branch, BranchSpec, Project, Target};
 
-use crate::common::client::sql;
+use crate::common::client::{session, sql};
 use crate::common::fs_dir;
 use crate::common::home::TestHome;
 
@@ -65,6 +66,17 @@ impl Rig {
         std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap()
     }
 
+    /// A folder outside of the data for a tablespace of a branch's server, in one that goes with the first.
+    pub async fn outside(&self, branch: &Branch) -> (tempfile::TempDir, PathBuf) {
+        let owner = self.data(branch).await.metadata().unwrap();
+        let world = tempfile::tempdir_in(crate::common::home::base()).unwrap();
+        std::fs::set_permissions(world.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let space = world.path().join("space");
+        std::fs::create_dir(&space).unwrap();
+        std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
+        (world, space)
+    }
+
     /// The commits in the WAL of a branch that runs, in their order: position and transaction.
     pub async fn commits(&self, branch: &Branch) -> Vec<(u64, u64)> {
         let data = self.data(branch).await;
@@ -110,33 +122,6 @@ impl Rig {
 
 pub fn lsn(text: &str) -> u64 {
     text.parse::<velo_core::postgres::Lsn>().unwrap().0
-}
-
-/// One connection with a thread and a runtime of its own; `work` runs statements on it.
-pub fn session<T: Send>(
-    url: &str,
-    work: impl FnOnce(&mut dyn FnMut(&str) -> Vec<String>) -> T + Send,
-) -> T {
-    let connected = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = runtime.block_on(async {
-            let (client, connection) =
-                tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
-            tokio::spawn(connection);
-            client
-        });
-        work(&mut |sql| {
-            let messages = runtime.block_on(client.simple_query(sql)).unwrap();
-            messages
-                .iter()
-                .filter_map(|message| match message {
-                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-                    _ => None,
-                })
-                .collect()
-        })
-    };
-    std::thread::scope(|scope| scope.spawn(connected).join().unwrap())
 }
 
 /// Writes the rows `from` to `to`, a transaction each; every so often with a table that comes, one
