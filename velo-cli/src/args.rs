@@ -97,8 +97,8 @@ pub(crate) struct All {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Project {
-    /// Create a project, whose branch main is an empty cluster
-    Create(ProjectCreate),
+    /// Create a project, whose branch main is an empty cluster, or real data from elsewhere
+    Create(Box<ProjectCreate>),
     /// List the projects
     List,
     /// Show a project
@@ -108,6 +108,11 @@ pub(crate) enum Project {
     },
     /// Change how a project is kept
     Set(ProjectSet),
+    /// Bring main anew from where its data came from, beside the old one; branches stay as they are
+    Refresh {
+        /// The project
+        name: String,
+    },
     /// Delete a project with its main
     Delete {
         /// The project
@@ -148,6 +153,46 @@ pub(crate) struct ProjectCreate {
     /// Keep the WAL of its lasting branches for so long, like 7d, to branch from any moment of it
     #[arg(long, value_name = "TIME", value_parser = crate::time::parse)]
     pub(crate) wal_retention: Option<std::time::Duration>,
+    #[command(flatten)]
+    pub(crate) import: Import,
+}
+
+/// Real data that a project begins with.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Real data")]
+pub(crate) struct Import {
+    /// Begin with this data: a server's URL, the data folder of one that is stopped, or a dump. A password is taken
+    /// from the URL, PGPASSWORD, the service file or ~/.pgpass
+    #[arg(long, value_name = "URL|PATH")]
+    pub(crate) from: Option<String>,
+    /// basebackup, dump, files or sql; unless told the one that fits
+    #[arg(long, requires = "from")]
+    pub(crate) method: Option<velo_core::import::Method>,
+    /// Only these databases of a server
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "from")]
+    pub(crate) databases: Vec<String>,
+    /// Only these schemas of its databases
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "from")]
+    pub(crate) schemas: Vec<String>,
+    /// How many tables are dumped and restored at a time
+    #[arg(long, value_name = "NUMBER", requires = "from")]
+    pub(crate) jobs: Option<u32>,
+    /// SQL that makes the roles which a dump names, as pg_dumpall --roles-only writes it
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub(crate) roles: Option<std::path::PathBuf>,
+    /// SQL (.sql) or a program that is run on the copy before anybody can branch it, and at each refresh; may be
+    /// given several times
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub(crate) transform: Vec<std::path::PathBuf>,
+    /// A file that says how each column is masked
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub(crate) mask: Option<std::path::PathBuf>,
+    /// Build indexes anew whose collation has another version here
+    #[arg(long, requires = "from")]
+    pub(crate) reindex: bool,
+    /// Record the URL's password, for refreshes
+    #[arg(long, requires = "from")]
+    pub(crate) save_password: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! The signals that `velo run` passes on.
+//! The signals that `velo run` passes on, and by which long work is given up.
 //!
 //! A handler, not a blocked mask: handlers are gone after `exec`, so neither the command nor the
 //! servers start with a signal blocked. It tells what the kernel sent from what a process sent,
@@ -8,7 +8,8 @@ use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use velo_core::{Error, Result};
+use velo_core::cancel::Cancel;
+use velo_core::{Error, ErrorKind, Result};
 
 /// A signal that this process got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,52 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     // On Linux a bare system call, which leaves errno alone. A full pipe means that the reader is
     // gone or hundreds of signals behind: nothing is lost that matters.
     let _ = rustix::io::write(pipe, &message);
+}
+
+/// Does `work`. At a signal it is undone, and that is waited for; at a second one this process ends at once, and the next
+/// `velo` undoes what was left. What was done before it could be given up, `undo` undoes.
+pub(crate) fn unless_given_up<T, W, U>(
+    work: impl FnOnce(Cancel) -> W,
+    undo: impl FnOnce(T) -> U,
+) -> Result<T>
+where
+    W: Future<Output = Result<T>>,
+    U: Future<Output = Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("start a runtime", e))?;
+    let done = async {
+        let mut signals = listen()?;
+        let cancel = Cancel::new();
+        let mut work = std::pin::pin!(work(cancel.clone()));
+        let mut given_up = false;
+        let done = loop {
+            tokio::select! {
+                done = &mut work => break done,
+                Some(got) = signals.recv() => match given_up {
+                    _ if !got.ends() => {}
+                    false => {
+                        given_up = true;
+                        cancel.cancel();
+                    }
+                    true => return Err(Error::new(
+                        ErrorKind::Canceled,
+                        "ended at once; what was made goes with the next command",
+                    )),
+                },
+            }
+        };
+        match done {
+            Ok(made) if given_up => {
+                undo(made).await?;
+                Err(Error::new(ErrorKind::Canceled, "given up: nothing was made"))
+            }
+            done => done,
+        }
+    };
+    runtime.block_on(done)
 }
 
 /// From now on these signals do not end this process, but are received here. A signal that this

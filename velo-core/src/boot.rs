@@ -53,6 +53,16 @@ pub(crate) struct Boot<'a> {
     pub(crate) fresh_clone: bool,
     /// The WAL that it replays first.
     pub(crate) replay: Option<&'a Replay>,
+    /// What data is brought into it with.
+    pub(crate) loading: Option<&'a Loading>,
+}
+
+/// How a server is that data is brought into, before anybody has it.
+pub(crate) struct Loading {
+    /// Settings beside all others.
+    pub(crate) settings: Vec<(String, String)>,
+    /// Whether it may sort otherwise than its indexes were built, for they are built anew.
+    pub(crate) any_collation: bool,
 }
 
 /// How long a postmaster usually takes to read its settings and access rules anew, and more.
@@ -133,6 +143,7 @@ impl Boot<'_> {
             // Its log says how far it is, whatever language the branch's own speaks.
             given.push(("lc_messages".into(), "C".into()));
         }
+        given.extend(self.loading.iter().flat_map(|loading| loading.settings.clone()));
 
         let log = run_dir.log();
         let instance = InstanceRef { id: self.branch.id, location };

@@ -39,6 +39,7 @@ pub(crate) use all::{Settled, each, lets_clients_in, persistent};
 #[cfg(target_os = "linux")]
 pub(crate) use change::Change;
 pub use connection::Connection;
+pub(crate) use connection::private_url;
 #[cfg(feature = "macros")]
 pub(crate) use failed::FAILED_KEPT;
 pub(crate) use info::infos;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Child;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os_user::OsUser;
 
@@ -42,6 +43,7 @@ pub(crate) struct Program {
     user: Option<OsUser>,
     stdin: Option<File>,
     log: Option<File>,
+    stdout: Option<File>,
     inherits_env: bool,
     current_dir: PathBuf,
     detached: bool,
@@ -68,6 +70,7 @@ impl Program {
             user: None,
             stdin: None,
             log: None,
+            stdout: None,
             inherits_env: false,
             // The caller's folder may be one that the server's user cannot enter.
             current_dir: "/".into(),
@@ -107,9 +110,14 @@ impl Program {
     }
 
     /// Gives it this file as its standard input.
-    #[cfg(feature = "process")]
     pub(crate) fn stdin(mut self, file: File) -> Self {
         self.stdin = Some(file);
+        self
+    }
+
+    /// Gives it this file as its standard output.
+    pub(crate) fn stdout(mut self, file: File) -> Self {
+        self.stdout = Some(file);
         self
     }
 
@@ -165,6 +173,79 @@ impl Program {
     /// Runs it to its end, at most `limit`; then it is killed.
     pub(crate) async fn output(self, limit: Duration) -> Result<Output> {
         self.output_with(limit, |_| {}).await
+    }
+
+    /// Runs it to its end, or until `cancel` asks it to stop: then it is killed with all that it has started,
+    /// and gone when this returns. It is to be [`detached`](Self::detached), so that they are one group.
+    pub(crate) async fn output_unless(
+        self,
+        limit: Option<Duration>,
+        cancel: &Cancel,
+    ) -> Result<Output> {
+        let name = self.name();
+        let to_file = self.stdout.is_some();
+        let mut command = self.command()?;
+        if !to_file {
+            command.stdout(Stdio::piped());
+        }
+        command.stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|e| Error::io(format!("start {name}"), e))?;
+        // It holds the other end of a pipe that it was given.
+        drop(command);
+        let (out, Some(mut err)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(Error::new(ErrorKind::Internal, format!("{name} has no output pipe")));
+        };
+        let group = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let group = group.and_then(rustix::process::Pid::from_raw);
+        // To the ends of both pipes, which come when nobody of the group is left.
+        let mut work = std::pin::pin!(async {
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            let read_out = async {
+                match out {
+                    Some(mut out) => out.read_to_end(&mut stdout).await,
+                    None => Ok(0),
+                }
+            };
+            let (out, err, status) =
+                tokio::join!(read_out, err.read_to_end(&mut stderr), child.wait());
+            out?;
+            err?;
+            Ok::<_, std::io::Error>((status?, stdout, stderr))
+        });
+        let over = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let stopped = tokio::select! {
+            biased;
+            done = &mut work => Ok(done),
+            () = cancel.canceled() => Err(None),
+            () = over => Err(limit),
+        };
+        let (status, stdout, stderr) = match stopped {
+            Ok(done) => done.map_err(|e| Error::io(format!("run {name}"), e))?,
+            Err(limit) => {
+                if let Some(group) = group {
+                    let _ =
+                        rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                }
+                let _ = work.await;
+                cancel.check()?;
+                let seconds = limit.unwrap_or_default().as_secs();
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("{name} did not end within {seconds} s and was killed"),
+                ));
+            }
+        };
+        Ok(Output {
+            success: status.success(),
+            status: status.to_string(),
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        })
     }
 
     /// Like [`output`](Self::output), and hands each line of its output to `line` as it comes.
@@ -239,6 +320,9 @@ impl Program {
             None => {
                 command.stdout(Stdio::null()).stderr(Stdio::null());
             }
+        }
+        if let Some(file) = self.stdout {
+            command.stdout(file);
         }
         #[cfg(unix)]
         {

@@ -361,8 +361,16 @@ pub(crate) async fn first_start(
     let mut branch = branch.clone();
     for attempt in 1.. {
         let volume = branch.volume;
-        let boot =
-            Boot { home, project, branch: &branch, volume, doors, fresh_clone, replay: None };
+        let boot = Boot {
+            home,
+            project,
+            branch: &branch,
+            volume,
+            doors,
+            fresh_clone,
+            replay: None,
+            loading: None,
+        };
         match boot.run(&*runtime, op).await {
             Ok(()) => return Ok(branch),
             Err(error)

@@ -23,10 +23,12 @@ use crate::timings::Timings;
 
 mod builder;
 mod create;
-mod initdb;
+pub(crate) mod initdb;
+mod refresh;
 mod set;
 
 pub use builder::ProjectBuilder;
+pub use refresh::RefreshSpec;
 
 /// A project: branches and snapshots of one PostgreSQL cluster, beginning with the branch `main`.
 ///
@@ -76,6 +78,8 @@ pub struct ProjectInfo {
     pub database: String,
     /// How long the WAL of its lasting branches is kept, in seconds; `None` is not at all.
     pub wal_retention: Option<u64>,
+    /// What its `main` was brought from; `None` is an empty cluster.
+    pub source: Option<crate::import::SourceInfo>,
     /// When it was made, in milliseconds since 1970, UTC.
     pub created_at: u64,
 }
@@ -103,11 +107,12 @@ impl Project {
         ProjectBuilder {
             name: name.into(),
             config: None,
-            role: "postgres".into(),
-            database: "postgres".into(),
+            role: None,
+            database: None,
             locale: None,
             main_runs: true,
             wal_retention: None,
+            source: None,
         }
     }
 
@@ -432,6 +437,7 @@ fn info(record: &ProjectRecord) -> ProjectInfo {
         role: record.role.clone(),
         database: record.database.clone(),
         wal_retention: record.wal_retention,
+        source: record.source.as_ref().and_then(crate::import::Recipe::info),
         created_at: record.created_at,
     }
 }

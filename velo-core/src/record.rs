@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cut::Cut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BranchName, Id, ProjectName, SnapshotName};
+use crate::import::Recipe;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::scram::Password;
 use crate::postgres::{Installation, Libc};
@@ -63,6 +64,9 @@ pub(crate) struct ProjectRecord {
     /// How long the WAL of its lasting branches is kept, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) wal_retention: Option<u64>,
+    /// What `main` was brought from, and how it is brought anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<Recipe>,
     pub(crate) created_at: u64,
 }
 

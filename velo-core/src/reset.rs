@@ -178,6 +178,7 @@ async fn renew(
             doors: Doors::Private,
             fresh_clone: true,
             replay: None,
+            loading: None,
         };
         let came_up = op.steps.run("rehearse", rehearsal.run(&*runtime, op)).await;
         let stopped = boot::stop(home, project, old.id, new, StopMode::Fast).await;
@@ -189,7 +190,26 @@ async fn renew(
         }
     }
     op.cancel.check()?;
-    // From here on it goes through: the old server is gone, and the new one is known to come up.
+    let stopped_at = swap(home, project, old, new, cut, op).await?;
+    let branch = ready(home, old.id, &[old.volume], true).await?;
+    forget(home, project, old.volume, stopped_at).await;
+    Ok(branch)
+}
+
+/// Puts a volume whose data is known to come up in the place of a branch's own: the old server stops, and where it
+/// ran, or ought to, the new one starts; if that fails, the branch has its old data again.
+///
+/// It goes through from here on: the old server is gone, and nobody is asked any more whether he still waits. When that
+/// server had stopped, in milliseconds since 1970.
+pub(crate) async fn swap(
+    home: &Home,
+    project: &ProjectRecord,
+    old: &BranchRecord,
+    new: Id,
+    cut: Cut,
+    op: &Op,
+) -> Result<u64> {
+    let runtime = home.runtime(project.runtime)?;
     let running = matches!(boot::status(home, project, old).await?, Status::Running { .. });
     let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
@@ -209,6 +229,7 @@ async fn renew(
             doors: Doors::Open,
             fresh_clone: true,
             replay: None,
+            loading: None,
         };
         if let Err(error) = boot.run(&*runtime, &last).await {
             boot::stop(home, project, old.id, new, StopMode::Immediate).await?;
@@ -216,14 +237,12 @@ async fn renew(
             return Err(error);
         }
     }
-    let branch = ready(home, old.id, &[old.volume], true).await?;
-    forget(home, project, old.volume, stopped_at).await;
-    Ok(branch)
+    Ok(stopped_at)
 }
 
-/// Destroys a volume that is a branch's no more, and whose server has stopped by then. Where something is in the way, it stays hidden, and
-/// whoever cleans up after dead processes tries again.
-async fn forget(home: &Home, project: &ProjectRecord, volume: Id, stopped_at: u64) {
+/// Destroys a volume that is a branch's no more, and whose server has stopped by then. Where something is in the way, it
+/// stays hidden, and whoever cleans up after dead processes tries again.
+pub(crate) async fn forget(home: &Home, project: &ProjectRecord, volume: Id, stopped_at: u64) {
     let gone = async {
         // Moments before the reset can be reached still.
         wal::archive::seal(home, project, volume, stopped_at).await?;
@@ -251,7 +270,7 @@ async fn point(home: &Home, to: BranchRecord) -> Result<BranchRecord> {
 }
 
 /// Somebody may have marked it to go; that must not be written over.
-fn still_resetting(branch: &BranchRecord) -> Result<()> {
+pub(crate) fn still_resetting(branch: &BranchRecord) -> Result<()> {
     if branch.phase == Phase::Resetting {
         return Ok(());
     }

@@ -6,11 +6,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::postgres::Installation;
@@ -210,11 +212,41 @@ pub struct ToolSpec {
     /// The volume it works on, which stands for a `{}` that an argument begins with, or its value after
     /// `=`.
     pub location: Location,
-    /// Files beside the volume that it reads.
+    /// Files and folders beside the volume that it reads.
     pub reads: Vec<PathBuf>,
+    /// Folders beside the volume that it writes to.
+    pub writes: Vec<PathBuf>,
+    /// Variables of its environment, beside `LC_ALL=C`.
+    pub env: Vec<(&'static str, String)>,
+    /// The file that is its standard input.
+    pub input: Option<PathBuf>,
+    /// Whether it reaches servers elsewhere.
+    pub network: bool,
+    /// How long it may take; then it is killed. `None` is as long as it takes.
+    pub limit: Option<Duration>,
+    /// The wish that it stops: then it is killed, and gone when [`Runtime::run`] returns.
+    pub cancel: Cancel,
 }
 
 impl ToolSpec {
+    /// A program without arguments, which may take ten minutes.
+    #[must_use]
+    pub fn new(postgres: Installation, tool: &'static str, location: Location) -> Self {
+        Self {
+            postgres,
+            tool,
+            args: Vec::new(),
+            location,
+            reads: Vec::new(),
+            writes: Vec::new(),
+            env: Vec::new(),
+            input: None,
+            network: false,
+            limit: Some(Duration::from_secs(600)),
+            cancel: Cancel::default(),
+        }
+    }
+
     /// Its arguments, where the volume is at `volume`.
     #[must_use]
     pub fn args_at(&self, volume: &str) -> Vec<String> {
@@ -267,7 +299,7 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// until they end or [`stop`](Runtime::stop) ends them.
     async fn orphans(&self, instance: &InstanceRef) -> Result<bool>;
 
-    /// Runs a PostgreSQL program to its end.
+    /// Runs a PostgreSQL program to its end, or until that is not wanted any more.
     async fn run(&self, spec: ToolSpec) -> Result<ToolOutput>;
 
     /// The last `lines` lines that the server printed.

@@ -27,7 +27,7 @@ mod hashed;
 mod key;
 #[cfg(target_os = "linux")]
 pub(crate) mod outside;
-mod sql;
+pub(crate) mod sql;
 
 use build::claim;
 #[cfg(any(feature = "macros", target_os = "linux"))]

@@ -29,6 +29,8 @@ mod reflink;
 #[cfg(all(feature = "zfs", target_os = "linux"))]
 pub mod zfs;
 
+pub(crate) use files::adopt;
+
 /// Something that a storage holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

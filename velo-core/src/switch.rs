@@ -162,6 +162,7 @@ impl Switch<'_> {
             doors: Doors::OpenWhenReady,
             fresh_clone: !record.settled,
             replay: None,
+            loading: None,
         };
         let status = match runtime.status(&instance).await? {
             // Whoever started it may have been killed before clients were let in.

@@ -187,45 +187,15 @@ fn recovered(spec: BranchSpec, spinner: &Spinner) -> BranchSpec {
     })
 }
 
-/// Makes a branch. At a signal it is undone, and that is waited for; at a second one this process ends at
-/// once, and the next `velo` undoes what was left.
+/// Makes a branch. At a signal it is undone.
 fn unless_given_up(project: &blocking::Project, spec: BranchSpec) -> Result<blocking::Branch> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io("start a runtime", e))?;
-    let made = async {
-        let mut signals = crate::signals::listen()?;
-        let cancel = velo_core::cancel::Cancel::new();
-        let creation = velo_core::Branch::create_unless(project.as_async(), spec, &cancel);
-        let mut creation = std::pin::pin!(creation);
-        let mut given_up = false;
-        let made = loop {
-            tokio::select! {
-                made = &mut creation => break made,
-                Some(got) = signals.recv() => match given_up {
-                    _ if !got.ends() => {}
-                    false => {
-                        given_up = true;
-                        cancel.cancel();
-                    }
-                    true => return Err(Error::new(
-                        ErrorKind::Canceled,
-                        "ended at once; what was made goes with the next command",
-                    )),
-                },
-            }
-        };
-        match made {
-            // It was done before it could be given up.
-            Ok(branch) if given_up => {
-                branch.delete(true).await?;
-                Err(Error::new(ErrorKind::Canceled, "given up: nothing was made"))
-            }
-            made => made,
-        }
-    };
-    runtime.block_on(made).map(blocking::Branch::from)
+    let project = project.as_async().clone();
+    let made = crate::signals::unless_given_up(
+        move |cancel| async move { velo_core::Branch::create_unless(&project, spec, &cancel).await },
+        // It was done before it could be given up.
+        |branch| async move { branch.delete(true).await },
+    );
+    made.map(blocking::Branch::from)
 }
 
 /// The moment that is asked for.

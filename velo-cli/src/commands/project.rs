@@ -11,10 +11,11 @@ use crate::target::open_project;
 
 pub(crate) fn run(command: Project, out: &Out) -> Result<()> {
     match command {
-        Project::Create(args) => create(args, out),
+        Project::Create(args) => create(*args, out),
         Project::List => list(out),
         Project::Get { name } => get(&name, out),
         Project::Set(args) => set(&args, out),
+        Project::Refresh { name } => refresh(&name, out),
         Project::Delete { name, force } => delete(&name, force, out),
     }
 }
@@ -30,6 +31,7 @@ fn shape(info: &ProjectInfo) -> Value {
         "role": info.role,
         "database": info.database,
         "wal_retention": info.wal_retention,
+        "source": info.source.as_ref().map(super::import::shape),
         "created_at": info.created_at,
     })
 }
@@ -71,12 +73,20 @@ fn create(args: ProjectCreate, out: &Out) -> Result<()> {
     if let Some(time) = args.wal_retention {
         builder = builder.wal_retention(time);
     }
+    let source = super::import::source(&args.import)?;
     // Nothing is fetched for a project that cannot be.
     builder.check()?;
     super::pg::ensure(&config)?;
-    let project = {
-        let _spinner = Spinner::new(format!("creating {}", args.name));
-        builder.create()?
+    let project = match source {
+        None => {
+            let _spinner = Spinner::new(format!("creating {}", args.name));
+            builder.create()?
+        }
+        Some(source) => {
+            let spinner = Spinner::new(format!("creating {}", args.name));
+            let source = source.progress(super::import::told(&spinner));
+            super::import::create(builder.from(source))?
+        }
     };
     let main = project.main()?;
     let info = project.info();
@@ -98,6 +108,31 @@ fn create(args: ProjectCreate, out: &Out) -> Result<()> {
                 info.storage,
                 info.runtime.as_str(),
             ));
+            super::import::notes(&info, out);
+        },
+    );
+    Ok(())
+}
+
+fn refresh(name: &str, out: &Out) -> Result<()> {
+    let project = open_project(name)?;
+    let project = {
+        let spinner = Spinner::new(format!("refreshing {name}"));
+        let spec = velo_core::RefreshSpec::new().progress(super::import::told(&spinner));
+        super::import::refresh(&project, spec)?
+    };
+    let (info, main) = (project.info(), project.main()?);
+    out.result(
+        || {
+            let mut value = shape(&info);
+            value["url"] = json!(main.url());
+            value["timings_ms"] = output::timings(project.timings());
+            value
+        },
+        |out| {
+            out.line(main.url());
+            out.line(format!("{name} refreshed in {}", output::took(project.timings().total)));
+            super::import::notes(&info, out);
         },
     );
     Ok(())
@@ -150,6 +185,7 @@ fn get(name: &str, out: &Out) -> Result<()> {
                 ("role", info.role.clone()),
                 ("database", info.database.clone()),
                 ("wal kept", kept(info.wal_retention)),
+                ("source", super::import::from(&info)),
                 ("age", output::age(info.created_at)),
             ]);
         },

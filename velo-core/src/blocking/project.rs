@@ -2,9 +2,11 @@
 
 use super::{Branch, Project, ProjectBuilder, Seed, Snapshot};
 use crate::branch::BranchInfo;
+use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::error::Result;
-use crate::project::ProjectInfo;
+use crate::import::Source;
+use crate::project::{ProjectInfo, RefreshSpec};
 use crate::seed::{self, Claim, SeedInfo, SeedKey};
 use crate::snapshot::SnapshotInfo;
 use crate::timings::Timings;
@@ -158,6 +160,14 @@ impl Project {
         self.0.set_wal_retention_call(time).wait()
     }
 
+    /// See [`crate::Project::refresh`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn refresh(&self, spec: RefreshSpec) -> Result<Self> {
+        self.0.refresh_call(spec, Cancel::default()).wait().map(Self)
+    }
+
     /// See [`crate::Project::prune_wal`].
     ///
     /// # Errors
@@ -191,7 +201,19 @@ impl Project {
     }
 }
 
+impl From<crate::Project> for Project {
+    fn from(project: crate::Project) -> Self {
+        Self(project)
+    }
+}
+
 impl ProjectBuilder {
+    /// The async builder with the same settings.
+    #[must_use]
+    pub fn into_async(self) -> crate::ProjectBuilder {
+        self.0
+    }
+
     /// See [`crate::ProjectBuilder::config`].
     pub fn config(self, config: Config) -> Self {
         Self(self.0.config(config))
@@ -228,6 +250,11 @@ impl ProjectBuilder {
     /// See [`crate::ProjectBuilder::wal_retention`].
     pub fn wal_retention(self, time: std::time::Duration) -> Self {
         Self(self.0.wal_retention(time))
+    }
+
+    /// See [`crate::ProjectBuilder::from`].
+    pub fn from(self, source: Source) -> Self {
+        Self(self.0.from(source))
     }
 
     /// See [`crate::ProjectBuilder::open`].

@@ -27,15 +27,11 @@ impl Boot<'_> {
                 .flat_map(|(k, v)| ["-c".to_owned(), format!("{k}={v}")]),
         );
         args.extend(["-C".to_owned(), "shared_preload_libraries".to_owned()]);
-        let output = runtime
-            .run(crate::runtime::ToolSpec {
-                postgres: postgres.clone(),
-                tool: "postgres",
-                args,
-                location: location.clone(),
-                reads: Vec::new(),
-            })
-            .await?;
+        let tool = crate::runtime::ToolSpec {
+            args,
+            ..crate::runtime::ToolSpec::new(postgres.clone(), "postgres", location.clone())
+        };
+        let output = runtime.run(tool).await?;
         if !output.success {
             return Err(Error::new(
                 ErrorKind::Postgres,

@@ -16,7 +16,9 @@ impl Boot<'_> {
         target: Target<'_>,
         libc: Option<Libc>,
     ) -> Result<()> {
-        collation::check(session).await?;
+        if !self.loading.is_some_and(|loading| loading.any_collation) {
+            collation::check(session).await?;
+        }
         if let (Some(sorted), Some(here)) = (self.project.libc, libc)
             && sorted != here
         {

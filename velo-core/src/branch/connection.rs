@@ -1,6 +1,6 @@
 //! How clients reach a branch: its URL, and the parts of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Branch;
 
@@ -83,6 +83,13 @@ impl Branch {
             database: project.database.clone(),
         }
     }
+}
+
+/// A URL for who is let in without a password, as Velo's own processes are.
+pub(crate) fn private_url(role: &str, database: &str, socket_dir: &Path, port: u16) -> String {
+    let (role, database) = (encode(role), encode(database));
+    let host = encode(&socket_dir.to_string_lossy());
+    format!("postgresql://{role}@/{database}?host={host}&port={port}")
 }
 
 /// Percent-encodes a part of a URL.

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::create::taken;
 use super::{Inner, Project, fits, ready};
+use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::disk;
-use crate::engine::{self, Call, Engine};
+use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::NAMED;
 use crate::id::ProjectName;
+use crate::import::Source;
 use crate::lock::{Lock, Mode};
 use crate::timings::Timings;
 
@@ -20,12 +22,13 @@ use crate::timings::Timings;
 pub struct ProjectBuilder {
     pub(super) name: String,
     pub(super) config: Option<Config>,
-    pub(super) role: String,
-    pub(super) database: String,
+    pub(super) role: Option<String>,
+    pub(super) database: Option<String>,
     pub(super) locale: Option<String>,
     /// Whether `main` of a new project runs once that is made.
     pub(super) main_runs: bool,
     pub(super) wal_retention: Option<Duration>,
+    pub(super) source: Option<Source>,
 }
 
 impl ProjectBuilder {
@@ -35,15 +38,16 @@ impl ProjectBuilder {
         self
     }
 
-    /// For a new project: the superuser that URLs name (`postgres` unless told).
+    /// For a new project: the superuser that URLs name (`postgres` unless told; `velo` in data that is brought
+    /// [from](Self::from) elsewhere, where it is Velo's own).
     pub fn role(mut self, role: impl Into<String>) -> Self {
-        self.role = role.into();
+        self.role = Some(role.into());
         self
     }
 
-    /// For a new project: the database that URLs name (`postgres` unless told).
+    /// For a new project: the database that URLs name (`postgres` unless told, or that of the source's URL).
     pub fn database(mut self, database: impl Into<String>) -> Self {
-        self.database = database.into();
+        self.database = Some(database.into());
         self
     }
 
@@ -69,6 +73,13 @@ impl ProjectBuilder {
         self
     }
 
+    /// For a new project: real data that its `main` begins with, instead of an empty cluster. It is there, masked
+    /// and transformed, before anybody can branch it, and [`Project::refresh`] brings it anew.
+    pub fn from(mut self, source: Source) -> Self {
+        self.source = Some(source);
+        self
+    }
+
     /// Opens the project.
     ///
     /// # Errors
@@ -82,8 +93,21 @@ impl ProjectBuilder {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if the name is taken, [`ErrorKind::PostgresMissing`] if no
     /// PostgreSQL is found, [`ErrorKind::Unsupported`] if the storage does not work in the home.
+    ///
+    /// With a [source](Self::from), whose data does not come: [`ErrorKind::PermissionDenied`] for a wrong password
+    /// or too few rights, [`ErrorKind::Incompatible`] for what does not fit this machine,
+    /// [`ErrorKind::Exhausted`], [`ErrorKind::Postgres`]. Nothing is left then.
     pub async fn create(self) -> Result<Project> {
         self.create_call().await
+    }
+
+    /// The same until `cancel` asks it to stop: then what was done is undone, and that is waited for.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and [`ErrorKind::Canceled`].
+    pub async fn create_unless(self, cancel: &Cancel) -> Result<Project> {
+        let work = move |op: Op| async move { self.create_here(&op).await };
+        engine::call_unless(cancel.clone(), work).await
     }
 
     /// Checks what can be checked before a PostgreSQL is looked for, and makes nothing: the names,
@@ -171,12 +195,17 @@ impl ProjectBuilder {
     /// Its names, checked.
     pub(super) fn names(&self) -> Result<ProjectName> {
         let name = ProjectName::new(self.name.clone())?;
-        check_identifier("role", &self.role)?;
-        check_identifier("database", &self.database)?;
+        check_identifier("role", self.role_name())?;
+        check_identifier("database", self.database.as_deref().unwrap_or("postgres"))?;
         if let Some(time) = self.wal_retention {
             retention(time)?;
         }
         Ok(name)
+    }
+
+    pub(super) fn role_name(&self) -> &str {
+        let own = if self.source.is_some() { "velo" } else { "postgres" };
+        self.role.as_deref().unwrap_or(own)
     }
 
     async fn open_here(self) -> Result<Project> {

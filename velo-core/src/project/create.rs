@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::initdb::Cluster;
 use super::{Inner, Project, ProjectBuilder, fits};
 use crate::boot::{self, Doors};
 use crate::create::{can_limit, first_start};
@@ -11,6 +12,7 @@ use crate::engine::{Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id, ProjectName};
+use crate::import::{self, Recipe, Source, Told};
 use crate::lock::Lock;
 use crate::lookup::vacant;
 use crate::port;
@@ -31,6 +33,7 @@ impl ProjectBuilder {
     pub(super) async fn create_here(self, op: &Op) -> Result<Project> {
         let config = self.settings()?;
         let name = self.names()?;
+        let source = self.source.clone().map(Source::anchored).transpose()?;
         let home = Engine::get()?.home(&config).await?;
         let runtime_kind = config.chosen_runtime();
         let runtime = home.runtime(runtime_kind)?;
@@ -60,9 +63,10 @@ impl ProjectBuilder {
             postgres,
             share_dir,
             limits: config.limits,
-            role: self.role.clone(),
-            database: self.database.clone(),
+            role: self.role_name().to_owned(),
+            database: self.database.clone().unwrap_or_else(|| "postgres".to_owned()),
             wal_retention: self.wal_retention.map(super::builder::retention).transpose()?,
+            source: None,
             created_at: now(),
         };
         let recorded = self.record(&home, &project, lease, op).await;
@@ -76,10 +80,12 @@ impl ProjectBuilder {
             }
             other => other?,
         };
-        let made = self.fill(&home, &project, &main, &*storage, &*runtime, op).await;
-        let done = match made {
-            Ok(cut) => commit(&home, &project, &main, cut, self.main_runs, op).await,
-            Err(error) => Err(error),
+        let done = match &source {
+            Some(source) => self.import(&home, &project, &main, source, op).await,
+            None => match self.fill(&home, &project, &main, &*storage, &*runtime, op).await {
+                Ok(cut) => commit(&home, &project, &main, cut, None, self.main_runs, op).await,
+                Err(error) => Err(error),
+            },
         };
         match done {
             Ok(record) => {
@@ -185,7 +191,19 @@ impl ProjectBuilder {
             spec = spec.owner(user.uid, user.gid);
         }
         op.steps.run("volume", storage.create_volume(spec)).await?;
-        op.steps.run("initdb", self.initdb(home, project, main, storage, runtime)).await?;
+        let run_dir = RunDir::of(home, main.id);
+        let cluster = Cluster {
+            home,
+            project,
+            run_dir: &run_dir,
+            volume: main.volume,
+            role: &project.role,
+            password: Some(&main.password),
+            locale: self.locale.as_deref(),
+            is_for_dump: false,
+            cancel: op.cancel.clone(),
+        };
+        op.steps.run("initdb", cluster.make(storage, runtime)).await?;
         op.cancel.check()?;
         let control =
             control::read(&storage.location(volume).host_path().join("global/pg_control"))?;
@@ -196,10 +214,7 @@ impl ProjectBuilder {
         );
         synced?;
         self.make_database(home, project, &came_up?).await?;
-        if !self.main_runs {
-            let stop = boot::stop(home, project, main.id, main.volume, StopMode::Fast);
-            op.steps.run("stop", stop).await?;
-        }
+        self.stop_if_told(home, project, main, op).await?;
         Ok(Cut {
             method: Method::Stopped,
             lsn: control.checkpoint,
@@ -212,6 +227,47 @@ impl ProjectBuilder {
             in_recovery: false,
             libc: project.libc,
         })
+    }
+
+    /// Brings the data of a source into `main`, and starts its server.
+    async fn import(
+        &self,
+        home: &Home,
+        project: &ProjectRecord,
+        main: &BranchRecord,
+        source: &Source,
+        op: &Op,
+    ) -> Result<ProjectRecord> {
+        op.cancel.check()?;
+        reserve::keep(home.config.home())?;
+        let told = Told {
+            role: self.role.is_some(),
+            database: self.database.is_some(),
+            postgres_is_open: true,
+        };
+        // In a box: the callers' futures would be nested too deep for the compiler.
+        let bring = import::bring(home, project, main, main.volume, source, told, op);
+        let brought = Box::pin(bring).await?;
+        let project = brought.project;
+        first_start(home, &project, main, Doors::Open, false, op).await?;
+        self.stop_if_told(home, &project, main, op).await?;
+        let recipe = Some(brought.recipe);
+        commit(home, &project, main, brought.cut, recipe, self.main_runs, op).await
+    }
+
+    /// Stops `main` where it is not to run.
+    async fn stop_if_told(
+        &self,
+        home: &Home,
+        project: &ProjectRecord,
+        main: &BranchRecord,
+        op: &Op,
+    ) -> Result<()> {
+        if self.main_runs {
+            return Ok(());
+        }
+        let stop = boot::stop(home, project, main.id, main.volume, StopMode::Fast);
+        op.steps.run("stop", stop).await
     }
 
     /// The project's database, if it is not the one that initdb makes.
@@ -249,11 +305,13 @@ async fn commit(
     project: &ProjectRecord,
     main: &BranchRecord,
     cut: Cut,
+    recipe: Option<Recipe>,
     main_runs: bool,
     op: &Op,
 ) -> Result<ProjectRecord> {
     op.cancel.check()?;
-    let (project, main, timings) = (project.id, main.id, op.steps.timings());
+    let (made, main, timings) = (project.clone(), main.id, op.steps.timings());
+    let project = made.id;
     home.state()
         .write_durable("commit a project", move |tx| {
             let gone = || {
@@ -276,6 +334,12 @@ async fn commit(
                 if project.phase != Phase::Creating {
                     return Err(gone());
                 }
+                // What an import has found out.
+                project.postgres = made.postgres;
+                project.share_dir = made.share_dir;
+                project.libc = made.libc;
+                project.database = made.database;
+                project.source = recipe;
                 project.phase = Phase::Ready;
                 project.lease = None;
                 Ok(())

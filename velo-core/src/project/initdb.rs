@@ -1,30 +1,44 @@
-//! The first data of a project.
+//! The first data of a project, or what a dump is read into.
 
-use super::ProjectBuilder;
+use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
-use crate::postgres::scram;
-use crate::record::{BranchRecord, ProjectRecord};
+use crate::id::Id;
+use crate::postgres::scram::{self, Password};
+use crate::record::ProjectRecord;
 use crate::run_dir::RunDir;
 use crate::runtime::{Runtime, ToolSpec};
 use crate::storage::{Object, Storage};
 
-impl ProjectBuilder {
-    pub(super) async fn initdb(
-        &self,
-        home: &Home,
-        project: &ProjectRecord,
-        main: &BranchRecord,
-        storage: &dyn Storage,
-        runtime: &dyn Runtime,
-    ) -> Result<()> {
+/// A cluster to make.
+pub(crate) struct Cluster<'a> {
+    pub(crate) home: &'a Home,
+    pub(crate) project: &'a ProjectRecord,
+    /// The folder of the files that are made for it, and that go with it.
+    pub(crate) run_dir: &'a RunDir,
+    pub(crate) volume: Id,
+    /// Its first superuser, and the password of that.
+    pub(crate) role: &'a str,
+    pub(crate) password: Option<&'a Password>,
+    pub(crate) locale: Option<&'a str>,
+    /// Whether a dump is to be read into it, of which each database brings its own locale.
+    pub(crate) is_for_dump: bool,
+    pub(crate) cancel: Cancel,
+}
+
+impl Cluster<'_> {
+    pub(crate) async fn make(&self, storage: &dyn Storage, runtime: &dyn Runtime) -> Result<()> {
+        let Self { home, project, run_dir, .. } = self;
         let user = home.server_user(&project.postgres);
         // The password reaches initdb as a verifier in a file that only the server's user reads.
-        let verifier = scram::verifier(&main.password)?;
-        let secret = RunDir::of(home, main.id).secret(&verifier, user.as_ref())?;
-        let location = storage.location(Object::Volume(main.volume));
+        let secret = match self.password {
+            Some(password) => Some(run_dir.secret(&scram::verifier(password)?, user.as_ref())?),
+            None => None,
+        };
+        let location = storage.location(Object::Volume(self.volume));
         let mut output = None;
-        for locale in locales(self.locale.as_deref(), project.postgres.version.major) {
+        let major = if self.is_for_dump { 0 } else { project.postgres.version.major };
+        for locale in locales(self.locale, major) {
             let mut args: Vec<String> = [
                 "-D",
                 "{}",
@@ -38,15 +52,14 @@ impl ProjectBuilder {
             ]
             .map(str::to_owned)
             .to_vec();
-            args.push(format!("--username={}", project.role));
-            args.push(format!("--pwfile={}", secret.display()));
+            args.push(format!("--username={}", self.role));
+            args.extend(secret.iter().map(|secret| format!("--pwfile={}", secret.display())));
             args.extend(locale);
             let spec = ToolSpec {
-                postgres: project.postgres.clone(),
-                tool: "initdb",
                 args,
-                location: location.clone(),
-                reads: vec![secret.clone()],
+                reads: secret.iter().cloned().collect(),
+                cancel: self.cancel.clone(),
+                ..ToolSpec::new(project.postgres.clone(), "initdb", location.clone())
             };
             let ran = runtime.run(spec).await?;
             let again = !ran.success && self.locale.is_none() && ran.stderr.contains("locale");
@@ -55,7 +68,9 @@ impl ProjectBuilder {
                 break;
             }
         }
-        RunDir::of(home, main.id).forget_secret()?;
+        if secret.is_some() {
+            run_dir.forget_secret()?;
+        }
         match output {
             Some(output) if output.success => Ok(()),
             Some(output) => {
@@ -70,7 +85,7 @@ impl ProjectBuilder {
                 // A server that initdb starts says when, and who it is, in front of it.
                 let why = why.split_once("FATAL:").map_or(why, |(_, rest)| rest).trim();
                 let why = why.strip_prefix("initdb: error:").unwrap_or(why).trim();
-                let hint = match (&self.locale, kind) {
+                let hint = match (self.locale, kind) {
                     (_, ErrorKind::Exhausted) => "free some space and try again",
                     (Some(_), _) if why.contains("locale") => {
                         "name a locale that this machine has; it lists them: locale -a"

@@ -248,8 +248,18 @@ impl Runtime for Docker {
         let mut mounts = container::seen(&seen);
         mounts.push(container::bind(path, false));
         mounts.extend(spec.reads.iter().map(|file| container::bind(file, true)));
-        let body = container::tool(engine, &self.home, &image.id, (uid, gid), command, mounts);
-        let output = tool::run(engine, &self.home, body, spec.tool).await?;
+        mounts.extend(spec.writes.iter().map(|folder| container::bind(folder, false)));
+        mounts.extend(spec.input.iter().map(|file| container::bind(file, true)));
+        let mut body = container::tool(engine, &self.home, &image.id, (uid, gid), command, mounts);
+        let env = body.env.get_or_insert_default();
+        env.extend(spec.env.iter().map(|(key, value)| format!("{key}={value}")));
+        env.extend(spec.input.iter().map(|file| format!("VELO_INPUT={}", file.display())));
+        if spec.network {
+            // This machine's own, for a server may listen on its 127.0.0.1 alone.
+            body.host_config.get_or_insert_default().network_mode = Some("host".into());
+        }
+        let (limit, cancel) = (spec.limit, &spec.cancel);
+        let output = tool::run(engine, &self.home, body, spec.tool, limit, cancel).await?;
         if spec.tool == "initdb" && output.success && !path.join("PG_VERSION").exists() {
             // It is somewhere else, where the engine has a folder under this path.
             return Err(crate::runtime::unseen(path));

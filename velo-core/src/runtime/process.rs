@@ -33,8 +33,6 @@ const FAST: Duration = Duration::from_secs(60);
 const IMMEDIATE: Duration = Duration::from_secs(10);
 /// How long another start may remove what a crash left.
 const FORGETTING: Duration = Duration::from_secs(1);
-/// How long a tool may run.
-const TOOL: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -130,12 +128,31 @@ impl Runtime for Process {
 
     async fn run(&self, spec: ToolSpec) -> Result<ToolOutput> {
         let path = spec.location.host_path().display().to_string();
-        let output = Program::new(spec.postgres.program(spec.tool))
+        let program = spec.postgres.program(spec.tool);
+        if !program.exists() {
+            return Err(Error::new(
+                ErrorKind::PostgresMissing,
+                format!("{} has no {}", spec.postgres.bin_dir.display(), spec.tool),
+            )
+            .with_hint(
+                "use a PostgreSQL with all of its programs: velo pg list, velo pg install",
+            ));
+        }
+        let mut program = Program::new(program)
             .args(spec.args_at(&path))
             .user(self.user.as_ref())
-            .killed_with_us()
-            .output(TOOL)
-            .await?;
+            // A group of its own, so that what it starts ends with it; and it never outlives who wants it.
+            .detached()
+            .killed_with_us();
+        for (key, value) in &spec.env {
+            program = program.env(key, value);
+        }
+        if let Some(input) = &spec.input {
+            let file = std::fs::File::open(input)
+                .map_err(|e| Error::io(format!("read {}", input.display()), e))?;
+            program = program.stdin(file);
+        }
+        let output = program.output_unless(spec.limit, &spec.cancel).await?;
         Ok(ToolOutput {
             success: output.success,
             status: output.status,

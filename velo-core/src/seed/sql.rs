@@ -118,22 +118,7 @@ async fn run_files(pattern: &str, branch: &Branch) -> Result<()> {
         tokio_postgres::connect(&branch.socket_url(), NoTls).await.map_err(cannot)?;
     let run = async {
         for file in &files {
-            let sql = std::fs::read_to_string(file)
-                .map_err(|e| Error::io(format!("read {}", file.display()), e))?;
-            // A mark of its byte order, as some editors write it, is no SQL.
-            let sql = sql.strip_prefix('\u{feff}').unwrap_or(&sql);
-            client.batch_execute(sql).await.map_err(|e| refused(file, sql, e))?;
-            if in_transaction(&client).await.map_err(|e| refused(file, "", e))? {
-                return Err(Error::new(
-                    ErrorKind::Seed,
-                    format!("{} begins a transaction and does not end it", file.display()),
-                )
-                .with_hint(
-                    "end it with COMMIT, or take its BEGIN out: each file is one transaction",
-                ));
-            }
-            // As `psql -f` for each of them: pg_dump's empty search_path is not for the next one.
-            client.batch_execute("DISCARD ALL").await.map_err(|e| refused(file, "", e))?;
+            run_file(file, &client).await?;
         }
         Ok(())
     };
@@ -146,6 +131,25 @@ async fn run_files(pattern: &str, branch: &Branch) -> Result<()> {
             Ok(()) => Error::new(ErrorKind::Postgres, "the server ended while a seed was built"),
         }),
     }
+}
+
+/// Sends a file as a whole.
+pub(crate) async fn run_file(file: &Path, client: &tokio_postgres::Client) -> Result<()> {
+    let sql = std::fs::read_to_string(file)
+        .map_err(|e| Error::io(format!("read {}", file.display()), e))?;
+    // A mark of its byte order, as some editors write it, is no SQL.
+    let sql = sql.strip_prefix('\u{feff}').unwrap_or(&sql);
+    client.batch_execute(sql).await.map_err(|e| refused(file, sql, e))?;
+    if in_transaction(client).await.map_err(|e| refused(file, "", e))? {
+        return Err(Error::new(
+            ErrorKind::Seed,
+            format!("{} begins a transaction and does not end it", file.display()),
+        )
+        .with_hint("end it with COMMIT, or take its BEGIN out: each file is one transaction"));
+    }
+    // As `psql -f` for each of them: pg_dump's empty search_path is not for the next one.
+    client.batch_execute("DISCARD ALL").await.map_err(|e| refused(file, "", e))?;
+    Ok(())
 }
 
 /// Whether a transaction goes on that began earlier.

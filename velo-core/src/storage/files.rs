@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::storage::{CloneSpec, FileOp, Location, Object, Usage, VolumeSpec};
 
+mod adopt;
 mod beneath;
 #[cfg(any(feature = "copy", feature = "zfs"))]
 mod bytes;
@@ -32,7 +33,8 @@ mod scrub;
 mod skip;
 mod tree;
 
-#[cfg(all(feature = "btrfs", target_os = "linux"))]
+pub(crate) use adopt::adopt;
+#[allow(unused_imports)] // btrfs alone needs it outside
 pub(super) use beneath::Folder;
 #[cfg(target_os = "linux")]
 pub(super) use beneath::{open_dir, open_file, read_dir};

@@ -111,7 +111,7 @@ impl Bench {
     ) -> Result<ToolOutput> {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let postgres = self.place.postgres.clone();
-        self.runtime.run(ToolSpec { postgres, tool, args, location, reads: Vec::new() }).await
+        self.runtime.run(ToolSpec { args, ..ToolSpec::new(postgres, tool, location) }).await
     }
 
     /// A server on a new volume, not started.

@@ -92,6 +92,7 @@ pub(crate) async fn replay(
         doors: Doors::Private,
         fresh_clone: true,
         replay: Some(&replay),
+        loading: None,
     };
     let runtime = home.runtime(project.runtime)?;
     let up = op.steps.run("replay", boot.run(&*runtime, op));

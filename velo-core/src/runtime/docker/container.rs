@@ -58,7 +58,7 @@ exec 3<&0
     kill -TERM 1
 ) <&3 3<&- >/dev/null 2>&1 &
 if [ -x "$1" ]; then
-    "$@" </dev/null 3<&- &
+    "$@" <"${VELO_INPUT:-/dev/null}" 3<&- &
     wait $!
     code=$?
 else

@@ -8,9 +8,13 @@ use futures_util::StreamExt;
 use super::connect::Engine;
 use super::errors::{Refusal, failed, refusal};
 use super::{container, tool};
+use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::binaries::check_supported;
 use crate::postgres::{Image, Installation, Libc, Source, Version};
+
+/// How long an image may take to say what it is.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Asked of an image once. The folder must hold `initdb` too: Debian's `postgres` is not on every
 /// PATH, and a wrapper's folder is not the programs'. The loader that the program names tells its C
@@ -169,7 +173,8 @@ async fn ask(
         missing(reference, &format!("cannot be used: {why}"), engine)
             .with_hint("use one with PostgreSQL 14 or later, like postgres:18")
     };
-    let output = tool::run(engine, home, body, "a look into the image").await;
+    let (limit, never) = (Some(LOOK), Cancel::default());
+    let output = tool::run(engine, home, body, "a look into the image", limit, &never).await;
     let output = output.map_err(|error| match error.kind() {
         ErrorKind::Unsupported => unusable("its shell does not start").with_source(error),
         _ => error,

@@ -18,12 +18,13 @@ use super::container::{self, Body};
 use super::errors::failed;
 use super::leases::Leased;
 use super::lifeline;
+use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::lease::{Dead, Lease};
 use crate::runtime::ToolOutput;
 
-/// How long a program may take.
+/// How long a container without a lease may be somebody's.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// What the shell around a program says last, before its exit status. The engine forgets that with
@@ -54,6 +55,8 @@ pub(super) async fn run(
     home: &Path,
     body: Body,
     what: &str,
+    limit: Option<Duration>,
+    cancel: &Cancel,
 ) -> Result<ToolOutput> {
     let lease = lease(home).await?;
     let name = name(lease.as_ref().map_or_else(Id::generate, |lease| lease.id));
@@ -68,7 +71,15 @@ pub(super) async fn run(
         }
         return Err(failed(format!("make a container for {what}"), error));
     }
-    let done = tokio::time::timeout(LIMIT, to_its_end(engine, &name, what)).await;
+    // What is longer than anybody waits stands for no limit.
+    let time = limit.unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+    let done = tokio::select! {
+        biased;
+        () = cancel.canceled() => Ok(cancel.check().and(Err(Error::new(
+            ErrorKind::Internal, "a wish to stop that is none",
+        )))),
+        done = tokio::time::timeout(time, to_its_end(engine, &name, what)) => done,
+    };
     let gone = super::remove(engine, &name).await;
     // Else the lease stays, for a sweep to see to the container.
     if let (Ok(()), Some(lease)) = (&gone, lease) {
@@ -77,7 +88,7 @@ pub(super) async fn run(
     let done = done.unwrap_or_else(|_| {
         Err(Error::new(
             ErrorKind::Timeout,
-            format!("{what} did not end within {} s and was killed", LIMIT.as_secs()),
+            format!("{what} did not end within {} s and was killed", time.as_secs()),
         ))
     });
     match (done, gone) {

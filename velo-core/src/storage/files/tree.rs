@@ -49,7 +49,12 @@ struct Work<'a> {
     clone: CloneFn,
     cancel: &'a Cancel,
     chown: bool,
+    /// Whose it becomes; else as it is in the source.
+    owner: Option<Owner>,
 }
+
+/// A user and a group.
+pub(super) type Owner = (Uid, Gid);
 
 /// Clones all of `from` into the empty folder `to`.
 pub(super) fn clone_tree(
@@ -57,6 +62,18 @@ pub(super) fn clone_tree(
     to: &Folder,
     spec: &CloneSpec,
     clone: CloneFn,
+    cancel: &Cancel,
+) -> Result<()> {
+    clone_tree_as(from, to, spec, clone, None, cancel)
+}
+
+/// The same, where all of it becomes `owner`'s.
+pub(super) fn clone_tree_as(
+    from: &Folder,
+    to: &Folder,
+    spec: &CloneSpec,
+    clone: CloneFn,
+    owner: Option<Owner>,
     cancel: &Cancel,
 ) -> Result<()> {
     let work = Work {
@@ -67,6 +84,7 @@ pub(super) fn clone_tree(
         clone,
         cancel,
         chown: super::is_root(),
+        owner,
     };
     let fault = |e: Errno| Error::io(format_args!("clone {}", from.path.display()), e);
     let stat = rustix::fs::fstat(&from.fd).map_err(fault)?;
@@ -201,7 +219,7 @@ impl Work<'_> {
         };
         rustix::fs::symlinkat(&target, &pair.to, name).map_err(fault)?;
         if let Some(stat) = stat {
-            let (uid, gid) = owner(&stat);
+            let (uid, gid) = self.owner.unwrap_or_else(|| owner(&stat));
             rustix::fs::chownat(&pair.to, name, Some(uid), Some(gid), nofollow).map_err(fault)?;
         }
         Ok(())
@@ -224,7 +242,11 @@ impl Work<'_> {
     }
 
     fn dress(&self, fd: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<()> {
-        dress(fd, stat, self.chown)
+        let mut stat = *stat;
+        if let Some((uid, gid)) = self.owner {
+            (stat.st_uid, stat.st_gid) = (uid.as_raw(), gid.as_raw());
+        }
+        dress(fd, &stat, self.chown)
     }
 }
 

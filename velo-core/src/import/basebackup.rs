@@ -1,0 +1,119 @@
+//! A physical copy of a running server.
+
+use super::bring::Import;
+use super::progress::{Stage, during};
+use super::remote::Facts;
+use crate::error::Result;
+use crate::postgres::settings;
+use crate::storage::{FileOp, Object};
+
+/// Settings of the source's machine, whose values mean nothing here.
+const ELSEWHERE: [&str; 8] = [
+    "log_directory",
+    "log_filename",
+    "krb_server_keyfile",
+    "dynamic_library_path",
+    "extension_control_path",
+    "unix_socket_group",
+    "stats_temp_directory",
+    "include_dir",
+];
+
+impl Import<'_> {
+    /// Copies all that the source has, and makes it a server's of its own.
+    pub(super) async fn basebackup(&mut self, facts: &Facts) -> Result<()> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let mut args =
+            vec![format!("--dbname={}", server.to("postgres")), "--pgdata={}".to_owned()];
+        // The WAL comes over a second connection, under a temporary slot that ends with it.
+        let more = [
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-sync",
+            "--no-manifest",
+            "--no-password",
+        ];
+        args.extend(more.map(str::to_owned));
+        args.push("--label=velo".to_owned());
+        let spec = self.tool_for_source("pg_basebackup", args);
+        let folder = self.location.host_path().to_path_buf();
+        let total = Some(facts.bytes()).filter(|bytes| *bytes > 0);
+        let run = self.run(spec);
+        let copied = during(self.watch, Stage::Copy, "the data", &folder, total, run);
+        self.op.steps.run("copy", copied).await?;
+        crate::disk::remove("remove a secret", &self.run_dir.path().join("secret"))?;
+        self.settle(facts.in_recovery, Some(facts)).await
+    }
+
+    /// Makes copied files a server's of its own: nothing of a standby's or of another server's settings is left,
+    /// and one of a standby recovers to where it is consistent.
+    pub(super) async fn settle(&mut self, in_recovery: bool, facts: Option<&Facts>) -> Result<()> {
+        let data = self.location.host_path().to_path_buf();
+        let gone = [
+            "standby.signal",
+            "recovery.signal",
+            "postmaster.pid",
+            "postmaster.opts",
+            "recovery.done",
+        ];
+        let mut ops: Vec<FileOp> =
+            gone.iter().map(|path| FileOp::Remove { path: (*path).to_owned() }).collect();
+        if in_recovery {
+            ops.push(FileOp::Write { path: "recovery.signal".into(), content: Vec::new() });
+        }
+        if !data.join("postgresql.conf").exists() {
+            // As Debian has it, elsewhere.
+            let content = facts.map(conf).unwrap_or_default().into_bytes();
+            ops.push(FileOp::Write { path: "postgresql.conf".into(), content });
+            self.note(match facts {
+                Some(_) => "postgresql.conf was made of what the source's server shows".to_owned(),
+                None => {
+                    "there was no postgresql.conf: its settings are PostgreSQL's own".to_owned()
+                }
+            });
+        }
+        for name in ["pg_hba.conf", "pg_ident.conf"] {
+            // Velo's own are outside; a server that somebody starts by hand needs some.
+            if !data.join(name).exists() {
+                ops.push(FileOp::Write {
+                    path: name.into(),
+                    content: b"local all all peer\n".to_vec(),
+                });
+            }
+        }
+        self.storage.edit(Object::Volume(self.volume), ops).await?;
+        self.scale().await
+    }
+}
+
+/// A `postgresql.conf` with what the source's server shows.
+fn conf(facts: &Facts) -> String {
+    let wanted = facts.settings.iter().filter(|(name, _)| {
+        !settings::is_forced(name)
+            && !ELSEWHERE.contains(&name.as_str())
+            && !name.starts_with("ssl")
+            && !name.starts_with("syslog")
+    });
+    let line =
+        |(name, value): &(String, String)| format!("{name} = '{}'\n", value.replace('\'', "''"));
+    let head = "# What the source's server had in its configuration files.\n".to_owned();
+    head + &wanted.map(line).collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_another_machine_stay_there() {
+        let json = r#"{"version":150004,"in_recovery":false,"block_size":"8192","wal_block_size":"8192",
+            "superuser":true,"replication":true,"bootstrap":"postgres","roles":[],"databases":[],"tablespaces":[],
+            "settings":[["max_connections","500"],["hba_file","/etc/x"],["ssl_cert_file","/etc/y"],
+                        ["log_line_prefix","it's %m"],["archive_command","cp"]]}"#;
+        let facts: Facts = serde_json::from_str(json).unwrap();
+        assert_eq!(facts.major(), 15);
+        let text = conf(&facts);
+        assert!(text.contains("max_connections = '500'\nlog_line_prefix = 'it''s %m'\n"), "{text}");
+        assert!(!text.contains("/etc/") && !text.contains("archive"), "{text}");
+    }
+}

@@ -1,0 +1,381 @@
+//! The story of an import, from top to bottom.
+//!
+//! 1. The volume is made, empty, and the source is looked at: what does not fit is refused before a byte
+//!    comes.
+//! 2. The data comes: files, or a cluster that is made here and that a dump is read into.
+//! 3. A superuser of Velo's own is made in it, without a server. All other roles stay as they are.
+//! 4. A server is started on it that lets in nobody but Velo; dumps are read into that one.
+//! 5. What reaches out is cut off, transforms are run, columns are masked.
+//! 6. The server is stopped cleanly, and all is on disk.
+//!
+//! Whoever called it makes `main` of that volume, and nobody can branch it before. A failure anywhere, or a
+//! caller who no longer waits, leaves what the teardown of the project, or of the reset, removes.
+
+use super::check;
+use super::conninfo::{Conninfo, Surroundings};
+use super::own_role;
+use super::progress::{self, Stage, Watch};
+use super::remote::Facts;
+use super::source::{Method, Place, Recipe, Source};
+use crate::boot::{self, Boot, Doors, Loading};
+use crate::cut::{Cut, Method as CutMethod};
+use crate::engine::Op;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::id::Id;
+use crate::postgres::session::{Session, Target};
+use crate::postgres::{control, install, subscriptions};
+use crate::record::{BranchRecord, ProjectRecord, now};
+use crate::run_dir::RunDir;
+use crate::runtime::{Runtime, RuntimeKind, StopMode};
+use crate::storage::{Label, Location, Object, Storage, VolumeSpec};
+use std::sync::Arc;
+
+/// What has come.
+pub(crate) struct Brought {
+    /// With the PostgreSQL, the role and the database that fit it.
+    pub(crate) project: ProjectRecord,
+    pub(crate) cut: Cut,
+    /// As it is to be recorded.
+    pub(crate) recipe: Recipe,
+}
+
+/// What an import works with.
+pub(super) struct Import<'a> {
+    pub(super) home: &'a Home,
+    pub(super) project: ProjectRecord,
+    pub(super) branch: &'a BranchRecord,
+    pub(super) volume: Id,
+    pub(super) recipe: Recipe,
+    pub(super) watch: Option<&'a Watch>,
+    pub(super) op: &'a Op,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) location: Location,
+    pub(super) run_dir: RunDir,
+    /// Whether somebody named the role, which then may be one of the source's.
+    pub(super) role_is_told: bool,
+    /// Whether somebody named the database.
+    pub(super) database_is_told: bool,
+    /// The server that it comes from.
+    pub(super) server: Option<Conninfo>,
+}
+
+/// What somebody has said about the project.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) role: bool,
+    pub(crate) database: bool,
+    /// Whether another PostgreSQL may be taken than the recorded one.
+    pub(crate) postgres_is_open: bool,
+}
+
+/// Brings the data of `source` into the volume, whose record exists and which is not made yet.
+pub(crate) async fn bring(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    volume: Id,
+    source: &Source,
+    told: Told,
+    op: &Op,
+) -> Result<Brought> {
+    let storage = home.storage(project.storage)?;
+    let mut import = Import {
+        home,
+        project: project.clone(),
+        branch,
+        volume,
+        recipe: source.recipe.clone(),
+        watch: source.watch.as_ref(),
+        op,
+        runtime: home.runtime(project.runtime)?,
+        location: storage.location(Object::Volume(volume)),
+        storage,
+        run_dir: RunDir::of(home, volume),
+        role_is_told: told.role,
+        database_is_told: told.database,
+        server: None,
+    };
+    import.recipe.notes.clear();
+    import.prepare_files()?;
+    import.make_volume().await?;
+    let facts = match import.recipe.place.clone() {
+        Place::Server(words) => {
+            let password = source.password.clone().or(import.recipe.password.clone());
+            let conninfo = Conninfo::parse(&words)?.with_password(password.map(|p| p.0));
+            Some(import.look(conninfo, told.postgres_is_open).await?)
+        }
+        Place::Files(_) | Place::Sql(_) => None,
+    };
+    let method = match (&import.recipe.place, &facts) {
+        (Place::Files(_), _) => Method::Files,
+        (Place::Sql(_), _) => Method::Sql,
+        (Place::Server(_), Some(facts)) => import.choose(facts, told.postgres_is_open).await?,
+        (Place::Server(_), None) => {
+            return Err(Error::new(ErrorKind::Internal, "a server that was not looked at"));
+        }
+    };
+    op.cancel.check()?;
+    match (method, &facts) {
+        (Method::Basebackup, Some(facts)) => import.basebackup(facts).await?,
+        (Method::Files, _) => import.adopt(told.postgres_is_open).await?,
+        (_, facts) => import.new_cluster(facts.as_ref()).await?,
+    }
+    op.cancel.check()?;
+    op.steps.run("role", own_role::make(&import)).await?;
+    let loading =
+        Loading { settings: import.loading_settings(method), any_collation: import.recipe.reindex };
+    import.up(&loading).await?;
+    match (method, &facts) {
+        (Method::Dump, Some(facts)) => import.load_dump(facts).await?,
+        (Method::Sql, _) => import.load_sql().await?,
+        _ => {}
+    }
+    op.cancel.check()?;
+    import.check_database().await?;
+    if method.is_physical() {
+        import.check_libraries().await?;
+        if import.recipe.reindex {
+            import.reindex().await?;
+        }
+    }
+    import.cut_off().await?;
+    import.transform().await?;
+    import.mask().await?;
+    if method == Method::Dump || method == Method::Sql {
+        import.analyze().await?;
+    }
+    op.cancel.check()?;
+    let cut = import.down().await?;
+    import.recipe.used = Some(method);
+    import.recipe.brought_at = Some(now());
+    Ok(Brought { project: import.project, cut, recipe: import.recipe })
+}
+
+impl Import<'_> {
+    async fn make_volume(&self) -> Result<()> {
+        let label = Label::new(self.project.name.as_str(), self.branch.shown(), "data");
+        let mut spec = VolumeSpec::new(self.volume).label(label);
+        let user = self.home.server_user(&self.project.postgres);
+        if let Some(user) = &user {
+            spec = spec.owner(user.uid, user.gid);
+        }
+        self.op.steps.run("volume", self.storage.create_volume(spec)).await?;
+        self.run_dir.make(user.as_ref())
+    }
+
+    /// Looks at the server that it comes from.
+    async fn look(&mut self, conninfo: Conninfo, open: bool) -> Result<Facts> {
+        let (conninfo, pass_file) = conninfo.resolved(&Surroundings::of_this_process())?;
+        if let Some(text) = pass_file {
+            let user = self.home.server_user(&self.project.postgres);
+            self.run_dir.secret(text.trim_end(), user.as_ref())?;
+        }
+        if !self.database_is_told
+            && open
+            && let Some(name) = conninfo.get("dbname")
+        {
+            self.project.database = name.to_owned();
+        }
+        let shown = conninfo.get("host").unwrap_or("the server").to_owned();
+        progress::begin(self.watch, Stage::Check, &shown);
+        self.server = Some(conninfo);
+        let facts = self.op.steps.run("look", self.facts()).await?;
+        tracing::info!(major = facts.major(), bytes = facts.bytes(), "the source was looked at");
+        Ok(facts)
+    }
+
+    /// The way that fits, or the one that was told, if it can be gone.
+    async fn choose(&mut self, facts: &Facts, open: bool) -> Result<Method> {
+        match self.recipe.method {
+            Some(Method::Dump) => {}
+            Some(_) => {
+                self.can_basebackup(facts, open).await?;
+                return Ok(Method::Basebackup);
+            }
+            None => match self.can_basebackup(facts, open).await {
+                Ok(()) => return Ok(Method::Basebackup),
+                Err(error) if error.kind() == ErrorKind::Canceled => return Err(error),
+                Err(error) => {
+                    self.note(format!("it was dumped, for it cannot be copied: {error}"));
+                }
+            },
+        }
+        check::dump(self, facts).await?;
+        Ok(Method::Dump)
+    }
+
+    async fn can_basebackup(&mut self, facts: &Facts, open: bool) -> Result<()> {
+        check::rights(self, facts).await?;
+        self.use_major(facts.major(), open).await?;
+        check::basebackup(self, facts).await
+    }
+
+    /// Takes a PostgreSQL of the source's major.
+    pub(super) async fn use_major(&mut self, major: u32, open: bool) -> Result<()> {
+        let have = self.project.postgres.version;
+        if have.major == major {
+            return Ok(());
+        }
+        let refused = |hint: String| {
+            let what = format!("the source is PostgreSQL {major}, and the project's is {have}");
+            Err(Error::new(ErrorKind::Incompatible, what).with_hint(hint))
+        };
+        if self.project.runtime == RuntimeKind::Docker {
+            return refused(format!(
+                "files fit their own major alone: name an image of it (--image postgres:{major})"
+            ));
+        }
+        let config = &self.home.config;
+        if !open || config.pg_version.is_some_and(|wanted| wanted != major) {
+            return refused(format!("files fit their own major alone: use PostgreSQL {major}"));
+        }
+        let mut wanted = config.clone();
+        wanted.pg_version = Some(major);
+        let user = self.home.host_user();
+        let found = install::find_or_unpack(&wanted, user, self.op).await.map_err(|error| {
+            match error.kind() {
+                ErrorKind::PostgresMissing => Error::new(
+                    ErrorKind::PostgresMissing,
+                    format!("the source is PostgreSQL {major}, and none of it is here"),
+                )
+                .with_hint(format!("velo pg install {major}; or --method dump, into a newer one"))
+                .with_source(error),
+                _ => error,
+            }
+        })?;
+        if found.version.major != major {
+            return refused(format!("use PostgreSQL {major}: velo pg install {major}"));
+        }
+        self.project.share_dir = found.share_dir(user).await;
+        self.project.libc = found.libc();
+        self.project.postgres = found;
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, what: String) {
+        tracing::info!(what, "of an import");
+        self.recipe.notes.push(what);
+    }
+
+    /// Where Velo connects to its server.
+    pub(super) fn target<'a>(&'a self, socket_dir: &'a std::path::Path) -> Target<'a> {
+        boot::target(socket_dir, &self.project, self.branch)
+    }
+
+    /// A session in a database of its server.
+    pub(super) async fn session(&self, database: &str) -> Result<Session> {
+        Session::connect_to(self.target(&self.run_dir.socket()), database).await
+    }
+
+    /// The databases of its server that take connections.
+    pub(super) async fn databases(&self) -> Result<Vec<String>> {
+        let session = Session::connect(self.target(&self.run_dir.socket())).await?;
+        let rows = session
+            .rows(
+                "list its databases",
+                "SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2 \
+                 ORDER BY datname",
+            )
+            .await?;
+        Ok(rows.into_iter().flatten().flatten().collect())
+    }
+
+    /// Nobody needs what is on disk before all of it is there.
+    fn loading_settings(&self, method: Method) -> Vec<(String, String)> {
+        let mut settings = vec![
+            ("fsync", "off"),
+            ("full_page_writes", "off"),
+            ("synchronous_commit", "off"),
+            ("max_wal_size", "4GB"),
+        ];
+        if !method.is_physical() {
+            settings.extend([("autovacuum", "off"), ("maintenance_work_mem", "256MB")]);
+        }
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    async fn up(&self, loading: &Loading) -> Result<()> {
+        let boot = Boot {
+            home: self.home,
+            project: &self.project,
+            branch: self.branch,
+            volume: self.volume,
+            doors: Doors::Private,
+            fresh_clone: true,
+            replay: None,
+            loading: Some(loading),
+        };
+        // In a box: the callers' futures would be nested too deep for the compiler.
+        let up = Box::pin(boot.run(&*self.runtime, self.op));
+        self.op.steps.run("boot", up).await.map_err(check::explain)
+    }
+
+    /// The project's database has to be there.
+    async fn check_database(&mut self) -> Result<()> {
+        let found = self.databases().await?;
+        if found.contains(&self.project.database) {
+            return Ok(());
+        }
+        if self.database_is_told {
+            let what = format!("there is no database {:?} in the data", self.project.database);
+            return Err(Error::new(ErrorKind::NotFound, what)
+                .with_hint(format!("it has these: {}", found.join(", "))));
+        }
+        let users = found.iter().find(|name| *name != "postgres" && *name != "template1");
+        let first = users.or_else(|| found.first()).cloned();
+        self.project.database = first.ok_or_else(|| {
+            Error::new(ErrorKind::Incompatible, "no database of the data takes connections")
+        })?;
+        Ok(())
+    }
+
+    /// Subscriptions of the source's would be Velo's to end, with the slots of their publishers.
+    async fn cut_off(&self) -> Result<()> {
+        let socket_dir = self.run_dir.socket();
+        let target = self.target(&socket_dir);
+        let session = Session::connect(target).await?;
+        if !session.copy("look for subscriptions", "pg_subscription (oid)").await?.is_empty() {
+            subscriptions::cut_off(&session, target).await?;
+        }
+        Ok(())
+    }
+
+    /// Gathers what the planner goes by, which no dump holds.
+    async fn analyze(&self) -> Result<()> {
+        for database in self.databases().await? {
+            self.op.cancel.check()?;
+            let session = self.session(&database).await?;
+            let work = session.execute("gather statistics", "ANALYZE");
+            self.op.steps.run("analyze", self.op.cancel.guard(work)).await??;
+        }
+        Ok(())
+    }
+
+    /// Stops its server, and gives the moment that the data holds.
+    async fn down(&self) -> Result<Cut> {
+        let stop =
+            boot::stop(self.home, &self.project, self.branch.id, self.volume, StopMode::Fast);
+        self.op.steps.run("stop", stop).await?;
+        self.run_dir.remove()?;
+        self.op.steps.run("sync", self.storage.sync(Object::Volume(self.volume))).await?;
+        let control = control::read(&self.location.host_path().join(control::FILE))?;
+        if !control.was_shut_down() {
+            let what = "the server that data was brought into ended before it was stopped";
+            return Err(Error::new(ErrorKind::Postgres, what).with_hint("try again"));
+        }
+        Ok(Cut {
+            method: CutMethod::Stopped,
+            lsn: control.checkpoint,
+            next_xid: control.next_xid,
+            oldest_active_xid: control.oldest_active_xid,
+            timeline: control.timeline,
+            at: now(),
+            system_identifier: control.system_identifier,
+            major: control.major,
+            in_recovery: false,
+            libc: self.project.libc,
+        })
+    }
+}

@@ -1,0 +1,320 @@
+//! What must fit before data comes.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use super::bring::Import;
+use super::remote::{Database, Facts};
+use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::Libc;
+use crate::runtime::RuntimeKind;
+
+/// Images that have extensions which many use, by a part of a library's name: `{}` is the major.
+const IMAGES: [(&str, &str); 4] = [
+    ("postgis", "postgis/postgis:{}-3.5"),
+    ("vector", "pgvector/pgvector:pg{}"),
+    ("timescaledb", "timescale/timescaledb:latest-pg{}"),
+    ("citus", "citusdata/citus"),
+];
+
+/// Whether the role may take a physical copy, as the source itself says.
+pub(super) async fn rights(import: &Import<'_>, facts: &Facts) -> Result<()> {
+    if !facts.replication {
+        let what = "the role has no REPLICATION, which a copy of the files needs";
+        return Err(Error::new(ErrorKind::PermissionDenied, what)
+            .with_hint("ALTER ROLE … REPLICATION in the source, or use --method dump"));
+    }
+    import.psql("postgres", "replication='true'", "IDENTIFY_SYSTEM").await.map(drop)
+}
+
+/// What a physical copy needs beside that.
+pub(super) async fn basebackup(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
+    for (what, size) in [("pages", &facts.block_size), ("WAL pages", &facts.wal_block_size)] {
+        if size != "8192" {
+            let text =
+                format!("the source's {what} have {size} bytes, and those of PostgreSQL here 8192");
+            return Err(Error::new(ErrorKind::Incompatible, text).with_hint("use --method dump"));
+        }
+    }
+    if !facts.tablespaces.is_empty() {
+        let names = facts.tablespaces.join(", ");
+        let what = format!("the source has tablespaces outside its data folder: {names}");
+        return Err(Error::new(ErrorKind::Incompatible, what)
+            .with_hint("use --method dump, which puts all into the data folder"));
+    }
+    for database in &facts.databases {
+        locale(import, database)?;
+    }
+    libraries(import, facts).await?;
+    room(import, facts.bytes() + facts.bytes() / 10 + (256 << 20))
+}
+
+/// What a dump needs.
+pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
+    let have = import.project.postgres.version;
+    if have.major < facts.major() {
+        let what = format!("the source is PostgreSQL {}, and this is {have}", facts.major());
+        return Err(Error::new(ErrorKind::Incompatible, what).with_hint(format!(
+            "a dump is read by its own major or a newer one: velo pg install {}",
+            facts.major()
+        )));
+    }
+    if facts.roles.contains(&import.project.role) && !import.role_is_told {
+        return Err(role_is_there(&import.project.role));
+    }
+    if !facts.tablespaces.is_empty() {
+        let names = facts.tablespaces.join(", ");
+        import.note(format!("what is in the tablespaces {names} is in the data folder here"));
+    }
+    let wanted = import.wanted(facts)?;
+    let bytes: u64 = wanted.iter().map(|database| database.bytes).sum();
+    for database in &wanted {
+        locale(import, database)?;
+        extensions(import, &database.name).await?;
+    }
+    // The dump, compressed, lies beside the data that it becomes.
+    room(import, bytes + bytes / 2 + (256 << 20))
+}
+
+/// A role of the source's has the name that Velo's own is to have.
+pub(super) fn role_is_there(role: &str) -> Error {
+    let what = format!("the source has a role {role:?}, which is to be Velo's own superuser");
+    Error::new(ErrorKind::Conflict, what).with_hint(
+        "give Velo's another name (--role), or name that one, if it is a superuser: its password becomes Velo's",
+    )
+}
+
+/// Enough space for so many bytes, beside what must stay free.
+pub(super) fn room(import: &Import<'_>, bytes: u64) -> Result<()> {
+    let home = import.home.config.home();
+    let keep = import.home.config.keep_free;
+    let free = rustix::fs::statvfs(home).map(|fs| fs.f_bavail * fs.f_frsize);
+    let free =
+        free.map_err(|e| Error::io(format!("look at the free space of {}", home.display()), e))?;
+    if free >= bytes + keep {
+        return Ok(());
+    }
+    let what = format!(
+        "No space left in {}: the data needs about {} MB, and {} MB are free, of which {} MB must stay so",
+        home.display(),
+        bytes >> 20,
+        free >> 20,
+        keep >> 20
+    );
+    Err(Error::new(ErrorKind::Exhausted, what)
+        .with_hint("free some space, or use another VELO_HOME"))
+}
+
+/// A database of the C library's locale needs it here, and in the same version.
+fn locale(import: &Import<'_>, database: &Database) -> Result<()> {
+    let provider = database.provider.as_deref().unwrap_or("c");
+    if import.project.runtime != RuntimeKind::Process {
+        return Ok(());
+    }
+    for name in [&database.collate, &database.ctype] {
+        if !is_here(name) {
+            let what = format!(
+                "the database {:?} has the locale {name:?}, which this machine lacks",
+                database.name
+            );
+            return Err(Error::new(ErrorKind::Incompatible, what).with_hint(
+                "install it (Debian: dpkg-reconfigure locales), or run the project in an image that has it",
+            ));
+        }
+    }
+    let stable = ["C", "POSIX", "C.UTF-8", "C.utf8"];
+    if provider != "c" || stable.contains(&database.collate.as_str()) || import.recipe.reindex {
+        return Ok(());
+    }
+    let physical = import.project.postgres.libc() != Some(Libc::Musl);
+    match (&database.version, glibc()) {
+        (Some(theirs), Some(ours)) if *theirs != ours && physical => {
+            let what = format!(
+                "the database {:?} was sorted by version {theirs} of its collation, and this machine has {ours}",
+                database.name
+            );
+            Err(Error::new(ErrorKind::Incompatible, what).with_hint(
+                "have its indexes built anew (--reindex), or run the project in an image with that version",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the C library knows a locale.
+fn is_here(name: &str) -> bool {
+    let Ok(name) = CString::new(name) else { return false };
+    // SAFETY: the name is a valid C string, and what is made is freed.
+    unsafe {
+        let locale = libc::newlocale(
+            libc::LC_COLLATE_MASK | libc::LC_CTYPE_MASK,
+            name.as_ptr(),
+            std::ptr::null_mut(),
+        );
+        if locale.is_null() {
+            return false;
+        }
+        libc::freelocale(locale);
+    }
+    true
+}
+
+/// The version of this machine's C library, which is that of its collations.
+fn glibc() -> Option<String> {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: it gives a string that lives as long as the process.
+        let text = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+        return Some(text.to_string_lossy().into_owned());
+    }
+    #[allow(unreachable_code)]
+    None
+}
+
+/// The extensions of a database of the source, in a project whose PostgreSQL has a folder for them.
+async fn extensions(import: &Import<'_>, database: &str) -> Result<()> {
+    let Some(share) = &import.project.share_dir else { return Ok(()) };
+    let sql = "SELECT coalesce(json_agg(extname), '[]') FROM pg_catalog.pg_extension";
+    let names: Vec<String> = import.ask(database, sql).await?;
+    let missing =
+        |name: &&String| !share.join("extension").join(format!("{name}.control")).exists();
+    match names.iter().find(missing) {
+        None => Ok(()),
+        Some(name) => Err(extension_missing(import, name, database)),
+    }
+}
+
+fn extension_missing(import: &Import<'_>, name: &str, database: &str) -> Error {
+    let major = import.project.postgres.version.major;
+    let image = IMAGES.iter().find(|(part, _)| name.contains(part));
+    let image = match image {
+        Some((_, image)) => {
+            format!("--runtime docker --image {}", image.replace("{}", &major.to_string()))
+        }
+        None => "one that has it, with --runtime docker --image …".to_owned(),
+    };
+    let what = format!(
+        "the database {database:?} needs the extension {name}, which PostgreSQL {} in {} lacks",
+        import.project.postgres.version,
+        import.project.postgres.place()
+    );
+    Error::new(ErrorKind::Incompatible, what).with_context("extension", name).with_hint(format!(
+        "install it for that PostgreSQL (Debian: apt-get install postgresql-{major}-{name}), or take an image: {image}",
+    ))
+}
+
+/// The libraries that functions of the source, and its server, are in.
+async fn libraries(import: &Import<'_>, facts: &Facts) -> Result<()> {
+    let Some(folder) = library_folder(import).await else { return Ok(()) };
+    let is_there = |name: &str| {
+        let name = name.strip_prefix("$libdir/").unwrap_or(name);
+        let path = if name.starts_with('/') { PathBuf::from(name) } else { folder.join(name) };
+        path.exists() || path.with_extension("so").exists() || {
+            let mut with = path.into_os_string();
+            with.push(".so");
+            Path::new(&with).exists()
+        }
+    };
+    let preloaded = facts.setting("shared_preload_libraries").unwrap_or_default();
+    for name in preloaded.split(',').map(|name| name.trim().trim_matches('"')) {
+        if !name.is_empty() && !is_there(name) {
+            let mut error = extension_missing(import, name, "shared_preload_libraries");
+            error = error.with_context("library", name);
+            return Err(error);
+        }
+    }
+    let sql = "SELECT coalesce(json_agg(DISTINCT probin), '[]') FROM pg_catalog.pg_proc \
+               WHERE probin IS NOT NULL AND prolang = 13";
+    for database in facts.databases.iter().filter(|database| database.open) {
+        let names: Vec<String> = import.ask(&database.name, sql).await?;
+        if let Some(name) = names.iter().find(|name| !is_there(name)) {
+            let short = name.rsplit('/').next().unwrap_or(name);
+            return Err(extension_missing(import, short, &database.name));
+        }
+    }
+    Ok(())
+}
+
+/// Where this machine's PostgreSQL has its libraries; `None` where that cannot be told.
+async fn library_folder(import: &Import<'_>) -> Option<PathBuf> {
+    if import.project.runtime != RuntimeKind::Process {
+        return None;
+    }
+    let bin = &import.project.postgres.bin_dir;
+    let lib = bin.parent()?.join("lib");
+    let mut folders = vec![lib.clone(), lib.join("postgresql"), bin.parent()?.join("lib64")];
+    let told = crate::command::Program::new(bin.join("pg_config")).arg("--pkglibdir");
+    if let Ok(output) = told.output(std::time::Duration::from_secs(60)).await {
+        folders.insert(0, PathBuf::from(output.stdout.trim()));
+    }
+    folders.into_iter().find(|folder| folder.join("plpgsql.so").exists())
+}
+
+/// What a server that does not come up on the copy lacks.
+pub(super) fn explain(error: Error) -> Error {
+    let said = |words: &str| {
+        error.to_string().contains(words) || error.context().any(|(_, text)| text.contains(words))
+    };
+    let hint = if said("could not access file") || said("could not load library") {
+        "the log names a library that is not here: install its extension for this PostgreSQL, or take an image that \
+         has it"
+    } else if said("could not open configuration") || said("unrecognized configuration parameter") {
+        "the source's postgresql.conf names what is not here: its log says what"
+    } else {
+        return error;
+    };
+    error.with_hint(hint)
+}
+
+impl Import<'_> {
+    /// Loads every library that functions of the copy are in.
+    pub(super) async fn check_libraries(&self) -> Result<()> {
+        for database in self.databases().await? {
+            let session = self.session(&database).await?;
+            let rows = session
+                .rows(
+                    "list its libraries",
+                    "SELECT DISTINCT probin FROM pg_proc WHERE probin IS NOT NULL AND prolang = 13",
+                )
+                .await?;
+            for library in rows.into_iter().flatten().flatten() {
+                let sql = format!("LOAD {}", crate::postgres::session::literal(&library));
+                let Err(error) = session.rows("load a library", &sql).await else { continue };
+                // Some say that they have to be loaded at the start, and are there.
+                if error.context().any(|(key, value)| key == "sqlstate" && value == "58P01") {
+                    let short = library.rsplit('/').next().unwrap_or(&library);
+                    return Err(extension_missing(self, short, &database).with_source(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds indexes anew, and says that their collations are those of here.
+    pub(super) async fn reindex(&self) -> Result<()> {
+        use super::progress::{Stage, begin};
+        let major = self.project.postgres.version.major;
+        for database in self.databases().await? {
+            begin(self.watch, Stage::Reindex, &database);
+            let session = self.session(&database).await?;
+            let name = crate::postgres::session::ident(&database);
+            let sql = format!("REINDEX DATABASE {name}");
+            let work = session.execute("build indexes anew", &sql);
+            self.op.steps.run("reindex", self.op.cancel.guard(work)).await??;
+            let mut statements = vec![
+                "DO $velo$ DECLARE c record; BEGIN FOR c IN SELECT oid::regcollation AS name FROM pg_collation \
+                 WHERE collversion IS NOT NULL \
+                   AND collversion IS DISTINCT FROM pg_collation_actual_version(oid) \
+                 LOOP EXECUTE format('ALTER COLLATION %s REFRESH VERSION', c.name); END LOOP; END $velo$"
+                    .to_owned(),
+            ];
+            if major >= 15 {
+                statements.push(format!("ALTER DATABASE {name} REFRESH COLLATION VERSION"));
+            }
+            for sql in statements {
+                session.execute("take over the versions of collations", &sql).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,279 @@
+//! A dump that somebody has made: plain SQL, or an archive of `pg_dump`'s, compressed or not.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::bring::Import;
+use super::progress::{Stage, during};
+use super::source::Place;
+use super::tools::failed;
+use crate::command::Program;
+use crate::error::{Error, ErrorKind, Result};
+use crate::os_user::OsUser;
+use crate::postgres::session::{Session, ident, literal};
+use crate::runtime::ToolSpec;
+
+/// What a dump is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Plain,
+    /// Custom or tar, in a file.
+    Archive,
+    Directory,
+}
+
+/// What a file begins with that is compressed, and the program that undoes it.
+const COMPRESSED: [(&[u8], &str); 5] = [
+    (&[0x1f, 0x8b], "gzip"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+    (&[0x04, 0x22, 0x4d, 0x18], "lz4"),
+    (&[0xfd, 0x37, 0x7a, 0x58, 0x5a], "xz"),
+    (b"BZh", "bzip2"),
+];
+
+/// How a dump of a whole cluster begins, and one of roles.
+const CLUSTER: &str = "PostgreSQL database cluster dump";
+
+impl Import<'_> {
+    /// Reads the dump into the server.
+    pub(super) async fn load_sql(&mut self) -> Result<()> {
+        let Place::Sql(path) = self.recipe.place.clone() else {
+            return Err(Error::new(ErrorKind::Internal, "no dump to read"));
+        };
+        if let Some(roles) = self.recipe.roles.clone() {
+            self.run_roles(&roles).await?;
+        }
+        let path = self.uncompressed(path).await?;
+        let size =
+            super::progress::size_of(path.clone()).max(path.metadata().map_or(0, |m| m.len()));
+        let data = self.location.host_path().to_path_buf();
+        let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let spec = match format(&path)? {
+            Format::Plain => self.plain(&path).await?,
+            format => self.archive(&path, format).await?,
+        };
+        let is_cluster = spec.tool == "psql" && head(&path)?.contains(CLUSTER);
+        let run = async {
+            match is_cluster {
+                true => self.run_cluster(spec).await,
+                false => self.run(spec).await.map(drop).map_err(without_role),
+            }
+        };
+        let restored = during(self.watch, Stage::Restore, &shown, &data, Some(size), run);
+        self.op.steps.run("restore", restored).await?;
+        crate::disk::remove_folder("remove a dump", &self.run_dir.path().join("dump"))
+    }
+
+    /// The same file without its compression: beside the data, where it is compressed.
+    async fn uncompressed(&mut self, path: PathBuf) -> Result<PathBuf> {
+        if path.is_dir() {
+            return Ok(path);
+        }
+        let mut first = [0; 8];
+        let read = open(&path)?.read(&mut first);
+        let count = read.map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+        let first = first.get(..count).unwrap_or_default();
+        let Some((_, program)) = COMPRESSED.iter().find(|(magic, _)| first.starts_with(magic))
+        else {
+            return Ok(path);
+        };
+        let folder = self.run_dir.path().join("dump");
+        let user = self.home.server_user(&self.project.postgres);
+        crate::disk::make_folder("make the folder of a dump", &folder, 0o700, user.as_ref())?;
+        let to = folder.join("plain");
+        let failure = |e: std::io::Error| Error::io(format!("write {}", to.display()), e);
+        let file = std::fs::File::create(&to).map_err(failure)?;
+        if let Some(user) = &user {
+            std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid)).map_err(failure)?;
+        }
+        let run = Program::new(program)
+            .arg("-dc")
+            .stdin(open(&path)?)
+            .stdout(file)
+            .detached()
+            .dies_with_us()
+            .output_unless(None, &self.op.cancel);
+        let shown = path.display().to_string();
+        let unpacked = during(self.watch, Stage::Copy, &shown, &folder, None, run);
+        let output = self.op.steps.run("unpack", unpacked).await.map_err(|e| {
+            e.with_hint(format!("{} is compressed by {program}: install that", path.display()))
+        })?;
+        match output.success {
+            true => Ok(to),
+            false => Err(failed(program, &output.stderr, &output.status)),
+        }
+    }
+
+    /// How plain SQL is run.
+    async fn plain(&mut self, path: &Path) -> Result<ToolSpec> {
+        self.make_database().await?;
+        let args = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null"];
+        let mut args: Vec<String> = args.map(str::to_owned).to_vec();
+        args.push(format!("--dbname={}", self.project.database));
+        let mut spec = self.tool_for_copy("psql", args);
+        spec.input = Some(path.to_path_buf());
+        Ok(spec)
+    }
+
+    /// How an archive is read.
+    async fn archive(&mut self, path: &Path, format: Format) -> Result<ToolSpec> {
+        let user = self.home.server_user(&self.project.postgres);
+        // As root, programs run as another user, who may not read what root may.
+        let by_path = user.as_ref().is_none_or(|user| readable(path, user));
+        if format == Format::Directory && !by_path {
+            let what = format!("servers run as another user, who may not read {}", path.display());
+            return Err(Error::new(ErrorKind::PermissionDenied, what)
+                .with_hint("let everybody read that folder, or put it where they can"));
+        }
+        let with_file = |mut spec: ToolSpec| {
+            match by_path {
+                true => {
+                    spec.args.push(path.display().to_string());
+                    spec.reads.push(path.to_path_buf());
+                }
+                false => spec.input = Some(path.to_path_buf()),
+            }
+            spec
+        };
+        let list = with_file(self.tool("pg_restore", vec!["--list".to_owned()]));
+        let list = self.run(list).await?.stdout;
+        let own = list.lines().find_map(|line| line.strip_prefix(";     dbname: "));
+        let mut args = vec!["--exit-on-error", "--no-tablespaces", "--no-password"];
+        let database = match (self.database_is_told, own) {
+            (false, Some(own)) => {
+                args.push("--create");
+                self.project.database = own.trim().to_owned();
+                self.drop_empty(own.trim()).await?;
+                "template1".to_owned()
+            }
+            _ => {
+                self.make_database().await?;
+                self.project.database.clone()
+            }
+        };
+        let mut args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+        args.push(format!("--dbname={database}"));
+        if by_path {
+            args.push(format!("--jobs={}", self.jobs()));
+        }
+        Ok(with_file(self.tool_for_copy("pg_restore", args)))
+    }
+
+    /// Makes the project's database where it is not there.
+    async fn make_database(&self) -> Result<()> {
+        let socket_dir = self.run_dir.socket();
+        let target = self.target(&socket_dir);
+        let session = Session::connect_to(target, "template1").await?;
+        let name = &self.project.database;
+        let exists = format!("SELECT count(*) FROM pg_database WHERE datname = {}", literal(name));
+        if session.value("look for the database", &exists).await? == "0" {
+            let sql = format!("CREATE DATABASE {} TEMPLATE template0", ident(name));
+            session.execute("create the project's database", &sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs SQL that makes roles, of which some are there.
+    pub(super) async fn run_roles(&self, file: &Path) -> Result<()> {
+        let mut args: Vec<String> =
+            ["-X", "-q", "-w", "-o", "/dev/null"].map(str::to_owned).to_vec();
+        args.push("--dbname=template1".to_owned());
+        let mut spec = self.tool_for_copy("psql", args);
+        spec.input = Some(file.to_path_buf());
+        self.op.steps.run("make roles", self.run_cluster(spec)).await
+    }
+
+    /// Runs SQL as `pg_dumpall` writes it: the roles and databases that every cluster has are there.
+    async fn run_cluster(&self, mut spec: ToolSpec) -> Result<()> {
+        spec.args.retain(|arg| arg != "ON_ERROR_STOP=1" && arg != "-v");
+        let output = self.runtime.run(spec).await?;
+        let is_error =
+            |line: &&str| ["ERROR:", "FATAL:", "error:"].iter().any(|word| line.contains(word));
+        let harmless = |line: &str| {
+            line.contains("already exists")
+                && (line.contains("role \"") || line.contains("database \""))
+        };
+        let wrong: Vec<&str> =
+            output.stderr.lines().filter(is_error).filter(|line| !harmless(line)).collect();
+        match output.success && wrong.is_empty() {
+            true => Ok(()),
+            false => {
+                let told = if wrong.is_empty() { output.stderr } else { wrong.join("\n") };
+                Err(failed("psql", &told, &output.status))
+            }
+        }
+    }
+}
+
+/// A role that a dump names and does not make.
+fn without_role(error: Error) -> Error {
+    let text = error.to_string();
+    match text.contains("role \"") && text.contains("does not exist") {
+        true => error.with_hint(
+            "a dump of a database does not make the roles that it names: give them (--roles FILE), as \
+             pg_dumpall --roles-only writes them",
+        ),
+        false => error,
+    }
+}
+
+fn open(path: &Path) -> Result<std::fs::File> {
+    std::fs::File::open(path).map_err(|e| Error::io(format!("read {}", path.display()), e))
+}
+
+/// The first of a file, as text.
+fn head(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = open(path)?.take(4096).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn format(path: &Path) -> Result<Format> {
+    if path.is_dir() {
+        return Ok(Format::Directory);
+    }
+    let mut bytes = Vec::new();
+    let read = open(path)?.take(512).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+    let is_tar = bytes.get(257..262) == Some(b"ustar");
+    Ok(if bytes.starts_with(b"PGDMP") || is_tar { Format::Archive } else { Format::Plain })
+}
+
+/// Whether a user may read a file or folder. What is in a folder is taken to be as it is itself.
+fn readable(path: &Path, user: &OsUser) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Some(above) = path.parent() else { return false };
+    if crate::os_user::check_passable(above, user, "").is_err() {
+        return false;
+    }
+    let Ok(found) = path.metadata() else { return false };
+    let wanted = if found.is_dir() { 0o5 } else { 0o4 };
+    let shift = match () {
+        () if found.uid() == user.uid => 6,
+        () if found.gid() == user.gid => 3,
+        () => 0,
+    };
+    (found.mode() >> shift) & wanted == wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_is_known_by_its_first_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        assert_eq!(format(&write("a", b"PGDMP\x01")).unwrap(), Format::Archive);
+        assert_eq!(format(&write("b", b"-- SQL\n")).unwrap(), Format::Plain);
+        let mut tar = vec![0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        assert_eq!(format(&write("c", &tar)).unwrap(), Format::Archive);
+        assert_eq!(format(dir.path()).unwrap(), Format::Directory);
+    }
+}

@@ -1,0 +1,78 @@
+//! Bringing `main` anew.
+
+use super::Project;
+use crate::cancel::Cancel;
+use crate::engine::{self, Call, Engine};
+use crate::error::Result;
+use crate::import::{Progress, Recipe, Source};
+use crate::refresh;
+use crate::timings::Timings;
+
+/// What a [refresh](Project::refresh) is told.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+#[must_use]
+pub struct RefreshSpec {
+    password: Option<crate::import::Secret>,
+    watch: Option<crate::import::Watch>,
+}
+
+impl RefreshSpec {
+    /// With what the project has recorded.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The source's password, where it is not recorded and neither `PGPASSWORD` nor a password file has it.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(crate::import::Secret(password.into()));
+        self
+    }
+
+    /// Tells how far it is, a few times a second.
+    pub fn progress(mut self, tell: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.watch = Some(crate::import::Watch(std::sync::Arc::new(tell)));
+        self
+    }
+
+    fn source(self, recipe: Recipe) -> Source {
+        let password = self.password.or(recipe.password.clone());
+        Source { recipe, password, watch: self.watch }
+    }
+}
+
+impl Project {
+    /// Brings `main` anew from where its data [came from](crate::ProjectBuilder::from), with the same transforms and
+    /// masking, beside the old one, which then goes. `main` keeps its name and its URL, and branches stay on what
+    /// they came from; they can be reset to the new data. A failure changes nothing.
+    ///
+    /// This handle's [`info`](Project::info) is as it was; the one that is given back is new.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it was made without a source,
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) while `main` is being changed, or is protected; and those of
+    /// [`ProjectBuilder::create`](crate::ProjectBuilder::create).
+    pub async fn refresh(&self, spec: RefreshSpec) -> Result<Self> {
+        self.refresh_call(spec, Cancel::default()).await
+    }
+
+    /// The same until `cancel` asks it to stop: then what was done is undone, and that is waited for.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh), and [`ErrorKind::Canceled`](crate::ErrorKind::Canceled).
+    pub async fn refresh_unless(&self, spec: RefreshSpec, cancel: &Cancel) -> Result<Self> {
+        self.refresh_call(spec, cancel.clone()).await
+    }
+
+    pub(crate) fn refresh_call(&self, spec: RefreshSpec, cancel: Cancel) -> Call<Self> {
+        let project = self.0.clone();
+        engine::call_unless(cancel, move |op| async move {
+            let home = Engine::get()?.home(&project.config).await?;
+            let tune = move |recipe| spec.source(recipe);
+            let record = refresh::refresh(&home, &project.record, tune, &op).await?;
+            let timings: Timings = op.steps.timings();
+            let config = project.config.clone();
+            Ok(Project(std::sync::Arc::new(super::Inner { config, record, timings })))
+        })
+    }
+}

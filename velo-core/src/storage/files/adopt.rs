@@ -1,0 +1,133 @@
+//! Files from elsewhere on this machine, taken into a volume.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Gid, Uid};
+
+use super::Folder;
+use super::tree::{CloneFn, Owner, clone_tree_as};
+use crate::cancel::Cancel;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::storage::{CloneSpec, Object};
+
+/// How files were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Adopted {
+    /// By the file system, without their bytes.
+    pub(crate) cloned: u64,
+    /// Byte by byte.
+    pub(crate) copied: u64,
+}
+
+/// What belongs to a server that ran there.
+const SKIP: [&str; 8] = [
+    "postmaster.pid",
+    "postmaster.opts",
+    "pg_replslot/*",
+    "pg_dynshmem/*",
+    "pg_notify/*",
+    "pg_stat_tmp/*",
+    "base/pgsql_tmp*",
+    "lost+found",
+];
+
+/// Takes all that is in `from` into the empty folder `to`, for the user and group `owner`, or as whoever it
+/// belongs to. `pg_wal` may be a link to another folder; its files come too.
+pub(crate) fn adopt(
+    from: &Path,
+    to: &Path,
+    owner: Option<(u32, u32)>,
+    cancel: &Cancel,
+) -> Result<Adopted> {
+    let owner = owner.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid)));
+    CLONED.with_counts(|| {
+        let wal = from.join("pg_wal");
+        let linked = wal.is_symlink();
+        let mut skip = SKIP.to_vec();
+        if linked {
+            skip.push("pg_wal");
+        }
+        take(from, to, &skip, owner, cancel)?;
+        if linked {
+            let real = wal
+                .canonicalize()
+                .map_err(|e| Error::io(format!("follow {}", wal.display()), e))?;
+            let place = to.join("pg_wal");
+            std::fs::create_dir(&place)
+                .map_err(|e| Error::io(format!("make {}", place.display()), e))?;
+            take(&real, &place, &[], owner, cancel)?;
+        }
+        Ok(())
+    })
+}
+
+fn take(
+    from: &Path,
+    to: &Path,
+    skip: &[&'static str],
+    owner: Option<Owner>,
+    cancel: &Cancel,
+) -> Result<()> {
+    let object = Object::Volume(Id::generate());
+    let open = |path: &Path| Folder::open(PathBuf::from(path), object);
+    let spec = CloneSpec::new(object, Id::generate()).skip(skip);
+    clone_tree_as(&open(from)?, &open(to)?, &spec, CLONE, owner, cancel)
+}
+
+const CLONE: CloneFn = clone_or_copy;
+
+/// Clones a file where that can be, and copies it elsewhere.
+fn clone_or_copy(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    len: u64,
+    path: &Path,
+    cancel: &Cancel,
+) -> Result<()> {
+    #[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
+    match super::ficlone(from, to, len, path, cancel) {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {}
+        done => {
+            CLONED.cloned.fetch_add(1, Ordering::Relaxed);
+            return done;
+        }
+    }
+    CLONED.copied.fetch_add(1, Ordering::Relaxed);
+    copy(from, to, len, path, cancel)
+}
+
+#[cfg(any(feature = "copy", feature = "zfs"))]
+use super::copy_file as copy;
+
+#[cfg(not(any(feature = "copy", feature = "zfs")))]
+fn copy(_: BorrowedFd<'_>, _: BorrowedFd<'_>, _: u64, path: &Path, _: &Cancel) -> Result<()> {
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!("{} cannot be cloned, and this build does not copy", path.display()),
+    ))
+}
+
+/// What was counted. A function that is given a file at a time keeps nothing of its own; of two that are at
+/// work at once each may count the other's.
+static CLONED: Counts = Counts { cloned: AtomicU64::new(0), copied: AtomicU64::new(0) };
+
+struct Counts {
+    cloned: AtomicU64,
+    copied: AtomicU64,
+}
+
+impl Counts {
+    fn with_counts(&self, work: impl FnOnce() -> Result<()>) -> Result<Adopted> {
+        let now = || Adopted {
+            cloned: self.cloned.load(Ordering::Relaxed),
+            copied: self.copied.load(Ordering::Relaxed),
+        };
+        let before = now();
+        work()?;
+        let after = now();
+        Ok(Adopted { cloned: after.cloned - before.cloned, copied: after.copied - before.copied })
+    }
+}

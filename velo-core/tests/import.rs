@@ -1,0 +1,20 @@
+//! Real data brought in, from real servers: after each method source and project agree in every row and in what
+//! `pg_dump -s` prints of them; and what goes wrong leaves nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub, clippy::disallowed_methods, clippy::print_stdout)]
+
+mod common;
+
+#[path = "import/data.rs"]
+mod data;
+#[path = "import/faults.rs"]
+mod faults;
+#[path = "import/masks.rs"]
+mod masks;
+#[path = "import/methods.rs"]
+mod methods;
+#[path = "import/refresh.rs"]
+mod refresh;
+#[path = "import/server.rs"]
+mod server;

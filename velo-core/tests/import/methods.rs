@@ -1,0 +1,212 @@
+//! Each way, of each PostgreSQL.
+
+use velo_core::import::{Method, Progress, Source, Stage};
+use velo_core::{Branch, BranchSpec, Project};
+
+use crate::common::home::TestHome;
+use crate::data::{fill, roles, sums};
+use crate::server::{Server, bins};
+
+/// The URL of a database of a branch.
+pub fn url_in(branch: &Branch, database: &str) -> String {
+    let url = branch.url();
+    let (head, _) = url.rsplit_once('/').unwrap();
+    format!("{head}/{}", database.replace(' ', "%20"))
+}
+
+/// A home on btrfs, where there is one.
+pub fn home() -> TestHome {
+    let base = std::env::var_os("VELO_TEST_BTRFS").map(std::path::PathBuf::from);
+    TestHome::with(base.as_deref().filter(|path| path.is_dir()), |b| b)
+}
+
+pub async fn import(home: &TestHome, source: Source) -> velo_core::Result<Project> {
+    Project::builder("api").config(home.config().clone()).from(source).create().await
+}
+
+/// A home whose PostgreSQL is this one.
+pub fn home_of(bin: &std::path::Path) -> TestHome {
+    let base = std::env::var_os("VELO_TEST_BTRFS").map(std::path::PathBuf::from);
+    TestHome::with(base.as_deref().filter(|path| path.is_dir()), |b| b.pg_bin(bin))
+}
+
+/// Source and project agree in these databases.
+async fn agree(server: &Server, project: &Project, databases: &[&str], what: &str) {
+    let main = project.main().await.unwrap();
+    for database in databases {
+        let (theirs, ours) = (server.url(&database.replace(' ', "%20")), url_in(&main, database));
+        assert_eq!(sums(&theirs).await, sums(&ours).await, "{what}: {database}");
+        let (theirs, ours) = (server.schema_of(&theirs), server.schema_of(&ours));
+        if theirs != ours {
+            let differ = theirs.lines().zip(ours.lines()).find(|(a, b)| a != b);
+            panic!("{what}: pg_dump -s of {database} differs first in {differ:?}");
+        }
+    }
+    assert_eq!(roles(&server.url("postgres")).await, roles(&main.url()).await, "{what}");
+}
+
+/// A branch of the project is made, and is worth something.
+async fn is_branched(project: &Project) {
+    let branch = Branch::create(project, BranchSpec::ephemeral()).await.unwrap();
+    let count = crate::common::client::sql(&branch, "SELECT count(*) FROM app.users").await;
+    assert_eq!(count, "500");
+    branch.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_basebackup_brings_all_that_a_server_has() {
+    for bin in bins() {
+        let server =
+            Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "shared_buffers = 32MB");
+        fill(&server).await;
+        let home = home();
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::<Progress>::new()));
+        let tell = told.clone();
+        let source = Source::new(server.url("shop")).unwrap();
+        let source = source.progress(move |progress| tell.lock().unwrap().push(progress));
+        let project = import(&home, source).await.unwrap();
+        let info = project.info();
+        let source = info.source.unwrap();
+        assert_eq!(source.method, Method::Basebackup);
+        assert!(
+            !source.from.contains("s3cr") && !source.from.contains("password"),
+            "{}",
+            source.from
+        );
+        assert_eq!((info.role.as_str(), info.database.as_str()), ("velo", "shop"));
+        assert_eq!(info.postgres.version.major, server.major);
+        agree(&server, &project, &["shop", "an other"], &format!("basebackup {}", server.major))
+            .await;
+        is_branched(&project).await;
+        assert!(told.lock().unwrap().iter().any(|p| p.stage == Stage::Copy && p.bytes > 0));
+        // The source has nothing left of it.
+        let slots = "SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_stat_replication)";
+        assert_eq!(server.sql("postgres", slots).await, "0");
+    }
+}
+
+#[tokio::test]
+async fn a_dump_brings_databases_into_the_same_major_and_a_newer_one() {
+    let bins = bins();
+    let Some(newest) = bins.last() else { return };
+    for bin in &bins {
+        let server = Server::new(bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+        fill(&server).await;
+        let home = home_of(newest);
+        let source = Source::new(server.url("shop")).unwrap().method(Method::Dump).unwrap();
+        let source = source.databases(["shop", "an other", "postgres"]).jobs(2);
+        let project = import(&home, source).await.unwrap();
+        let info = project.info();
+        assert_eq!(info.source.unwrap().method, Method::Dump);
+        assert_eq!(info.database, "shop");
+        let what = format!("dump of {} into {}", server.major, info.postgres.version);
+        agree(&server, &project, &["shop", "an other", "postgres"], &what).await;
+        is_branched(&project).await;
+    }
+}
+
+#[tokio::test]
+async fn the_files_of_a_stopped_server_are_adopted() {
+    for bin in bins() {
+        let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+        fill(&server).await;
+        let before: Vec<_> =
+            vec![sums(&server.url("shop")).await, sums(&server.url("an%20other")).await];
+        let data = server.data();
+        // One that runs is refused.
+        let home = home();
+        let of = || Source::new(data.to_str().unwrap()).unwrap();
+        let error = import(&home, of()).await.unwrap_err();
+        assert_eq!(error.kind(), velo_core::ErrorKind::Conflict, "{error}");
+        assert!(home.left().is_empty());
+        server.stop();
+        let listed = || -> Vec<_> {
+            let mut all: Vec<_> = walk(&data)
+                .into_iter()
+                .map(|p| (p.clone(), p.metadata().unwrap().modified().unwrap()))
+                .collect();
+            all.sort();
+            all
+        };
+        let files = listed();
+        let source = of().reindex();
+        let project =
+            Project::builder("api").config(home.config().clone()).database("shop").from(source);
+        let project = project.create().await.unwrap();
+        assert_eq!(files, listed(), "the source's files are as they were");
+        let main = project.main().await.unwrap();
+        assert_eq!(
+            before,
+            [sums(&url_in(&main, "shop")).await, sums(&url_in(&main, "an other")).await]
+        );
+        is_branched(&project).await;
+        server.start();
+        let what = format!("files of {}", server.major);
+        agree(&server, &project, &["shop", "an other"], &what).await;
+    }
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => all.extend(walk(&path)),
+            false => all.push(path),
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn dumps_of_every_format_are_read() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+    fill(&server).await;
+    let folder = server.dir.path().join("dumps");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let run = |tool: &str, args: &[&str]| {
+        let done = server.tool(tool, args);
+        assert!(done.status.success(), "{tool}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    let url = server.url("shop");
+    run("pg_dumpall", &["--roles-only", "-d", &url, "-f", &at("roles.sql")]);
+    run("pg_dump", &["-d", &url, "-f", &at("plain.sql")]);
+    run("pg_dump", &["-Fc", "-d", &url, "-f", &at("custom")]);
+    run("pg_dump", &["-Ft", "-d", &url, "-f", &at("tar")]);
+    run("pg_dump", &["-Fd", "-d", &url, "-f", &at("folder")]);
+    run("pg_dumpall", &["-d", &url, "-f", &at("all.sql")]);
+    for (program, ending) in [("gzip", "gz"), ("zstd", "zst"), ("xz", "xz")] {
+        let script = format!("{program} -c < {} > {}.{ending}", at("plain.sql"), at("plain.sql"));
+        assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    }
+    for name in [
+        "plain.sql",
+        "plain.sql.gz",
+        "plain.sql.zst",
+        "plain.sql.xz",
+        "custom",
+        "tar",
+        "folder",
+        "all.sql",
+    ] {
+        let home = home_of(&bin);
+        let mut source = Source::new(at(name)).unwrap();
+        if name != "all.sql" {
+            source = source.roles(at("roles.sql"));
+        }
+        let builder = Project::builder("api").config(home.config().clone()).from(source);
+        let builder = if name.starts_with("plain") { builder.database("shop") } else { builder };
+        let project = builder.create().await.unwrap_or_else(|e| panic!("{name}: {e} {e:?}"));
+        let main = project.main().await.unwrap();
+        assert_eq!(sums(&url).await, sums(&url_in(&main, "shop")).await, "{name}");
+        is_branched(&project).await;
+    }
+    // Without the roles, the error names what to give.
+    let home = home_of(&bin);
+    let error = import(&home, Source::new(at("custom")).unwrap()).await.unwrap_err();
+    assert!(error.hint().unwrap_or_default().contains("--roles"), "{error}");
+    assert!(home.left().is_empty() && home.servers().is_empty());
+}

@@ -1,0 +1,72 @@
+//! `main` brought anew, beside the old one.
+
+use velo_core::import::{Method, Source};
+use velo_core::{Branch, BranchSpec, ErrorKind, RefreshSpec};
+
+use crate::common::client::sql;
+use crate::methods::{home, home_of, import};
+use crate::server::{PASSWORD, Server, bins};
+
+#[tokio::test]
+async fn a_refresh_takes_the_place_of_the_old_main() {
+    let Some(bin) = bins().pop() else { return };
+    for method in [Method::Basebackup, Method::Dump] {
+        let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+        server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n").await;
+        let home = home_of(&bin);
+        let dir = tempfile::tempdir().unwrap();
+        let trim = dir.path().join("trim.sql");
+        std::fs::write(&trim, "CREATE TABLE transformed (x int)").unwrap();
+        let source =
+            Source::new(server.url("postgres")).unwrap().method(method).unwrap().transform(&trim);
+        let project = import(&home, source).await.unwrap();
+        let main = project.main().await.unwrap();
+        let (url, before) = (main.url(), home.left().len());
+        let kept = Branch::create(&project, BranchSpec::named("kept")).await.unwrap();
+        sql(&main, "DROP TABLE t").await;
+        server.sql("postgres", "UPDATE t SET n = 2").await;
+
+        // The password was kept nowhere.
+        let error = project.refresh(RefreshSpec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        // While it goes on, branches are made of the old one, and nobody else changes main.
+        let (other, begun) = (project.clone(), std::sync::Arc::new(tokio::sync::Notify::new()));
+        let told = begun.clone();
+        let spec = RefreshSpec::new().password(PASSWORD).progress(move |_| told.notify_one());
+        let refresh = tokio::spawn(async move { other.refresh(spec).await });
+        begun.notified().await;
+        let branch = Branch::create(&project, BranchSpec::ephemeral()).await.unwrap();
+        let state = "SELECT coalesce(to_regclass('t')::text, 'none')";
+        assert_eq!(sql(&branch, state).await, "none");
+        let error = main.stop().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        let project = refresh.await.unwrap().unwrap();
+
+        let main = project.main().await.unwrap();
+        assert_eq!(main.url(), url, "{method}");
+        assert_eq!(sql(&main, "SELECT n FROM t").await, "2", "{method}");
+        sql(&main, "SELECT * FROM transformed").await;
+        // Who came from the old one stays on it, until he is reset.
+        assert_eq!(sql(&kept, "SELECT n FROM t").await, "1", "{method}");
+        assert_eq!(sql(&branch, state).await, "none", "{method}");
+        branch.close().await.unwrap();
+        kept.reset().await.unwrap();
+        assert_eq!(sql(&kept, "SELECT n FROM t").await, "2", "{method}");
+        kept.delete(true).await.unwrap();
+        project.finish_deletions().await.unwrap();
+        assert_eq!(home.left().len(), before, "{method}: {:?}", home.left());
+        assert!(project.info().source.unwrap().brought_at > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_project_without_a_source_is_not_refreshed() {
+    if bins().is_empty() {
+        return;
+    }
+    let home = home();
+    let project = home.project("empty").await;
+    let error = project.refresh(RefreshSpec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert!(project.info().source.is_none());
+}
