@@ -34,7 +34,7 @@ mod sql;
 mod tools;
 mod transform;
 
-pub(crate) use bring::{Told, bring};
+pub(crate) use bring::bring;
 pub(crate) use progress::Watch;
 pub use progress::{Progress, Stage};
 pub use source::{Method, Source, SourceInfo};

@@ -10,7 +10,7 @@ use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::Id;
-use crate::import::{self, Recipe, Source, Told};
+use crate::import::{self, Recipe, Source};
 use crate::lock::Mode;
 use crate::lookup::alive;
 use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord};
@@ -92,10 +92,8 @@ async fn renew(
         Error::new(ErrorKind::Internal, "a project without a source is not refreshed")
     })?;
     let source = tune(recipe);
-    // Velo's role was made by the first import, and a new copy lacks it still; the data has to fit its PostgreSQL.
-    let told = Told { role: false, database: true, postgres_is_open: false };
     // In a box: the callers' futures would be nested too deep for the compiler.
-    let bring = import::bring(home, project, main, new, &source, told, op);
+    let bring = import::bring(home, project, main, new, &source, false, op);
     let brought = Box::pin(bring).await?;
     let shown = format!("the branch {}/{}", project.name, main.shown());
     let _lock = home.lock(main.id, Mode::Exclusive, &shown, &op.cancel).await?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use velo_core::blocking;
 use velo_core::storage::Usage;
-use velo_core::{BranchInfo, BranchSpec, Error, ErrorKind, Reached, ResetTarget, Result, State};
+use velo_core::{BranchInfo, BranchSpec, Reached, ResetTarget, Result, State};
 
 use crate::args::{Branch, BranchCreate, Moment};
 use crate::output::{self, Colour, Out};

@@ -622,6 +622,97 @@ fn archived_branch_gone(home: &Home, done: bool, what: &str) {
     assert!(!there || !done, "{what}: it was done, and is there");
 }
 
+/// What a masking file and a transform have to do with.
+const REAL: &str = "CREATE TABLE people (id int, email text); INSERT INTO people VALUES (1, 'a@b'); \
+    CREATE TABLE log (line text); INSERT INTO log VALUES ('x'); \
+    CREATE MATERIALIZED VIEW emails AS SELECT email FROM people; SELECT lo_from_bytea(0, 'x')";
+
+const MASKING: &str = "large_objects = \"remove\"\nother_databases = \"drop\"\n[tables]\n\"public.t\" = \"keep\"\n\
+    \"public.beat\" = \"keep\"\n\"public.log\" = \"empty\"\n\
+    [tables.\"public.people\"]\nid = \"keep\"\nemail = \"fake:email\"\n";
+
+/// Files that are named from the home's folder: of a server that was stopped, and what is to become of them.
+fn real_files(home: &Home) {
+    let pgdata = home.dir().join("pgdata");
+    if pgdata.exists() {
+        return;
+    }
+    home.ok(&["branch", "create", "api/real"]);
+    home.sql("api/real", REAL);
+    home.sql("api/real", "CREATE DATABASE another");
+    let url = home.ok(&["branch", "url", "api/real"]);
+    let url = url.trim().strip_suffix("/postgres").unwrap();
+    main_has(&format!("{url}/another"), "CREATE TABLE t (x int)");
+    let pid = &home.json(&["branch", "get", "api/real"])["pid"];
+    let data = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    home.ok(&["branch", "stop", "api/real"]);
+    let copied = std::process::Command::new("cp").arg("-a").args([&data, &pgdata]).status();
+    assert!(copied.unwrap().success());
+    home.ok(&["branch", "delete", "api/real"]);
+    std::fs::write(home.dir().join("trim.sql"), "CREATE TABLE trimmed (x int)").unwrap();
+    std::fs::write(home.dir().join("masking.toml"), MASKING).unwrap();
+}
+
+fn main_has(url: &str, sql: &str) {
+    super::common::psql(url, sql);
+}
+
+/// A dump of `main`, compressed.
+fn real_dump(home: &Home) {
+    let file = home.dir().join("dump.gz");
+    if file.exists() {
+        return;
+    }
+    let url = home.ok(&["branch", "url", "api/main"]);
+    let pg_dump = super::common::client().with_file_name("pg_dump");
+    let script = format!(
+        "'{}' -Fc -Z0 -d '{}' | gzip -1 > '{}'",
+        pg_dump.display(),
+        url.trim(),
+        file.display()
+    );
+    let made = std::process::Command::new("sh").args(["-c", &script]).status().unwrap();
+    assert!(made.success());
+}
+
+/// A project that was made of it, and has changed since.
+fn imported(home: &Home) {
+    real_dump(home);
+    home.ok(&[
+        "project",
+        "create",
+        "other",
+        "--from",
+        home.dir().join("dump.gz").to_str().unwrap(),
+    ]);
+    home.sql("other/main", "DELETE FROM t; CREATE TABLE mine (x int)");
+}
+
+/// It is there, masked and transformed, or not there.
+fn real_made(home: &Home, done: bool, what: &str) {
+    assert!(has_project(home) || !done, "{what}: it was done, and is not there");
+    if has_project(home) {
+        assert_eq!(home.sql("other/main", ROWS), WHOLE, "{what}");
+        let masked = "SELECT count(*) FROM people WHERE email ~ '@example.com'";
+        assert_eq!(home.sql("other/main", masked), "1", "{what}");
+        home.sql("other/main", "SELECT * FROM trimmed");
+    }
+}
+
+fn dump_read(home: &Home, done: bool, what: &str) {
+    assert!(has_project(home) || !done, "{what}: it was done, and is not there");
+    if has_project(home) {
+        assert_eq!(home.sql("other/main", ROWS), WHOLE, "{what}");
+    }
+}
+
+/// Its main has the old data or the new, under its URL, and the whole of it.
+fn refreshed(home: &Home, done: bool, what: &str) {
+    let state = home.sql("other/main", "SELECT to_regclass('mine') IS NOT NULL, count(*) FROM t");
+    assert!(state == "f|1000" || (state == "t|0" && !done), "{what}: {state}");
+    home.ok(&["branch", "create", "other/b"]);
+}
+
 /// A copy keeps no state that it began with.
 fn keeps_origins(place: &Place) -> bool {
     place.storage != Storage::Copy
@@ -733,6 +824,28 @@ pub const OPERATIONS: &[Operation] = &[
         .between("record a snapshot", "commit a snapshot"),
     Operation::new(&["snapshot", "prune", "other", "--keep-last", "1"], scheduled, archives)
         .between("mark a snapshot to go", "forget a snapshot"),
+    Operation::new(
+        &[
+            "project",
+            "create",
+            "other",
+            "--from",
+            "pgdata",
+            "--reindex",
+            "--transform",
+            "trim.sql",
+            "--mask",
+            "masking.toml",
+        ],
+        real_files,
+        real_made,
+    )
+    .between("take over files", "storage: edit")
+    .only(has_folders_and_processes),
+    Operation::new(&["project", "create", "other", "--from", "dump.gz"], real_dump, dump_read)
+        .between("make the folder of a dump", "make way for a database"),
+    Operation::new(&["project", "refresh", "other"], imported, refreshed)
+        .between("point a branch to a volume", "end a refresh"),
     Operation::new(&[library::KEEP], nothing, kept_or_gone)
         .by_library()
         .between("runtime: stop", "record that a server was switched"),

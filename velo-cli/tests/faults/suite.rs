@@ -162,7 +162,12 @@ impl<'a> Suite<'a> {
         let leaves = LEAVES[moment % LEAVES.len()];
         let mut command = match operation.by_library {
             true => library::command(&self.home, operation.args[0]),
-            false => self.home.command_with(operation.args),
+            false => {
+                let mut command = self.home.command_with(operation.args);
+                // Files that are imported are named from here.
+                command.current_dir(self.home.dir());
+                command
+            }
         };
         command
             .envs(operation.env.iter().copied())

@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn settings_of_another_machine_stay_there() {
         let json = r#"{"version":150004,"in_recovery":false,"block_size":"8192","wal_block_size":"8192",
-            "superuser":true,"replication":true,"bootstrap":"postgres","roles":[],"databases":[],"tablespaces":[],
+            "superuser":true,"replication":true,"bootstrap":"postgres","roles":[],"superusers":[],"databases":[],"tablespaces":[],
             "settings":[["max_connections","500"],["hba_file","/etc/x"],["ssl_cert_file","/etc/y"],
                         ["log_line_prefix","it's %m"],["archive_command","cp"]]}"#;
         let facts: Facts = serde_json::from_str(json).unwrap();

@@ -53,21 +53,12 @@ pub(super) struct Import<'a> {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) location: Location,
     pub(super) run_dir: RunDir,
-    /// Whether somebody named the role, which then may be one of the source's.
+    /// Whether Velo's role may be one that is there.
     pub(super) role_is_told: bool,
-    /// Whether somebody named the database.
-    pub(super) database_is_told: bool,
+    /// Whether it is the first import, which finds out what fits: its PostgreSQL, and its database.
+    pub(super) is_first: bool,
     /// The server that it comes from.
     pub(super) server: Option<Conninfo>,
-}
-
-/// What somebody has said about the project.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Told {
-    pub(crate) role: bool,
-    pub(crate) database: bool,
-    /// Whether another PostgreSQL may be taken than the recorded one.
-    pub(crate) postgres_is_open: bool,
 }
 
 /// Brings the data of `source` into the volume, whose record exists and which is not made yet.
@@ -77,7 +68,7 @@ pub(crate) async fn bring(
     branch: &BranchRecord,
     volume: Id,
     source: &Source,
-    told: Told,
+    is_first: bool,
     op: &Op,
 ) -> Result<Brought> {
     let storage = home.storage(project.storage)?;
@@ -93,8 +84,8 @@ pub(crate) async fn bring(
         location: storage.location(Object::Volume(volume)),
         storage,
         run_dir: RunDir::of(home, volume),
-        role_is_told: told.role,
-        database_is_told: told.database,
+        role_is_told: source.recipe.role_is_told,
+        is_first,
         server: None,
     };
     import.recipe.notes.clear();
@@ -104,14 +95,14 @@ pub(crate) async fn bring(
         Place::Server(words) => {
             let password = source.password.clone().or(import.recipe.password.clone());
             let conninfo = Conninfo::parse(&words)?.with_password(password.map(|p| p.0));
-            Some(import.look(conninfo, told.postgres_is_open).await?)
+            Some(import.look(conninfo).await?)
         }
         Place::Files(_) | Place::Sql(_) => None,
     };
     let method = match (&import.recipe.place, &facts) {
         (Place::Files(_), _) => Method::Files,
         (Place::Sql(_), _) => Method::Sql,
-        (Place::Server(_), Some(facts)) => import.choose(facts, told.postgres_is_open).await?,
+        (Place::Server(_), Some(facts)) => import.choose(facts).await?,
         (Place::Server(_), None) => {
             return Err(Error::new(ErrorKind::Internal, "a server that was not looked at"));
         }
@@ -119,7 +110,7 @@ pub(crate) async fn bring(
     op.cancel.check()?;
     match (method, &facts) {
         (Method::Basebackup, Some(facts)) => import.basebackup(facts).await?,
-        (Method::Files, _) => import.adopt(told.postgres_is_open).await?,
+        (Method::Files, _) => import.adopt().await?,
         (_, facts) => import.new_cluster(facts.as_ref()).await?,
     }
     op.cancel.check()?;
@@ -166,14 +157,14 @@ impl Import<'_> {
     }
 
     /// Looks at the server that it comes from.
-    async fn look(&mut self, conninfo: Conninfo, open: bool) -> Result<Facts> {
+    async fn look(&mut self, conninfo: Conninfo) -> Result<Facts> {
         let (conninfo, pass_file) = conninfo.resolved(&Surroundings::of_this_process())?;
         if let Some(text) = pass_file {
             let user = self.home.server_user(&self.project.postgres);
             self.run_dir.secret(text.trim_end(), user.as_ref())?;
         }
-        if !self.database_is_told
-            && open
+        if !self.recipe.database_is_told
+            && self.is_first
             && let Some(name) = conninfo.get("dbname")
         {
             self.project.database = name.to_owned();
@@ -187,14 +178,14 @@ impl Import<'_> {
     }
 
     /// The way that fits, or the one that was told, if it can be gone.
-    async fn choose(&mut self, facts: &Facts, open: bool) -> Result<Method> {
+    async fn choose(&mut self, facts: &Facts) -> Result<Method> {
         match self.recipe.method {
             Some(Method::Dump) => {}
             Some(_) => {
-                self.can_basebackup(facts, open).await?;
+                self.can_basebackup(facts).await?;
                 return Ok(Method::Basebackup);
             }
-            None => match self.can_basebackup(facts, open).await {
+            None => match self.can_basebackup(facts).await {
                 Ok(()) => return Ok(Method::Basebackup),
                 Err(error) if error.kind() == ErrorKind::Canceled => return Err(error),
                 Err(error) => {
@@ -206,14 +197,14 @@ impl Import<'_> {
         Ok(Method::Dump)
     }
 
-    async fn can_basebackup(&mut self, facts: &Facts, open: bool) -> Result<()> {
+    async fn can_basebackup(&mut self, facts: &Facts) -> Result<()> {
         check::rights(self, facts).await?;
-        self.use_major(facts.major(), open).await?;
+        self.use_major(facts.major()).await?;
         check::basebackup(self, facts).await
     }
 
     /// Takes a PostgreSQL of the source's major.
-    pub(super) async fn use_major(&mut self, major: u32, open: bool) -> Result<()> {
+    pub(super) async fn use_major(&mut self, major: u32) -> Result<()> {
         let have = self.project.postgres.version;
         if have.major == major {
             return Ok(());
@@ -228,7 +219,7 @@ impl Import<'_> {
             ));
         }
         let config = &self.home.config;
-        if !open || config.pg_version.is_some_and(|wanted| wanted != major) {
+        if !self.is_first || config.pg_version.is_some_and(|wanted| wanted != major) {
             return refused(format!("files fit their own major alone: use PostgreSQL {major}"));
         }
         let mut wanted = config.clone();
@@ -312,23 +303,27 @@ impl Import<'_> {
         self.op.steps.run("boot", up).await.map_err(check::explain)
     }
 
-    /// The project's database has to be there.
+    /// The project's database has to be there. Where nobody named one, it is the only one beside those that every
+    /// cluster has.
     async fn check_database(&mut self) -> Result<()> {
         let found = self.databases().await?;
+        let of_url = self.server.as_ref().is_some_and(|server| server.get("dbname").is_some());
+        let is_open = self.is_first && !self.recipe.database_is_told && !of_url;
+        let own = |name: &&String| !["postgres", "template1"].contains(&name.as_str());
+        let mut users = found.iter().filter(own);
+        let only = users.next().filter(|_| users.next().is_none());
+        if is_open && self.project.database == "postgres" {
+            let first = only.or_else(|| found.iter().find(|name| *name == "postgres"));
+            if let Some(name) = first.or_else(|| found.first()) {
+                self.project.database.clone_from(name);
+            }
+        }
         if found.contains(&self.project.database) {
             return Ok(());
         }
-        if self.database_is_told {
-            let what = format!("there is no database {:?} in the data", self.project.database);
-            return Err(Error::new(ErrorKind::NotFound, what)
-                .with_hint(format!("it has these: {}", found.join(", "))));
-        }
-        let users = found.iter().find(|name| *name != "postgres" && *name != "template1");
-        let first = users.or_else(|| found.first()).cloned();
-        self.project.database = first.ok_or_else(|| {
-            Error::new(ErrorKind::Incompatible, "no database of the data takes connections")
-        })?;
-        Ok(())
+        let what = format!("there is no database {:?} in the data", self.project.database);
+        Err(Error::new(ErrorKind::NotFound, what)
+            .with_hint(format!("it has these: {}", found.join(", "))))
     }
 
     /// Subscriptions of the source's would be Velo's to end, with the slots of their publishers.

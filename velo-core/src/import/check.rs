@@ -42,6 +42,7 @@ pub(super) async fn basebackup(import: &mut Import<'_>, facts: &Facts) -> Result
         return Err(Error::new(ErrorKind::Incompatible, what)
             .with_hint("use --method dump, which puts all into the data folder"));
     }
+    own_role(import, facts)?;
     for database in &facts.databases {
         locale(import, database)?;
     }
@@ -59,9 +60,7 @@ pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
             facts.major()
         )));
     }
-    if facts.roles.contains(&import.project.role) && !import.role_is_told {
-        return Err(role_is_there(&import.project.role));
-    }
+    own_role(import, facts)?;
     if !facts.tablespaces.is_empty() {
         let names = facts.tablespaces.join(", ");
         import.note(format!("what is in the tablespaces {names} is in the data folder here"));
@@ -74,6 +73,16 @@ pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
     }
     // The dump, compressed, lies beside the data that it becomes.
     room(import, bytes + bytes / 2 + (256 << 20))
+}
+
+/// Whether Velo's role can be the one that the source has of its name, if it has one.
+fn own_role(import: &Import<'_>, facts: &Facts) -> Result<()> {
+    let role = &import.project.role;
+    let may = import.role_is_told && facts.superusers.contains(role);
+    if !may && facts.roles.contains(role) {
+        return Err(role_is_there(role));
+    }
+    Ok(())
 }
 
 /// A role of the source's has the name that Velo's own is to have.

@@ -14,7 +14,7 @@ use crate::storage::{Location, adopt};
 
 impl Import<'_> {
     /// Takes over the files of the folder, which stay as they are.
-    pub(super) async fn adopt(&mut self, open: bool) -> Result<()> {
+    pub(super) async fn adopt(&mut self) -> Result<()> {
         let Place::Files(from) = self.recipe.place.clone() else {
             return Err(Error::new(ErrorKind::Internal, "no folder to adopt"));
         };
@@ -22,7 +22,7 @@ impl Import<'_> {
             from.canonicalize().map_err(|e| Error::io(format!("open {}", from.display()), e))?;
         let before = stopped(&from)?;
         let standby = from.join("standby.signal").exists() || from.join("recovery.signal").exists();
-        self.use_major(before.major, open).await?;
+        self.use_major(before.major).await?;
         let folder = from.clone();
         let size = blocking(move || Ok(size_of(folder))).await?;
         let (to, cancel) = (self.location.host_path().to_path_buf(), self.op.cancel.clone());

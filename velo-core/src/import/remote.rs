@@ -19,6 +19,7 @@ pub(super) struct Facts {
     /// The superuser that `initdb` made.
     pub(super) bootstrap: String,
     pub(super) roles: Vec<String>,
+    pub(super) superusers: Vec<String>,
     pub(super) databases: Vec<Database>,
     pub(super) tablespaces: Vec<String>,
     /// What its configuration files set, as far as the role may see it.
@@ -49,6 +50,7 @@ const QUESTION: &str = "SELECT json_build_object( \
  'replication', r.rolsuper OR r.rolreplication, \
  'bootstrap', (SELECT rolname FROM pg_catalog.pg_roles WHERE oid = 10), \
  'roles', (SELECT json_agg(rolname) FROM pg_catalog.pg_roles), \
+ 'superusers', (SELECT json_agg(rolname) FROM pg_catalog.pg_roles WHERE rolsuper), \
  'databases', (SELECT json_agg(json_build_object( \
     'name', datname, \
     'bytes', CASE WHEN has_database_privilege(d.oid, 'CONNECT') \

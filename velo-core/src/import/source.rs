@@ -124,6 +124,8 @@ impl Source {
             transforms: Vec::new(),
             masking: None,
             reindex: false,
+            role_is_told: false,
+            database_is_told: false,
             password: None,
             used: None,
             brought_at: None,
@@ -297,6 +299,12 @@ pub(crate) struct Recipe {
     pub(crate) masking: Option<Transform>,
     #[serde(default)]
     pub(crate) reindex: bool,
+    /// Whether somebody named the project's role, which may then be one of the source's.
+    #[serde(default)]
+    pub(crate) role_is_told: bool,
+    /// Whether somebody named the project's database.
+    #[serde(default)]
+    pub(crate) database_is_told: bool,
     /// Only where somebody has asked for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) password: Option<Secret>,

@@ -139,7 +139,7 @@ impl Import<'_> {
         let list = self.run(list).await?.stdout;
         let own = list.lines().find_map(|line| line.strip_prefix(";     dbname: "));
         let mut args = vec!["--exit-on-error", "--no-tablespaces", "--no-password"];
-        let database = match (self.database_is_told, own) {
+        let database = match (self.recipe.database_is_told, own) {
             (false, Some(own)) => {
                 args.push("--create");
                 self.project.database = own.trim().to_owned();

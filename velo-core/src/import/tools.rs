@@ -14,6 +14,10 @@ impl Import<'_> {
         spec.network = true;
         // Named also where there is none, so that no other user's is looked for.
         spec.env.push(("PGPASSFILE", secret.display().to_string()));
+        if self.home.server_user(&self.project.postgres).is_some() {
+            // It could not enter root's, and libpq takes that for an error.
+            spec.env.push(("HOME", "/nonexistent".to_owned()));
+        }
         let host = self.server.as_ref().and_then(|server| server.get("host"));
         let sockets = host.filter(|host| host.starts_with('/')).map(PathBuf::from);
         spec.reads.extend(sockets.into_iter().chain([secret]).filter(|path| path.exists()));

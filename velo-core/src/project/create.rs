@@ -12,7 +12,7 @@ use crate::engine::{Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::id::{BranchName, Id, ProjectName};
-use crate::import::{self, Recipe, Source, Told};
+use crate::import::{self, Recipe, Source};
 use crate::lock::Lock;
 use crate::lookup::vacant;
 use crate::port;
@@ -33,7 +33,11 @@ impl ProjectBuilder {
     pub(super) async fn create_here(self, op: &Op) -> Result<Project> {
         let config = self.settings()?;
         let name = self.names()?;
-        let source = self.source.clone().map(Source::anchored).transpose()?;
+        let mut source = self.source.clone().map(Source::anchored).transpose()?;
+        if let Some(source) = &mut source {
+            source.recipe.role_is_told = self.role.is_some();
+            source.recipe.database_is_told = self.database.is_some();
+        }
         let home = Engine::get()?.home(&config).await?;
         let runtime_kind = config.chosen_runtime();
         let runtime = home.runtime(runtime_kind)?;
@@ -240,13 +244,8 @@ impl ProjectBuilder {
     ) -> Result<ProjectRecord> {
         op.cancel.check()?;
         reserve::keep(home.config.home())?;
-        let told = Told {
-            role: self.role.is_some(),
-            database: self.database.is_some(),
-            postgres_is_open: true,
-        };
         // In a box: the callers' futures would be nested too deep for the compiler.
-        let bring = import::bring(home, project, main, main.volume, source, told, op);
+        let bring = import::bring(home, project, main, main.volume, source, true, op);
         let brought = Box::pin(bring).await?;
         let project = brought.project;
         first_start(home, &project, main, Doors::Open, false, op).await?;

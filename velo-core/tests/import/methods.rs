@@ -198,7 +198,11 @@ async fn dumps_of_every_format_are_read() {
             source = source.roles(at("roles.sql"));
         }
         let builder = Project::builder("api").config(home.config().clone()).from(source);
-        let builder = if name.starts_with("plain") { builder.database("shop") } else { builder };
+        let builder = if name.ends_with(".sql") || name.starts_with("plain") {
+            builder.database("shop")
+        } else {
+            builder
+        };
         let project = builder.create().await.unwrap_or_else(|e| panic!("{name}: {e} {e:?}"));
         let main = project.main().await.unwrap();
         assert_eq!(sums(&url).await, sums(&url_in(&main, "shop")).await, "{name}");
