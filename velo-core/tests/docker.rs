@@ -1,7 +1,8 @@
 //! Servers in containers, on the engine that `VELO_TEST_DOCKER` names, with PostgreSQL from the images
 //! `VELO_TEST_IMAGE_DEBIAN` (glibc, uid 999) and `VELO_TEST_IMAGE_ALPINE` (uid 70).
 #![cfg(all(feature = "testing", feature = "docker"))]
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are no tests to the lint
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+#![allow(dead_code, unreachable_pub)] // helpers of tests are no tests to the lint
 
 mod common;
 
@@ -13,6 +14,10 @@ mod engine;
 mod holder;
 #[path = "docker/images.rs"]
 mod images;
+#[path = "docker/import.rs"]
+mod import;
+#[path = "import/server.rs"]
+mod server;
 #[path = "docker/suite.rs"]
 mod suite;
 #[path = "docker/time.rs"]

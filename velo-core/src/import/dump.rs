@@ -155,7 +155,8 @@ impl Import<'_> {
     pub(super) async fn drop_empty(&self, database: &str) -> Result<()> {
         if database == "postgres" {
             let session = self.session("template1").await?;
-            session.execute("make way for a database", "DROP DATABASE IF EXISTS postgres").await?;
+            let drop = "DROP DATABASE IF EXISTS postgres WITH (FORCE)";
+            session.execute("make way for a database", drop).await?;
         }
         Ok(())
     }

@@ -86,6 +86,77 @@ async fn a_basebackup_brings_all_that_a_server_has() {
 }
 
 #[tokio::test]
+async fn a_standby_is_copied_and_becomes_a_server_of_its_own() {
+    for bin in bins() {
+        let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+        server.sql("postgres", "CREATE TABLE t AS SELECT n FROM generate_series(1, 1000) n").await;
+        let standby = server.standby();
+        server.sql("postgres", "INSERT INTO t SELECT n FROM generate_series(1001, 2000) n").await;
+        let home = home();
+        let source =
+            Source::new(standby.url("postgres")).unwrap().method(Method::Basebackup).unwrap();
+        let project = import(&home, source).await.unwrap();
+        let main = project.main().await.unwrap();
+        let state = crate::common::client::sql(&main, "SELECT pg_is_in_recovery()").await;
+        assert_eq!(state, "f");
+        crate::common::client::sql(&main, "INSERT INTO t VALUES (0)").await;
+        assert_eq!(crate::common::client::sql(&main, "SHOW primary_conninfo").await, "");
+        // What the standby had, and so it goes on following.
+        let count: u32 =
+            crate::common::client::sql(&main, "SELECT count(*) FROM t").await.parse().unwrap();
+        assert!((1001..=2001).contains(&count), "{count}");
+        assert_eq!(standby.sql("postgres", "SELECT pg_is_in_recovery()").await, "t");
+    }
+}
+
+#[tokio::test]
+async fn settings_of_a_larger_machine_are_brought_down() {
+    for bin in bins() {
+        let server =
+            Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "max_connections = 250");
+        // It runs with the old ones still.
+        server.sql("postgres", "ALTER SYSTEM SET shared_buffers = '2TB'").await;
+        server.sql("postgres", "ALTER SYSTEM SET huge_pages = 'on'").await;
+        let home = home();
+        let project = import(&home, Source::new(server.url("postgres")).unwrap()).await.unwrap();
+        let source = project.info().source.unwrap();
+        assert_eq!(source.method, Method::Basebackup);
+        assert!(
+            source.notes.iter().any(|note| note.contains("shared_buffers")),
+            "{:?}",
+            source.notes
+        );
+        assert!(source.notes.iter().any(|note| note.contains("huge_pages")), "{:?}", source.notes);
+        let main = project.main().await.unwrap();
+        assert_eq!(crate::common::client::sql(&main, "SHOW max_connections").await, "250");
+        let small = BranchSpec::ephemeral();
+        let branch = Branch::create(&project, small).await.unwrap();
+        assert_eq!(crate::common::client::sql(&branch, "SHOW shared_buffers").await, "16MB");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_configuration_is_elsewhere_brings_it() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(
+        &bin,
+        &["--encoding=UTF8", "--locale=C.UTF-8"],
+        "max_connections = 123\nwork_mem = '7MB'",
+    );
+    server.stop();
+    // As Debian has it.
+    let (conf, data) = (server.dir.path().join("etc"), server.data());
+    std::fs::create_dir(&conf).unwrap();
+    std::fs::rename(data.join("postgresql.conf"), conf.join("postgresql.conf")).unwrap();
+    server.start_with(&conf);
+    let home = home();
+    let project = import(&home, Source::new(server.url("postgres")).unwrap()).await.unwrap();
+    let main = project.main().await.unwrap();
+    let shown = "SELECT current_setting('max_connections') || ' ' || current_setting('work_mem')";
+    assert_eq!(crate::common::client::sql(&main, shown).await, "123 7MB");
+}
+
+#[tokio::test]
 async fn a_dump_brings_databases_into_the_same_major_and_a_newer_one() {
     let bins = bins();
     let Some(newest) = bins.last() else { return };

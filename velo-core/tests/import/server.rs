@@ -61,6 +61,29 @@ impl Server {
         server
     }
 
+    /// A standby of this one, which follows it.
+    pub fn standby(&self) -> Self {
+        let dir = tempfile::Builder::new().prefix("standby.").tempdir_in("/var/tmp").unwrap();
+        if let Some((uid, gid)) = self.user {
+            std::os::unix::fs::chown(dir.path(), Some(uid), Some(gid)).unwrap();
+        }
+        let data = dir.path().join("data");
+        let url = self.url("postgres");
+        let args = ["-d", &url, "-D", data.to_str().unwrap(), "-R", "-c", "fast", "--no-sync"];
+        let made = self.tool("pg_basebackup", &args);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let conf = data.join("postgresql.conf");
+        let text = std::fs::read_to_string(&conf).unwrap();
+        let place = dir.path().display();
+        let more = format!("port = {port}\nunix_socket_directories = '{place}'\n");
+        std::fs::write(&conf, text + &more).unwrap();
+        let (bin, user) = (self.bin.clone(), self.user);
+        let standby = Self { bin, major: self.major, port, dir, user };
+        standby.start();
+        standby
+    }
+
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -93,6 +116,15 @@ impl Server {
 
     pub fn start(&self) {
         self.ctl(&["start", "-t", "120"]);
+    }
+
+    /// With its configuration in another folder.
+    pub fn start_with(&self, conf: &Path) {
+        if let Some((uid, gid)) = self.user {
+            std::os::unix::fs::chown(conf, Some(uid), Some(gid)).unwrap();
+        }
+        let file = format!("-c config_file={}", conf.join("postgresql.conf").display());
+        self.ctl(&["start", "-t", "120", "-o", &file]);
     }
 
     pub fn stop(&self) {
