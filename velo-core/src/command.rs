@@ -45,6 +45,7 @@ pub(crate) struct Program {
     log: Option<File>,
     stdout: Option<File>,
     inherits_env: bool,
+    unset: &'static [&'static str],
     current_dir: PathBuf,
     detached: bool,
     dies_with_us: bool,
@@ -72,6 +73,7 @@ impl Program {
             log: None,
             stdout: None,
             inherits_env: false,
+            unset: &[],
             // The caller's folder may be one that the server's user cannot enter.
             current_dir: "/".into(),
             detached: false,
@@ -130,6 +132,12 @@ impl Program {
     /// Hands down the caller's whole environment: package managers are set up by it.
     pub(crate) fn inherit_env(mut self) -> Self {
         self.inherits_env = true;
+        self
+    }
+
+    /// But for these of them.
+    pub(crate) fn without_env(mut self, keys: &'static [&'static str]) -> Self {
+        self.unset = keys;
         self
     }
 
@@ -309,6 +317,9 @@ impl Program {
                     command.env(key, value);
                 }
             }
+        }
+        for key in self.unset {
+            command.env_remove(key);
         }
         command.envs(self.env);
         command.current_dir(self.current_dir);

@@ -74,10 +74,12 @@ impl Import<'_> {
         let files = recipe.transforms.iter().chain(&recipe.masking).map(|file| &file.path);
         for path in files.chain(&recipe.roles) {
             let found = path.metadata();
-            let found = found.map_err(|e| Error::io(format!("look at {}", path.display()), e))?;
+            let hint = "name the file where it is now; it is read at each refresh, too";
+            let found = found
+                .map_err(|e| Error::io(format!("look at {}", path.display()), e).with_hint(hint))?;
             if !found.is_file() {
                 let what = format!("{} is not a file", path.display());
-                return Err(Error::new(ErrorKind::InvalidInput, what));
+                return Err(Error::new(ErrorKind::InvalidInput, what).with_hint(hint));
             }
         }
         if let Some(masking) = &recipe.masking {

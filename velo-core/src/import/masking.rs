@@ -375,20 +375,29 @@ impl Import<'_> {
                     .with_hint("correct the masking file; nothing of the copy is kept")
                     .with_source(error)
             })?;
-            // What was there before is in dead rows, and in what the planner has gathered.
+            // What was there before is in dead rows.
             let table = table.trim_start_matches("ONLY ");
-            let vacuum = format!("VACUUM (FULL, ANALYZE) {table}");
+            let vacuum = format!("VACUUM (FULL) {table}");
             session.execute("remove what was masked", &vacuum).await?;
         }
         for view in views(session).await? {
             let refresh = format!("REFRESH MATERIALIZED VIEW {view}");
             session.execute("refresh a materialized view", &refresh).await?;
         }
-        if !plan.update.is_empty() {
-            session.execute("remove what was masked", "VACUUM FULL pg_statistic").await?;
-            session.execute("write a checkpoint", "CHECKPOINT").await?;
+        if plan.update.is_empty() && plan.empty.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // What the planner knows are values of rows; of a table that is empty it forgets none by itself.
+        for sql in [
+            "DELETE FROM pg_statistic",
+            "DELETE FROM pg_statistic_ext_data",
+            "VACUUM (FULL) pg_statistic",
+            "VACUUM (FULL) pg_statistic_ext_data",
+        ] {
+            session.execute("remove what was masked", sql).await?;
+        }
+        session.execute("gather statistics", "ANALYZE").await?;
+        session.execute("write a checkpoint", "CHECKPOINT").await
     }
 
     async fn large_objects(&self, masking: &Masking, path: &Path, session: &Session) -> Result<()> {

@@ -50,6 +50,8 @@ pub(super) async fn make(import: &Import<'_>) -> Result<()> {
     given.extend(scale::buffers_for_single_user());
     if recovers {
         given.push(("restore_command", "false".to_owned()));
+        // Nobody is let in meanwhile, and a server of one process has no place for what that needs.
+        given.push(("hot_standby", "off".to_owned()));
     }
     if tablespaces::has_one_in_place(data) {
         given.push(("allow_in_place_tablespaces", "on".to_owned()));

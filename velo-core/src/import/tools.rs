@@ -122,6 +122,11 @@ const MEANINGS: &[(&str, ErrorKind, &str)] = &[
         "use a PostgreSQL that is at least as new as the source",
     ),
     (
+        "unsupported version (",
+        ErrorKind::Incompatible,
+        "the dump was written by a newer pg_dump: use a PostgreSQL that is at least as new",
+    ),
+    (
         "invalid locale name",
         ErrorKind::Incompatible,
         "this machine lacks a locale of the source: install it (locale -a lists those that are here)",
@@ -140,6 +145,11 @@ const MEANINGS: &[(&str, ErrorKind, &str)] = &[
         "could not access file",
         ErrorKind::Incompatible,
         "install the extension that this library is of for this PostgreSQL, or take an image that has it",
+    ),
+    (
+        "ICU is not supported in this build",
+        ErrorKind::Incompatible,
+        "the data has collations of ICU: use a PostgreSQL that is built with it, as Debian's and the official images are",
     ),
     ("could not translate host name", ErrorKind::NotFound, "is the host's name right?"),
     ("Connection refused", ErrorKind::Postgres, "does the source run, and is the port right?"),

@@ -92,10 +92,14 @@ impl Import<'_> {
             .env("PGUSER", &self.project.role)
             .env("PGDATABASE", &self.project.database)
             // The caller's own could lead elsewhere.
-            .env("PGPASSWORD", "")
-            .env("PGSERVICE", "")
-            .env("PGHOSTADDR", "")
-            .env("PGOPTIONS", "")
+            .without_env(&[
+                "PGPASSWORD",
+                "PGPASSFILE",
+                "PGSERVICE",
+                "PGHOSTADDR",
+                "PGOPTIONS",
+                "PGSSLMODE",
+            ])
             .detached()
             .dies_with_us();
         let output = program.output_unless(None, &self.op.cancel).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::server::{Bench, Up, within};
 use super::{RuntimePlace, ensure};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::runtime::{InstanceRef, Lifeline, Runtime, Status, StopMode};
 use crate::storage::Object;
@@ -35,6 +35,8 @@ pub async fn runtime_suite(runtime: Arc<dyn Runtime>, place: RuntimePlace) -> Re
 async fn run(bench: &mut Bench) -> Result<()> {
     bench.seed().await?;
     a_tool_tells_how_it_ended(bench).await?;
+    a_tool_reads_what_it_is_given(bench).await?;
+    a_tool_ends_when_it_is_not_wanted(bench).await?;
     a_started_server_answers(bench).await?;
     a_second_start_does_no_harm(bench).await?;
     a_fast_stop_is_clean(bench).await?;
@@ -58,6 +60,56 @@ async fn a_tool_tells_how_it_ended(bench: &Bench) -> Result<()> {
     })?;
     let missing = bench.tool(bench.seed_location(), "pg_nothing", &[]).await;
     ensure(missing.is_err(), || "a tool that is missing is an error".into())
+}
+
+async fn a_tool_reads_what_it_is_given(bench: &mut Bench) -> Result<()> {
+    let location = bench.server().await?.instance.location;
+    let mut tool = bench.tool_spec(location, "postgres", &["--single", "-D", "{}", "template1"]);
+    let input = bench.file("input", "SELECT current_setting('work_mem')\n")?;
+    tool.input = Some(input.clone());
+    tool.env = vec![("PGOPTIONS", String::new()), ("PGDATESTYLE", "ISO".to_owned())];
+    let said = bench.runtime.run(tool).await;
+    std::fs::remove_file(&input).map_err(|e| Error::io("remove the file of a tool", e))?;
+    let said = said?;
+    ensure(said.success && said.stdout.contains("4MB"), || {
+        format!("a tool has a file as its standard input: {said:?}")
+    })
+}
+
+async fn a_tool_ends_when_it_is_not_wanted(bench: &mut Bench) -> Result<()> {
+    let spec = bench.server().await?;
+    let location = spec.instance.location;
+    let pid_file = location.host_path().join("postmaster.pid");
+    let args = [
+        "-D",
+        "{}",
+        "-c",
+        "listen_addresses=",
+        "-c",
+        "unix_socket_directories=",
+        "-c",
+        "fsync=off",
+    ];
+    let mut tool = bench.tool_spec(location.clone(), "postgres", &args);
+    let cancel = tool.cancel.clone();
+    tool.limit = None;
+    let wish = async {
+        for _ in 0..2000 {
+            if pid_file.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        cancel.cancel();
+    };
+    let (ran, ()) = tokio::join!(bench.runtime.run(tool), wish);
+    let error = ran.err().map(|error| error.kind());
+    ensure(error == Some(ErrorKind::Canceled), || {
+        format!("a tool that is not wanted any more is canceled, and not {error:?}")
+    })?;
+    ensure(!crate::runtime::has_processes(&location), || {
+        "nothing of a tool is left that was canceled".into()
+    })
 }
 
 async fn a_started_server_answers(bench: &mut Bench) -> Result<()> {

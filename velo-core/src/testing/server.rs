@@ -109,9 +109,27 @@ impl Bench {
         tool: &'static str,
         args: &[&str],
     ) -> Result<ToolOutput> {
+        self.runtime.run(self.tool_spec(location, tool, args)).await
+    }
+
+    /// A tool that is not run yet.
+    pub(super) fn tool_spec(
+        &self,
+        location: Location,
+        tool: &'static str,
+        args: &[&str],
+    ) -> ToolSpec {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let postgres = self.place.postgres.clone();
-        self.runtime.run(ToolSpec { args, ..ToolSpec::new(postgres, tool, location) }).await
+        ToolSpec { args, ..ToolSpec::new(self.place.postgres.clone(), tool, location) }
+    }
+
+    /// A file that servers may read.
+    pub(super) fn file(&self, name: &str, content: &str) -> Result<std::path::PathBuf> {
+        let path = self.place.dir.join(name);
+        let made = |e| Error::io("write a file for a tool", e);
+        std::fs::write(&path, content).map_err(made)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).map_err(made)?;
+        Ok(path)
     }
 
     /// A server on a new volume, not started.

@@ -5,7 +5,7 @@ use velo_core::{Branch, BranchSpec, Project};
 
 use crate::common::home::TestHome;
 use crate::data::{fill, roles, sums};
-use crate::server::{Server, bins};
+use crate::server::{Server, bins, bins_with_icu};
 
 /// The URL of a database of a branch.
 pub fn url_in(branch: &Branch, database: &str) -> String {
@@ -59,7 +59,7 @@ async fn a_basebackup_brings_all_that_a_server_has() {
         let server =
             Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "shared_buffers = 32MB");
         fill(&server).await;
-        let home = home();
+        let home = home_of(&bin);
         let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::<Progress>::new()));
         let tell = told.clone();
         let source = Source::new(server.url("shop")).unwrap();
@@ -177,6 +177,30 @@ async fn a_dump_brings_databases_into_the_same_major_and_a_newer_one() {
 }
 
 #[tokio::test]
+async fn collations_of_icu_come_along_or_are_refused() {
+    for bin in bins_with_icu() {
+        let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+        fill(&server).await;
+        for method in [Method::Basebackup, Method::Dump] {
+            let home = home_of(&bin);
+            let source = Source::new(server.url("shop")).unwrap().method(method).unwrap();
+            let project = import(&home, source).await.unwrap();
+            agree(&server, &project, &["shop"], &format!("ICU, {method} of {}", server.major))
+                .await;
+            is_branched(&project).await;
+        }
+        // The packages' have none.
+        let Some(other) = bins().pop() else { continue };
+        let home = home_of(&other);
+        let dump = Source::new(server.url("shop")).unwrap().method(Method::Dump).unwrap();
+        let error = import(&home, dump).await.unwrap_err();
+        assert_eq!(error.kind(), velo_core::ErrorKind::Incompatible, "{error}");
+        assert!(error.hint().unwrap_or_default().contains("ICU"), "{error:?}");
+        assert!(home.left().is_empty() && home.servers().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn the_files_of_a_stopped_server_are_adopted() {
     for bin in bins() {
         let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
@@ -185,7 +209,7 @@ async fn the_files_of_a_stopped_server_are_adopted() {
             vec![sums(&server.url("shop")).await, sums(&server.url("an%20other")).await];
         let data = server.data();
         // One that runs is refused.
-        let home = home();
+        let home = home_of(&bin);
         let of = || Source::new(data.to_str().unwrap()).unwrap();
         let error = import(&home, of()).await.unwrap_err();
         assert_eq!(error.kind(), velo_core::ErrorKind::Conflict, "{error}");

@@ -1,6 +1,5 @@
 //! A server that is nobody's branch: what data is brought from.
 
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -142,7 +141,8 @@ impl Server {
     }
 
     pub async fn sql(&self, database: &str, sql: &str) -> String {
-        attempt(&self.url(database), sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
+        let done = attempt(&self.url(database), sql).await;
+        done.unwrap_or_else(|e| panic!("{}: {e:?}", sql.chars().take(200).collect::<String>()))
     }
 
     /// What `pg_dump -s` says of a database of any server, without what differs from run to run.
@@ -162,11 +162,6 @@ impl Server {
         };
         text.lines().filter(own).collect::<Vec<_>>().join("\n")
     }
-
-    /// Whose processes it has.
-    pub fn owner(&self) -> u32 {
-        self.data().metadata().unwrap().uid()
-    }
 }
 
 impl Drop for Server {
@@ -175,6 +170,16 @@ impl Drop for Server {
             self.ctl(&["stop", "-m", "immediate"]);
         }
     }
+}
+
+/// Those that are built with ICU: the packages' that the others come from are not.
+pub fn bins_with_icu() -> Vec<PathBuf> {
+    let all = (14..=18).map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")));
+    let found: Vec<_> = all.filter(|bin| bin.join("initdb").exists()).collect();
+    if found.is_empty() {
+        crate::common::skip("no PostgreSQL of the system's, which would have ICU");
+    }
+    found
 }
 
 /// The PostgreSQLs to test with, by major.
