@@ -17,8 +17,9 @@ use crate::runtime::ToolSpec;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Plain,
-    /// Custom or tar, in a file.
-    Archive,
+    Custom,
+    /// Which is read by one process alone.
+    Tar,
     Directory,
 }
 
@@ -153,7 +154,7 @@ impl Import<'_> {
         };
         let mut args: Vec<String> = args.into_iter().map(str::to_owned).collect();
         args.push(format!("--dbname={database}"));
-        if by_path {
+        if by_path && format != Format::Tar {
             args.push(format!("--jobs={}", self.jobs()));
         }
         Ok(with_file(self.tool_for_copy("pg_restore", args)))
@@ -237,7 +238,11 @@ fn format(path: &Path) -> Result<Format> {
     let read = open(path)?.take(512).read_to_end(&mut bytes);
     read.map_err(|e| Error::io(format!("read {}", path.display()), e))?;
     let is_tar = bytes.get(257..262) == Some(b"ustar");
-    Ok(if bytes.starts_with(b"PGDMP") || is_tar { Format::Archive } else { Format::Plain })
+    Ok(match bytes.starts_with(b"PGDMP") {
+        true => Format::Custom,
+        false if is_tar => Format::Tar,
+        false => Format::Plain,
+    })
 }
 
 /// Whether a user may read a file or folder. What is in a folder is taken to be as it is itself.
@@ -269,11 +274,11 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             path
         };
-        assert_eq!(format(&write("a", b"PGDMP\x01")).unwrap(), Format::Archive);
+        assert_eq!(format(&write("a", b"PGDMP\x01")).unwrap(), Format::Custom);
         assert_eq!(format(&write("b", b"-- SQL\n")).unwrap(), Format::Plain);
         let mut tar = vec![0; 512];
         tar[257..262].copy_from_slice(b"ustar");
-        assert_eq!(format(&write("c", &tar)).unwrap(), Format::Archive);
+        assert_eq!(format(&write("c", &tar)).unwrap(), Format::Tar);
         assert_eq!(format(dir.path()).unwrap(), Format::Directory);
     }
 }

@@ -36,7 +36,15 @@ async fn agree(server: &Server, project: &Project, databases: &[&str], what: &st
     for database in databases {
         let (theirs, ours) = (server.url(&database.replace(' ', "%20")), url_in(&main, database));
         assert_eq!(sums(&theirs).await, sums(&ours).await, "{what}: {database}");
-        let (theirs, ours) = (server.schema_of(&theirs), server.schema_of(&ours));
+        // An older major says in a view whose column it is, where there is one table alone.
+        let said = |url: &str| {
+            server
+                .schema_of(url)
+                .replace(" users.", " ")
+                .replace(" orders.", " ")
+                .replace("(orders.", "(")
+        };
+        let (theirs, ours) = (said(&theirs), said(&ours));
         if theirs != ours {
             let differ = theirs.lines().zip(ours.lines()).find(|(a, b)| a != b);
             panic!("{what}: pg_dump -s of {database} differs first in {differ:?}");
