@@ -628,7 +628,7 @@ const REAL: &str = "CREATE TABLE people (id int, email text); INSERT INTO people
     CREATE MATERIALIZED VIEW emails AS SELECT email FROM people; SELECT lo_from_bytea(0, 'x')";
 
 const MASKING: &str = "large_objects = \"remove\"\nother_databases = \"drop\"\n[tables]\n\"public.t\" = \"keep\"\n\
-    \"public.beat\" = \"keep\"\n\"public.log\" = \"empty\"\n\
+    \"public.beat\" = \"keep\"\n\"public.trimmed\" = \"keep\"\n\"public.log\" = \"empty\"\n\
     [tables.\"public.people\"]\nid = \"keep\"\nemail = \"fake:email\"\n";
 
 /// Files that are named from the home's folder: of a server that was stopped, and what is to become of them.
