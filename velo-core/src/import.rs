@@ -16,7 +16,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`bring`] reads from top to bottom as the story of one import.
+//! `import/bring.rs` reads from top to bottom as the story of one import.
 
 mod basebackup;
 mod bring;

@@ -831,6 +831,8 @@ pub const OPERATIONS: &[Operation] = &[
             "other",
             "--from",
             "pgdata",
+            "--database",
+            "postgres",
             "--reindex",
             "--transform",
             "trim.sql",

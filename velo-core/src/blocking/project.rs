@@ -209,7 +209,6 @@ impl From<crate::Project> for Project {
 
 impl ProjectBuilder {
     /// The async builder with the same settings.
-    #[must_use]
     pub fn into_async(self) -> crate::ProjectBuilder {
         self.0
     }

@@ -139,11 +139,12 @@ impl Source {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] where it is none for such a source.
     pub fn method(mut self, method: Method) -> Result<Self> {
-        let fits = match (&self.recipe.place, method) {
-            (Place::Server(_), Method::Basebackup | Method::Dump) => true,
-            (Place::Files(_), Method::Files) | (Place::Sql(_), Method::Sql) => true,
-            _ => false,
-        };
+        let fits = matches!(
+            (&self.recipe.place, method),
+            (Place::Server(_), Method::Basebackup | Method::Dump)
+                | (Place::Files(_), Method::Files)
+                | (Place::Sql(_), Method::Sql)
+        );
         if !fits {
             let what = format!("{} is nothing for the method {method}", self.recipe.place);
             return Err(Error::new(ErrorKind::InvalidInput, what).with_hint(
@@ -222,14 +223,15 @@ impl Source {
         }
         let is_dump =
             matches!(recipe.place, Place::Server(_)) && recipe.method != Some(Method::Basebackup);
-        if !is_dump && !(recipe.databases.is_empty() && recipe.schemas.is_empty()) {
+        let is_chosen = !recipe.databases.is_empty() || !recipe.schemas.is_empty();
+        if is_chosen && !is_dump {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 "databases and schemas can only be chosen of a server, by the method dump",
             )
             .with_hint("leave them out, or use --method dump"));
         }
-        if !recipe.databases.is_empty() || !recipe.schemas.is_empty() {
+        if is_chosen {
             recipe.method = Some(Method::Dump);
         }
         Ok(self)

@@ -181,7 +181,7 @@ pub(super) fn failed(tool: &str, stderr: &str, status: &str) -> Error {
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let is_error =
         |line: &&str| ["error:", "ERROR:", "FATAL:"].iter().any(|word| line.contains(word));
-    let why = lines().find(is_error).or_else(|| lines().last()).unwrap_or(status);
+    let why = lines().find(is_error).or_else(|| lines().next_back()).unwrap_or(status);
     let why = why.strip_prefix(&format!("{tool}: error: ")).unwrap_or(why);
     let found = MEANINGS.iter().find(|(words, ..)| stderr.contains(words));
     let error = match found {

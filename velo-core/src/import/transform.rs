@@ -107,7 +107,7 @@ impl Import<'_> {
             return Ok(());
         }
         let said = output.stderr.lines().chain(output.stdout.lines());
-        let last = said.map(str::trim).filter(|line| !line.is_empty()).last().unwrap_or("");
+        let last = said.map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("");
         let what = format!("the transform {} failed ({}): {last}", path.display(), output.status);
         Err(Error::new(ErrorKind::Postgres, what)
             .with_hint("correct it, and try again; nothing of the copy is kept")
