@@ -113,6 +113,18 @@ pub(crate) enum Project {
         /// The project
         name: String,
     },
+    /// Make main a streaming standby of where its data came from, which lags by seconds; branches are servers of their
+    /// own
+    Follow {
+        /// The project
+        name: String,
+        /// Keep its WAL in the source by this physical slot, which is there
+        #[arg(long, conflicts_with = "stop")]
+        slot: Option<String>,
+        /// Make main a server of its own again, with all that has come
+        #[arg(long)]
+        stop: bool,
+    },
     /// Delete a project with its main
     Delete {
         /// The project

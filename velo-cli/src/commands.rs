@@ -4,6 +4,7 @@ mod branch;
 mod care;
 mod completions;
 mod doctor;
+mod follow;
 mod import;
 mod pg;
 mod project;

@@ -30,6 +30,7 @@ pub(crate) enum Doors {
 }
 
 mod explain;
+mod follow;
 mod libraries;
 mod look;
 mod prepare;
@@ -74,9 +75,26 @@ impl Boot<'_> {
         target(socket_dir, self.project, self.branch)
     }
 
-    /// The access rules of the server.
+    /// The access rules of the server, once it is as it is to be.
     fn access<'a>(&'a self, users: &'a [String], runtime: RuntimeCapability) -> hba::Files<'a> {
-        hba::Files { role: &self.project.role, users, bridged: runtime.bridged }
+        let also = self.branch.follows.as_ref().map(|follow| follow.superuser.as_str());
+        hba::Files { role: &self.project.role, also, users, bridged: runtime.bridged }
+    }
+
+    /// A superuser of the data's, as whom Velo makes its own role where that is not in it.
+    fn stranger(&self) -> Option<&str> {
+        self.branch.superuser().filter(|_| self.branch.follows.is_none())
+    }
+
+    /// Who may connect meanwhile, as the data allows it.
+    fn doors(&self) -> Doors {
+        match self.doors {
+            Doors::Private => Doors::Private,
+            // Its roles and their passwords are the source's, and nothing in it is to be changed.
+            _ if self.branch.follows.is_some() => Doors::Open,
+            _ if self.stranger().is_some() => Doors::OpenWhenReady,
+            doors => doors,
+        }
     }
 
     fn run_dir(&self) -> RunDir {
@@ -91,6 +109,7 @@ impl Boot<'_> {
         let volume = Object::Volume(self.volume);
         let location = crate::clone::opened(&*storage, volume, &shown).await?;
         let data = location.host_path().to_path_buf();
+        self.unfollow(&*storage, &data).await?;
         let major = self.project.postgres.version.major;
 
         let postgres = crate::project::installed(self.project, self.home).await?;
@@ -100,10 +119,10 @@ impl Boot<'_> {
         let capability = runtime.capability();
         let users = self.home.trusted_users(&postgres);
         let files = self.access(&users, capability);
-        let open = self.doors == Doors::Open;
-        let rules = Rules { hba: files.hba(open), ident: files.ident() };
-        let mut prepared =
-            prepare(data.clone(), major, run_dir.clone(), rules, user.clone()).await?;
+        let doors = self.doors();
+        let first = hba::Files { also: self.branch.superuser(), ..files };
+        let rules = Rules { hba: first.hba(doors == Doors::Open), ident: first.ident() };
+        let mut prepared = prepare(data.clone(), major, run_dir.clone(), rules, user.clone()).await?;
         // Its server may have got more place since the data was cloned.
         let wanted = self.replay.map_or(0, |replay| replay.max_prepared);
         let place = &mut prepared.control.max_prepared_xacts;
@@ -143,6 +162,9 @@ impl Boot<'_> {
             // Its log says how far it is, whatever language the branch's own speaks.
             given.push(("lc_messages".into(), "C".into()));
         }
+        if let Some(follow) = &self.branch.follows {
+            given.extend(follow.settings(&control, &run_dir)?);
+        }
         given.extend(self.loading.iter().flat_map(|loading| loading.settings.clone()));
 
         let log = run_dir.log();
@@ -159,7 +181,7 @@ impl Boot<'_> {
             tcp: self.doors != Doors::Private,
             log: log.clone(),
             lifeline,
-            reads: vec![run_dir.path().to_path_buf()],
+            reads: self.reads(&run_dir),
             writes: archive.iter().map(|archive| archive.folder.clone()).collect(),
             limits: self.branch.limits.or(self.project.limits),
             labels: vec![
@@ -169,14 +191,18 @@ impl Boot<'_> {
         };
         let started = op.steps.run("start", runtime.start(spec)).await?;
         let target = self.target(&socket_dir);
-        let patience = self.replay.map_or_else(Default::default, |replay| replay.patience);
-        let limit = self.home.config.start_timeout.saturating_add(patience);
-        let door = match self.doors {
-            Doors::Open => Door::Tcp(&self.branch.password),
-            Doors::OpenWhenReady | Doors::Private => Door::Socket,
+        let patience = match self.replay {
+            Some(replay) => replay.patience,
+            None => self.first_replay(&data),
         };
+        let limit = self.home.config.start_timeout.saturating_add(patience);
+        let door = match doors {
+            Doors::Open if self.branch.follows.is_none() => Door::Tcp(&self.branch.password),
+            _ => Door::Socket,
+        };
+        let entry = self.entry(target);
         let ready =
-            op.steps.run("ready", readiness::wait(started, &data, target, door, limit, &op.cancel));
+            op.steps.run("ready", readiness::wait(started, &data, entry, door, limit, &op.cancel));
         let session = match ready.await {
             Ok(session) => session,
             Err(error) if error.kind() == ErrorKind::Postgres => {
@@ -189,7 +215,7 @@ impl Boot<'_> {
             Ok(settled) => settled?,
             Err(_) => return Err(self.silent(limit)),
         }
-        if self.doors == Doors::OpenWhenReady {
+        if doors == Doors::OpenWhenReady {
             run_dir.put("hba.conf", &files.hba(true), user.as_ref())?;
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
             op.steps.run("open", op.cancel.guard(self.opened(target, limit))).await??;
@@ -203,7 +229,8 @@ impl Boot<'_> {
     /// The archive that the server fills, if it does, with its WAL from `redo` on.
     async fn archive(&self, redo: Lsn, user: Option<&OsUser>) -> Result<Option<Archive>> {
         // A rehearsal is nothing that anybody goes back to.
-        if self.branch.ephemeral || self.doors == Doors::Private {
+        let follows = self.branch.follows.is_some();
+        if self.branch.ephemeral || self.doors == Doors::Private || follows {
             return Ok(None);
         }
         wal::archive::begin(self.home, self.project, self.branch, self.volume, redo, user).await
@@ -234,13 +261,19 @@ impl Boot<'_> {
         let socket_dir = run_dir.socket();
         let target = self.target(&socket_dir);
         let instance = instance(self.home, self.project, self.branch.id, self.volume)?;
-        let connected = || self.connected(target, runtime, &instance);
+        let connected = |target| self.connected(target, runtime, &instance);
         let work = async {
-            // Reading the settings anew, for nothing, would cost the next branch a checkpoint.
-            if !self.fresh_clone && Session::is_open(target, &self.branch.password).await {
+            if self.branch.follows.is_some() {
+                // Its rules were right from the beginning.
+                return connected(target).await.map(drop);
+            }
+            // Reading the settings anew, for nothing, would cost the next branch a checkpoint. And a superuser
+            // of the data's is let in no more once clients are.
+            let may_be_open = !self.fresh_clone || self.stranger().is_some();
+            if may_be_open && Session::is_open(target, &self.branch.password).await {
                 return Ok(());
             }
-            let session = connected().await?;
+            let session = connected(self.entry(target)).await?;
             if self.fresh_clone {
                 self.settle(&session, target, postgres.libc()).await?;
             }
@@ -254,7 +287,7 @@ impl Boot<'_> {
             // setting is wrong it keeps the old ones, and reads the rules all the same.
             let begun = std::time::Instant::now();
             loop {
-                let session = connected().await?;
+                let session = connected(target).await?;
                 let late = begun.elapsed() > RELOAD;
                 if session.value("look at its settings", loaded).await? != before
                     || (late && Session::is_open(target, &self.branch.password).await)
@@ -348,12 +381,13 @@ pub(crate) fn has_ended(error: &Error) -> bool {
 pub(crate) fn target<'a>(
     socket_dir: &'a Path,
     project: &'a ProjectRecord,
-    branch: &BranchRecord,
+    branch: &'a BranchRecord,
 ) -> Target<'a> {
+    let follows = branch.follows.as_ref().map(|follow| follow.superuser.as_str());
     Target {
         socket_dir,
         port: branch.port,
-        role: &project.role,
+        role: follows.unwrap_or(&project.role),
         database: &project.database,
         major: project.postgres.version.major,
     }

@@ -117,7 +117,8 @@ pub(crate) async fn clone_held(
     let server = boot::target(&socket_dir, project, branch);
     let instance = InstanceRef { id: branch.id, location };
     let from = From::Branch { instance, volume: branch.volume, target: server };
-    tools.clone(from, target, op).await
+    let cut = tools.clone(from, target, op).await?;
+    Ok(Cut { superuser: branch.superuser().map(str::to_owned), ..cut })
 }
 
 /// Opens what is to be worked on. Somebody may have removed it by hand.

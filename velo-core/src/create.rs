@@ -234,6 +234,7 @@ async fn record(
                 quota: spec.quota,
                 cut: None,
                 settled: false,
+                follows: None,
                 reached,
                 created_at: now(),
                 timings: Timings::default(),
@@ -316,6 +317,7 @@ async fn fill(
         return Ok(cut);
     }
     let known = recovered || source.password() == &branch.password;
+    branch.cut = Some(cut.clone());
     let (port, synced) = tokio::join!(start_fresh(home, project, branch, known, op), sync);
     synced?;
     branch.port = port?;
@@ -380,7 +382,7 @@ pub(crate) async fn first_start(
             {
                 boot::stop(home, project, branch.id, branch.volume, StopMode::Immediate).await?;
                 let (id, candidates) = (branch.id, home.port_candidates());
-                branch = home
+                let moved = home
                     .state()
                     .write("record another port", move |tx| {
                         let port = port::find(tx, candidates)?;
@@ -390,6 +392,8 @@ pub(crate) async fn first_start(
                         })
                     })
                     .await?;
+                // What it was cut from is recorded at the end.
+                branch = BranchRecord { cut: branch.cut, ..moved };
             }
             Err(error) => return Err(error),
         }
@@ -427,7 +431,7 @@ async fn commit(
                 branch.lease = None;
             }
             branch.cut = Some(cut.clone());
-            branch.settled = started;
+            branch.settle(started);
             branch.timings = timings;
             Ok(())
         })

@@ -97,6 +97,9 @@ pub struct Cut {
     /// The C library that text was sorted with, where it is known.
     #[serde(default)]
     pub libc: Option<Libc>,
+    /// A superuser of the data's, as whom Velo works as long as its own role is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) superuser: Option<String>,
 }
 
 impl Cut {
@@ -386,6 +389,7 @@ fn cut(method: Method, lsn: Lsn, control: &ControlFile, major: u32, in_recovery:
         major,
         in_recovery,
         libc: None,
+        superuser: None,
     }
 }
 

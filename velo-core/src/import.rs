@@ -31,11 +31,14 @@ mod remote;
 mod scale;
 mod source;
 mod sql;
+mod standby;
 mod tools;
 mod transform;
 
 pub(crate) use bring::bring;
+pub(crate) use conninfo::Conninfo;
 pub(crate) use progress::Watch;
 pub use progress::{Progress, Stage};
 pub use source::{Method, Source, SourceInfo};
-pub(crate) use source::{Recipe, Secret};
+pub(crate) use source::{Place, Recipe, Secret};
+pub(crate) use standby::bring_standby;

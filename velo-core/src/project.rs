@@ -23,11 +23,13 @@ use crate::timings::Timings;
 
 mod builder;
 mod create;
+mod follow;
 pub(crate) mod initdb;
 mod refresh;
 mod set;
 
 pub use builder::ProjectBuilder;
+pub use follow::FollowSpec;
 pub use refresh::RefreshSpec;
 
 /// A project: branches and snapshots of one PostgreSQL cluster, beginning with the branch `main`.

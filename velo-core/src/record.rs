@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
 use crate::error::{Error, ErrorKind, Result};
+use crate::follow::Follow;
 use crate::id::{BranchName, Id, ProjectName, SnapshotName};
 use crate::import::Recipe;
 use crate::postgres::lsn::Lsn;
@@ -144,6 +145,9 @@ pub(crate) struct BranchRecord {
     /// password is the branch's own, and what subscriptions there are are its own too.
     #[serde(default)]
     pub(crate) settled: bool,
+    /// The server elsewhere that it follows. Of `main` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) follows: Option<Follow>,
     /// The moment of its parent that it began with, where it is one that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reached: Option<Reached>,
@@ -152,6 +156,22 @@ pub(crate) struct BranchRecord {
 }
 
 impl BranchRecord {
+    /// Records whether a server has run on its volume: where one has, Velo's role is in it.
+    pub(crate) fn settle(&mut self, settled: bool) {
+        self.settled = settled;
+        if let Some(cut) = self.cut.as_mut().filter(|_| settled) {
+            cut.superuser = None;
+        }
+    }
+
+    /// A superuser of its data's, where that lacks Velo's role.
+    pub(crate) fn superuser(&self) -> Option<&str> {
+        match &self.follows {
+            Some(follow) => Some(&follow.superuser),
+            None => self.cut.as_ref()?.superuser.as_deref(),
+        }
+    }
+
     /// Whether it was closed, and only its files are left.
     pub(crate) fn is_closed(&self) -> bool {
         self.ephemeral && self.phase == Phase::Deleting

@@ -4,28 +4,36 @@
 //! it takes the place of the old under `main`'s name, URL and password, as a reset's does; branches stay on what
 //! they came from. A failure before that changes nothing. A process that is killed leaves the phase `Resetting`, and whoever
 //! finds it keeps the volume that the record names and destroys the other.
+//!
+//! A `main` that is to follow its source, or does, comes in the same way, as a standby ([`crate::follow`]).
 
 use crate::branch::refuse_protected;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
+use crate::follow::{Wish, main_of};
 use crate::home::Home;
 use crate::id::Id;
-use crate::import::{self, Recipe, Source};
+use crate::import::{self, Place, Recipe, Source};
 use crate::lock::Mode;
 use crate::lookup::alive;
-use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord};
+use crate::record::{BranchRecord, Phase, ProjectRecord, VolumeRecord};
 use crate::reset::{self, being_changed, still_resetting};
+use crate::run_dir::{PASS_FILE, RunDir};
 use crate::state::Tx;
 use crate::switch::Switch;
 
-/// Brings `main` anew. The project's record as it is then.
+/// Brings `main` anew, to follow from now on where somebody wishes that. The project's record as it is then.
 pub(crate) async fn refresh(
     home: &Home,
     project: &ProjectRecord,
     tune: impl FnOnce(Recipe) -> Source,
+    wish: Option<Wish>,
     op: &Op,
 ) -> Result<ProjectRecord> {
-    let (project, main, new) = begin(home, project).await?;
+    let (project, main, new) = begin(home, project, wish.clone()).await?;
+    // One that follows goes on with that.
+    let again = main.follows.as_ref().map(|follow| Wish { slot: follow.slot.clone() });
+    let new = New { volume: new, wish: wish.or(again) };
     let done = renew(home, &project, &main, new, tune, op).await;
     match done {
         Ok(project) => Ok(project),
@@ -45,24 +53,62 @@ pub(crate) async fn refresh(
     }
 }
 
+/// What is to take the place of the old data.
+struct New {
+    volume: Id,
+    /// Whether it follows.
+    wish: Option<Wish>,
+}
+
+/// An error unless the project's data is such that it can follow.
+fn can_follow(project: &ProjectRecord, main: &BranchRecord, wish: &Wish) -> Result<()> {
+    wish.check()?;
+    let name = &project.name;
+    let Some(recipe) = &project.source else { return Ok(()) };
+    if !matches!(recipe.place, Place::Server(_)) {
+        let what =
+            format!("project {name} came from {}, and only a server can be followed", recipe.place);
+        return Err(Error::new(ErrorKind::InvalidInput, what)
+            .with_hint("velo project create NAME --from postgres://… makes one that can follow"));
+    }
+    if recipe.masking.is_some() || !recipe.transforms.is_empty() {
+        let what = format!(
+            "project {name} is masked or transformed, and a standby is what its source is, to the byte"
+        );
+        return Err(Error::new(ErrorKind::Unsupported, what)
+            .with_hint(format!("velo project refresh {name}, as often as it is to be new")));
+    }
+    if main.follows.is_some() {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("project {name} follows its source already"),
+        )
+        .with_hint(format!("velo project get {name} tells how far it is")));
+    }
+    Ok(())
+}
+
 /// Records the intent: the volume that is to come, and the phase.
-async fn begin(home: &Home, project: &ProjectRecord) -> Result<(ProjectRecord, BranchRecord, Id)> {
+async fn begin(
+    home: &Home,
+    project: &ProjectRecord,
+    wish: Option<Wish>,
+) -> Result<(ProjectRecord, BranchRecord, Id)> {
     let lease = home.lease()?;
     let (id, owned) = (project.id, project.clone());
     let work = move |tx: &Tx<'_>| {
         alive(tx, &owned)?;
         let project = tx.get::<ProjectRecord>(id)?.unwrap_or(owned);
-        let branches = tx.list::<BranchRecord>(&id.to_string())?;
-        let main = branches.iter().find(|branch| branch.made_from == Origin::Initdb);
-        let main = main.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("project {} has no main", project.name))
-        })?;
+        let main = main_of(tx, &project)?;
         if project.source.is_none() {
             let what = format!("project {} was not made from a source", project.name);
             return Err(Error::new(ErrorKind::InvalidInput, what)
                 .with_hint("velo project create NAME --from … makes one that is"));
         }
-        refuse_protected(&project, [main], "refreshed")?;
+        if let Some(wish) = &wish {
+            can_follow(&project, &main, wish)?;
+        }
+        refuse_protected(&project, [&main], "refreshed")?;
         let shown = format!("the branch {}/{}", project.name, main.shown());
         let main = tx.update(main.id, |branch: &mut BranchRecord| {
             if branch.phase != Phase::Ready {
@@ -84,7 +130,7 @@ async fn renew(
     home: &Home,
     project: &ProjectRecord,
     main: &BranchRecord,
-    new: Id,
+    new: New,
     tune: impl FnOnce(Recipe) -> Source,
     op: &Op,
 ) -> Result<ProjectRecord> {
@@ -92,17 +138,51 @@ async fn renew(
         Error::new(ErrorKind::Internal, "a project without a source is not refreshed")
     })?;
     let source = tune(recipe);
-    // In a box: the callers' futures would be nested too deep for the compiler.
-    let bring = import::bring(home, project, main, new, &source, false, op);
-    let brought = Box::pin(bring).await?;
+    let volume = new.volume;
+    // In boxes: the callers' futures would be nested too deep for the compiler.
+    let (cut, recipe, standby) = match &new.wish {
+        None => {
+            let bring = import::bring(home, project, main, volume, &source, false, op);
+            let brought = Box::pin(bring).await?;
+            (brought.cut, brought.recipe, None)
+        }
+        Some(wish) => {
+            let bring = import::bring_standby(home, project, main, volume, &source, wish, op);
+            let came = Box::pin(bring).await?;
+            (came.cut, came.recipe, Some((came.follow, came.pass_file)))
+        }
+    };
     let shown = format!("the branch {}/{}", project.name, main.shown());
     let _lock = home.lock(main.id, Mode::Exclusive, &shown, &op.cancel).await?;
     op.cancel.check()?;
     Switch { home, project, op }.nothing_is_lost(main.id).await?;
-    let stopped_at = reset::swap(home, project, main, new, brought.cut, op).await?;
-    let project = commit(home, project, main, brought.recipe).await?;
+    let follow = match standby {
+        Some((follow, pass_file)) => {
+            put_password(home, project, main, &pass_file)?;
+            Some(follow)
+        }
+        None => None,
+    };
+    let stopped_at = Box::pin(reset::swap(home, project, main, volume, (cut, follow), op)).await?;
+    let project = commit(home, project, main, recipe).await?;
     reset::forget(home, &project, main.volume, stopped_at).await;
     Ok(project)
+}
+
+/// Writes the file that a standby reads its password in, for nobody else to read.
+fn put_password(
+    home: &Home,
+    project: &ProjectRecord,
+    main: &BranchRecord,
+    pass_file: &str,
+) -> Result<()> {
+    let run_dir = RunDir::of(home, main.id);
+    if pass_file.is_empty() {
+        return run_dir.forget_pass_file();
+    }
+    let user = home.server_user(&project.postgres);
+    run_dir.make(user.as_ref())?;
+    run_dir.put(PASS_FILE, pass_file, user.as_ref()).map(drop)
 }
 
 /// The commit point: `main` is whole, and the old volume is its no more.

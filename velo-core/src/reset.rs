@@ -11,6 +11,7 @@ use crate::branch::refuse_protected;
 use crate::clone::{NewClone, clone_source};
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
+use crate::follow::{self, Follow};
 use crate::home::Home;
 use crate::id::Id;
 use crate::lock::Mode;
@@ -138,6 +139,7 @@ async fn begin(
                 }
                 branch.must_be_own(lease)?;
                 refuse_protected(&owned, [&*branch], "reset")?;
+                follow::refuse(&owned, branch, "reset")?;
                 branch.phase = Phase::Resetting;
                 branch.lease = Some(lease);
                 Ok(())
@@ -165,15 +167,16 @@ async fn renew(
     let runtime = home.runtime(project.runtime)?;
     let storage = home.storage(project.storage)?;
     let target = NewClone::of(project, old, Object::Volume(new), "data");
-    let cut = clone_source(home, project, source, &target, op).await?;
+    let mut cut = clone_source(home, project, source, &target, op).await?;
     op.cancel.check()?;
     // A clone that starts without recovery and has the right password needs no rehearsal, where
     // durability is not asked for: the server that clients get checks the rest.
     if !(old.ephemeral && cut.is_clean() && source.password() == &old.password) {
+        let fresh = BranchRecord { cut: Some(cut.clone()), ..old.clone() };
         let rehearsal = Boot {
             home,
             project,
-            branch: old,
+            branch: &fresh,
             volume: new,
             doors: Doors::Private,
             fresh_clone: true,
@@ -185,12 +188,14 @@ async fn renew(
         RunDir::of(home, new).remove()?;
         came_up?;
         stopped?;
+        // Velo's role is in it now.
+        cut.superuser = None;
         if !old.ephemeral {
             op.steps.run("sync", storage.sync(Object::Volume(new))).await?;
         }
     }
     op.cancel.check()?;
-    let stopped_at = swap(home, project, old, new, cut, op).await?;
+    let stopped_at = swap(home, project, old, new, (cut, None), op).await?;
     let branch = ready(home, old.id, &[old.volume], true).await?;
     forget(home, project, old.volume, stopped_at).await;
     Ok(branch)
@@ -206,7 +211,7 @@ pub(crate) async fn swap(
     project: &ProjectRecord,
     old: &BranchRecord,
     new: Id,
-    cut: Cut,
+    (cut, follows): (Cut, Option<Follow>),
     op: &Op,
 ) -> Result<u64> {
     let runtime = home.runtime(project.runtime)?;
@@ -214,10 +219,7 @@ pub(crate) async fn swap(
     let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
     let stopped_at = now();
-    // The moment that it was recovered to is that of what it began with, and of nothing else.
-    let is_own = matches!(source, SourceRecord::Snapshot(from) if Some(from.id) == old.origin);
-    let reached = old.reached.clone().filter(|_| is_own);
-    let to = BranchRecord { volume: new, cut: Some(cut), settled: true, reached, ..old.clone() };
+    let to = BranchRecord { volume: new, cut: Some(cut), settled: true, follows, ..old.clone() };
     let branch = point(home, to).await?;
     if running || old.wanted {
         let last = Op { cancel: Default::default(), steps: op.steps.clone() };
@@ -253,16 +255,17 @@ pub(crate) async fn forget(home: &Home, project: &ProjectRecord, volume: Id, sto
     }
 }
 
-/// The record names the volume of `to` from now on, with what is known of it.
+/// The record names the volume of `to` from now on, and what is in it.
 async fn point(home: &Home, to: BranchRecord) -> Result<BranchRecord> {
     home.state()
         .write_durable("point a branch to a volume", move |tx| {
             tx.update(to.id, |branch: &mut BranchRecord| {
                 still_resetting(branch)?;
                 branch.volume = to.volume;
-                branch.cut = to.cut.clone();
+                branch.cut = to.cut;
                 branch.settled = to.settled;
-                branch.reached = to.reached.clone();
+                branch.follows = to.follows;
+                branch.reached = to.reached;
                 Ok(())
             })
         })
@@ -345,6 +348,10 @@ pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) 
     }
     // Before the start: one that fails leaves a branch that is whole, and can be started later.
     let branch = ready(home, id, &others, false).await?;
+    if branch.follows.is_none() {
+        // Of one that was to follow.
+        RunDir::of(home, id).forget_pass_file()?;
+    }
     for other in others {
         forget(home, project, other, now()).await;
     }

@@ -8,6 +8,9 @@ use crate::home::Home;
 use crate::id::Id;
 use crate::os_user::OsUser;
 
+/// What a server that follows another reads its password in.
+pub(crate) const PASS_FILE: &str = "passfile";
+
 /// `run/<id>`, with the socket in `run/<id>/s`.
 #[derive(Debug, Clone)]
 pub(crate) struct RunDir {
@@ -55,6 +58,19 @@ impl RunDir {
     /// Removes it.
     pub(crate) fn forget_secret(&self) -> Result<()> {
         disk::remove("remove a secret", &self.dir.join("secret"))
+    }
+
+    /// The password file that a server which follows another connects with.
+    pub(crate) fn pass_file(&self) -> PathBuf {
+        self.dir.join(PASS_FILE)
+    }
+
+    /// Removes it; missing is fine.
+    pub(crate) fn forget_pass_file(&self) -> Result<()> {
+        match self.pass_file().symlink_metadata() {
+            Ok(_) => disk::remove("remove a password file", &self.pass_file()),
+            Err(_) => Ok(()),
+        }
     }
 
     /// The socket of a server on `port`.

@@ -318,7 +318,7 @@ impl Switch<'_> {
     /// Nobody switches it any more. `ran` says whether a server has run on the branch's volume.
     pub(crate) async fn done(self, id: Id, ran: bool) -> Result<BranchRecord> {
         let work = move |branch: &mut BranchRecord| {
-            branch.settled |= ran;
+            branch.settle(branch.settled || ran);
             if !branch.ephemeral && branch.phase == Phase::Ready {
                 branch.lease = None;
             }
@@ -343,7 +343,7 @@ impl Switch<'_> {
 }
 
 /// `error`, with what cleaning up after it met.
-fn after<T>(error: Error, cleanup: Result<T>) -> Error {
+pub(crate) fn after<T>(error: Error, cleanup: Result<T>) -> Error {
     match cleanup {
         Ok(_) => error,
         Err(cleanup) => error.with_cleanup(cleanup),

@@ -16,12 +16,14 @@ pub(crate) fn run(command: Project, out: &Out) -> Result<()> {
         Project::Get { name } => get(&name, out),
         Project::Set(args) => set(&args, out),
         Project::Refresh { name } => refresh(&name, out),
+        Project::Follow { name, stop: true, .. } => super::follow::stop(&name, out),
+        Project::Follow { name, slot, .. } => super::follow::begin(&name, slot, out),
         Project::Delete { name, force } => delete(&name, force, out),
     }
 }
 
 /// The shape `project` of docs/json.md.
-fn shape(info: &ProjectInfo) -> Value {
+pub(crate) fn shape(info: &ProjectInfo) -> Value {
     json!({
         "name": info.name.as_str(),
         "id": info.id.to_string(),
@@ -168,10 +170,12 @@ fn get(name: &str, out: &Out) -> Result<()> {
     let project = open_project(name)?;
     let info = project.info();
     let url = project.main()?.url();
+    let follows = project.following()?;
     out.result(
         || {
             let mut value = shape(&info);
             value["url"] = json!(url);
+            value["follows"] = follows.as_ref().map_or(Value::Null, super::follow::shape);
             value
         },
         |out| {
@@ -186,6 +190,7 @@ fn get(name: &str, out: &Out) -> Result<()> {
                 ("database", info.database.clone()),
                 ("wal kept", kept(info.wal_retention)),
                 ("source", super::import::from(&info)),
+                ("follows", super::follow::told(follows.as_ref())),
                 ("age", output::age(info.created_at)),
             ]);
         },

@@ -5,8 +5,9 @@ use crate::branch::BranchInfo;
 use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::error::Result;
+use crate::follow::Following;
 use crate::import::Source;
-use crate::project::{ProjectInfo, RefreshSpec};
+use crate::project::{FollowSpec, ProjectInfo, RefreshSpec};
 use crate::seed::{self, Claim, SeedInfo, SeedKey};
 use crate::snapshot::SnapshotInfo;
 use crate::timings::Timings;
@@ -166,6 +167,30 @@ impl Project {
     /// As there.
     pub fn refresh(&self, spec: RefreshSpec) -> Result<Self> {
         self.0.refresh_call(spec, Cancel::default()).wait().map(Self)
+    }
+
+    /// See [`crate::Project::follow`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn follow(&self, spec: FollowSpec) -> Result<Self> {
+        self.0.follow_call(spec, Cancel::default()).wait().map(Self)
+    }
+
+    /// See [`crate::Project::stop_following`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stop_following(&self) -> Result<()> {
+        self.0.stop_following_call().wait()
+    }
+
+    /// See [`crate::Project::following`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn following(&self) -> Result<Option<Following>> {
+        self.0.following_call().wait()
     }
 
     /// See [`crate::Project::prune_wal`].

@@ -14,9 +14,10 @@ impl Boot<'_> {
         postgres: &Installation,
         location: &crate::storage::Location,
     ) -> Result<Option<String>> {
-        // `main` is the project's own; it may run its jobs, but not in a rehearsal beside itself.
-        let own = self.branch.parent.is_none() && self.doors != Doors::Private;
-        if own {
+        // `main` is the project's own; it may run its jobs, but not in a rehearsal beside itself, nor those
+        // of a server that its data came from.
+        let own = self.branch.parent.is_none() && self.project.source.is_none();
+        if own && self.doors != Doors::Private {
             return Ok(None);
         }
         // Without it, a `data_directory` in the files would lead to another one's.

@@ -24,7 +24,12 @@ impl Boot<'_> {
         {
             collation::check_libc(session, sorted, here).await?;
         }
-        if !session.by_password {
+        if self.branch.follows.is_some() {
+            return self.streams(session).await;
+        }
+        if self.stranger().is_some() {
+            self.make_role(session).await?;
+        } else if !session.by_password {
             self.own_password(session).await?;
         }
         if self.fresh_clone

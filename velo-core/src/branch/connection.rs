@@ -14,7 +14,7 @@ pub struct Connection {
     pub port: u16,
     /// The role.
     pub user: String,
-    /// The role's password.
+    /// The role's password; empty where it is a role of the source's, and nobody has recorded it.
     pub password: String,
     /// The database.
     pub database: String,
@@ -34,16 +34,22 @@ impl std::fmt::Debug for Connection {
 impl Branch {
     /// The URL for clients: `postgresql://role:password@127.0.0.1:port/database`. It stays the
     /// same as long as the branch exists. It holds the password.
+    ///
+    /// Of a `main` that [follows](crate::Project::follow) its source it names the role that connects to that, with
+    /// its password only where [that is recorded](crate::FollowSpec::save_password).
     #[must_use]
     pub fn url(&self) -> String {
-        let (record, project) = (self.record(), &self.0.project.record);
-        format!(
-            "postgresql://{}:{}@127.0.0.1:{}/{}",
-            encode(&project.role),
-            record.password.expose(),
-            record.port,
-            encode(&project.database)
-        )
+        let Connection { host, port, database, .. } = self.connection();
+        format!("postgresql://{}@{host}:{port}/{}", self.login(), encode(&database))
+    }
+
+    /// Who logs in, in a URL.
+    fn login(&self) -> String {
+        let Connection { user, password, .. } = self.connection();
+        match password.as_str() {
+            "" => encode(&user),
+            password => format!("{}:{}", encode(&user), encode(password)),
+        }
     }
 
     /// The same over the Unix socket: `postgresql://role:password@/database?host=…&port=…`.
@@ -52,14 +58,12 @@ impl Branch {
     /// [`url`](Self::url) and, as the host, [`socket_dir`](Self::socket_dir).
     #[must_use]
     pub fn socket_url(&self) -> String {
-        let (record, project) = (self.record(), &self.0.project.record);
+        let Connection { port, database, .. } = self.connection();
         format!(
-            "postgresql://{}:{}@/{}?host={}&port={}",
-            encode(&project.role),
-            record.password.expose(),
-            encode(&project.database),
+            "postgresql://{}@/{}?host={}&port={port}",
+            self.login(),
+            encode(&database),
             encode(&self.socket_dir().to_string_lossy()),
-            record.port,
         )
     }
 
@@ -75,11 +79,18 @@ impl Branch {
     #[must_use]
     pub fn connection(&self) -> Connection {
         let (record, project) = (self.record(), &self.0.project.record);
+        let (user, password) = match &record.follows {
+            Some(follow) => {
+                let saved = project.source.as_ref().and_then(|source| source.password.as_ref());
+                (&follow.user, saved.map_or("", |password| password.0.as_str()))
+            }
+            None => (&project.role, record.password.expose()),
+        };
         Connection {
             host: "127.0.0.1".into(),
             port: record.port,
-            user: project.role.clone(),
-            password: record.password.expose().to_owned(),
+            user: user.clone(),
+            password: password.to_owned(),
             database: project.database.clone(),
         }
     }

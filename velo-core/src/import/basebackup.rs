@@ -22,10 +22,17 @@ const ELSEWHERE: [&str; 8] = [
 impl Import<'_> {
     /// Copies all that the source has, and makes it a server's of its own.
     pub(super) async fn basebackup(&mut self, facts: &Facts) -> Result<()> {
+        self.copy(facts, None).await?;
+        self.settle(facts.in_recovery.then_some("recovery.signal"), Some(facts)).await
+    }
+
+    /// Copies all files, and the WAL that comes meanwhile.
+    pub(super) async fn copy(&self, facts: &Facts, slot: Option<&str>) -> Result<()> {
         let Some(server) = &self.server else { return Ok(()) };
         let mut args =
             vec![format!("--dbname={}", server.to("postgres")), "--pgdata={}".to_owned()];
-        // The WAL comes over a second connection, under a temporary slot that ends with it.
+        // The WAL comes over a second connection, under a temporary slot that ends with it, or one that is
+        // there and keeps what comes afterwards.
         let more = [
             "--wal-method=stream",
             "--checkpoint=fast",
@@ -35,19 +42,23 @@ impl Import<'_> {
         ];
         args.extend(more.map(str::to_owned));
         args.push("--label=velo".to_owned());
+        args.extend(slot.map(|slot| format!("--slot={slot}")));
         let spec = self.tool_for_source("pg_basebackup", args);
         let folder = self.location.host_path().to_path_buf();
         let total = Some(facts.bytes()).filter(|bytes| *bytes > 0);
         let run = self.run(spec);
         let copied = during(self.watch, Stage::Copy, "the data", &folder, total, run);
         self.op.steps.run("copy", copied).await?;
-        crate::disk::remove("remove a secret", &self.run_dir.path().join("secret"))?;
-        self.settle(facts.in_recovery, Some(facts)).await
+        crate::disk::remove("remove a secret", &self.run_dir.path().join("secret"))
     }
 
     /// Makes copied files a server's of its own: nothing of a standby's or of another server's settings is left,
-    /// and one of a standby recovers to where it is consistent.
-    pub(super) async fn settle(&mut self, in_recovery: bool, facts: Option<&Facts>) -> Result<()> {
+    /// and one of a standby recovers to where it is consistent, or goes on as one: that is what `signal` says.
+    pub(super) async fn settle(
+        &mut self,
+        signal: Option<&str>,
+        facts: Option<&Facts>,
+    ) -> Result<()> {
         let data = self.location.host_path().to_path_buf();
         let gone = [
             "standby.signal",
@@ -58,9 +69,9 @@ impl Import<'_> {
         ];
         let mut ops: Vec<FileOp> =
             gone.iter().map(|path| FileOp::Remove { path: (*path).to_owned() }).collect();
-        if in_recovery {
-            ops.push(FileOp::Write { path: "recovery.signal".into(), content: Vec::new() });
-        }
+        ops.extend(
+            signal.map(|signal| FileOp::Write { path: signal.to_owned(), content: Vec::new() }),
+        );
         if !data.join("postgresql.conf").exists() {
             // As Debian has it, elsewhere.
             let content = facts.map(conf).unwrap_or_default().into_bytes();

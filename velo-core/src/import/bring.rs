@@ -71,32 +71,11 @@ pub(crate) async fn bring(
     is_first: bool,
     op: &Op,
 ) -> Result<Brought> {
-    let storage = home.storage(project.storage)?;
-    let mut import = Import {
-        home,
-        project: project.clone(),
-        branch,
-        volume,
-        recipe: source.recipe.clone(),
-        watch: source.watch.as_ref(),
-        op,
-        runtime: home.runtime(project.runtime)?,
-        location: storage.location(Object::Volume(volume)),
-        storage,
-        run_dir: RunDir::of(home, volume),
-        role_is_told: source.recipe.role_is_told,
-        is_first,
-        server: None,
-    };
-    import.recipe.notes.clear();
+    let mut import = Import::new(home, project, branch, volume, source, is_first, op)?;
     import.prepare_files()?;
     import.make_volume().await?;
     let facts = match import.recipe.place.clone() {
-        Place::Server(words) => {
-            let password = source.password.clone().or(import.recipe.password.clone());
-            let conninfo = Conninfo::parse(&words)?.with_password(password.map(|p| p.0));
-            Some(import.look(conninfo).await?)
-        }
+        Place::Server(words) => Some(import.look(conninfo(source, &words)?).await?),
         Place::Files(_) | Place::Sql(_) => None,
     };
     let method = match (&import.recipe.place, &facts) {
@@ -144,8 +123,47 @@ pub(crate) async fn bring(
     Ok(Brought { project: import.project, cut, recipe: import.recipe })
 }
 
+/// How the server of a source is reached, with the password that somebody gave.
+pub(super) fn conninfo(source: &Source, words: &str) -> Result<Conninfo> {
+    let password = source.password.clone().or(source.recipe.password.clone());
+    Ok(Conninfo::parse(words)?.with_password(password.map(|p| p.0)))
+}
+
+impl<'a> Import<'a> {
+    /// One into this volume.
+    pub(super) fn new(
+        home: &'a Home,
+        project: &ProjectRecord,
+        branch: &'a BranchRecord,
+        volume: Id,
+        source: &'a Source,
+        is_first: bool,
+        op: &'a Op,
+    ) -> Result<Self> {
+        let storage = home.storage(project.storage)?;
+        let mut recipe = source.recipe.clone();
+        recipe.notes.clear();
+        Ok(Self {
+            home,
+            project: project.clone(),
+            branch,
+            volume,
+            recipe,
+            watch: source.watch.as_ref(),
+            op,
+            runtime: home.runtime(project.runtime)?,
+            location: storage.location(Object::Volume(volume)),
+            storage,
+            run_dir: RunDir::of(home, volume),
+            role_is_told: source.recipe.role_is_told,
+            is_first,
+            server: None,
+        })
+    }
+}
+
 impl Import<'_> {
-    async fn make_volume(&self) -> Result<()> {
+    pub(super) async fn make_volume(&self) -> Result<()> {
         let label = Label::new(self.project.name.as_str(), self.branch.shown(), "data");
         let mut spec = VolumeSpec::new(self.volume).label(label);
         let user = self.home.server_user(&self.project.postgres);
@@ -157,7 +175,7 @@ impl Import<'_> {
     }
 
     /// Looks at the server that it comes from.
-    async fn look(&mut self, conninfo: Conninfo) -> Result<Facts> {
+    pub(super) async fn look(&mut self, conninfo: Conninfo) -> Result<Facts> {
         let (conninfo, pass_file) = conninfo.resolved(&Surroundings::of_this_process())?;
         if let Some(text) = pass_file {
             let user = self.home.server_user(&self.project.postgres);
@@ -371,6 +389,7 @@ impl Import<'_> {
             major: control.major,
             in_recovery: false,
             libc: self.project.libc,
+            superuser: None,
         })
     }
 }

@@ -109,6 +109,12 @@ impl Conninfo {
         self
     }
 
+    /// The same, where the password is in this file if nobody gives one.
+    pub(crate) fn with_pass_file(mut self, path: &Path) -> Self {
+        self.params.entry("passfile".into()).or_insert_with(|| path.display().to_string());
+        self
+    }
+
     /// Without the password: what may be recorded and shown.
     pub(crate) fn shown(&self) -> String {
         let words = self.params.iter().map(|(key, value)| format!("{key}={}", quoted(value)));
@@ -120,6 +126,36 @@ impl Conninfo {
         let mut to = self.clone();
         to.params.insert("dbname".into(), database.into());
         to.shown()
+    }
+
+    /// As a standby takes it, which reads its password in a file.
+    pub(crate) fn to_follow(&self, pass_file: Option<&Path>) -> String {
+        let mut to = self.clone();
+        // It is of no database.
+        to.params.remove("dbname");
+        if let Some(path) = pass_file {
+            to.params.insert("passfile".into(), path.display().to_string());
+        }
+        // The servers' user may not be able to look into the home of who started it, and libpq takes that for
+        // an error.
+        to.params.entry("sslcert".into()).or_insert_with(|| "/nonexistent/postgresql.crt".into());
+        to.shown()
+    }
+
+    /// Of a password file the lines that may be meant for this server, whatever its database.
+    pub(crate) fn own_lines(&self, pass_file: &str) -> String {
+        let hosts = self.get("host").unwrap_or("localhost").split(',');
+        let hosts: Vec<&str> =
+            hosts.map(|host| if host.starts_with('/') { "localhost" } else { host }).collect();
+        let ports: Vec<&str> = self.get("port").unwrap_or("5432").split(',').collect();
+        let user = self.get("user").unwrap_or_default();
+        let is_own = |line: &&str| {
+            let parts = fields(line);
+            let [host, port, _, role, _] = parts.as_slice() else { return false };
+            let fits = |part: &str, wanted: &[&str]| part == "*" || wanted.contains(&part);
+            fits(host, &hosts) && fits(port, &ports) && fits(role, &[user])
+        };
+        pass_file.lines().filter(is_own).map(|line| format!("{line}\n")).collect()
     }
 
     /// The same with what the service file and this process's variables say where it says nothing. And the
@@ -167,6 +203,24 @@ impl Conninfo {
 /// A part of a line of a password file.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace(':', "\\:")
+}
+
+/// The parts of a line of a password file; none of a comment.
+fn fields(line: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        let part = match letter {
+            ':' => None,
+            '\\' => letters.next(),
+            other => Some(other),
+        };
+        match (part, parts.last_mut()) {
+            (Some(letter), Some(last)) => last.push(letter),
+            _ => parts.push(String::new()),
+        }
+    }
+    parts
 }
 
 /// The content of somebody's password file, which libpq takes only if nobody else may read it.
@@ -369,6 +423,22 @@ mod tests {
         for text in [format!("{parsed:?}"), resolved.shown(), resolved.to("x")] {
             assert!(!text.contains("cret"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_standby_gets_the_lines_of_its_server_alone() {
+        let own = Conninfo::parse("host=db.example port=5433 user=ann dbname=shop").unwrap();
+        let file =
+            "# mine\nother:5433:*:ann:a\ndb.example:*:shop:ann:b\\:c\n*:5433:*:*:d\n*:*:*:ben:e\n";
+        assert_eq!(own.own_lines(file), "db.example:*:shop:ann:b\\:c\n*:5433:*:*:d\n");
+        let local = Conninfo::parse("host=/run/x user=ann").unwrap();
+        assert_eq!(
+            local.own_lines("localhost:5432:*:ann:x\n/run/x:1:*:ann:y\n"),
+            "localhost:5432:*:ann:x\n"
+        );
+        assert_eq!(fields("a\\:b:c"), ["a:b", "c"]);
+        let to = own.to_follow(Some(Path::new("/run/p")));
+        assert!(to.contains("passfile='/run/p'") && !to.contains("dbname"), "{to}");
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Import<'_> {
             let what = format!("a server has worked in {} meanwhile", from.display());
             return Err(Error::new(ErrorKind::Conflict, what).with_hint("stop it, and try again"));
         }
-        self.settle(standby, None).await
+        self.settle(standby.then_some("recovery.signal"), None).await
     }
 }
 

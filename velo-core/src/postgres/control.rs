@@ -28,6 +28,11 @@ pub(crate) struct ControlFile {
     pub(crate) next_xid: u64,
     pub(crate) oldest_active_xid: u32,
     pub(crate) max_prepared_xacts: u32,
+    /// What its server had of them; who follows it needs as many.
+    pub(crate) max_connections: u32,
+    pub(crate) max_worker_processes: u32,
+    pub(crate) max_wal_senders: u32,
+    pub(crate) max_locks_per_xact: u32,
     /// In bytes.
     pub(crate) wal_segment_size: u32,
 }
@@ -125,6 +130,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ControlFile> {
         next_xid: u64_at(64)?,
         oldest_active_xid: u32_at(120)?,
         max_prepared_xacts: u32_at(192)?,
+        max_connections: u32_at(180)?,
+        max_worker_processes: u32_at(184)?,
+        max_wal_senders: u32_at(188)?,
+        max_locks_per_xact: u32_at(196)?,
         wal_segment_size: u32_at(228)?,
     })
 }
@@ -184,6 +193,10 @@ mod tests {
                 next_xid: xid,
                 oldest_active_xid: number("Latest checkpoint's oldestActiveXID"),
                 max_prepared_xacts: number("max_prepared_xacts setting"),
+                max_connections: number("max_connections setting"),
+                max_worker_processes: number("max_worker_processes setting"),
+                max_wal_senders: number("max_wal_senders setting"),
+                max_locks_per_xact: number("max_locks_per_xact setting"),
                 wal_segment_size: number("Bytes per WAL segment"),
             };
             assert_eq!(parse(bytes).unwrap(), wanted);

@@ -163,6 +163,7 @@ impl ProjectBuilder {
                     quota: None,
                     cut: None,
                     settled: false,
+                    follows: None,
                     reached: None,
                     created_at: now(),
                     timings: Timings::default(),
@@ -230,6 +231,7 @@ impl ProjectBuilder {
             major: control.major,
             in_recovery: false,
             libc: project.libc,
+            superuser: None,
         })
     }
 

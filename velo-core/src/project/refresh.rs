@@ -35,7 +35,7 @@ impl RefreshSpec {
         self
     }
 
-    fn source(self, recipe: Recipe) -> Source {
+    pub(super) fn source(self, recipe: Recipe) -> Source {
         let password = self.password.or(recipe.password.clone());
         Source { recipe, password, watch: self.watch }
     }
@@ -44,7 +44,8 @@ impl RefreshSpec {
 impl Project {
     /// Brings `main` anew from where its data [came from](crate::ProjectBuilder::from), with the same transforms and
     /// masking, beside the old one, which then goes. `main` keeps its name and its URL, and branches stay on what
-    /// they came from; they can be reset to the new data. A failure changes nothing.
+    /// they came from; they can be reset to the new data. A failure changes nothing. One that
+    /// [follows](Project::follow) does so again.
     ///
     /// This handle's [`info`](Project::info) is as it was; the one that is given back is new.
     ///
@@ -69,7 +70,7 @@ impl Project {
         engine::call_unless(cancel, move |op| async move {
             let home = Engine::get()?.home(&project.config).await?;
             let tune = move |recipe| spec.source(recipe);
-            let record = refresh::refresh(&home, &project.record, tune, &op).await?;
+            let record = refresh::refresh(&home, &project.record, tune, None, &op).await?;
             let timings: Timings = op.steps.timings();
             let config = project.config.clone();
             Ok(Project(std::sync::Arc::new(super::Inner { config, record, timings })))

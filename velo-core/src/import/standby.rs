@@ -1,0 +1,176 @@
+//! A copy of a running server as it is, which is to follow it.
+//!
+//! Nothing is changed in it, and no server is started on it here: the first one is the standby.
+
+use serde::Deserialize;
+
+use super::bring::{Import, conninfo};
+use super::check;
+use super::source::{Method, Place, Recipe, Source};
+use crate::cut::{Cut, Method as CutMethod};
+use crate::engine::Op;
+use crate::error::{Error, ErrorKind, Result};
+use crate::follow::{Follow, Wish};
+use crate::home::Home;
+use crate::id::Id;
+use crate::postgres::control;
+use crate::record::{BranchRecord, ProjectRecord, now};
+use crate::run_dir::RunDir;
+use crate::storage::Object;
+
+/// What has come.
+pub(crate) struct Standby {
+    pub(crate) cut: Cut,
+    pub(crate) follow: Follow,
+    /// The lines of its password file.
+    pub(crate) pass_file: String,
+    pub(crate) recipe: Recipe,
+}
+
+/// What is asked of the source for a standby beside what every copy asks.
+#[derive(Deserialize)]
+struct Wanted {
+    synchronous: String,
+    /// Of the slot that was named: whether somebody uses it. None: there is no such slot.
+    slot_in_use: Option<bool>,
+}
+
+/// Copies the source into the volume, whose record exists and which is not made yet.
+pub(crate) async fn bring_standby(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    volume: Id,
+    source: &Source,
+    wish: &Wish,
+    op: &Op,
+) -> Result<Standby> {
+    let mut import = Import::new(home, project, branch, volume, source, false, op)?;
+    let Place::Server(words) = import.recipe.place.clone() else {
+        return Err(Error::new(ErrorKind::Internal, "only a server can be followed"));
+    };
+    import.make_volume().await?;
+    let mut server = conninfo(source, &words)?;
+    let known = RunDir::of(home, branch.id).pass_file();
+    if branch.follows.is_some() && known.exists() {
+        server = server.with_pass_file(&known);
+    }
+    let facts = import.look(server).await?;
+    check::rights(&import, &facts).await?;
+    import.use_major(facts.major()).await?;
+    check::basebackup(&mut import, &facts).await?;
+    // It stands in the access rules, which cannot quote all.
+    if facts.bootstrap.contains(['"', '\'', '\\', '/', '\n']) {
+        let what =
+            format!("the source's superuser {:?} has a name that Velo cannot use", facts.bootstrap);
+        return Err(Error::new(ErrorKind::Unsupported, what).with_hint("use velo project refresh"));
+    }
+    let slot = import.usable_slot(wish).await?;
+    let pass_file = import.pass_file()?;
+    op.cancel.check()?;
+    import.copy(&facts, slot).await?;
+    import.settle(Some("standby.signal"), Some(&facts)).await?;
+    op.cancel.check()?;
+    op.steps.run("sync", import.storage.sync(Object::Volume(volume))).await?;
+    import.run_dir.remove()?;
+    let server = import.server.take().unwrap_or_default();
+    let control = control::read(&import.location.host_path().join(control::FILE))?;
+    let cut = Cut {
+        method: CutMethod::Backup,
+        lsn: control.checkpoint,
+        next_xid: control.next_xid,
+        oldest_active_xid: control.oldest_active_xid,
+        timeline: control.timeline,
+        at: now(),
+        system_identifier: control.system_identifier,
+        major: control.major,
+        in_recovery: true,
+        libc: project.libc,
+        superuser: None,
+    };
+    let follow = Follow {
+        user: server.get("user").unwrap_or_default().to_owned(),
+        conninfo: server.shown(),
+        superuser: facts.bootstrap,
+        slot: wish.slot.clone(),
+        since: now(),
+    };
+    import.recipe.used = Some(Method::Basebackup);
+    import.recipe.brought_at = Some(now());
+    Ok(Standby { cut, follow, pass_file, recipe: import.recipe })
+}
+
+impl Import<'_> {
+    /// An error where a standby would be in the source's way. The slot that the copy can be made under.
+    async fn usable_slot<'w>(&self, wish: &'w Wish) -> Result<Option<&'w str>> {
+        wish.check()?;
+        let name = wish.slot.as_deref().unwrap_or_default();
+        let sql = format!(
+            "SELECT json_build_object('synchronous', current_setting('synchronous_standby_names'), \
+             'slot_in_use', (SELECT active FROM pg_catalog.pg_replication_slots \
+                              WHERE slot_name = '{name}' AND slot_type = 'physical'))"
+        );
+        let database = self.server.as_ref().and_then(|server| server.get("dbname"));
+        let wanted: Wanted = self.ask(database.unwrap_or("postgres"), &sql).await?;
+        let own = self.server.as_ref().and_then(|server| server.get("application_name"));
+        if counts(&wanted.synchronous, own.unwrap_or("velo")) {
+            let what = format!(
+                "commits of the source would wait for this standby: its synchronous_standby_names is {:?}",
+                wanted.synchronous
+            );
+            return Err(Error::new(ErrorKind::Conflict, what)
+                .with_hint("name its standbys there, and not *"));
+        }
+        match (&wish.slot, wanted.slot_in_use) {
+            (None, _) => Ok(None),
+            (Some(slot), None) => {
+                Err(Error::new(ErrorKind::NotFound, format!("the source has no physical slot {slot:?}"))
+                    .with_hint(format!(
+                        "make it there, SELECT pg_create_physical_replication_slot('{slot}'), and drop it there when \
+                         nothing follows any more: it keeps WAL until then"
+                    )))
+            }
+            (Some(slot), Some(false)) => Ok(Some(slot.as_str())),
+            // The main that is brought anew has it still, and it keeps what the new one needs.
+            (Some(_), Some(true)) if self.branch.follows.as_ref().is_some_and(|f| f.slot == wish.slot) => {
+                Ok(None)
+            }
+            (Some(slot), Some(true)) => {
+                Err(Error::new(ErrorKind::Conflict, format!("the source's slot {slot:?} is in use"))
+                    .with_hint("name one that nobody else uses"))
+            }
+        }
+    }
+
+    /// What a standby's password file is to hold.
+    fn pass_file(&self) -> Result<String> {
+        let path = self.run_dir.path().join("secret");
+        let (true, Some(server)) = (path.exists(), &self.server) else {
+            return Ok(String::new());
+        };
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+        Ok(server.own_lines(&text))
+    }
+}
+
+/// Whether a list of synchronous standbys has one of this name in it.
+fn counts(list: &str, name: &str) -> bool {
+    let parts = list.split([',', '(', ')', ' ', '"']);
+    parts.into_iter().any(|part| part == "*" || part.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_that_commits_would_wait_for_is_seen() {
+        for list in ["*", "FIRST 2 (a, *)", "velo", "ANY 1 (\"Velo\",b)"] {
+            assert!(counts(list, "velo"), "{list}");
+        }
+        for list in ["", "FIRST 2 (velo1, b)", "a"] {
+            assert!(!counts(list, "velo"), "{list}");
+        }
+    }
+}
