@@ -10,6 +10,8 @@ mod common;
 mod data;
 #[path = "import/faults.rs"]
 mod faults;
+#[path = "import/follow.rs"]
+mod follow;
 #[path = "import/masks.rs"]
 mod masks;
 #[path = "import/methods.rs"]

@@ -713,6 +713,55 @@ fn refreshed(home: &Home, done: bool, what: &str) {
     home.ok(&["branch", "create", "other/b"]);
 }
 
+/// A project that was copied from `api/main`, while that runs.
+fn copied(home: &Home) {
+    let url = home.ok(&["branch", "url", "api/main"]);
+    home.ok(&["project", "create", "other", "--from", url.trim(), "--save-password"]);
+}
+
+/// The same, whose main follows `api/main`.
+fn follower(home: &Home) {
+    copied(home);
+    home.ok(&["project", "follow", "other"]);
+}
+
+/// Its main follows, or is a server of its own; the whole of it either way, and a branch of it is one as well.
+fn follows_or_not(home: &Home, what: &str) -> bool {
+    let follows = !home.json(&["project", "get", "other"])["follows"].is_null();
+    let recovers = home.sql("other/main", "SELECT pg_is_in_recovery()");
+    assert_eq!(recovers, if follows { "t" } else { "f" }, "{what}");
+    assert_eq!(home.sql("other/main", ROWS), WHOLE, "{what}");
+    if !is_there(home, "other/b") {
+        home.ok(&["branch", "create", "other/b"]);
+    }
+    assert_eq!(home.sql("other/b", "SELECT pg_is_in_recovery(), current_user"), "f|velo", "{what}");
+    assert_eq!(home.sql("other/b", ROWS), WHOLE, "{what}");
+    let run = home.path().join("run");
+    let files = std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path().join("passfile"));
+    let secrets = files.filter(|file| file.exists()).count();
+    assert_eq!(secrets, usize::from(follows), "{what}: a password is left");
+    follows
+}
+
+fn followed(home: &Home, done: bool, what: &str) {
+    assert!(follows_or_not(home, what) || !done, "{what}: it was done, and nothing follows");
+}
+
+fn follows_no_more(home: &Home, done: bool, what: &str) {
+    assert!(!follows_or_not(home, what) || !done, "{what}: it was done, and main follows still");
+}
+
+fn made_of_a_standby(home: &Home, done: bool, what: &str) {
+    assert!(is_there(home, "other/b") || !done, "{what}: it was done, and is not there");
+    assert!(follows_or_not(home, what), "{what}");
+}
+
+/// Nothing. What has somebody beside it is not tried on a disk that is full: there a standby waits for space,
+/// tries again every five seconds, and says so in its log alone.
+fn nobody(_: &Home, _: &Path) -> Box<dyn Any> {
+    Box::new(())
+}
+
 /// A copy keeps no state that it began with.
 fn keeps_origins(place: &Place) -> bool {
     place.storage != Storage::Copy
@@ -848,6 +897,18 @@ pub const OPERATIONS: &[Operation] = &[
         .between("make the folder of a dump", "make way for a database"),
     Operation::new(&["project", "refresh", "other"], imported, refreshed)
         .between("point a branch to a volume", "end a refresh"),
+    Operation::new(&["project", "follow", "other"], copied, followed)
+        .between("point a branch to a volume", "end a refresh")
+        .beside(Moment::Before, nobody)
+        .only(has_folders_and_processes),
+    Operation::new(&["project", "follow", "other", "--stop"], follower, follows_no_more)
+        .between("record that main is to follow no more", "make Velo's role")
+        .beside(Moment::Before, nobody)
+        .only(has_folders_and_processes),
+    Operation::new(&["branch", "create", "other/b"], follower, made_of_a_standby)
+        .between("make Velo's role", "make Velo's role")
+        .beside(Moment::Before, nobody)
+        .only(has_folders_and_processes),
     Operation::new(&[library::KEEP], nothing, kept_or_gone)
         .by_library()
         .between("runtime: stop", "record that a server was switched"),

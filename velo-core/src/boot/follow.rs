@@ -25,7 +25,12 @@ impl Boot<'_> {
 
     /// Data that followed, and is to do so no more, recovers what it has and goes its own way.
     pub(super) async fn unfollow(&self, storage: &dyn Storage, data: &Path) -> Result<()> {
-        if self.stranger().is_none() || !data.join("standby.signal").exists() {
+        if self.stranger().is_none() {
+            return Ok(());
+        }
+        // Whoever ended it may have been killed before this.
+        RunDir::of(self.home, self.branch.id).forget_pass_file()?;
+        if !data.join("standby.signal").exists() {
             return Ok(());
         }
         let ops = vec![
