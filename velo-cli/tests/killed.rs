@@ -4,11 +4,11 @@
 
 mod common;
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::whole::{main_is_well, names, nothing_else, processes};
-use common::{Home, prepared, psql, wait_until};
+use common::{Home, client, prepared, psql, wait_until};
 
 /// After how many milliseconds. The last ones are seldom reached.
 const MOMENTS: [u64; 16] = [1, 3, 6, 10, 15, 20, 25, 32, 40, 60, 80, 110, 150, 200, 300, 450];
@@ -205,4 +205,46 @@ fn initdb_ends_with_the_process_that_runs_it() {
     assert_eq!(home.json(&["project", "list"]), serde_json::json!([]));
     assert!(names(&home, "volumes").is_empty());
     home.ok(&["project", "create", "api"]);
+}
+
+#[test]
+fn an_import_that_was_interrupted_begins_anew_and_says_so() {
+    let home = Home::with_project();
+    home.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x");
+    let main = url(&home, "api/main");
+    let volumes = names(&home, "volumes").len();
+    // A dump waits for whoever has the table, and so is in the middle when its process is killed.
+    let mut holder = Command::new(client())
+        .args(["-XAtq", "-c", "BEGIN; LOCK TABLE t; SELECT pg_sleep(600)", &main])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let locks = |granted: bool| {
+        let of = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND granted =";
+        psql(&main, &format!("{of} {granted}"))
+    };
+    wait_until("the table is locked", || locks(true) == "1");
+    let create = ["project", "create", "copy", "--from", &main, "--method", "dump"];
+    let mut import =
+        home.command().args(create).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the dump waits", || locks(false) != "0" || import.try_wait().unwrap().is_some());
+    assert_ne!(locks(false), "0", "the import has ended");
+    import.kill().unwrap();
+    import.wait().unwrap();
+    assert_eq!(names(&home, "volumes").len(), volumes + 1, "nothing had come");
+    let end =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE relation = 't'::regclass";
+    psql(&main, end);
+    holder.wait().unwrap();
+
+    let ran = home.run(&create);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("the import of copy was interrupted"), "{ran:?}");
+    assert_eq!(home.sql("copy/main", "SELECT count(*), sum(x) FROM t"), "1000|500500");
+    assert_eq!(names(&home, "volumes").len(), volumes + 1);
+    nothing_else(&home, &["api/main", "copy/main"], "after an import that began anew");
+    let ran = home.run(&["status"]);
+    assert!(!ran.stderr.contains("interrupted"), "{ran:?}");
 }

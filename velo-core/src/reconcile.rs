@@ -13,7 +13,7 @@ use crate::disk;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
-use crate::id::Id;
+use crate::id::{Id, ProjectName};
 use crate::lease::{self, Dead};
 use crate::lock::{Lock, Mode};
 use crate::record::{BranchRecord, Phase, PlaceRecord, ProjectRecord, Role, SnapshotRecord};
@@ -325,10 +325,16 @@ async fn finish(home: &Home, round: &mut Round, lease: Id) -> Result<bool> {
 
 /// Finishes what was left, unless somebody else has meanwhile. Whether nothing is left of it.
 async fn finish_one(home: &Home, round: &mut Round, record: Left, deed: Deed) -> bool {
+    let import = record.import().map(ToString::to_string);
     match record.finish(home).await {
         Ok(false) => true,
         result => {
             let result = result.map(drop);
+            if let (Ok(()), Some(name)) = (&result, import) {
+                tracing::warn!(
+                    "the import of {name} was interrupted: what had come is removed, and the next begins anew"
+                );
+            }
             round.note(deed, &result);
             result.is_ok()
         }
@@ -540,6 +546,16 @@ impl Left {
     pub(crate) fn is_reset(&self) -> bool {
         matches!(self, Self::Branch(_, branch)
             if branch.phase == Phase::Resetting && !branch.ephemeral)
+    }
+
+    /// The project whose data was coming.
+    fn import(&self) -> Option<&ProjectName> {
+        match self {
+            Self::Project(project) if project.phase == Phase::Creating => {
+                project.source.as_ref().map(|_| &project.name)
+            }
+            _ => None,
+        }
     }
 
     /// What its servers run in, if it has any.

@@ -70,7 +70,8 @@ impl ProjectBuilder {
             role: self.role_name().to_owned(),
             database: self.database.clone().unwrap_or_else(|| "postgres".to_owned()),
             wal_retention: self.wal_retention.map(super::builder::retention).transpose()?,
-            source: None,
+            // Whoever finds it half-way knows by this that it is an import.
+            source: source.as_ref().map(|source| source.recipe.clone()),
             created_at: now(),
         };
         let recorded = self.record(&home, &project, lease, op).await;
