@@ -99,7 +99,7 @@ pub(crate) fn told(following: Option<&Following>) -> String {
         |seconds| crate::time::shown(std::time::Duration::from_secs(seconds)),
     );
     let how = match (&following.problem, following.lag_bytes) {
-        (Some(problem), _) => format!("its last commit is {age} old; no WAL comes: {problem}"),
+        (Some(problem), _) => format!("its last commit is {age} old; {problem}"),
         (None, Some(0)) => "no lag".to_owned(),
         (None, bytes) => {
             format!("lag {}, {age}", bytes.map_or_else(|| "unknown".to_owned(), output::bytes))

@@ -27,7 +27,7 @@ pub struct Following {
     /// How old what it shows may be, in seconds: 0 where it has all that it was told of, else the age of the last
     /// commit that it has. By the clocks of both machines.
     pub lag_seconds: Option<u64>,
-    /// Why no WAL comes, and what helps.
+    /// Why no WAL comes or is replayed, and what helps.
     pub problem: Option<String>,
 }
 
@@ -57,8 +57,13 @@ pub(crate) async fn look(home: &Home, project: &ProjectRecord) -> Result<Option<
         Status::Running { .. } => {
             let ask = ask(home, project, &main, &mut following);
             match boot::in_time(project.runtime, end, ask).await {
-                Ok(()) if following.streams => None,
-                Ok(()) => {
+                Ok(true) => Some(format!(
+                    "it replays nothing, for the source was given more connections, workers or locks: \
+                     velo branch restart {name}/{} gives it as many",
+                    main.shown()
+                )),
+                Ok(false) if following.streams => None,
+                Ok(false) => {
                     let log = RunDir::of(home, main.id).log();
                     let runtime = home.runtime(project.runtime)?;
                     let tail = runtime.logs(&log, LINES).await.unwrap_or_default();
@@ -78,18 +83,20 @@ pub(crate) async fn look(home: &Home, project: &ProjectRecord) -> Result<Option<
 /// Of the receiver's row all is NULL where it is not there.
 const QUESTION: &str = "SELECT streaming, pg_wal_lsn_diff(known, replayed)::bigint, \
      CASE WHEN streaming AND known <= replayed THEN 0 \
-          ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::bigint END \
+          ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::bigint END, \
+     pg_get_wal_replay_pause_state() = 'paused' \
      FROM (SELECT coalesce(bool_or(status = 'streaming'), false) AS streaming, \
                   coalesce(max(latest_end_lsn), pg_last_wal_receive_lsn()) AS known, \
                   pg_last_wal_replay_lsn() AS replayed \
              FROM pg_stat_wal_receiver) x";
 
+/// Asks it. Whether it has paused.
 async fn ask(
     home: &Home,
     project: &ProjectRecord,
     main: &BranchRecord,
     following: &mut Following,
-) -> Result<()> {
+) -> Result<bool> {
     let socket_dir = RunDir::of(home, main.id).socket();
     let session = Session::connect(boot::target(&socket_dir, project, main)).await?;
     let row = session.row("look at what it follows", QUESTION).await?;
@@ -100,7 +107,7 @@ async fn ask(
     // What it knew when the connection was lost says nothing of the source now.
     following.lag_bytes = number(1).filter(|_| following.streams);
     following.lag_seconds = number(2);
-    Ok(())
+    Ok(value(3) == Some("t"))
 }
 
 /// What the messages of a server's receiver have in them.

@@ -290,7 +290,7 @@ async fn a_password_that_nobody_has_recorded_is_in_its_file_alone() {
     let project = copied(&home, &server).await;
     let project = project.follow(FollowSpec::new().password(PASSWORD)).await.unwrap();
     let main = project.main().await.unwrap();
-    assert!(main.url().contains("//postgres@127.0.0.1:"), "{}", main.url().len());
+    assert!(main.url().contains("//postgres@127.0.0.1:"), "it names no password");
     assert!(main.connection().password.is_empty());
     for name in ["state.db", "state.db-wal"] {
         let bytes = std::fs::read(home.config().home().join(name)).unwrap_or_default();
@@ -337,6 +337,32 @@ async fn wal_that_the_source_has_removed_is_said_and_a_refresh_helps() {
         assert_eq!(main.url(), url);
         assert_eq!(sql(&main, "SELECT count(*) FROM t").await, "200001");
         assert_eq!(sql(&branch, "SELECT count(*) FROM t").await, "1");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_is_given_more_connections_is_followed_after_a_restart() {
+    for bin in bins() {
+        let server = Server::new(&bin, &LOCALE, "");
+        let home = home_of(&bin);
+        let project = following(&home, &server).await;
+        let main = project.main().await.unwrap();
+        server.sql("postgres", "ALTER SYSTEM SET max_connections = 150").await;
+        server.stop();
+        server.start();
+        server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n").await;
+        let told = |state: &Following| {
+            state.problem.as_ref().is_some_and(|why| why.contains("velo branch restart"))
+        };
+        until(&project, "it has paused", told).await;
+        // It is worth as much to who branches it.
+        let branch = Branch::create(&project, BranchSpec::ephemeral()).await.unwrap();
+        assert_eq!(sql(&branch, "SELECT current_user").await, "velo");
+        branch.close().await.unwrap();
+        main.restart().await.unwrap();
+        gives(&main.url(), "SELECT n FROM t", "1").await;
+        assert_eq!(sql(&main, "SHOW max_connections").await, "150");
+        until(&project, "it goes on", |state| state.streams && state.problem.is_none()).await;
     }
 }
 
