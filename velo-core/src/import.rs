@@ -26,6 +26,7 @@ mod dump;
 mod files;
 mod masking;
 mod own_role;
+mod pass_file;
 mod progress;
 mod remote;
 mod scale;

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::pass_file;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What somebody wrote, or what a record keeps of it. The password is apart.
@@ -142,22 +142,6 @@ impl Conninfo {
         to.shown()
     }
 
-    /// Of a password file the lines that may be meant for this server, whatever its database.
-    pub(crate) fn own_lines(&self, pass_file: &str) -> String {
-        let hosts = self.get("host").unwrap_or("localhost").split(',');
-        let hosts: Vec<&str> =
-            hosts.map(|host| if host.starts_with('/') { "localhost" } else { host }).collect();
-        let ports: Vec<&str> = self.get("port").unwrap_or("5432").split(',').collect();
-        let user = self.get("user").unwrap_or_default();
-        let is_own = |line: &&str| {
-            let parts = fields(line);
-            let [host, port, _, role, _] = parts.as_slice() else { return false };
-            let fits = |part: &str, wanted: &[&str]| part == "*" || wanted.contains(&part);
-            fits(host, &hosts) && fits(port, &ports) && fits(role, &[user])
-        };
-        pass_file.lines().filter(is_own).map(|line| format!("{line}\n")).collect()
-    }
-
     /// The same with what the service file and this process's variables say where it says nothing. And the
     /// content of a password file: that of its password, or the user's own.
     pub(crate) fn resolved(mut self, around: &Surroundings) -> Result<(Self, Option<String>)> {
@@ -190,49 +174,14 @@ impl Conninfo {
         let named = self.params.remove("passfile").or_else(|| (around.var)("PGPASSFILE"));
         let password = self.password.clone().or_else(|| (around.var)("PGPASSWORD"));
         let file = match password {
-            Some(password) => Some(format!("*:*:*:*:{}\n", escaped(&password))),
+            Some(password) => Some(pass_file::of_everybody(&password)),
             None => {
                 let path = named.map(PathBuf::from).or_else(|| around.file_in_home(".pgpass"));
-                path.map(|path| pass_file(&path)).transpose()?.flatten()
+                path.map(|path| pass_file::read(&path)).transpose()?.flatten()
             }
         };
         Ok((self, file))
     }
-}
-
-/// A part of a line of a password file.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace(':', "\\:")
-}
-
-/// The parts of a line of a password file; none of a comment.
-fn fields(line: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut letters = line.chars();
-    while let Some(letter) = letters.next() {
-        let part = match letter {
-            ':' => None,
-            '\\' => letters.next(),
-            other => Some(other),
-        };
-        match (part, parts.last_mut()) {
-            (Some(letter), Some(last)) => last.push(letter),
-            _ => parts.push(String::new()),
-        }
-    }
-    parts
-}
-
-/// The content of somebody's password file, which libpq takes only if nobody else may read it.
-fn pass_file(path: &Path) -> Result<Option<String>> {
-    let Ok(found) = path.metadata() else { return Ok(None) };
-    if !found.is_file() || found.permissions().mode() & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), "a password file that others may read is not used");
-        return Ok(None);
-    }
-    std::fs::read_to_string(path)
-        .map(Some)
-        .map_err(|e| Error::io(format!("read {}", path.display()), e))
 }
 
 /// What a service file says of a service.
@@ -426,19 +375,12 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_gets_the_lines_of_its_server_alone() {
-        let own = Conninfo::parse("host=db.example port=5433 user=ann dbname=shop").unwrap();
-        let file =
-            "# mine\nother:5433:*:ann:a\ndb.example:*:shop:ann:b\\:c\n*:5433:*:*:d\n*:*:*:ben:e\n";
-        assert_eq!(own.own_lines(file), "db.example:*:shop:ann:b\\:c\n*:5433:*:*:d\n");
-        let local = Conninfo::parse("host=/run/x user=ann").unwrap();
-        assert_eq!(
-            local.own_lines("localhost:5432:*:ann:x\n/run/x:1:*:ann:y\n"),
-            "localhost:5432:*:ann:x\n"
-        );
-        assert_eq!(fields("a\\:b:c"), ["a:b", "c"]);
+    fn a_standby_is_told_of_no_database_and_where_its_password_is() {
+        let own = Conninfo::parse("postgres://ann:x@db.example/shop").unwrap();
         let to = own.to_follow(Some(Path::new("/run/p")));
-        assert!(to.contains("passfile='/run/p'") && !to.contains("dbname"), "{to}");
+        assert!(to.contains("passfile='/run/p'") && to.contains("user='ann'"), "{to}");
+        assert!(!to.contains("dbname") && !to.contains("password"), "{to}");
+        assert!(!own.to_follow(None).contains("passfile"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::bring::{Import, conninfo};
 use super::check;
+use super::pass_file;
 use super::source::{Method, Place, Recipe, Source};
 use crate::cut::{Cut, Method as CutMethod};
 use crate::engine::Op;
@@ -150,7 +151,7 @@ impl Import<'_> {
         };
         let text = std::fs::read_to_string(&path)
             .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
-        Ok(server.own_lines(&text))
+        Ok(pass_file::of_server(&text, server))
     }
 }
 
