@@ -17,6 +17,7 @@ use crate::id::Id;
 use crate::postgres::control;
 use crate::record::{BranchRecord, ProjectRecord, now};
 use crate::run_dir::RunDir;
+use crate::runtime::RuntimeKind;
 use crate::storage::Object;
 
 /// What has come.
@@ -50,8 +51,15 @@ pub(crate) async fn bring_standby(
     let Place::Server(words) = import.recipe.place.clone() else {
         return Err(Error::new(ErrorKind::Internal, "only a server can be followed"));
     };
-    import.make_volume().await?;
     let mut server = conninfo(source, &words)?;
+    // Programs of an import share this machine's network; a server in a container has its own.
+    if project.runtime == RuntimeKind::Docker && server.get("host").is_some_and(is_this_machine) {
+        let what = "the source is named by an address that means the container itself in one";
+        return Err(Error::new(ErrorKind::Unsupported, what).with_hint(
+            "make the project from an address of this machine that containers reach, or with --runtime process",
+        ));
+    }
+    import.make_volume().await?;
     let known = RunDir::of(home, branch.id).pass_file();
     if branch.follows.is_some() && known.exists() {
         server = server.with_pass_file(&known);
@@ -155,6 +163,12 @@ impl Import<'_> {
     }
 }
 
+/// Whether hosts are this machine wherever they are named.
+fn is_this_machine(hosts: &str) -> bool {
+    let is_own = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
+    hosts.split(',').any(is_own)
+}
+
 /// Whether a list of synchronous standbys has one of this name in it.
 fn counts(list: &str, name: &str) -> bool {
     let parts = list.split([',', '(', ')', ' ', '"']);
@@ -173,5 +187,13 @@ mod tests {
         for list in ["", "FIRST 2 (velo1, b)", "a"] {
             assert!(!counts(list, "velo"), "{list}");
         }
+    }
+
+    #[test]
+    fn what_a_container_takes_for_itself_is_seen() {
+        assert!(["localhost", "127.0.0.1", "a,::1"].into_iter().all(is_this_machine));
+        assert!(
+            !["db.example", "10.127.0.1", "/run/postgresql", ""].into_iter().any(is_this_machine)
+        );
     }
 }

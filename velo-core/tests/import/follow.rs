@@ -451,3 +451,30 @@ async fn what_is_masked_transformed_or_no_servers_does_not_follow() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     assert!(project.following().await.unwrap().is_none());
 }
+
+/// Its jobs are the source's to run.
+#[tokio::test]
+async fn jobs_of_the_source_do_not_run_in_a_main_that_came_from_it() {
+    let Some(bin) = std::env::var_os("VELO_TEST_PG_CRON").map(std::path::PathBuf::from) else {
+        crate::common::missing("VELO_TEST_PG_CRON is not set");
+        return;
+    };
+    let server = Server::new(&bin, &LOCALE, "shared_preload_libraries = 'auto_explain, pg_cron'");
+    server
+        .sql(
+            "postgres",
+            "CREATE EXTENSION pg_cron; CREATE TABLE ran (at timestamptz DEFAULT now())",
+        )
+        .await;
+    let job = "SELECT cron.schedule('job', '@reboot', 'INSERT INTO ran DEFAULT VALUES')";
+    server.sql("postgres", job).await;
+    let home = home_of(&bin);
+    let project = following(&home, &server).await;
+    project.stop_following().await.unwrap();
+    let main = project.main().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(sql(&main, "SHOW shared_preload_libraries").await, "auto_explain");
+        assert_eq!(sql(&main, "SELECT count(*) FROM ran").await, "0");
+        main.restart().await.unwrap();
+    }
+}
