@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Gid, Uid};
 
 use super::Folder;
-use super::tree::{CloneFn, Owner, clone_tree_as};
+use super::tree::{Owner, clone_tree_as};
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -43,25 +43,23 @@ pub(crate) fn adopt(
     cancel: &Cancel,
 ) -> Result<Adopted> {
     let owner = owner.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid)));
-    CLONED.with_counts(|| {
-        let wal = from.join("pg_wal");
-        let linked = wal.is_symlink();
-        let mut skip = SKIP.to_vec();
-        if linked {
-            skip.push("pg_wal");
-        }
-        take(from, to, &skip, owner, cancel)?;
-        if linked {
-            let real = wal
-                .canonicalize()
-                .map_err(|e| Error::io(format!("follow {}", wal.display()), e))?;
-            let place = to.join("pg_wal");
-            std::fs::create_dir(&place)
-                .map_err(|e| Error::io(format!("make {}", place.display()), e))?;
-            take(&real, &place, &[], owner, cancel)?;
-        }
-        Ok(())
-    })
+    let counts = Counts::default();
+    let wal = from.join("pg_wal");
+    let linked = wal.is_symlink();
+    let mut skip = SKIP.to_vec();
+    if linked {
+        skip.push("pg_wal");
+    }
+    take(from, to, &skip, owner, &counts, cancel)?;
+    if linked {
+        let real =
+            wal.canonicalize().map_err(|e| Error::io(format!("follow {}", wal.display()), e))?;
+        let place = to.join("pg_wal");
+        std::fs::create_dir(&place)
+            .map_err(|e| Error::io(format!("make {}", place.display()), e))?;
+        take(&real, &place, &[], owner, &counts, cancel)?;
+    }
+    Ok(Adopted { cloned: counts.cloned.into_inner(), copied: counts.copied.into_inner() })
 }
 
 fn take(
@@ -69,34 +67,50 @@ fn take(
     to: &Path,
     skip: &[&'static str],
     owner: Option<Owner>,
+    counts: &Counts,
     cancel: &Cancel,
 ) -> Result<()> {
     let object = Object::Volume(Id::generate());
     let open = |path: &Path| Folder::open(PathBuf::from(path), object);
     let spec = CloneSpec::new(object, Id::generate()).skip(skip);
-    clone_tree_as(&open(from)?, &open(to)?, &spec, CLONE, owner, cancel)
+    clone_tree_as(
+        &open(from)?,
+        &open(to)?,
+        &spec,
+        &|from, to, len, path, cancel| counts.clone_or_copy(from, to, len, path, cancel),
+        owner,
+        cancel,
+    )
 }
 
-const CLONE: CloneFn = clone_or_copy;
+/// How many files were taken so far, by several threads.
+#[derive(Default)]
+struct Counts {
+    cloned: AtomicU64,
+    copied: AtomicU64,
+}
 
-/// Clones a file where that can be, and copies it elsewhere.
-fn clone_or_copy(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    len: u64,
-    path: &Path,
-    cancel: &Cancel,
-) -> Result<()> {
-    #[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
-    match super::ficlone(from, to, len, path, cancel) {
-        Err(error) if error.kind() == ErrorKind::Unsupported => {}
-        done => {
-            CLONED.cloned.fetch_add(1, Ordering::Relaxed);
-            return done;
+impl Counts {
+    /// Clones a file where that can be, and copies it elsewhere.
+    fn clone_or_copy(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        len: u64,
+        path: &Path,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        #[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
+        match super::ficlone(from, to, len, path, cancel) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {}
+            done => {
+                self.cloned.fetch_add(1, Ordering::Relaxed);
+                return done;
+            }
         }
+        self.copied.fetch_add(1, Ordering::Relaxed);
+        copy(from, to, len, path, cancel)
     }
-    CLONED.copied.fetch_add(1, Ordering::Relaxed);
-    copy(from, to, len, path, cancel)
 }
 
 #[cfg(any(feature = "copy", feature = "zfs"))]
@@ -110,24 +124,26 @@ fn copy(_: BorrowedFd<'_>, _: BorrowedFd<'_>, _: u64, path: &Path, _: &Cancel) -
     ))
 }
 
-/// What was counted. A function that is given a file at a time keeps nothing of its own; of two that are at
-/// work at once each may count the other's.
-static CLONED: Counts = Counts { cloned: AtomicU64::new(0), copied: AtomicU64::new(0) };
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-struct Counts {
-    cloned: AtomicU64,
-    copied: AtomicU64,
-}
-
-impl Counts {
-    fn with_counts(&self, work: impl FnOnce() -> Result<()>) -> Result<Adopted> {
-        let now = || Adopted {
-            cloned: self.cloned.load(Ordering::Relaxed),
-            copied: self.copied.load(Ordering::Relaxed),
-        };
-        let before = now();
-        work()?;
-        let after = now();
-        Ok(Adopted { cloned: after.cloned - before.cloned, copied: after.copied - before.copied })
+    #[test]
+    fn two_at_once_count_their_own_files() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for (name, files) in [("a", 300_u64), ("b", 500)] {
+                let (from, to) = (dir.path().join(name), dir.path().join(format!("{name}-to")));
+                std::fs::create_dir_all(from.join("base")).unwrap();
+                std::fs::create_dir(&to).unwrap();
+                for n in 0..files {
+                    std::fs::write(from.join("base").join(n.to_string()), "x").unwrap();
+                }
+                scope.spawn(move || {
+                    let taken = adopt(&from, &to, None, &Cancel::new()).unwrap();
+                    assert_eq!(taken.cloned + taken.copied, files);
+                });
+            }
+        });
     }
 }

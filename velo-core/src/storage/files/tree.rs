@@ -23,6 +23,10 @@ use super::skip::Patterns;
 pub(in crate::storage) type CloneFn =
     fn(BorrowedFd<'_>, BorrowedFd<'_>, u64, &Path, &Cancel) -> Result<()>;
 
+/// One that keeps something of its own.
+pub(super) type CloneWith<'a> =
+    &'a (dyn Fn(BorrowedFd<'_>, BorrowedFd<'_>, u64, &Path, &Cancel) -> Result<()> + Sync);
+
 /// How many files a worker takes at once.
 const BATCH: usize = 32;
 /// How deep folders may be nested: each level holds two descriptors.
@@ -46,7 +50,7 @@ struct Work<'a> {
     skip: Patterns<'a>,
     last: &'a [&'static str],
     live: bool,
-    clone: CloneFn,
+    clone: CloneWith<'a>,
     cancel: &'a Cancel,
     chown: bool,
     /// Whose it becomes; else as it is in the source.
@@ -64,7 +68,7 @@ pub(super) fn clone_tree(
     clone: CloneFn,
     cancel: &Cancel,
 ) -> Result<()> {
-    clone_tree_as(from, to, spec, clone, None, cancel)
+    clone_tree_as(from, to, spec, &clone, None, cancel)
 }
 
 /// The same, where all of it becomes `owner`'s.
@@ -72,7 +76,7 @@ pub(super) fn clone_tree_as(
     from: &Folder,
     to: &Folder,
     spec: &CloneSpec,
-    clone: CloneFn,
+    clone: CloneWith<'_>,
     owner: Option<Owner>,
     cancel: &Cancel,
 ) -> Result<()> {
