@@ -1,6 +1,6 @@
 //! A dump that somebody has made: plain SQL, or an archive of `pg_dump`'s, compressed or not.
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::bring::Import;
@@ -32,6 +32,8 @@ const COMPRESSED: [(&[u8], &str); 5] = [
     (b"BZh", "bzip2"),
 ];
 
+/// How a dump of a database begins.
+const DATABASE: &str = "PostgreSQL database dump";
 /// How a dump of a whole cluster begins, and one of roles.
 const CLUSTER: &str = "PostgreSQL database cluster dump";
 
@@ -50,7 +52,10 @@ impl Import<'_> {
         let data = self.location.host_path().to_path_buf();
         let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let spec = match format(&path)? {
-            Format::Plain => self.plain(&path).await?,
+            Format::Plain => {
+                check_end(&path)?;
+                self.plain(&path).await?
+            }
             format => self.archive(&path, format).await?,
         };
         let is_cluster = spec.tool == "psql" && head(&path)?.contains(CLUSTER);
@@ -230,6 +235,31 @@ fn head(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// An error where plain SQL that `pg_dump` wrote lacks its end: `psql` takes what is there for all.
+fn check_end(path: &Path) -> Result<()> {
+    let begin = head(path)?;
+    let is_whole = !begin.contains(DATABASE) && !begin.contains(CLUSTER)
+        || tail(path)?.contains("dump complete");
+    if is_whole {
+        return Ok(());
+    }
+    let what = format!("{} was cut short: it has no end as pg_dump writes it", path.display());
+    Err(Error::new(ErrorKind::InvalidInput, what).with_hint(
+        "make it again, or copy it again; a whole one ends with the words \"dump complete\"",
+    ))
+}
+
+/// The last of a file, as text.
+fn tail(path: &Path) -> Result<String> {
+    let failure = |e: std::io::Error| Error::io(format!("read {}", path.display()), e);
+    let mut file = open(path)?;
+    let size = file.metadata().map_err(failure)?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(64 << 10))).map_err(failure)?;
+    let mut bytes = Vec::new();
+    file.take(64 << 10).read_to_end(&mut bytes).map_err(failure)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 fn format(path: &Path) -> Result<Format> {
     if path.is_dir() {
         return Ok(Format::Directory);
@@ -280,5 +310,23 @@ mod tests {
         tar[257..262].copy_from_slice(b"ustar");
         assert_eq!(format(&write("c", &tar)).unwrap(), Format::Tar);
         assert_eq!(format(dir.path()).unwrap(), Format::Directory);
+    }
+
+    #[test]
+    fn a_dump_without_its_end_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dump.sql");
+        for (text, is_whole) in [
+            ("--\n-- PostgreSQL database dump\n--\nCOPY t FROM stdin;\n1\n", false),
+            ("--\n-- PostgreSQL database cluster dump\n--\nCREATE ROLE a;\n", false),
+            (
+                "-- PostgreSQL database dump\n-- PostgreSQL database dump complete\n--\n\\unrestrict x\n",
+                true,
+            ),
+            ("CREATE TABLE t (n int);\n", true),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(check_end(&path).is_ok(), is_whole, "{text}");
+        }
     }
 }
