@@ -9,7 +9,7 @@ use velo_core::import::{Method, Source};
 use velo_core::{Branch, BranchSpec, ErrorKind, FollowSpec, Following, Project, RefreshSpec};
 
 use crate::common::client::{attempt, sql};
-use crate::common::home::TestHome;
+use crate::common::home::{TestHome, base};
 use crate::common::scaled;
 use crate::methods::{home, home_of, import};
 use crate::server::{PASSWORD, Server, bins};
@@ -113,7 +113,7 @@ fn load(server: &Server) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u64>) {
 #[tokio::test]
 async fn the_source_sees_main_alone_while_branches_are_made_under_load() {
     for bin in bins() {
-        let archive = tempfile::Builder::new().prefix("archive.").tempdir_in("/var/tmp").unwrap();
+        let archive = tempfile::Builder::new().prefix("archive.").tempdir_in(base()).unwrap();
         std::fs::set_permissions(archive.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let settings =
             format!("archive_mode = on\narchive_command = 'cp %p {}/%f'", archive.path().display());

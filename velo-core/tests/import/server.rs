@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::common::client::attempt;
+use crate::common::home::base;
 
 /// A server in a folder of its own; it ends with this.
 pub struct Server {
@@ -22,7 +23,12 @@ pub const PASSWORD: &str = "s3cr:t\\ p@ss";
 impl Server {
     /// A new cluster with these arguments of `initdb` and settings.
     pub fn new(bin: &Path, initdb: &[&str], settings: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("source.").tempdir_in("/var/tmp").unwrap();
+        let dir = tempfile::Builder::new().prefix("source.").tempdir_in(base()).unwrap();
+        Self::in_folder(dir, bin, initdb, settings)
+    }
+
+    /// The same in this folder, in which there may be an empty one for its data.
+    pub fn in_folder(dir: tempfile::TempDir, bin: &Path, initdb: &[&str], settings: &str) -> Self {
         let user = rustix::process::geteuid().is_root().then(|| {
             let of = |flag: &str| {
                 let id = Command::new("id").args([flag, "postgres"]).output().unwrap();
@@ -31,7 +37,11 @@ impl Server {
             (of("-u"), of("-g"))
         });
         if let Some((uid, gid)) = user {
-            std::os::unix::fs::chown(dir.path(), Some(uid), Some(gid)).unwrap();
+            for folder in [dir.path(), &dir.path().join("data")] {
+                if folder.exists() {
+                    std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
+                }
+            }
         }
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let major = bin.ancestors().nth(1).unwrap().file_name().unwrap().to_str().unwrap();
@@ -62,7 +72,7 @@ impl Server {
 
     /// A standby of this one, which follows it.
     pub fn standby(&self) -> Self {
-        let dir = tempfile::Builder::new().prefix("standby.").tempdir_in("/var/tmp").unwrap();
+        let dir = tempfile::Builder::new().prefix("standby.").tempdir_in(base()).unwrap();
         if let Some((uid, gid)) = self.user {
             std::os::unix::fs::chown(dir.path(), Some(uid), Some(gid)).unwrap();
         }
