@@ -16,6 +16,8 @@ mod follow;
 mod masks;
 #[path = "import/methods.rs"]
 mod methods;
+#[path = "import/pgbench.rs"]
+mod pgbench;
 #[path = "import/refresh.rs"]
 mod refresh;
 #[path = "import/server.rs"]

@@ -76,6 +76,73 @@ COMMENT ON TABLE app.users IS 'Leute, ''quoted''';
 CREATE EVENT TRIGGER watch ON ddl_command_start EXECUTE FUNCTION app.ddl();
 "#;
 
+/// What Pagila, the film rental of PostgreSQL's examples, has beside that, and what else dumps must keep in order.
+const RENTAL: &str = r#"
+CREATE SCHEMA rental;
+CREATE TYPE rental.mpaa_rating AS ENUM ('G', 'PG', 'PG-13', 'R', 'NC-17');
+CREATE DOMAIN rental.year AS integer CHECK (VALUE >= 1901 AND VALUE <= 2155);
+CREATE TYPE rental.span AS RANGE (SUBTYPE = float8, SUBTYPE_DIFF = float8mi);
+CREATE TEXT SEARCH CONFIGURATION rental.plain (COPY = pg_catalog.simple);
+CREATE FUNCTION rental.concat_two(text, text) RETURNS text LANGUAGE sql IMMUTABLE
+    AS $$ SELECT CASE WHEN $2 IS NULL THEN $1 WHEN $1 IS NULL THEN $2 ELSE $1 || ', ' || $2 END $$;
+CREATE AGGREGATE rental.group_concat(text) (SFUNC = rental.concat_two, STYPE = text);
+CREATE FUNCTION rental.same(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT lower($1) = lower($2) $$;
+CREATE OPERATOR rental.=~= (FUNCTION = rental.same, LEFTARG = text, RIGHTARG = text);
+CREATE FUNCTION rental.last_updated() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN NEW.last_update = CURRENT_TIMESTAMP; RETURN NEW; END $$;
+CREATE TABLE rental.language (language_id serial PRIMARY KEY, name char(20) NOT NULL, last_update timestamptz NOT NULL DEFAULT now());
+ALTER TABLE rental.language ADD UNIQUE (name) DEFERRABLE INITIALLY DEFERRED;
+CREATE RULE keep_all AS ON DELETE TO rental.language DO INSTEAD NOTHING;
+CREATE TABLE rental.film (
+    film_id serial PRIMARY KEY, title varchar(255) NOT NULL, gone int, description text, release_year rental.year,
+    language_id integer NOT NULL REFERENCES rental.language ON UPDATE CASCADE ON DELETE RESTRICT DEFERRABLE,
+    rental_rate numeric(4,2) NOT NULL DEFAULT 4.99, rating rental.mpaa_rating DEFAULT 'G', special_features text[],
+    fulltext tsvector NOT NULL, picture bytea, last_update timestamptz NOT NULL DEFAULT now());
+ALTER TABLE rental.film DROP COLUMN gone;
+ALTER TABLE rental.film ADD CONSTRAINT dear CHECK (rental_rate > 0) NOT VALID;
+CREATE INDEX film_fulltext ON rental.film USING gist (fulltext);
+CREATE INDEX film_title ON rental.film (lower(title::text)) WHERE rating <> 'R';
+CREATE TRIGGER film_fulltext BEFORE INSERT OR UPDATE ON rental.film
+    FOR EACH ROW EXECUTE FUNCTION tsvector_update_trigger('fulltext', 'pg_catalog.english', 'title', 'description');
+CREATE TRIGGER last_updated BEFORE UPDATE ON rental.film FOR EACH ROW EXECUTE FUNCTION rental.last_updated();
+ALTER TABLE rental.film DISABLE TRIGGER last_updated;
+CREATE TABLE rental.payment (
+    payment_id serial, film_id int NOT NULL REFERENCES rental.film, amount numeric(7,2) NOT NULL, payment_date timestamptz NOT NULL,
+    PRIMARY KEY (payment_date, payment_id)) PARTITION BY RANGE (payment_date);
+CREATE TABLE rental.payment_2022_01 PARTITION OF rental.payment
+    FOR VALUES FROM ('2022-01-01 00:00:00+00') TO ('2022-02-01 00:00:00+00');
+CREATE TABLE rental.payment_others PARTITION OF rental.payment DEFAULT;
+CREATE INDEX ON rental.payment (film_id);
+CREATE TABLE rental.person (id int, name text);
+CREATE TABLE rental.staff (store int) INHERITS (rental.person);
+CREATE TABLE rental.spans (during rental.span);
+CREATE INDEX ON rental.spans USING gist (during);
+CREATE VIEW rental.film_list AS
+    SELECT f.film_id AS fid, f.title, rental.group_concat(l.name::text) AS languages, sum(p.amount) AS paid
+      FROM rental.film f JOIN rental.language l ON l.language_id = f.language_id
+      LEFT JOIN rental.payment p ON p.film_id = f.film_id GROUP BY f.film_id, f.title;
+CREATE FUNCTION rental.in_stock(p integer) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = rental, pg_temp
+    AS $$ SELECT EXISTS (SELECT FROM film WHERE film_id = p) $$;
+REVOKE EXECUTE ON FUNCTION rental.in_stock(integer) FROM PUBLIC;
+CREATE PROCEDURE rental.pay(f integer, a numeric) LANGUAGE plpgsql
+    AS $$ BEGIN INSERT INTO rental.payment (film_id, amount, payment_date) VALUES (f, a, now()); END $$;
+GRANT SELECT (title), UPDATE (title) ON rental.film TO app;
+CREATE PUBLICATION films FOR TABLE rental.film;
+COMMENT ON COLUMN rental.film.title IS 'Le titre';
+"#;
+
+const RENTAL_ROWS: &str = "
+INSERT INTO rental.language (name) VALUES ('English'), ('Italian'), ('Japanese'), ('Mandarin'), ('French'), ('German');
+INSERT INTO rental.film (title, description, release_year, language_id, rating, special_features, picture)
+SELECT 'Académie ' || n, 'A tale of dinosaurs, and ' || n || ' more', 1990 + n % 30, 1 + n % 6,
+       (ARRAY['G', 'PG', 'PG-13', 'R', 'NC-17'])[1 + n % 5]::rental.mpaa_rating, ARRAY['Trailers', 'Deleted Scenes'],
+       decode(md5(n::text), 'hex') FROM generate_series(1, 1000) n;
+INSERT INTO rental.payment (film_id, amount, payment_date)
+SELECT 1 + n % 1000, n, timestamptz '2022-01-01 00:00:00+00' + n * interval '1 hour' FROM generate_series(1, 2000) n;
+INSERT INTO rental.person VALUES (1, 'Ann'); INSERT INTO rental.staff VALUES (2, 'Bob', 7);
+INSERT INTO rental.spans SELECT rental.span(n, n + 0.5) FROM generate_series(1, 100) n;
+";
+
 /// Fills a server: the database `shop`, and a small one beside it.
 pub async fn fill(server: &Server) {
     server.sql("postgres", "CREATE DATABASE shop").await;
@@ -86,6 +153,8 @@ pub async fn fill(server: &Server) {
         Ok(_) => "provider = icu, locale = 'de-u-co-phonebk'",
         Err(_) => "provider = libc, locale = 'C.UTF-8'",
     };
+    server.sql("shop", RENTAL).await;
+    server.sql("shop", RENTAL_ROWS).await;
     server.sql("shop", &SHOP.replace("GERMAN", german)).await;
     server.sql("shop", "ALTER DATABASE shop SET search_path = app, public").await;
     server

@@ -3,6 +3,7 @@
 use velo_core::import::{Method, Progress, Source, Stage};
 use velo_core::{Branch, BranchSpec, Project};
 
+use crate::common::fs_dir;
 use crate::common::home::TestHome;
 use crate::data::{fill, roles, sums};
 use crate::server::{Server, bins, bins_with_icu};
@@ -30,8 +31,15 @@ pub fn home_of(bin: &std::path::Path) -> TestHome {
     TestHome::with(base.as_deref().filter(|path| path.is_dir()), |b| b.pg_bin(bin))
 }
 
-/// Source and project agree in these databases.
-async fn agree(server: &Server, project: &Project, databases: &[&str], what: &str) {
+/// Source and project agree in these databases, and in the roles.
+pub async fn agree(server: &Server, project: &Project, databases: &[&str], what: &str) {
+    agree_in(server, project, databases, what).await;
+    let main = project.main().await.unwrap();
+    assert_eq!(roles(&server.url("postgres")).await, roles(&main.url()).await, "{what}");
+}
+
+/// Source and project agree in what is in these databases: in every row, and in what `pg_dump -s` prints.
+pub async fn agree_in(server: &Server, project: &Project, databases: &[&str], what: &str) {
     let main = project.main().await.unwrap();
     for database in databases {
         let (theirs, ours) = (server.url(&database.replace(' ', "%20")), url_in(&main, database));
@@ -44,7 +52,6 @@ async fn agree(server: &Server, project: &Project, databases: &[&str], what: &st
             panic!("{what}: pg_dump -s of {database} differs first in {differ:?}");
         }
     }
-    assert_eq!(roles(&server.url("postgres")).await, roles(&main.url()).await, "{what}");
 }
 
 /// A branch of the project is made, and is worth something.
@@ -243,6 +250,45 @@ async fn the_files_of_a_stopped_server_are_adopted() {
     }
 }
 
+/// Nothing is copied where the home's file system clones, whether the source is a subvolume of its own or not.
+#[tokio::test]
+async fn files_on_the_homes_btrfs_are_cloned_in_place() {
+    let (Some(base), Some(bin)) = (fs_dir("VELO_TEST_BTRFS"), bins().pop()) else { return };
+    for subvolume in [true, false] {
+        let dir = tempfile::Builder::new().prefix("source.").tempdir_in(&base).unwrap();
+        if subvolume {
+            let create = ["subvolume", "create", dir.path().join("data").to_str().unwrap()]
+                .map(str::to_owned);
+            let Ok(made) = std::process::Command::new("btrfs").args(create).output() else {
+                crate::common::missing("there is no program btrfs");
+                return;
+            };
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
+        let server = Server::in_folder(dir, &bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+        let rows = "CREATE TABLE t AS SELECT n, repeat(md5(n::text), 20) AS x FROM generate_series(1, 200000) n";
+        server.sql("postgres", rows).await;
+        // No vacuum has anything to write meanwhile.
+        server.sql("postgres", "VACUUM (FREEZE, ANALYZE) t").await;
+        let before = sums(&server.url("postgres")).await;
+        server.stop();
+        let home = home_of(&bin);
+        let project = import(&home, Source::new(server.data().to_str().unwrap()).unwrap()).await;
+        let project = project.unwrap();
+        let notes = project.info().source.unwrap().notes;
+        assert!(notes.iter().any(|note| note.ends_with(" files were cloned")), "{notes:?}");
+        let main = project.main().await.unwrap();
+        main.stop().await.unwrap();
+        let usage = main.usage().await.unwrap();
+        let is_shared = usage.referenced > 130 << 20 && usage.exclusive < usage.referenced / 2;
+        assert!(is_shared, "subvolume: {subvolume}, {usage:?}");
+        // It is a server's of its own: the source may go.
+        drop(server);
+        main.start().await.unwrap();
+        assert_eq!(sums(&main.url()).await, before, "subvolume: {subvolume}");
+    }
+}
+
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -301,8 +347,10 @@ async fn dumps_of_every_format_are_read() {
             builder
         };
         let project = builder.create().await.unwrap_or_else(|e| panic!("{name}: {e} {e:?}"));
-        let main = project.main().await.unwrap();
-        assert_eq!(sums(&url).await, sums(&url_in(&main, "shop")).await, "{name}");
+        agree_in(&server, &project, &["shop"], name).await;
+        if name == "all.sql" {
+            agree(&server, &project, &["an other"], name).await;
+        }
         is_branched(&project).await;
     }
     // Without the roles, the error names what to give.
