@@ -6,8 +6,12 @@
 
 mod common;
 
+#[path = "import/cable.rs"]
+mod cable;
 #[path = "import/data.rs"]
 mod data;
+#[path = "import/disk.rs"]
+mod disk;
 #[path = "import/faults.rs"]
 mod faults;
 #[path = "import/follow.rs"]

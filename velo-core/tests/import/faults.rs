@@ -1,23 +1,19 @@
 //! What goes wrong: an error that says it, nothing left, and an old `main` as it was.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::net::TcpListener;
 
 use velo_core::cancel::Cancel;
 use velo_core::import::{Method, Source, Stage};
 use velo_core::{Error, ErrorKind, Project, RefreshSpec};
 
+use crate::cable::{Cable, Fault, kill};
 use crate::common::client::sql;
-use crate::common::home::{TestHome, eventually};
-use crate::methods::{home, home_of, import};
+use crate::common::home::TestHome;
+use crate::methods::{home_of, import};
 use crate::server::{Server, bins};
 
 /// A small server of the newest PostgreSQL.
-async fn small() -> Option<Server> {
+pub async fn small() -> Option<Server> {
     let bin = bins().pop()?;
     let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
     server.sql("postgres", "CREATE TABLE t AS SELECT n, repeat(md5(n::text), 20) AS x FROM generate_series(1, 20000) n").await;
@@ -32,7 +28,7 @@ fn is_clean(home: &TestHome, what: &str) {
     assert!(projects.is_empty(), "{what}: {projects:?}");
 }
 
-async fn refused(home: &TestHome, source: Source, what: &str) -> Error {
+pub async fn refused(home: &TestHome, source: Source, what: &str) -> Error {
     let error = import(home, source).await.expect_err(what);
     assert!(error.hint().is_some(), "{what}: {error}");
     assert!(error.cleanup().is_empty(), "{what}: {error:?}");
@@ -151,119 +147,36 @@ async fn an_extension_that_is_missing_is_named() {
     );
 }
 
-/// Passes bytes on between a client and a server, until it is cut after so many.
-struct Cable {
-    port: u16,
-    cut: Arc<AtomicBool>,
-}
-
-impl Cable {
-    /// With `most`, a connection that has brought so many bytes is cut, and all others with it.
-    fn to(port: u16, most: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let own = listener.local_addr().unwrap().port();
-        let cut = Arc::new(AtomicBool::new(false));
-        let shared = cut.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let Ok(client) = client else { return };
-                if shared.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-                for (from, to, counts) in [(&client, &server, false), (&server, &client, true)] {
-                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let cut = shared.clone();
-                    std::thread::spawn(move || pass_on(from, to, counts.then_some(most), &cut));
-                }
-            }
-        });
-        Self { port: own, cut }
-    }
-}
-
-impl Drop for Cable {
-    fn drop(&mut self) {
-        self.cut.store(true, Ordering::Relaxed);
-        // It waits for somebody who comes.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
-fn pass_on(mut from: TcpStream, mut to: TcpStream, most: Option<usize>, cut: &AtomicBool) {
-    let mut buffer = [0; 16 << 10];
-    let mut passed = 0;
-    from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    loop {
-        if cut.load(Ordering::Relaxed) {
-            break;
-        }
-        match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => {
-                passed += n;
-                if to.write_all(&buffer[..n]).is_err() {
-                    break;
-                }
-                if most.is_some_and(|most| passed > most) {
-                    cut.store(true, Ordering::Relaxed);
-                }
-            }
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-                ) => {}
-            Err(_) => break,
-        }
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
-}
-
 #[tokio::test]
-async fn a_network_that_is_cut_leaves_nothing() {
+async fn a_network_that_is_cut_half_way_leaves_nothing() {
     let Some(server) = small().await else { return };
+    let cable = Cable::to(server.port);
     for method in [Method::Basebackup, Method::Dump] {
         let home = home_of(&server.bin);
-        let cable = Cable::to(server.port, 2 << 20);
-        let url = server.url("postgres").replace(&server.port.to_string(), &cable.port.to_string());
+        cable.fails(Fault::Cut);
+        let url = cable.url(&server.url("postgres"), server.port);
         let source = Source::new(url).unwrap().method(method).unwrap().jobs(1);
         let error = refused(&home, source, method.as_str()).await;
         assert!(error.hint().unwrap().contains("network"), "{method}: {error:?}");
+        assert!(cable.mend(), "{method}: it was not cut");
     }
 }
 
 #[tokio::test]
-async fn a_source_that_is_killed_leaves_nothing() {
+async fn a_source_that_is_killed_half_way_leaves_nothing() {
     let Some(server) = small().await else { return };
+    let cable = Cable::to(server.port);
     for method in [Method::Basebackup, Method::Dump] {
         let home = home_of(&server.bin);
-        let data = server.data();
-        let killed = Arc::new(AtomicBool::new(false));
-        let source = Source::new(server.url("postgres")).unwrap().method(method).unwrap();
-        let source = source.progress(move |progress| {
-            let begun = matches!(progress.stage, Stage::Copy | Stage::Dump);
-            if begun && !killed.swap(true, Ordering::Relaxed) {
-                kill(&data);
-            }
-        });
-        refused(&home, source, method.as_str()).await;
+        cable.fails(Fault::Kill(server.data()));
+        let url = cable.url(&server.url("postgres"), server.port);
+        let source = Source::new(url).unwrap().method(method).unwrap();
+        let error = refused(&home, source, method.as_str()).await;
+        assert_eq!(error.kind(), ErrorKind::Postgres, "{method}: {error}");
+        assert!(cable.mend(), "{method}: it was not killed");
         server.start();
-        sql_of(&server).await;
+        assert_eq!(server.sql("postgres", "SELECT count(*) FROM t").await, "20000");
     }
-}
-
-fn kill(data: &Path) {
-    let text = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
-    let pid =
-        rustix::process::Pid::from_raw(text.lines().next().unwrap().parse().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::QUIT).unwrap();
-    assert!(eventually(Duration::from_secs(20), || !data.join("postmaster.pid").exists()));
-}
-
-async fn sql_of(server: &Server) {
-    assert_eq!(server.sql("postgres", "SELECT count(*) FROM t").await, "20000");
 }
 
 #[tokio::test]
@@ -291,47 +204,33 @@ async fn who_gives_up_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_leaves_nothing() {
-    let (Some(base), Some(server)) = (crate::common::fs_dir("VELO_TEST_SMALL"), small().await)
-    else {
-        return;
-    };
-    let home = TestHome::with(Some(&base), |b| b.pg_bin(&server.bin));
-    server.sql("postgres", "CREATE TABLE large AS SELECT n, repeat(md5(n::text), 60) AS x FROM generate_series(1, 400000) n").await;
-    for method in [Method::Basebackup, Method::Dump] {
-        let source = Source::new(server.url("postgres")).unwrap().method(method).unwrap();
-        let error = refused(&home, source, method.as_str()).await;
-        assert_eq!(error.kind(), ErrorKind::Exhausted, "{method}: {error}");
-    }
-}
-
-#[tokio::test]
 async fn a_refresh_that_fails_changes_nothing() {
     let Some(server) = small().await else { return };
-    let home = home();
+    // No superuser: REPLICATION is all that a copy of the files needs.
+    server.sql("postgres", "CREATE ROLE carrier LOGIN REPLICATION PASSWORD 'p'").await;
+    let cable = Cable::to(server.port);
+    let home = home_of(&server.bin);
     let dir = tempfile::tempdir().unwrap();
     let trim = dir.path().join("trim.sql");
-    std::fs::write(&trim, "DELETE FROM t WHERE n > 100").unwrap();
-    let source = Source::new(server.url("postgres")).unwrap().save_password().transform(&trim);
-    let project = import(&home, source).await.unwrap();
+    let good = "DELETE FROM t WHERE n > 100";
+    std::fs::write(&trim, good).unwrap();
+    let url = format!("postgresql://carrier:p@127.0.0.1:{}/postgres", server.port);
+    let url = cable.url(&url, server.port);
+    let source = Source::new(url).unwrap().method(Method::Basebackup).unwrap();
+    let project = import(&home, source.save_password().transform(&trim)).await.unwrap();
     let main = project.main().await.unwrap();
     sql(&main, "CREATE TABLE mine (x int)").await;
     let (url, before) = (main.url(), home.left().len());
-    let is_old = async |what: &str| {
-        let main = project.main().await.unwrap();
-        assert_eq!(main.url(), url, "{what}");
-        let state = "SELECT count(*)::text || ' ' || (to_regclass('mine') IS NOT NULL) FROM t";
-        assert_eq!(sql(&main, state).await, "100 true", "{what}");
-        assert_eq!(home.left().len(), before, "{what}: {:?}", home.left());
-        let branch =
-            velo_core::Branch::create(&project, velo_core::BranchSpec::ephemeral()).await.unwrap();
-        branch.close().await.unwrap();
+    let fails = async |spec: RefreshSpec, what: &str| {
+        let error = project.refresh(spec).await.expect_err(what);
+        assert!(error.cleanup().is_empty(), "{what}: {error:?}");
+        is_old(&home, &project, &url, before, what).await;
+        error
     };
 
     std::fs::write(&trim, "SELECT 1/0").unwrap();
-    let error = project.refresh(RefreshSpec::new()).await.unwrap_err();
+    let error = fails(RefreshSpec::new(), "a transform that fails").await;
     assert!(error.to_string().contains("division by zero"), "{error}");
-    is_old("a transform that fails").await;
 
     std::fs::write(&trim, "SELECT pg_sleep(600)").unwrap();
     let cancel = Cancel::new();
@@ -343,9 +242,93 @@ async fn a_refresh_that_fails_changes_nothing() {
     });
     let error = project.refresh_unless(spec, &cancel).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Canceled, "{error}");
-    is_old("who gives up").await;
+    is_old(&home, &project, &url, before, "who gives up").await;
+    std::fs::write(&trim, good).unwrap();
 
+    let error = fails(RefreshSpec::new().password("wrong"), "a wrong password").await;
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+
+    server.sql("postgres", "ALTER ROLE carrier NOREPLICATION").await;
+    let error = fails(RefreshSpec::new(), "a role without rights").await;
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert!(error.hint().unwrap().contains("REPLICATION"), "{error:?}");
+    server.sql("postgres", "ALTER ROLE carrier REPLICATION").await;
+
+    let library = "UPDATE pg_proc SET probin = '$libdir/NAME' WHERE proname = 'plpgsql_validator'";
+    server.sql("postgres", &library.replace("NAME", "postgis-3")).await;
+    let error = fails(RefreshSpec::new(), "an extension that is missing").await;
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
+    assert!(error.to_string().contains("postgis-3"), "{error}");
+    server.sql("postgres", &library.replace("NAME", "plpgsql")).await;
+
+    cable.fails(Fault::Cut);
+    let error = fails(RefreshSpec::new(), "a network that is cut").await;
+    assert!(error.hint().unwrap().contains("network"), "{error:?}");
+    assert!(cable.mend(), "it was not cut");
+
+    cable.fails(Fault::Kill(server.data()));
+    let error = fails(RefreshSpec::new(), "a source that is killed").await;
+    assert_eq!(error.kind(), ErrorKind::Postgres, "{error}");
+    assert!(cable.mend(), "it was not killed");
+    fails(RefreshSpec::new(), "a source that is gone").await;
+
+    server.start();
+    let project = project.refresh(RefreshSpec::new()).await.unwrap();
+    let main = project.main().await.unwrap();
+    assert_eq!(sql(&main, STATE).await, "100 false");
+}
+
+/// What `small` has, and whether `main` was changed since.
+pub const STATE: &str = "SELECT count(*) || ' ' || (to_regclass('mine') IS NOT NULL)::text FROM t";
+
+/// Main has the old data under the old URL, there is nothing beside it, and it is branched.
+async fn is_old(home: &TestHome, project: &Project, url: &str, before: usize, what: &str) {
+    let main = project.main().await.unwrap();
+    assert_eq!(main.url(), url, "{what}");
+    assert_eq!(sql(&main, STATE).await, "100 true", "{what}");
+    project.finish_deletions().await.unwrap();
+    assert_eq!(home.left().len(), before, "{what}: {:?}", home.left());
+    let branch =
+        velo_core::Branch::create(project, velo_core::BranchSpec::ephemeral()).await.unwrap();
+    assert_eq!(sql(&branch, STATE).await, "100 true", "{what}");
+    branch.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dump_that_is_damaged_leaves_nothing() {
+    let Some(server) = small().await else { return };
+    let at = |name: &str| server.dir.path().join(name);
+    for (format, name) in [("-Fp", "plain.sql"), ("-Fc", "custom")] {
+        let path = at(name).to_str().unwrap().to_owned();
+        let done = server.tool("pg_dump", &[format, "-d", &server.url("postgres"), "-f", &path]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let script = format!("gzip -c < {0} > {0}.gz", at("plain.sql").display());
+    assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    for name in ["plain.sql", "custom", "plain.sql.gz"] {
+        let bytes = std::fs::read(at(name)).unwrap();
+        // The end of a line, after which there is nothing wrong with what is there.
+        let half = bytes.len() / 2;
+        let end = bytes[half..].iter().position(|byte| *byte == b'\n').unwrap_or_default();
+        let cut = at(&format!("cut-{name}"));
+        std::fs::write(&cut, &bytes[..half + end + 1]).unwrap();
+        let home = home_of(&server.bin);
+        refused(&home, Source::new(cut.to_str().unwrap()).unwrap(), name).await;
+    }
+}
+
+/// One that ended in the middle of its work recovers where it is, before anybody takes its files.
+#[tokio::test]
+async fn files_of_a_server_that_was_killed_are_refused() {
+    let Some(server) = small().await else { return };
+    kill(&server.data());
+    let home = home_of(&server.bin);
+    let source = Source::new(server.data().to_str().unwrap()).unwrap();
+    let error = refused(&home, source, "a server that was killed").await;
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    server.start();
     server.stop();
-    project.refresh(RefreshSpec::new()).await.unwrap_err();
-    is_old("a source that is gone").await;
+    let project = import(&home, Source::new(server.data().to_str().unwrap()).unwrap()).await;
+    let main = project.unwrap().main().await.unwrap();
+    assert_eq!(sql(&main, "SELECT count(*) FROM t").await, "20000");
 }
