@@ -1,0 +1,222 @@
+//! `velo project create --from` and `refresh`: where passwords are taken from, what Ctrl-C leaves, what is printed. What
+//! comes, and how, is tried in velo-core's `tests/import.rs`, and with faults in `faults.rs`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use common::whole::nothing_else;
+use common::{Home, client, psql, wait_until};
+
+fn url(home: &Home, branch: &str) -> String {
+    home.ok(&["branch", "url", branch]).trim().to_owned()
+}
+
+/// The files of a home that hold a text, but those of its servers' data.
+fn holding(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if path.ends_with("volumes") {
+            continue;
+        }
+        if kind.is_dir() {
+            found.extend(holding(&path, text));
+        } else if kind.is_file() {
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            if bytes.windows(text.len()).any(|part| part == text.as_bytes()) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_password_is_taken_from_where_libpq_takes_it_and_kept_only_where_asked() {
+    let source = Home::with_project();
+    source.sql("api/main", "CREATE TABLE t AS SELECT 7 AS x");
+    let whole = url(&source, "api/main");
+    let (login, place) = whole.split_once('@').unwrap();
+    let (begin, password) = login.rsplit_once(':').unwrap();
+    let bare = format!("{begin}@{place}");
+    let port = place.split(['/', ':']).nth(1).unwrap();
+
+    let home = Home::new();
+    let write = |name: &str, text: String| {
+        let path = home.dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    write(".pgpass", format!("127.0.0.1:{port}:*:postgres:{password}\n"));
+    let service = write(
+        "services",
+        format!(
+            "[shop]\nhost=127.0.0.1\nport={port}\nuser=postgres\ndbname=postgres\npassword={password}\n"
+        ),
+    );
+    let nowhere = |velo: &mut Command| {
+        velo.env("HOME", "/nonexistent");
+    };
+    home.fails_with(&["project", "create", "none", "--from", &bare], 1, "password", nowhere);
+    assert!(home.branches().is_empty());
+
+    let (folder, service) = (home.dir().to_str().unwrap(), service.to_str().unwrap());
+    for (name, from, key, value) in [
+        ("url", whole.as_str(), "HOME", "/nonexistent"),
+        ("variable", &bare, "PGPASSWORD", password),
+        ("file", &bare, "HOME", folder),
+        ("service", "service=shop", "PGSERVICEFILE", service),
+    ] {
+        let create = ["project", "create", name, "--from", from];
+        let ran = home.run_with(&create, |velo| {
+            velo.env(key, value);
+        });
+        assert_eq!(ran.code, 0, "{name}: {ran:?}");
+        assert!(!ran.stdout.contains(password) && !ran.stderr.contains(password), "{name}");
+        assert_eq!(home.sql(&format!("{name}/main"), "SELECT x FROM t"), "7", "{name}");
+    }
+    // Those of the branches are others.
+    assert_eq!(holding(home.path(), password), Vec::<PathBuf>::new());
+    home.fails_with(&["project", "refresh", "url"], 1, "password", nowhere);
+
+    source.sql("api/main", "UPDATE t SET x = 8");
+    let ran = home.run_with(&["project", "refresh", "file"], |velo| {
+        velo.env("HOME", folder);
+    });
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(home.sql("file/main", "SELECT x FROM t"), "8");
+    home.ok(&["project", "create", "kept", "--from", &whole, "--save-password"]);
+    let ran = home.run_with(&["project", "refresh", "kept"], nowhere);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let files = holding(home.path(), password);
+    let is_state = |file: &PathBuf| {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with("state.db") && file.metadata().unwrap().permissions().mode() & 0o077 == 0
+    };
+    assert!(!files.is_empty() && files.iter().all(is_state), "{files:?}");
+}
+
+#[test]
+fn a_project_says_where_its_data_came_from() {
+    let source = Home::with_project();
+    source.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 10) x");
+    let from = url(&source, "api/main");
+    let home = Home::new();
+    let trim = home.dir().join("trim.sql");
+    std::fs::write(&trim, "DELETE FROM t WHERE x > 5").unwrap();
+    let trim = trim.to_str().unwrap();
+    let made = home.json(&[
+        "project",
+        "create",
+        "copy",
+        "--from",
+        &from,
+        "--method",
+        "dump",
+        "--jobs",
+        "1",
+        "--transform",
+        trim,
+    ]);
+    assert_eq!(made["source"]["method"], "dump", "{}", made["source"]);
+    let told = &home.json(&["project", "get", "copy"])["source"];
+    assert_eq!(told, &made["source"]);
+    assert_eq!(told["transforms"], serde_json::json!([trim]));
+    assert!(told["masking"].is_null() && told["brought_at"].as_u64().unwrap() > 0, "{told}");
+    assert!(told["from"].as_str().unwrap().contains("host='127.0.0.1'"), "{told}");
+    assert!(home.ok(&["project", "get", "copy"]).contains("(dump), "));
+    assert_eq!(home.sql("copy/main", "SELECT count(*) FROM t"), "5");
+    // An empty one came from nowhere.
+    assert!(source.json(&["project", "get", "api"])["source"].is_null());
+
+    let create = |more: &[&'static str]| [&["project", "create", "wrong"], more].concat();
+    home.fails(&create(&["--from", "/nonexistent"]), 1, "/nonexistent");
+    home.fails(&create(&["--from", "/usr"]), 1, "/usr");
+    home.fails(&create(&["--from", "postgres://h/d", "--method", "files"]), 1, "method files");
+    let chosen = ["--from", "postgres://h/d", "--method", "basebackup", "--databases", "a"];
+    home.fails(&create(&chosen), 1, "databases");
+    for usage in [&["--jobs", "2"][..], &["--from", "postgres://h/d", "--method", "ftp"]] {
+        assert_eq!(home.run(&create(usage)).code, 2, "{usage:?}");
+    }
+    assert_eq!(home.branches(), ["copy/main"]);
+}
+
+/// Somebody who has the table `t` of a server, so that a dump of it waits.
+struct Holder {
+    psql: Child,
+    url: String,
+}
+
+impl Holder {
+    fn of(url: &str) -> Self {
+        let lock = ["-XAtq", "-c", "BEGIN; LOCK TABLE t; SELECT pg_sleep(600)", url];
+        let mut psql = Command::new(client());
+        psql.args(lock).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let holder = Self { psql: psql.spawn().unwrap(), url: url.to_owned() };
+        wait_until("the table is locked", || holder.count("granted") == "1");
+        holder
+    }
+
+    fn count(&self, which: &str) -> String {
+        let locks = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND";
+        psql(&self.url, &format!("{locks} {which}"))
+    }
+
+    /// Begins with this, and ends it as Ctrl-C does, once it waits for the table. What it says then.
+    fn gives_up(&self, home: &Home, args: &[&str]) -> String {
+        let mut velo = home.command_with(args);
+        let mut velo = velo.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("the dump waits", || {
+            velo.try_wait().unwrap().is_some() || self.count("NOT granted") != "0"
+        });
+        assert!(velo.try_wait().unwrap().is_none(), "{args:?} has ended");
+        let pid = rustix::process::Pid::from_child(&velo);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let ended = velo.wait_with_output().unwrap();
+        assert!(!ended.status.success(), "{args:?}");
+        String::from_utf8(ended.stderr).unwrap()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let end =
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE relation = 't'::regclass";
+        let _ = common::try_psql(&self.url, end);
+        let _ = self.psql.wait();
+    }
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_of_an_import_and_the_old_main_of_a_refresh() {
+    let home = Home::with_project();
+    home.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x");
+    let main = url(&home, "api/main");
+    let create =
+        ["project", "create", "copy", "--from", &main, "--method", "dump", "--save-password"];
+    let holder = Holder::of(&main);
+    let said = holder.gives_up(&home, &create);
+    assert!(said.contains("error: "), "{said}");
+    drop(holder);
+    nothing_else(&home, &["api/main"], "after an import that was given up");
+    assert_eq!(home.json(&["project", "list"]).as_array().unwrap().len(), 1);
+
+    home.ok(&create);
+    home.sql("copy/main", "CREATE TABLE mine (x int)");
+    let before = url(&home, "copy/main");
+    let holder = Holder::of(&main);
+    let said = holder.gives_up(&home, &["project", "refresh", "copy"]);
+    assert!(said.contains("error: "), "{said}");
+    drop(holder);
+    nothing_else(&home, &["api/main", "copy/main"], "after a refresh that was given up");
+    assert_eq!(url(&home, "copy/main"), before);
+    assert_eq!(home.sql("copy/main", "SELECT count(*) FROM mine"), "0");
+    home.ok(&["project", "refresh", "copy"]);
+    assert_eq!(home.sql("copy/main", "SELECT to_regclass('mine') IS NULL"), "t");
+}
