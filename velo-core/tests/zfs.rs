@@ -9,8 +9,13 @@ mod common;
 mod doctor;
 #[path = "zfs/failures.rs"]
 mod failures;
+#[path = "zfs/files.rs"]
+mod files;
 #[path = "zfs/objects.rs"]
 mod objects;
+#[allow(dead_code)] // not all of it is needed here
+#[path = "import/server.rs"]
+mod server;
 #[path = "zfs/servers.rs"]
 mod servers;
 #[path = "zfs/users.rs"]

@@ -26,7 +26,7 @@ pub fn place() -> Option<Place> {
 
 /// Tests that take minutes each on an emulated machine: a short run has one of them, by the time of day. No two of
 /// them look at the same, and what they look at seldom changes.
-const IN_TURN: [&str; 3] = ["full pools", "standby", "hidden"];
+const IN_TURN: [&str; 4] = ["full pools", "standby", "hidden", "files"];
 
 /// The same for one of those tests, `None` also where it is another's turn.
 pub fn place_in_turn(name: &str) -> Option<Place> {
