@@ -8,6 +8,8 @@ mod common;
 
 #[path = "import/cable.rs"]
 mod cable;
+#[path = "import/checks.rs"]
+mod checks;
 #[path = "import/data.rs"]
 mod data;
 #[path = "import/disk.rs"]

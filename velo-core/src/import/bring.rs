@@ -106,8 +106,9 @@ pub(crate) async fn bring(
     import.check_database().await?;
     if method.is_physical() {
         import.check_libraries().await?;
-        if import.recipe.reindex {
-            import.reindex().await?;
+        match import.recipe.reindex {
+            true => import.reindex().await?,
+            false => import.check_collations().await?,
         }
     }
     import.cut_off().await?;

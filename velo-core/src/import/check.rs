@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::bring::Import;
 use super::remote::{Database, Facts};
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::Libc;
+use crate::postgres::{Libc, collation};
 use crate::runtime::RuntimeKind;
 
 /// Images that have extensions which many use, by a part of a library's name: `{}` is the major.
@@ -45,6 +45,7 @@ pub(super) async fn basebackup(import: &mut Import<'_>, facts: &Facts) -> Result
     own_role(import, facts)?;
     for database in &facts.databases {
         locale(import, database)?;
+        sorted(import, database)?;
     }
     libraries(import, facts).await?;
     room(import, facts.bytes() + facts.bytes() / 10 + (256 << 20))
@@ -114,9 +115,8 @@ pub(super) fn room(import: &Import<'_>, bytes: u64) -> Result<()> {
         .with_hint("free some space, or use another VELO_HOME"))
 }
 
-/// A database of the C library's locale needs it here, and in the same version.
+/// A database needs its locale of the C library here.
 fn locale(import: &Import<'_>, database: &Database) -> Result<()> {
-    let provider = database.provider.as_deref().unwrap_or("c");
     if import.project.runtime != RuntimeKind::Process {
         return Ok(());
     }
@@ -131,19 +131,30 @@ fn locale(import: &Import<'_>, database: &Database) -> Result<()> {
             ));
         }
     }
+    Ok(())
+}
+
+/// Indexes that are copied need it in the same version; a dump's are built here.
+fn sorted(import: &Import<'_>, database: &Database) -> Result<()> {
     let stable = ["C", "POSIX", "C.UTF-8", "C.utf8"];
-    if provider != "c" || stable.contains(&database.collate.as_str()) || import.recipe.reindex {
+    let provider = database.provider.as_deref().unwrap_or("c");
+    if import.project.runtime != RuntimeKind::Process
+        || provider != "c"
+        || stable.contains(&database.collate.as_str())
+        || import.recipe.reindex
+    {
         return Ok(());
     }
-    let physical = import.project.postgres.libc() != Some(Libc::Musl);
+    let has_versions = import.project.postgres.libc() != Some(Libc::Musl);
     match (&database.version, glibc()) {
-        (Some(theirs), Some(ours)) if *theirs != ours && physical => {
+        (Some(theirs), Some(ours)) if *theirs != ours && has_versions => {
             let what = format!(
                 "the database {:?} was sorted by version {theirs} of its collation, and this machine has {ours}",
                 database.name
             );
             Err(Error::new(ErrorKind::Incompatible, what).with_hint(
-                "have its indexes built anew (--reindex), or run the project in an image with that version",
+                "have its indexes built anew (--reindex), use --method dump, or run the project in an image with \
+                 that version",
             ))
         }
         _ => Ok(()),
@@ -269,6 +280,8 @@ pub(super) fn explain(error: Error) -> Error {
          has it"
     } else if said("could not open configuration") || said("unrecognized configuration parameter") {
         "the source's postgresql.conf names what is not here: its log says what"
+    } else if said("of another version here") {
+        "have its indexes built anew (--reindex), use --method dump, or run the project in an image with that version"
     } else {
         return error;
     };
@@ -295,6 +308,14 @@ impl Import<'_> {
                     return Err(extension_missing(self, short, &database).with_source(error));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A server looks at the collations of the database that it is asked for; here all come.
+    pub(super) async fn check_collations(&self) -> Result<()> {
+        for database in self.databases().await? {
+            collation::columns(&self.session(&database).await?).await.map_err(explain)?;
         }
         Ok(())
     }

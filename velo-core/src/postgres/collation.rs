@@ -43,8 +43,8 @@ async fn databases(session: &Session) -> Result<()> {
     refuse("databases whose collation is", "ALTER DATABASE … REFRESH COLLATION VERSION", differing)
 }
 
-/// Collations that columns have of their own.
-async fn columns(session: &Session) -> Result<()> {
+/// Collations that columns of the session's database have of their own.
+pub(crate) async fn columns(session: &Session) -> Result<()> {
     let what = "look at the collations of its indexes";
     // At the same time, for every branch waits for this.
     let (indexes, partitions) = tokio::try_join!(

@@ -1,0 +1,107 @@
+//! What must fit before data comes, and the way that is taken where it does not.
+
+use velo_core::import::{Method, Source};
+use velo_core::{Branch, BranchSpec, Error, ErrorKind};
+
+use crate::common::client::sql;
+use crate::common::home::TestHome;
+use crate::data::{fill, sums};
+use crate::methods::{home_of, import, url_in};
+use crate::server::{Server, bins, bins_with_icu};
+
+const LOCALE: [&str; 2] = ["--encoding=UTF8", "--locale=C.UTF-8"];
+
+/// The error of a copy of its files, of which nothing is left.
+async fn not_copied(home: &TestHome, url: &str, what: &str) -> Error {
+    let source = Source::new(url).unwrap().method(Method::Basebackup).unwrap();
+    let error = import(home, source).await.expect_err(what);
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{what}: {error}");
+    assert!(error.hint().is_some(), "{what}: {error}");
+    assert!(home.left().is_empty() && home.servers().is_empty(), "{what}");
+    error
+}
+
+#[tokio::test]
+async fn collations_of_another_version_are_refused_or_their_indexes_built_anew() {
+    let Some(bin) = bins_with_icu().pop() else { return };
+    let server = Server::new(&bin, &LOCALE, "");
+    fill(&server).await;
+    // As if its ICU were an older one.
+    let older = "UPDATE pg_collation SET collversion = '1.0' WHERE collname = 'german'";
+    server.sql("shop", older).await;
+    let home = home_of(&bin);
+    // All databases come, so all must sort as they did.
+    for database in ["shop", "an%20other"] {
+        let error = not_copied(&home, &server.url(database), database).await;
+        assert!(error.to_string().contains("german"), "{database}: {error}");
+        assert!(error.hint().unwrap().contains("--reindex"), "{database}: {error:?}");
+    }
+    let source = Source::new(server.url("shop")).unwrap().method(Method::Basebackup).unwrap();
+    let project = import(&home, source.reindex()).await.unwrap();
+    let branch = Branch::create(&project, BranchSpec::ephemeral()).await.unwrap();
+    let is_own = "SELECT bool_and(collversion = pg_collation_actual_version(oid)) FROM pg_collation \
+                  WHERE collname = 'german'";
+    assert_eq!(sql(&branch, is_own).await, "t");
+    assert_eq!(sums(&url_in(&branch, "shop")).await, sums(&server.url("shop")).await);
+    branch.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_was_sorted_otherwise_is_dumped_and_not_copied() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &LOCALE, "");
+    server.sql("postgres", "CREATE DATABASE sorted").await;
+    server
+        .sql("sorted", "CREATE TABLE t (x text PRIMARY KEY); INSERT INTO t VALUES ('a'), ('b')")
+        .await;
+    // Databases have known their version since 15. This name is the C library's, and not among those that never change.
+    let other = "UPDATE pg_database SET datcollate = 'C.utf-8', datcollversion = '1.0' WHERE datname = 'sorted'";
+    server.sql("postgres", other).await;
+    let home = home_of(&bin);
+    let error = not_copied(&home, &server.url("sorted"), "another version").await;
+    assert!(error.to_string().contains("version 1.0"), "{error}");
+    assert!(error.hint().unwrap().contains("--reindex"), "{error:?}");
+
+    // Its indexes are built here, whatever they were there.
+    let project = import(&home, Source::new(server.url("sorted")).unwrap()).await.unwrap();
+    let source = project.info().source.unwrap();
+    assert_eq!(source.method, Method::Dump);
+    let is_told = |note: &String| note.contains("cannot be copied") && note.contains("version 1.0");
+    assert!(source.notes.iter().any(is_told), "{:?}", source.notes);
+    let main = project.main().await.unwrap();
+    assert_eq!(sql(&main, "SELECT string_agg(x, '') FROM t").await, "ab");
+    project.delete(true).await.unwrap();
+
+    let missing = "UPDATE pg_database SET datcollate = 'xx_YY.UTF-8' WHERE datname = 'sorted'";
+    server.sql("postgres", missing).await;
+    let error = not_copied(&home, &server.url("postgres"), "a locale that is not here").await;
+    assert!(error.to_string().contains("\"xx_YY.UTF-8\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_tablespace_elsewhere_is_dumped_into_the_data_folder() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &LOCALE, "");
+    let away = server.dir.path().join("away");
+    std::fs::create_dir(&away).unwrap();
+    if let Some((uid, gid)) = server.user {
+        std::os::unix::fs::chown(&away, Some(uid), Some(gid)).unwrap();
+    }
+    let make = format!("CREATE TABLESPACE away LOCATION '{}'", away.display());
+    server.sql("postgres", &make).await;
+    server.sql("postgres", "CREATE TABLE t TABLESPACE away AS SELECT 7 AS x").await;
+    let home = home_of(&bin);
+    let error = not_copied(&home, &server.url("postgres"), "a tablespace").await;
+    assert!(error.to_string().contains("away"), "{error}");
+    let project = import(&home, Source::new(server.url("postgres")).unwrap()).await.unwrap();
+    let source = project.info().source.unwrap();
+    assert_eq!(source.method, Method::Dump);
+    assert!(
+        source.notes.iter().any(|note| note.contains("tablespaces away")),
+        "{:?}",
+        source.notes
+    );
+    let main = project.main().await.unwrap();
+    let found = "SELECT x::text || ' ' || (SELECT count(*) FROM pg_tablespace) FROM t";
+    assert_eq!(sql(&main, found).await, "7 2");
+}
