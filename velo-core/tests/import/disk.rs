@@ -70,14 +70,25 @@ async fn a_disk_that_fills_up_half_way_leaves_nothing_and_the_old_main() {
     let fills = |filler: Arc<Filler>| {
         let filled = AtomicBool::new(false);
         move |progress: velo_core::import::Progress| {
-            let begins = matches!(progress.stage, Stage::Copy | Stage::Dump);
+            let begins = matches!(progress.stage, Stage::Copy | Stage::Dump | Stage::Restore);
             if begins && !filled.swap(true, Ordering::Relaxed) {
                 filler.fill();
             }
         }
     };
-    for method in [Method::Basebackup, Method::Dump] {
-        let of = || Source::new(server.url("postgres")).unwrap().method(method).unwrap();
+    let dump = server.dir.path().join("dump").to_str().unwrap().to_owned();
+    let done = server.tool("pg_dump", &["-Fc", "-d", &server.url("postgres"), "-f", &dump]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for method in [Method::Basebackup, Method::Dump, Method::Sql, Method::Files] {
+        let from = match method {
+            Method::Sql => dump.clone(),
+            Method::Files => {
+                server.stop();
+                server.data().to_str().unwrap().to_owned()
+            }
+            _ => server.url("postgres"),
+        };
+        let of = || Source::new(&from).unwrap().method(method).unwrap();
         let what = format!("{method} onto a disk that fills up");
         let error = refused(&home, of().progress(fills(filler.clone())), &what).await;
         assert_eq!(error.kind(), ErrorKind::Exhausted, "{what}: {error}");
