@@ -122,7 +122,8 @@ impl Boot<'_> {
         let doors = self.doors();
         let first = hba::Files { also: self.branch.superuser(), ..files };
         let rules = Rules { hba: first.hba(doors == Doors::Open), ident: first.ident() };
-        let mut prepared = prepare(data.clone(), major, run_dir.clone(), rules, user.clone()).await?;
+        let mut prepared =
+            prepare(data.clone(), major, run_dir.clone(), rules, user.clone()).await?;
         // Its server may have got more place since the data was cloned.
         let wanted = self.replay.map_or(0, |replay| replay.max_prepared);
         let place = &mut prepared.control.max_prepared_xacts;
