@@ -1,6 +1,6 @@
 //! `velo project create --from` and `refresh`: where passwords are taken from, what Ctrl-C leaves, what is printed. What
 //! comes, and how, is tried in velo-core's `tests/import.rs`, and with faults in `faults.rs`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! `velo` killed at any moment: what it worked on is whole afterwards, the next command undoes or
 //! finishes what it left, and the parent never notices.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -164,7 +164,7 @@ impl Boot<'_> {
             given.push(("lc_messages".into(), "C".into()));
         }
         if let Some(follow) = &self.branch.follows {
-            given.extend(follow.settings(&control, &run_dir)?);
+            given.extend(follow.settings(&prepared.control, &run_dir)?);
         }
         given.extend(self.loading.iter().flat_map(|loading| loading.settings.clone()));
 

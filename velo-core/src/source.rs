@@ -13,6 +13,8 @@ use crate::state::Tx;
 use crate::storage::Object;
 
 /// One of them.
+// There is one for each branch that is made: nothing is won by a box.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 pub(crate) enum SourceRecord {
     Branch(BranchRecord),

@@ -1,5 +1,5 @@
 //! The example, as somebody would run it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::process::Command;
 
