@@ -342,6 +342,8 @@ pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) 
         // It is gone, or whoever deletes it waits for the lock.
         return Ok(());
     };
+    // What failed may have been for want of space.
+    home.make_way().await;
     for other in &others {
         boot::stop(home, project, id, *other, StopMode::Immediate).await?;
         RunDir::of(home, *other).remove()?;

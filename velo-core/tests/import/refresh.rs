@@ -1,5 +1,7 @@
 //! `main` brought anew, beside the old one.
 
+use std::os::unix::fs::PermissionsExt;
+
 use velo_core::import::{Method, Source};
 use velo_core::{Branch, BranchSpec, ErrorKind, RefreshSpec};
 
@@ -17,8 +19,17 @@ async fn a_refresh_takes_the_place_of_the_old_main() {
         let dir = tempfile::tempdir().unwrap();
         let trim = dir.path().join("trim.sql");
         std::fs::write(&trim, "CREATE TABLE transformed (x int)").unwrap();
-        let source =
-            Source::new(server.url("postgres")).unwrap().method(method).unwrap().transform(&trim);
+        // It goes on until the file is there.
+        let (wait, go) = (dir.path().join("wait"), dir.path().join("go"));
+        let text = format!(
+            "#!/bin/sh\nuntil [ -e '{}' ]; do [ -e \"$0\" ] && sleep 0.05 || exit 1; done\n",
+            go.display()
+        );
+        std::fs::write(&wait, text).unwrap();
+        std::fs::set_permissions(&wait, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(&go, "").unwrap();
+        let source = Source::new(server.url("postgres")).unwrap().method(method).unwrap();
+        let source = source.transform(&trim).transform(&wait);
         let project = import(&home, source).await.unwrap();
         let main = project.main().await.unwrap();
         let (url, before) = (main.url(), home.left().len());
@@ -30,6 +41,7 @@ async fn a_refresh_takes_the_place_of_the_old_main() {
         let error = project.refresh(RefreshSpec::new()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
         // While it goes on, branches are made of the old one, and nobody else changes main.
+        std::fs::remove_file(&go).unwrap();
         let (other, begun) = (project.clone(), std::sync::Arc::new(tokio::sync::Notify::new()));
         let told = begun.clone();
         let spec = RefreshSpec::new().password(PASSWORD).progress(move |_| told.notify_one());
@@ -40,6 +52,7 @@ async fn a_refresh_takes_the_place_of_the_old_main() {
         assert_eq!(sql(&branch, state).await, "none");
         let error = main.stop().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        std::fs::write(&go, "").unwrap();
         let project = refresh.await.unwrap().unwrap();
 
         let main = project.main().await.unwrap();
