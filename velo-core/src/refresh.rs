@@ -2,7 +2,8 @@
 //!
 //! The new data is brought, transformed and masked beside the old, whose server and branches go on meanwhile. Then
 //! it takes the place of the old under `main`'s name, URL and password, as a reset's does; branches stay on what
-//! they came from. A failure before that changes nothing. A process that is killed leaves the phase `Resetting`, and whoever
+//! they came from. Meanwhile whoever would stop, start or reset `main` is told that it is being changed: the new
+//! volume's lock is held. A failure before that changes nothing. A process that is killed leaves the phase `Resetting`, and whoever
 //! finds it keeps the volume that the record names and destroys the other.
 //!
 //! A `main` that is to follow its source, or does, comes in the same way, as a standby ([`crate::follow`]).
@@ -14,7 +15,7 @@ use crate::follow::{Wish, main_of};
 use crate::home::Home;
 use crate::id::Id;
 use crate::import::{self, Place, Recipe, Source};
-use crate::lock::Mode;
+use crate::lock::{Lock, Mode};
 use crate::lookup::alive;
 use crate::record::{BranchRecord, Phase, ProjectRecord, VolumeRecord};
 use crate::reset::{self, being_changed, still_resetting};
@@ -30,14 +31,20 @@ pub(crate) async fn refresh(
     wish: Option<Wish>,
     op: &Op,
 ) -> Result<ProjectRecord> {
-    let (project, main, new) = begin(home, project, wish.clone()).await?;
+    let (project, main, (new, lock)) = begin(home, project, wish.clone()).await?;
     // One that follows goes on with that.
     let again = main.follows.as_ref().map(|follow| Wish { slot: follow.slot.clone() });
     let new = New { volume: new, wish: wish.or(again) };
+    let volume = new.volume;
     let done = renew(home, &project, &main, new, tune, op).await;
     match done {
-        Ok(project) => Ok(project),
+        Ok(project) => {
+            home.remove_lock(volume)?;
+            drop(lock);
+            Ok(project)
+        }
         Err(error) => {
+            drop(lock);
             let error = home.explain(error);
             let undone = async {
                 let shown = format!("the branch {}/main", project.name);
@@ -93,9 +100,9 @@ async fn begin(
     home: &Home,
     project: &ProjectRecord,
     wish: Option<Wish>,
-) -> Result<(ProjectRecord, BranchRecord, Id)> {
+) -> Result<(ProjectRecord, BranchRecord, (Id, Lock))> {
     let lease = home.lease()?;
-    let (id, owned) = (project.id, project.clone());
+    let (id, owned, locks) = (project.id, project.clone(), home.clone());
     let work = move |tx: &Tx<'_>| {
         alive(tx, &owned)?;
         let project = tx.get::<ProjectRecord>(id)?.unwrap_or(owned);
@@ -121,7 +128,8 @@ async fn begin(
         let volume =
             VolumeRecord { id: Id::generate(), project: id, branch: Some(main.id), source: None };
         tx.insert(&volume)?;
-        Ok((project, main, volume.id))
+        // Held until it is main's or undone: meanwhile nobody takes it for what a dead process has left.
+        Ok((project, main, (volume.id, locks.lock_new(volume.id)?)))
     };
     home.state().write("record a refresh", work).await
 }

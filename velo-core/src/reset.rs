@@ -338,10 +338,27 @@ pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) 
             Ok(Some((branch, others)))
         })
         .await?;
-    let Some((_, others)) = found.filter(|(branch, _)| branch.phase == Phase::Resetting) else {
+    let Some((branch, others)) = found.filter(|(branch, _)| branch.phase == Phase::Resetting)
+    else {
         // It is gone, or whoever deletes it waits for the lock.
         return Ok(());
     };
+    // A refresh brings new data beside a branch that goes on, and holds the lock of that alone.
+    let mut locks = Vec::new();
+    for other in &others {
+        match home.lock_now(*other, "new data").await {
+            Ok(lock) => locks.push(lock),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                return Err(being_changed(&format!(
+                    "the branch {}/{}",
+                    project.name,
+                    branch.shown()
+                )));
+            }
+            Err(error) => return Err(error),
+        }
+        home.remove_lock(*other)?;
+    }
     // What failed may have been for want of space.
     home.make_way().await;
     for other in &others {
