@@ -60,6 +60,14 @@ const VARIABLES: [(&str, &str); 16] = [
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
 ];
 
+/// Secrets beside the password, for which libpq has no file: programs would be given them on their command lines.
+const SECRETS: [(&str, &str); 4] = [
+    ("sslpassword", "use a client key without a password"),
+    ("oauth_client_secret", "connect with a password or a client certificate"),
+    ("scram_client_key", "give the password itself"),
+    ("scram_server_key", "give the password itself"),
+];
+
 /// So that a server which is not there any more is noticed, unless somebody says otherwise.
 const PATIENCE: [(&str, &str); 5] = [
     ("connect_timeout", "20"),
@@ -81,15 +89,13 @@ impl Conninfo {
     }
 
     fn of(mut params: BTreeMap<String, String>) -> Result<Self> {
-        if params.contains_key("sslpassword") {
-            return Err(bad("sslpassword cannot be given: it would be seen among the processes")
-                .with_hint("use a client key without a password"));
-        }
-        let bad_name = |name: &&String| {
+        refuse_secrets(&params)?;
+        let bad_name = |name: &String| {
             name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
         };
-        if let Some(name) = params.keys().find(bad_name) {
-            return Err(bad(format!("{name:?} is no parameter of a connection")));
+        // It may be a part of a password, and is not told again.
+        if params.keys().any(bad_name) {
+            return Err(bad("it names what is no parameter of a connection"));
         }
         let password = params.remove("password").filter(|password| !password.is_empty());
         Ok(Self { params, password })
@@ -156,6 +162,7 @@ impl Conninfo {
             }
             self.params.remove("service");
             self.params.remove("servicefile");
+            refuse_secrets(&self.params)?;
         }
         for (variable, key) in VARIABLES {
             if let (None, Some(value)) = (self.get(key), (around.var)(variable)) {
@@ -181,6 +188,16 @@ impl Conninfo {
             }
         };
         Ok((self, file))
+    }
+}
+
+fn refuse_secrets(params: &BTreeMap<String, String>) -> Result<()> {
+    match SECRETS.iter().find(|(name, _)| params.contains_key(*name)) {
+        Some((name, hint)) => {
+            Err(bad(format!("{name} cannot be given: it would be seen among the processes"))
+                .with_hint(*hint))
+        }
+        None => Ok(()),
     }
 }
 
@@ -297,12 +314,9 @@ fn of_words(text: &str) -> Result<BTreeMap<String, String>> {
     let mut params = BTreeMap::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
-        let (key, after) = rest.split_once('=').ok_or_else(|| {
-            bad(format!(
-                "{:?} is no URL and no words key=value",
-                text.split('=').next().unwrap_or("")
-            ))
-        })?;
+        // What it is instead is not told again: there may be a password in it.
+        let no_words = || bad("it is no URL of PostgreSQL's and no words key=value");
+        let (key, after) = rest.split_once('=').ok_or_else(no_words)?;
         let mut value = String::new();
         let after = after.trim_start();
         let is_quoted = after.starts_with('\'');
@@ -372,6 +386,54 @@ mod tests {
         for text in [format!("{parsed:?}"), resolved.shown(), resolved.to("x")] {
             assert!(!text.contains("cret"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_mistyped_is_not_told_again() {
+        for text in [
+            "postgress://ann:s3cret@h/d",
+            "postgress://ann:s3cret@h/d?sslmode=require",
+            "psql postgres://ann:s3cret@h/d",
+            "psql postgres://ann:s3cret@h/d?sslmode=require",
+            "host=h S3CRET=x",
+            "host=h password=x s3cret",
+            "host=h password='s3cret",
+            "postgres://ann:x@h/d?S3cret=x",
+            "postgres://ann:x@h/d?s3cret",
+            "postgres://ann:s3cret%zz@h/d",
+        ] {
+            let error = Conninfo::parse(text).unwrap_err();
+            let told = format!("{error} {error:?}").to_lowercase();
+            assert!(!told.contains("s3cret") && error.hint().is_some(), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn secrets_that_would_be_on_a_command_line_are_refused() {
+        for (name, _) in SECRETS {
+            let error = Conninfo::parse(&format!("host=h {name}=s3cret")).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+            assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+            assert!(Conninfo::parse(&format!("postgres://h/d?{name}=s3cret")).is_err(), "{name}");
+        }
+    }
+
+    fn service_file() -> PathBuf {
+        std::env::temp_dir().join(format!("velo-service-{}.conf", std::process::id()))
+    }
+
+    #[test]
+    fn secrets_of_a_service_are_refused_too() {
+        let around = Surroundings {
+            var: |name| (name == "PGSERVICEFILE").then(|| service_file().display().to_string()),
+        };
+        let text = "[shop]\nhost=h\nuser=u\noauth_client_secret=s3cret\n";
+        std::fs::write(service_file(), text).unwrap();
+        let resolved = Conninfo::parse("service=shop").unwrap().resolved(&around);
+        std::fs::remove_file(service_file()).unwrap();
+        let error = resolved.err().unwrap();
+        assert!(error.to_string().contains("oauth_client_secret"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
     }
 
     #[test]

@@ -93,6 +93,13 @@ impl Source {
                 .with_hint("a data folder holds PG_VERSION, a dump's folder toc.dat"));
             }
             Ok(_) => Place::Sql(path),
+            // A URL without its scheme, perhaps: the password in it is not told again.
+            Err(_) if from.contains('@') => {
+                let what = "what is given is neither a URL of a server nor a file or folder";
+                return Err(Error::new(ErrorKind::NotFound, what).with_hint(
+                    "name a URL like postgres://user@host/database, a data folder, or a dump",
+                ));
+            }
             Err(e) => {
                 return Err(Error::io(format!("look at {}", path.display()), e).with_hint(
                     "name a URL like postgres://user@host/database, a data folder, or a dump",

@@ -80,6 +80,21 @@ async fn what_cannot_come_is_refused_and_says_why() {
     assert!(error.hint().unwrap().contains("port"), "{error:?}");
 }
 
+#[test]
+fn what_is_no_source_is_not_told_again_for_there_may_be_a_password_in_it() {
+    for text in [
+        "postgress://ann:s3cr:t@h/d",
+        "psql postgres://ann:s3cr:t@h/d?sslmode=require",
+        "postgres:/ann:s3cr:t@h/d",
+        "ann:s3cr:t@h/d",
+        "postgres://h/d?oauth_client_secret=s3cr:t",
+    ] {
+        let error = Source::new(text).expect_err(text);
+        assert!(error.hint().is_some(), "{text}: {error}");
+        assert!(!format!("{error} {error:?}").contains("s3cr:t"), "{text}: {error:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_transform_that_fails_leaves_nothing() {
     let Some(server) = small().await else { return };
