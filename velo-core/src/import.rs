@@ -18,6 +18,7 @@
 //!
 //! `import/bring.rs` reads from top to bottom as the story of one import.
 
+mod auto_conf;
 mod basebackup;
 mod bring;
 mod check;

@@ -1,5 +1,6 @@
 //! A physical copy of a running server.
 
+use super::auto_conf;
 use super::bring::Import;
 use super::progress::{Stage, during};
 use super::remote::Facts;
@@ -91,6 +92,15 @@ impl Import<'_> {
                     content: b"local all all peer\n".to_vec(),
                 });
             }
+        }
+        let own = auto_conf::read(&data)?;
+        let (text, gone) = auto_conf::without_recovery(&own);
+        if !gone.is_empty() {
+            let gone = gone.join(", ");
+            self.note(format!("what a standby had in {} is gone: {gone}", auto_conf::NAME));
+        }
+        if text != own {
+            ops.push(FileOp::Write { path: auto_conf::NAME.into(), content: text });
         }
         self.storage.edit(Object::Volume(self.volume), ops).await?;
         self.scale().await

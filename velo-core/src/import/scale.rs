@@ -1,14 +1,11 @@
 //! Settings of a larger machine, brought down to this one. What recovery or a standby needs as high as it was
 //! there stays: connections, workers, locks, prepared transactions, senders.
 
+use super::auto_conf;
 use super::bring::Import;
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::data_file;
 use crate::runtime::ToolSpec;
 use crate::storage::{FileOp, Object};
-
-/// The file of `ALTER SYSTEM`, which is read last.
-const AUTO: &str = "postgresql.auto.conf";
 
 /// A recovery in single-user mode has this many, whatever the source had.
 pub(super) fn buffers_for_single_user() -> [(&'static str, String); 1] {
@@ -43,21 +40,16 @@ impl Import<'_> {
         if lines.is_empty() {
             return Ok(());
         }
-        let path = self.location.host_path().join(AUTO);
-        let mut text = match data_file::read(&path, data_file::SETTINGS) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(Error::io(format!("read {}", path.display()), e)),
-        };
+        let mut text = auto_conf::read(self.location.host_path())?;
         for (name, value) in lines {
-            text.extend_from_slice(format!("\n{name} = '{value}'\n").as_bytes());
+            auto_conf::add(&mut text, name, &value);
         }
-        let write = FileOp::Write { path: AUTO.to_owned(), content: text };
+        let write = FileOp::Write { path: auto_conf::NAME.to_owned(), content: text };
         self.storage.edit(Object::Volume(self.volume), vec![write]).await
     }
 
     /// What a setting would be in a server on the copy, in its own unit.
-    async fn would_be(&self, name: &str) -> Result<String> {
+    pub(super) async fn would_be(&self, name: &str) -> Result<String> {
         let args = ["-D", "{}", "-c", "data_directory={}", "-C", name].map(str::to_owned).to_vec();
         let spec = ToolSpec {
             args,

@@ -110,6 +110,14 @@ async fn a_standby_is_copied_and_becomes_a_server_of_its_own() {
         assert_eq!(state, "f");
         crate::common::client::sql(&main, "INSERT INTO t VALUES (0)").await;
         assert_eq!(crate::common::client::sql(&main, "SHOW primary_conninfo").await, "");
+        // Nor is it in the files, with the primary's password.
+        let conf = "SELECT pg_read_file('postgresql.auto.conf')";
+        let theirs = standby.sql("postgres", conf).await;
+        assert!(theirs.contains("primary_conninfo") && theirs.contains("s3cr"), "{theirs}");
+        let ours = crate::common::client::sql(&main, conf).await;
+        assert!(!ours.contains("primary") && !ours.contains("s3cr"), "{ours}");
+        let notes = project.info().source.unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains("primary_conninfo")), "{notes:?}");
         // What the standby had, and so it goes on following.
         let count: u32 =
             crate::common::client::sql(&main, "SELECT count(*) FROM t").await.parse().unwrap();
