@@ -112,6 +112,9 @@ impl Import<'_> {
         let args = ["-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1"];
         let mut args: Vec<String> = args.map(str::to_owned).to_vec();
         args.extend([dbname, "-c".to_owned(), sql.to_owned()]);
-        Ok(self.run(self.tool_for_source("psql", args)).await?.stdout)
+        let mut spec = self.tool_for_source("psql", args);
+        // Else it answers in the database's own, and names with other letters than ASCII's would be lost.
+        spec.env.push(("PGCLIENTENCODING", "UTF8".to_owned()));
+        Ok(self.run(spec).await?.stdout)
     }
 }

@@ -1,7 +1,7 @@
 //! What must fit before data comes, and the way that is taken where it does not.
 
 use velo_core::import::{Method, Source};
-use velo_core::{Branch, BranchSpec, Error, ErrorKind};
+use velo_core::{Branch, BranchSpec, Error, ErrorKind, Project};
 
 use crate::common::client::sql;
 use crate::common::home::TestHome;
@@ -76,6 +76,23 @@ async fn a_database_that_was_sorted_otherwise_is_dumped_and_not_copied() {
     server.sql("postgres", missing).await;
     let error = not_copied(&home, &server.url("postgres"), "a locale that is not here").await;
     assert!(error.to_string().contains("\"xx_YY.UTF-8\""), "{error}");
+}
+
+#[tokio::test]
+async fn names_of_a_server_in_another_encoding_are_known() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &["--encoding=LATIN1", "--locale=C"], "");
+    server.sql("postgres", "CREATE ROLE \"Zoë Müller\"").await;
+    for method in [Method::Basebackup, Method::Dump] {
+        let home = home_of(&bin);
+        let source = Source::new(server.url("postgres")).unwrap().method(method).unwrap();
+        let builder = Project::builder("api").config(home.config().clone()).role("Zoë Müller");
+        // No superuser, and so not to be Velo's.
+        let error = builder.from(source).create().await.expect_err("a role that is there");
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{method}: {error}");
+        assert!(error.to_string().contains("Zoë Müller"), "{method}: {error}");
+        assert!(home.left().is_empty() && home.servers().is_empty(), "{method}");
+    }
 }
 
 #[tokio::test]
