@@ -28,3 +28,5 @@ mod pgbench;
 mod refresh;
 #[path = "import/server.rs"]
 mod server;
+#[path = "import/traces.rs"]
+mod traces;

@@ -1,5 +1,7 @@
 //! A physical copy of a running server.
 
+mod logs;
+
 use super::auto_conf;
 use super::bring::Import;
 use super::progress::{Stage, during};
@@ -7,6 +9,8 @@ use super::remote::Facts;
 use crate::error::Result;
 use crate::postgres::settings;
 use crate::storage::{FileOp, Object};
+
+pub(super) use logs::Logs;
 
 /// Settings of the source's machine, whose values mean nothing here.
 const ELSEWHERE: [&str; 8] = [
@@ -28,7 +32,9 @@ impl Import<'_> {
     }
 
     /// Copies all files, and the WAL that comes meanwhile.
-    pub(super) async fn copy(&self, facts: &Facts, slot: Option<&str>) -> Result<()> {
+    pub(super) async fn copy(&mut self, facts: &Facts, slot: Option<&str>) -> Result<()> {
+        // Its password is gone once all is here.
+        self.logs = self.look_for_logs().await?;
         let Some(server) = &self.server else { return Ok(()) };
         let mut args =
             vec![format!("--dbname={}", server.to("postgres")), "--pgdata={}".to_owned()];
@@ -67,6 +73,7 @@ impl Import<'_> {
             "postmaster.pid",
             "postmaster.opts",
             "recovery.done",
+            "current_logfiles",
         ];
         let mut ops: Vec<FileOp> =
             gone.iter().map(|path| FileOp::Remove { path: (*path).to_owned() }).collect();
@@ -103,6 +110,7 @@ impl Import<'_> {
             ops.push(FileOp::Write { path: auto_conf::NAME.into(), content: text });
         }
         self.storage.edit(Object::Volume(self.volume), ops).await?;
+        self.remove_logs().await?;
         self.scale().await
     }
 }

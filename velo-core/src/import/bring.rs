@@ -11,6 +11,7 @@
 //! Whoever called it makes `main` of that volume, and nobody can branch it before. A failure anywhere, or a
 //! caller who no longer waits, leaves what the teardown of the project, or of the reset, removes.
 
+use super::basebackup::Logs;
 use super::check;
 use super::conninfo::{Conninfo, Surroundings};
 use super::own_role;
@@ -59,6 +60,8 @@ pub(super) struct Import<'a> {
     pub(super) is_first: bool,
     /// The server that it comes from.
     pub(super) server: Option<Conninfo>,
+    /// Where that one's logs are.
+    pub(super) logs: Logs,
 }
 
 /// Brings the data of `source` into the volume, whose record exists and which is not made yet.
@@ -159,6 +162,7 @@ impl<'a> Import<'a> {
             role_is_told: source.recipe.role_is_told,
             is_first,
             server: None,
+            logs: Logs::default(),
         })
     }
 }

@@ -43,7 +43,7 @@ at = "keep"
 "#;
 
 /// Whether a text is in any file of a folder but its WAL.
-fn has(folder: &std::path::Path, text: &[u8]) -> Option<std::path::PathBuf> {
+pub fn has(folder: &std::path::Path, text: &[u8]) -> Option<std::path::PathBuf> {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.ends_with("pg_wal") {
@@ -60,7 +60,8 @@ fn has(folder: &std::path::Path, text: &[u8]) -> Option<std::path::PathBuf> {
     None
 }
 
-async fn data(branch: &Branch) -> std::path::PathBuf {
+/// The folder of a branch's data, whose server runs.
+pub async fn data(branch: &Branch) -> std::path::PathBuf {
     let pid = branch.info().await.unwrap().pid.unwrap();
     std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap()
 }

@@ -22,13 +22,17 @@ pub(crate) struct Adopted {
     pub(crate) copied: u64,
 }
 
-/// What belongs to a server that ran there.
-const SKIP: [&str; 8] = [
+/// What belongs to a server that ran there: also what it wrote of its work, which names rows.
+const SKIP: [&str; 12] = [
     "postmaster.pid",
     "postmaster.opts",
+    "current_logfiles",
+    "log",
+    "pg_log",
     "pg_replslot/*",
     "pg_dynshmem/*",
     "pg_notify/*",
+    "pg_stat/*",
     "pg_stat_tmp/*",
     "base/pgsql_tmp*",
     "lost+found",
@@ -127,6 +131,22 @@ fn copy(_: BorrowedFd<'_>, _: BorrowedFd<'_>, _: u64, path: &Path, _: &Cancel) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_server_wrote_of_its_work_stays_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        for path in ["log/a.log", "pg_log/a", "pg_stat/pgstat.stat", "base/1/1", "current_logfiles"]
+        {
+            std::fs::create_dir_all(from.join(path).parent().unwrap()).unwrap();
+            std::fs::write(from.join(path), "x").unwrap();
+        }
+        std::fs::create_dir(&to).unwrap();
+        let taken = adopt(&from, &to, None, &Cancel::new()).unwrap();
+        assert_eq!(taken.cloned + taken.copied, 1);
+        assert!(to.join("base/1/1").exists() && to.join("pg_stat").is_dir());
+        assert!(!to.join("log").exists() && !to.join("pg_log").exists());
+    }
 
     #[test]
     fn two_at_once_count_their_own_files() {
