@@ -43,6 +43,7 @@ pub(super) async fn basebackup(import: &mut Import<'_>, facts: &Facts) -> Result
             .with_hint("use --method dump, which puts all into the data folder"));
     }
     own_role(import, facts)?;
+    synchronous(import, facts)?;
     for database in &facts.databases {
         locale(import, database)?;
         sorted(import, database)?;
@@ -74,6 +75,27 @@ pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
     }
     // The dump, compressed, lies beside the data that it becomes.
     room(import, bytes + bytes / 2 + (256 << 20))
+}
+
+/// Under its slot a copy reports the WAL that it has, as standbys do. Where commits wait for whoever does that, they would
+/// wait for it, and take for safe what is written here without a sync. No commit waits for a standby of a standby.
+fn synchronous(import: &Import<'_>, facts: &Facts) -> Result<()> {
+    let own = import.server.as_ref().and_then(|server| server.get("application_name"));
+    if facts.in_recovery || !counts(&facts.synchronous, own.unwrap_or("velo")) {
+        return Ok(());
+    }
+    let what = format!(
+        "commits of the source would wait for this copy: its synchronous_standby_names is {:?}",
+        facts.synchronous
+    );
+    Err(Error::new(ErrorKind::Conflict, what)
+        .with_hint("name its standbys there, and not *; or use --method dump"))
+}
+
+/// Whether a list of synchronous standbys has one of this name in it.
+fn counts(list: &str, name: &str) -> bool {
+    let parts = list.split([',', '(', ')', ' ', '"']);
+    parts.into_iter().any(|part| part == "*" || part.eq_ignore_ascii_case(name))
 }
 
 /// Whether Velo's role can be the one that the source has of its name, if it has one.
@@ -346,5 +368,20 @@ impl Import<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_commits_would_wait_for_is_seen() {
+        for list in ["*", "FIRST 2 (a, *)", "velo", "ANY 1 (\"Velo\",b)"] {
+            assert!(counts(list, "velo"), "{list}");
+        }
+        for list in ["", "FIRST 2 (velo1, b)", "a"] {
+            assert!(!counts(list, "velo"), "{list}");
+        }
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct Facts {
     pub(super) tablespaces: Vec<String>,
     /// What its configuration files set, as far as the role may see it.
     pub(super) settings: Vec<(String, String)>,
+    /// The standbys that its commits wait for.
+    #[serde(default)]
+    pub(super) synchronous: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -65,6 +68,7 @@ const QUESTION: &str = "SELECT json_build_object( \
     FROM pg_catalog.pg_database d WHERE datconnlimit <> -2), \
  'tablespaces', (SELECT coalesce(json_agg(spcname), '[]') FROM pg_catalog.pg_tablespace \
     WHERE oid NOT IN (1663, 1664) AND pg_tablespace_location(oid) NOT LIKE 'pg_tblspc/%'), \
+ 'synchronous', current_setting('synchronous_standby_names'), \
  'settings', (SELECT coalesce(json_agg(json_build_array(name, current_setting(name))), '[]') \
     FROM pg_catalog.pg_settings WHERE source = 'configuration file' AND name !~ '[.]')) \
  FROM pg_catalog.pg_roles r WHERE rolname = current_user";

@@ -32,7 +32,6 @@ pub(crate) struct Standby {
 /// What is asked of the source for a standby beside what every copy asks.
 #[derive(Deserialize)]
 struct Wanted {
-    synchronous: String,
     /// Of the slot that was named: whether somebody uses it. None: there is no such slot.
     slot_in_use: Option<bool>,
 }
@@ -115,21 +114,11 @@ impl Import<'_> {
         wish.check()?;
         let name = wish.slot.as_deref().unwrap_or_default();
         let sql = format!(
-            "SELECT json_build_object('synchronous', current_setting('synchronous_standby_names'), \
-             'slot_in_use', (SELECT active FROM pg_catalog.pg_replication_slots \
+            "SELECT json_build_object('slot_in_use', (SELECT active FROM pg_catalog.pg_replication_slots \
                               WHERE slot_name = '{name}' AND slot_type = 'physical'))"
         );
         let database = self.server.as_ref().and_then(|server| server.get("dbname"));
         let wanted: Wanted = self.ask(database.unwrap_or("postgres"), &sql).await?;
-        let own = self.server.as_ref().and_then(|server| server.get("application_name"));
-        if counts(&wanted.synchronous, own.unwrap_or("velo")) {
-            let what = format!(
-                "commits of the source would wait for this standby: its synchronous_standby_names is {:?}",
-                wanted.synchronous
-            );
-            return Err(Error::new(ErrorKind::Conflict, what)
-                .with_hint("name its standbys there, and not *"));
-        }
         match (&wish.slot, wanted.slot_in_use) {
             (None, _) => Ok(None),
             (Some(slot), None) => {
@@ -169,25 +158,9 @@ fn is_this_machine(hosts: &str) -> bool {
     hosts.split(',').any(is_own)
 }
 
-/// Whether a list of synchronous standbys has one of this name in it.
-fn counts(list: &str, name: &str) -> bool {
-    let parts = list.split([',', '(', ')', ' ', '"']);
-    parts.into_iter().any(|part| part == "*" || part.eq_ignore_ascii_case(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_standby_that_commits_would_wait_for_is_seen() {
-        for list in ["*", "FIRST 2 (a, *)", "velo", "ANY 1 (\"Velo\",b)"] {
-            assert!(counts(list, "velo"), "{list}");
-        }
-        for list in ["", "FIRST 2 (velo1, b)", "a"] {
-            assert!(!counts(list, "velo"), "{list}");
-        }
-    }
 
     #[test]
     fn what_a_container_takes_for_itself_is_seen() {

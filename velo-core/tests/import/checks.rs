@@ -6,6 +6,7 @@ use velo_core::{Branch, BranchSpec, Error, ErrorKind, Project};
 use crate::common::client::sql;
 use crate::common::home::TestHome;
 use crate::data::{fill, sums};
+use crate::faults::refused;
 use crate::methods::{home_of, import, url_in};
 use crate::server::{Server, bins, bins_with_icu};
 
@@ -93,6 +94,22 @@ async fn names_of_a_server_in_another_encoding_are_known() {
         assert!(error.to_string().contains("Zoë Müller"), "{method}: {error}");
         assert!(home.left().is_empty() && home.servers().is_empty(), "{method}");
     }
+}
+
+#[tokio::test]
+async fn a_source_whose_commits_would_wait_for_a_copy_is_dumped() {
+    let Some(bin) = bins().pop() else { return };
+    let settings = "synchronous_standby_names = '*'\nsynchronous_commit = local";
+    let server = Server::new(&bin, &LOCALE, settings);
+    server.sql("postgres", "CREATE TABLE t AS SELECT 7 AS x").await;
+    let home = home_of(&bin);
+    let copy = Source::new(server.url("postgres")).unwrap().method(Method::Basebackup).unwrap();
+    let error = refused(&home, copy, "commits would wait").await;
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.to_string().contains("synchronous_standby_names"), "{error}");
+    let project = import(&home, Source::new(server.url("postgres")).unwrap()).await.unwrap();
+    assert_eq!(project.info().source.unwrap().method, Method::Dump);
+    assert_eq!(sql(&project.main().await.unwrap(), "SELECT x FROM t").await, "7");
 }
 
 #[tokio::test]
