@@ -28,6 +28,7 @@ mod files;
 mod masking;
 mod own_role;
 mod pass_file;
+mod preload;
 mod progress;
 mod remote;
 mod scale;

@@ -75,7 +75,8 @@ mod tests {
             PRIMARY_SLOT_NAME='a'\n  restore_command 'cp x'\nsearch_path = '\xff'\n# primary_conninfo = 'x'\n\
             primary_conninfo_of.mine = 'x'\nprimary_conninfo = 'twice'\narchive_mode = 'on'";
         let (kept, gone) = without_recovery(text);
-        let wanted = b"# Do not edit\r\nwork_mem = '7MB'\nsearch_path = '\xff'\n# primary_conninfo = 'x'\n\
+        let wanted =
+            b"# Do not edit\r\nwork_mem = '7MB'\nsearch_path = '\xff'\n# primary_conninfo = 'x'\n\
             primary_conninfo_of.mine = 'x'\narchive_mode = 'on'";
         assert_eq!(kept, wanted);
         assert_eq!(gone, ["primary_conninfo", "primary_slot_name", "restore_command"]);

@@ -101,10 +101,13 @@ impl Import<'_> {
             }
         }
         let own = auto_conf::read(&data)?;
-        let (text, gone) = auto_conf::without_recovery(&own);
+        let (mut text, gone) = auto_conf::without_recovery(&own);
         if !gone.is_empty() {
             let gone = gone.join(", ");
             self.note(format!("what a standby had in {} is gone: {gone}", auto_conf::NAME));
+        }
+        if let Some(facts) = facts {
+            self.take_libraries(facts, &mut text);
         }
         if text != own {
             ops.push(FileOp::Write { path: auto_conf::NAME.into(), content: text });

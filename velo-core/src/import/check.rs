@@ -257,8 +257,7 @@ async fn libraries(import: &Import<'_>, facts: &Facts) -> Result<()> {
             Path::new(&with).exists()
         }
     };
-    let preloaded = facts.setting("shared_preload_libraries").unwrap_or_default();
-    for name in preloaded.split(',').map(|name| name.trim().trim_matches('"')) {
+    for name in facts.preloaded().split(',').map(|name| name.trim().trim_matches('"')) {
         if !name.is_empty() && !is_there(name) {
             let mut error = extension_missing(import, name, "shared_preload_libraries");
             error = error.with_context("library", name);

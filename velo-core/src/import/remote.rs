@@ -27,6 +27,16 @@ pub(super) struct Facts {
     /// The standbys that its commits wait for.
     #[serde(default)]
     pub(super) synchronous: String,
+    /// What its server loads at its start, wherever it was told; nothing where the role may not see that.
+    #[serde(default)]
+    pub(super) preload: Option<Libraries>,
+}
+
+/// A list of libraries.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Libraries {
+    pub(super) list: String,
+    pub(super) on_command_line: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -69,6 +79,8 @@ const QUESTION: &str = "SELECT json_build_object( \
  'tablespaces', (SELECT coalesce(json_agg(spcname), '[]') FROM pg_catalog.pg_tablespace \
     WHERE oid NOT IN (1663, 1664) AND pg_tablespace_location(oid) NOT LIKE 'pg_tblspc/%'), \
  'synchronous', current_setting('synchronous_standby_names'), \
+ 'preload', (SELECT json_build_object('list', setting, 'on_command_line', source = 'command line') \
+    FROM pg_catalog.pg_settings WHERE name = 'shared_preload_libraries'), \
  'settings', (SELECT coalesce(json_agg(json_build_array(name, current_setting(name))), '[]') \
     FROM pg_catalog.pg_settings WHERE source = 'configuration file' AND name !~ '[.]')) \
  FROM pg_catalog.pg_roles r WHERE rolname = current_user";
@@ -82,8 +94,9 @@ impl Facts {
         self.databases.iter().map(|database| database.bytes).sum()
     }
 
-    pub(super) fn setting(&self, name: &str) -> Option<&str> {
-        self.settings.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    /// The libraries that its server loads at its start, as far as the role may see them.
+    pub(super) fn preloaded(&self) -> &str {
+        self.preload.as_ref().map_or("", |libraries| libraries.list.as_str())
     }
 }
 

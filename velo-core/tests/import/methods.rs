@@ -174,6 +174,47 @@ async fn a_server_whose_configuration_is_elsewhere_brings_it() {
 }
 
 #[tokio::test]
+async fn libraries_of_the_sources_command_line_come_with_its_files() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+    let carrier = "CREATE ROLE carrier LOGIN REPLICATION PASSWORD 'p'";
+    server.sql("postgres", carrier).await;
+    server.stop();
+    // As a container's.
+    server.start_given("-c shared_preload_libraries=auto_explain");
+    let home = home_of(&bin);
+    let of = |url: String| Source::new(url).unwrap().method(Method::Basebackup).unwrap();
+    let project = import(&home, of(server.url("postgres"))).await.unwrap();
+    let notes = project.info().source.unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("command line")), "{notes:?}");
+    let main = project.main().await.unwrap();
+    let shown = "SHOW shared_preload_libraries";
+    assert_eq!(crate::common::client::sql(&main, shown).await, "auto_explain");
+    project.delete(true).await.unwrap();
+
+    // Who may not see it is told so.
+    let url = format!("postgresql://carrier:p@127.0.0.1:{}/postgres", server.port);
+    let project = import(&home, of(url)).await.unwrap();
+    let notes = project.info().source.unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("pg_read_all_settings")), "{notes:?}");
+    project.delete(true).await.unwrap();
+
+    // One that is not here is missed before anything comes.
+    server.stop();
+    let config = std::process::Command::new(bin.join("pg_config")).arg("--pkglibdir").output();
+    let folder = String::from_utf8(config.unwrap().stdout).unwrap();
+    let (away, explain) = (server.dir.path().join("postgis-3.so"), "auto_explain.so");
+    std::fs::copy(std::path::Path::new(folder.trim()).join(explain), &away).unwrap();
+    let place = server.dir.path().display();
+    server.start_given(&format!(
+        "-c dynamic_library_path='{place}' -c shared_preload_libraries=postgis-3"
+    ));
+    let error = import(&home, of(server.url("postgres"))).await.unwrap_err();
+    assert_eq!(error.kind(), velo_core::ErrorKind::Incompatible, "{error}");
+    assert!(error.to_string().contains("postgis-3"), "{error}");
+}
+
+#[tokio::test]
 async fn a_dump_brings_databases_into_the_same_major_and_a_newer_one() {
     let bins = bins();
     let Some(newest) = bins.last() else { return };

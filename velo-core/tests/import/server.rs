@@ -132,8 +132,12 @@ impl Server {
         if let Some((uid, gid)) = self.user {
             std::os::unix::fs::chown(conf, Some(uid), Some(gid)).unwrap();
         }
-        let file = format!("-c config_file={}", conf.join("postgresql.conf").display());
-        self.ctl(&["start", "-t", "120", "-o", &file]);
+        self.start_given(&format!("-c config_file={}", conf.join("postgresql.conf").display()));
+    }
+
+    /// With more on its command line.
+    pub fn start_given(&self, options: &str) {
+        self.ctl(&["start", "-t", "120", "-o", options]);
     }
 
     pub fn stop(&self) {
