@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::postgres::settings;
 use crate::storage::{FileOp, Object};
 
-pub(super) use logs::Logs;
+pub(super) use logs::{Logs, names};
 
 /// Settings of the source's machine, whose values mean nothing here.
 const ELSEWHERE: [&str; 8] = [

@@ -303,9 +303,18 @@ impl Import<'_> {
             ("full_page_writes", "off"),
             ("synchronous_commit", "off"),
             ("max_wal_size", "4GB"),
+            // WAL that nothing needs goes, with the rows that are in it, and no segment is used again.
+            ("wal_recycle", "off"),
+            ("wal_keep_size", "0"),
+            // While it looks at rows, those that are masked meanwhile cannot be removed.
+            ("autovacuum", "off"),
         ];
         if !method.is_physical() {
-            settings.extend([("autovacuum", "off"), ("maintenance_work_mem", "256MB")]);
+            settings.push(("maintenance_work_mem", "256MB"));
+        }
+        if self.project.postgres.version.major >= 17 {
+            // It would keep WAL.
+            settings.push(("summarize_wal", "off"));
         }
         settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::basebackup::names;
 use super::bring::Import;
 use super::check;
 use super::progress::{Stage, during, size_of};
@@ -10,7 +11,8 @@ use crate::effect::step;
 use crate::engine::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::control;
-use crate::storage::{Location, adopt};
+use crate::postgres::lsn::Lsn;
+use crate::storage::{FileOp, Location, Object, adopt};
 
 impl Import<'_> {
     /// Takes over the files of the folder, which stay as they are.
@@ -44,8 +46,37 @@ impl Import<'_> {
             let what = format!("a server has worked in {} meanwhile", from.display());
             return Err(Error::new(ErrorKind::Conflict, what).with_hint("stop it, and try again"));
         }
+        if !standby && !after.was_standby() {
+            self.remove_wal_ahead(&after).await?;
+        }
         self.settle(standby.then_some("recovery.signal"), None).await
     }
+
+    /// Removes segments of WAL that the server has made ready: they are old ones, with the rows that were written
+    /// then, and no checkpoint removes them.
+    async fn remove_wal_ahead(&self, control: &control::ControlFile) -> Result<()> {
+        let is_ahead = |name: &String| is_ahead(name, control.checkpoint, control.wal_segment_size);
+        let names = names(&self.location.host_path().join("pg_wal"))?;
+        let remove = |name: String| FileOp::Remove { path: format!("pg_wal/{name}") };
+        let ops = names.into_iter().filter(is_ahead).map(remove).collect();
+        self.storage.edit(Object::Volume(self.volume), ops).await
+    }
+}
+
+/// Whether a segment of WAL begins after the last record, which is that of this checkpoint.
+fn is_ahead(name: &str, checkpoint: Lsn, segment: u32) -> bool {
+    // That of a checkpoint is far shorter.
+    const RECORD: u64 = 8192;
+    let part = |from: usize| {
+        let digits = name.get(from..from + 8)?;
+        digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(())?;
+        u64::from_str_radix(digits, 16).ok()
+    };
+    let (24, Some(_), Some(high), Some(low)) = (name.len(), part(0), part(8), part(16)) else {
+        return false;
+    };
+    let size = u64::from(segment.max(1));
+    high * (0x1_0000_0000 / size) + low > (checkpoint.0 + RECORD) / size
 }
 
 /// What a folder's control file says, where no server works in it.
@@ -95,5 +126,34 @@ impl Import<'_> {
             stopped(path)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wal_that_is_ahead_of_a_checkpoint_is_known() {
+        // In the segment 0x21 of 16 MB, and in the first of 1 GB.
+        let checkpoint: Lsn = "0/2100A000".parse().unwrap();
+        for (name, size, ahead) in [
+            ("000000010000000000000020", 16 << 20, false),
+            ("000000010000000000000021", 16 << 20, false),
+            ("000000010000000000000022", 16 << 20, true),
+            ("000000020000000100000000", 16 << 20, true),
+            ("000000010000000000000000", 1 << 30, false),
+            ("000000010000000000000001", 1 << 30, true),
+            ("000000010000000000000022.partial", 16 << 20, false),
+            ("00000002.history", 16 << 20, false),
+            ("archive_status", 16 << 20, false),
+            ("+00000010000000000000022", 16 << 20, false),
+        ] {
+            assert_eq!(is_ahead(name, checkpoint, size), ahead, "{name}");
+        }
+        // The record may go on in the next one.
+        let end: Lsn = "0/21FFFFA0".parse().unwrap();
+        assert!(!is_ahead("000000010000000000000022", end, 16 << 20));
+        assert!(is_ahead("000000010000000000000023", end, 16 << 20));
     }
 }

@@ -355,6 +355,8 @@ impl Import<'_> {
         self.op.steps.run("mask", self.op.cancel.guard(work)).await??;
         let drop = "DROP SCHEMA velo_masking CASCADE";
         session.execute("remove the functions of a masking", drop).await?;
+        let work = remove_wal(&session);
+        self.op.steps.run("remove WAL", self.op.cancel.guard(work)).await??;
         if let Some(masking) = &mut self.recipe.masking {
             masking.sha256 = Some(sha256);
         }
@@ -396,8 +398,7 @@ impl Import<'_> {
         ] {
             session.execute("remove what was masked", sql).await?;
         }
-        session.execute("gather statistics", "ANALYZE").await?;
-        session.execute("write a checkpoint", "CHECKPOINT").await
+        session.execute("gather statistics", "ANALYZE").await
     }
 
     async fn large_objects(&self, masking: &Masking, path: &Path, session: &Session) -> Result<()> {
@@ -451,6 +452,14 @@ impl Import<'_> {
             }
         }
     }
+}
+
+/// Removes the WAL up to here, with all rows that were written or masked: while data is brought in nothing keeps it.
+async fn remove_wal(session: &Session) -> Result<()> {
+    for sql in ["SELECT pg_switch_wal()", "CHECKPOINT"] {
+        session.execute("remove old WAL", sql).await?;
+    }
+    Ok(())
 }
 
 /// The key in the two forms in which HMAC takes it, in hexadecimal.

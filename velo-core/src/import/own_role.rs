@@ -46,6 +46,8 @@ pub(super) async fn make(import: &Import<'_>) -> Result<()> {
         ("huge_pages", "off".to_owned()),
         ("recovery_init_sync_method", "syncfs".to_owned()),
         ("fsync", "off".to_owned()),
+        // A segment that is used again holds what was in it.
+        ("wal_recycle", "off".to_owned()),
     ]);
     given.extend(scale::buffers_for_single_user());
     if recovers {

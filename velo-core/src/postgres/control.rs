@@ -48,6 +48,11 @@ impl ControlFile {
     pub(crate) fn was_shut_down(&self) -> bool {
         SHUT_DOWN.contains(&self.state)
     }
+
+    /// Whether it was stopped as a standby, which goes on with what WAL it has.
+    pub(crate) fn was_standby(&self) -> bool {
+        self.state == SHUT_DOWN[1]
+    }
 }
 
 /// Reads the file. A torn read, beside a server that writes it, is repeated.

@@ -42,13 +42,10 @@ ssn = "hash"
 at = "keep"
 "#;
 
-/// Whether a text is in any file of a folder but its WAL.
+/// The file of a folder that a text is in.
 pub fn has(folder: &std::path::Path, text: &[u8]) -> Option<std::path::PathBuf> {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.ends_with("pg_wal") {
-            continue;
-        }
         if path.is_dir() {
             if let Some(found) = has(&path, text) {
                 return Some(found);

@@ -2,6 +2,7 @@
 
 use velo_core::import::{Method, Source};
 
+use crate::common::client::sql;
 use crate::masks::{data, has};
 use crate::methods::{home_of, import};
 use crate::server::{Server, bins};
@@ -43,6 +44,41 @@ async fn logs_of_the_source_do_not_come() {
         for name in ["diary", "log", "pg_log", "start.log", "current_logfiles"] {
             assert!(!folder.join(name).exists(), "{method}: {name}");
         }
+        main.start().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn wal_of_what_was_masked_is_gone() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &LOCALE, "min_wal_size = 200MB");
+    let rows = "CREATE TABLE people AS SELECT n AS id, 'SECRET' || n AS name FROM generate_series(1, 5000) n";
+    server.sql("postgres", rows).await;
+    // Segments that are made ready are old ones.
+    for _ in 0..3 {
+        server.sql("postgres", "UPDATE people SET name = name || 'x'").await;
+        server.sql("postgres", "SELECT pg_switch_wal()").await;
+        server.sql("postgres", "CHECKPOINT").await;
+    }
+    // The source would keep all.
+    server.sql("postgres", "ALTER SYSTEM SET wal_keep_size = '1GB'").await;
+    server.sql("postgres", "SELECT pg_reload_conf()").await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("masking.toml");
+    std::fs::write(&file, "[tables.\"public.people\"]\nid = \"keep\"\nname = \"hash\"\n").unwrap();
+    for method in [Method::Basebackup, Method::Dump, Method::Files] {
+        let home = home_of(&bin);
+        let source = place(&server, method).masking(&file);
+        if method == Method::Files {
+            assert!(has(&server.data().join("pg_wal"), b"SECRET").is_some());
+        }
+        let project = import(&home, source).await.unwrap();
+        let main = project.main().await.unwrap();
+        let hashed = "SELECT count(*) FROM people WHERE name ~ '^[0-9a-f]{32}$'";
+        assert_eq!(sql(&main, hashed).await, "5000", "{method}");
+        let folder = data(&main).await;
+        main.stop().await.unwrap();
+        assert_eq!(has(&folder, b"SECRET"), None, "{method}");
         main.start().await.unwrap();
     }
 }

@@ -98,7 +98,7 @@ fn within(folder: &str, roots: &[PathBuf]) -> Option<String> {
 }
 
 /// The names in a folder, if it is there.
-fn names(folder: &Path) -> Result<Vec<String>> {
+pub(in crate::import) fn names(folder: &Path) -> Result<Vec<String>> {
     let failure = |e: std::io::Error| Error::io(format!("look at {}", folder.display()), e);
     let entries = match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
