@@ -409,12 +409,29 @@ impl Import<'_> {
         match masking.large_objects {
             Some(Objects::Keep) => Ok(()),
             Some(Objects::Remove) => {
-                let remove = "SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata";
-                session.execute("remove large objects", remove).await?;
+                self.remove_large_objects(session).await?;
                 session.execute("remove what was masked", "VACUUM FULL pg_largeobject").await
             }
             None => Err(bad(path, "it does not say what becomes of large objects")
                 .with_hint("add large_objects = \"remove\", or \"keep\"")),
+        }
+    }
+
+    /// Each that is removed takes a lock, of which one transaction cannot have many.
+    async fn remove_large_objects(&self, session: &Session) -> Result<()> {
+        const WHAT: &str = "remove large objects";
+        let mut last = "0".to_owned();
+        loop {
+            self.op.cancel.check()?;
+            let sql = format!(
+                "SELECT max(oid), count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata \
+                 WHERE oid > '{last}'::oid ORDER BY oid LIMIT 1000) x"
+            );
+            let row = crate::effect::step(WHAT, session.row(WHAT, &sql)).await?;
+            match row.into_iter().next().flatten() {
+                Some(oid) => last = oid,
+                None => return Ok(()),
+            }
         }
     }
 

@@ -146,3 +146,20 @@ async fn what_is_not_declared_is_refused() {
     assert!(error.to_string().contains("the column public.people.salary"), "{error}");
     assert_eq!(sql(&project.main().await.unwrap(), "SELECT count(*) FROM people").await, "300");
 }
+
+/// Each takes a lock that lasts as long as its transaction.
+#[tokio::test]
+async fn more_large_objects_than_locks_are_removed() {
+    let Some(bin) = bins().pop() else { return };
+    let settings = "max_connections = 20\nmax_locks_per_transaction = 64";
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], settings);
+    server.sql("postgres", "SELECT count(lo_create(0)) FROM generate_series(1, 20000)").await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("masking.toml");
+    std::fs::write(&file, "large_objects = \"remove\"\n[tables]\n").unwrap();
+    let home = home_of(&bin);
+    let source = Source::new(server.url("postgres")).unwrap().masking(&file);
+    let source = source.method(Method::Basebackup).unwrap();
+    let main = import(&home, source).await.unwrap().main().await.unwrap();
+    assert_eq!(sql(&main, "SELECT count(*) FROM pg_largeobject_metadata").await, "0");
+}
