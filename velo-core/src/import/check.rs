@@ -46,7 +46,7 @@ pub(super) async fn basebackup(import: &mut Import<'_>, facts: &Facts) -> Result
     synchronous(import, facts)?;
     for database in &facts.databases {
         locale(import, database)?;
-        sorted(import, database)?;
+        sorted(import, facts, database)?;
     }
     libraries(import, facts).await?;
     room(import, facts.bytes() + facts.bytes() / 10 + (256 << 20))
@@ -157,30 +157,45 @@ fn locale(import: &Import<'_>, database: &Database) -> Result<()> {
 }
 
 /// Indexes that are copied need it in the same version; a dump's are built here.
-fn sorted(import: &Import<'_>, database: &Database) -> Result<()> {
+///
+/// PostgreSQL 14 records no version of a database's collation, and nobody would see that rows are not found. So the
+/// version that the source's C library has *now* is compared with that of here. That is sound: what the indexes were
+/// built with is not known, but if they are right in the source, they are right here, where text is sorted alike.
+/// And any collation of that library tells it, for `glibc` has one version, its own, for all of them. Where nothing
+/// tells, as with musl, the data is refused. What `initdb` recorded of the collations that it found would not do:
+/// a source whose system was upgraded since then, and its indexes built anew, has it as it was.
+fn sorted(import: &Import<'_>, facts: &Facts, database: &Database) -> Result<()> {
     let stable = ["C", "POSIX", "C.UTF-8", "C.utf8"];
     let provider = database.provider.as_deref().unwrap_or("c");
-    if import.project.runtime != RuntimeKind::Process
-        || provider != "c"
-        || stable.contains(&database.collate.as_str())
-        || import.recipe.reindex
-    {
+    if provider != "c" || stable.contains(&database.collate.as_str()) || import.recipe.reindex {
         return Ok(());
     }
-    let has_versions = import.project.postgres.libc() != Some(Libc::Musl);
-    match (&database.version, glibc()) {
-        (Some(theirs), Some(ours)) if *theirs != ours && has_versions => {
-            let what = format!(
-                "the database {:?} was sorted by version {theirs} of its collation, and this machine has {ours}",
-                database.name
-            );
-            Err(Error::new(ErrorKind::Incompatible, what).with_hint(
-                "have its indexes built anew (--reindex), use --method dump, or run the project in an image with \
-                 that version",
-            ))
-        }
-        _ => Ok(()),
+    // In an image its server looks, once the data is there.
+    let is_process = import.project.runtime == RuntimeKind::Process;
+    if database.version.is_some() && !is_process {
+        return Ok(());
     }
+    let ours = match &import.project.postgres.image {
+        Some(image) => image.libc_version.clone().filter(|_| image.libc == Libc::Glibc),
+        None => glibc(),
+    };
+    let what = match (database.version.as_ref().or(facts.libc.as_ref()), ours) {
+        (Some(theirs), Some(ours)) if *theirs == ours => return Ok(()),
+        (Some(theirs), Some(ours)) => format!(
+            "the database {:?} was sorted by version {theirs} of its collation, and here it is {ours}",
+            database.name
+        ),
+        // A version that is recorded the server compares.
+        (Some(_), None) if database.version.is_some() => return Ok(()),
+        _ => format!(
+            "the database {:?} is sorted by {:?} of the C library, and whether that sorts alike here is not known: \
+             there is no version of it",
+            database.name, database.collate
+        ),
+    };
+    Err(Error::new(ErrorKind::Incompatible, what).with_hint(
+        "have its indexes built anew (--reindex), use --method dump, or run the project in an image with that version",
+    ))
 }
 
 /// Whether the C library knows a locale.
@@ -336,7 +351,12 @@ impl Import<'_> {
     /// A server looks at the collations of the database that it is asked for; here all come.
     pub(super) async fn check_collations(&self) -> Result<()> {
         for database in self.databases().await? {
-            collation::columns(&self.session(&database).await?).await.map_err(explain)?;
+            let session = self.session(&database).await?;
+            collation::columns(&session).await.map_err(explain)?;
+            // A source that runs was asked.
+            if self.server.is_none() {
+                collation::unrecorded(&session).await.map_err(explain)?;
+            }
         }
         Ok(())
     }
@@ -354,12 +374,14 @@ impl Import<'_> {
             self.op.steps.run("reindex", self.op.cancel.guard(work)).await??;
             let mut statements = vec![
                 "DO $velo$ DECLARE c record; BEGIN FOR c IN SELECT oid::regcollation AS name FROM pg_collation \
-                 WHERE collversion IS NOT NULL \
-                   AND collversion IS DISTINCT FROM pg_collation_actual_version(oid) \
+                 WHERE collversion <> pg_collation_actual_version(oid) \
                  LOOP EXECUTE format('ALTER COLLATION %s REFRESH VERSION', c.name); END LOOP; END $velo$"
                     .to_owned(),
             ];
-            if major >= 15 {
+            // None is never changed to one, nor one to none.
+            let is_refreshed = "SELECT count(*) FROM pg_database WHERE datname = current_database() \
+                 AND datcollversion <> pg_database_collation_actual_version(oid)";
+            if major >= 15 && session.value("look at its collation", is_refreshed).await? != "0" {
                 statements.push(format!("ALTER DATABASE {name} REFRESH COLLATION VERSION"));
             }
             for sql in statements {

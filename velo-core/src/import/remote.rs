@@ -24,6 +24,9 @@ pub(super) struct Facts {
     pub(super) tablespaces: Vec<String>,
     /// What its configuration files set, as far as the role may see it.
     pub(super) settings: Vec<(String, String)>,
+    /// Which version the collations of its C library have now, where one of them tells.
+    #[serde(default)]
+    pub(super) libc: Option<String>,
     /// The standbys that its commits wait for.
     #[serde(default)]
     pub(super) synchronous: String,
@@ -78,6 +81,8 @@ const QUESTION: &str = "SELECT json_build_object( \
     FROM pg_catalog.pg_database d WHERE datconnlimit <> -2), \
  'tablespaces', (SELECT coalesce(json_agg(spcname), '[]') FROM pg_catalog.pg_tablespace \
     WHERE oid NOT IN (1663, 1664) AND pg_tablespace_location(oid) NOT LIKE 'pg_tblspc/%'), \
+ 'libc', (SELECT max(pg_collation_actual_version(oid)) FROM pg_catalog.pg_collation \
+    WHERE collprovider = 'c' AND collcollate !~* '^(C|POSIX)($|[.])'), \
  'synchronous', current_setting('synchronous_standby_names'), \
  'preload', (SELECT json_build_object('list', setting, 'on_command_line', source = 'command line') \
     FROM pg_catalog.pg_settings WHERE name = 'shared_preload_libraries'), \

@@ -21,7 +21,7 @@ pub(crate) async fn check(session: &Session) -> Result<()> {
 /// no version, or one of the major's.
 async fn databases(session: &Session) -> Result<()> {
     if session.major < 15 {
-        return Ok(()); // databases record no version
+        return Ok(()); // databases record no version: an import looks at what else tells it
     }
     let databases = session
         .copy("look at its collations", "pg_database (datcollversion, datlocprovider)")
@@ -41,6 +41,26 @@ async fn databases(session: &Session) -> Result<()> {
         )
         .await?;
     refuse("databases whose collation is", "ALTER DATABASE … REFRESH COLLATION VERSION", differing)
+}
+
+/// Refuses a database that sorts by the C library, of which nobody recorded in which version: PostgreSQL 14
+/// records none. `glibc` has one for all of its collations, and of those that `initdb` has found it is recorded: data
+/// whose system was never another one since then has that of here in all of them.
+pub(crate) async fn unrecorded(session: &Session) -> Result<()> {
+    let unknown = session
+        .rows(
+            "look for collations without a version",
+            "SELECT datname FROM pg_database d WHERE datname = current_database() \
+               AND coalesce(to_jsonb(d)->>'datlocprovider', 'c') = 'c' \
+               AND to_jsonb(d)->>'datcollversion' IS NULL \
+               AND datcollate NOT IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') \
+               AND NOT coalesce( \
+                 (SELECT bool_and(collversion IS NOT DISTINCT FROM pg_collation_actual_version(oid)) \
+                    FROM pg_collation WHERE collprovider = 'c' AND collversion IS NOT NULL), false)",
+        )
+        .await?;
+    let what = "databases whose collation has no version on record, and so may be";
+    refuse(what, "ALTER COLLATION … REFRESH VERSION", unknown)
 }
 
 /// Collations that columns of the session's database have of their own.

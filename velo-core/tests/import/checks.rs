@@ -4,7 +4,7 @@ use velo_core::import::{Method, Source};
 use velo_core::{Branch, BranchSpec, Error, ErrorKind, Project};
 
 use crate::common::client::sql;
-use crate::common::home::TestHome;
+use crate::common::home::{TestHome, eventually};
 use crate::data::{fill, sums};
 use crate::faults::refused;
 use crate::methods::{home_of, import, url_in};
@@ -77,6 +77,61 @@ async fn a_database_that_was_sorted_otherwise_is_dumped_and_not_copied() {
     server.sql("postgres", missing).await;
     let error = not_copied(&home, &server.url("postgres"), "a locale that is not here").await;
     assert!(error.to_string().contains("\"xx_YY.UTF-8\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_of_which_no_version_is_known_is_copied_where_text_sorts_alike() {
+    // 14 knows none of any.
+    let bins = bins();
+    for bin in [bins.first(), bins.last()].into_iter().flatten() {
+        let server = Server::new(bin, &LOCALE, "");
+        server.sql("postgres", "CREATE DATABASE sorted").await;
+        server.sql("sorted", "CREATE TABLE t AS SELECT 'a' AS x; CREATE INDEX ON t (x)").await;
+        // This name is the C library's, and not among those that never change.
+        let other = "UPDATE pg_database SET datcollate = 'C.utf-8' WHERE datname = 'sorted'";
+        server.sql("postgres", other).await;
+        let home = home_of(bin);
+        let error = not_copied(&home, &server.url("sorted"), "no version").await;
+        assert!(error.to_string().contains("is not known"), "{error}");
+        assert!(error.hint().unwrap().contains("--reindex"), "{error:?}");
+        let copy =
+            || Source::new(server.url("sorted")).unwrap().method(Method::Basebackup).unwrap();
+        is_sorted(&home, copy().reindex(), "built anew").await;
+
+        // Any collation of the C library's tells which it is: that of here.
+        let told = "CREATE COLLATION told (provider = libc, locale = 'C.UTF-8')";
+        server.sql("sorted", told).await;
+        for set in
+            ["collcollate = 'xx_YY.utf8'", "collversion = pg_collation_actual_version(oid)"]
+        {
+            let told = format!("UPDATE pg_collation SET {set} WHERE collname = 'told'");
+            server.sql("sorted", &told).await;
+        }
+        is_sorted(&home, copy(), "the same library").await;
+
+        // A server that is stopped tells what was recorded.
+        server.stop();
+        let files = || Source::new(server.data().to_str().unwrap()).unwrap();
+        is_sorted(&home, files(), "the same library in files").await;
+        server.start();
+        let older = "UPDATE pg_collation SET collversion = '1.0' WHERE collname = 'told'";
+        server.sql("sorted", older).await;
+        server.stop();
+        let error = refused(&home, files(), "another library in files").await;
+        assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
+        assert!(error.hint().unwrap().contains("--reindex"), "{error:?}");
+        is_sorted(&home, files().reindex(), "files, built anew").await;
+    }
+}
+
+/// It comes.
+async fn is_sorted(home: &TestHome, source: Source, what: &str) {
+    let project = import(home, source).await.unwrap_or_else(|e| panic!("{what}: {e} {e:?}"));
+    let main = project.main().await.unwrap();
+    assert_eq!(sql(&main, "SELECT x FROM t").await, "a", "{what}");
+    project.delete(true).await.unwrap();
+    let gone = eventually(std::time::Duration::from_secs(30), || home.left().is_empty());
+    assert!(gone, "{what}: {:?}", home.left());
 }
 
 #[tokio::test]
