@@ -18,6 +18,8 @@ mod disk;
 mod faults;
 #[path = "import/follow.rs"]
 mod follow;
+#[path = "import/guards.rs"]
+mod guards;
 #[path = "import/masks.rs"]
 mod masks;
 #[path = "import/methods.rs"]

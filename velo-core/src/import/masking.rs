@@ -22,6 +22,7 @@
 //! is not branched before somebody has said what it is. Equal values stay equal, in whichever table, so that
 //! foreign keys hold; where the two sides of one are masked in different ways, that is refused.
 
+mod databases;
 mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -431,41 +432,6 @@ impl Import<'_> {
             match row.into_iter().next().flatten() {
                 Some(oid) => last = oid,
                 None => return Ok(()),
-            }
-        }
-    }
-
-    async fn other_databases(&self, masking: &Masking, path: &Path) -> Result<()> {
-        let mut others = Vec::new();
-        for database in self.databases().await? {
-            if database == self.project.database || database == "template1" {
-                continue;
-            }
-            let session = self.session(&database).await?;
-            let tables = relations(&session).await?.len();
-            let count = "SELECT count(*) FROM pg_largeobject_metadata";
-            if tables > 0 || session.value("count large objects", count).await? != "0" {
-                others.push(database);
-            }
-        }
-        match masking.other_databases {
-            _ if others.is_empty() => Ok(()),
-            Some(Databases::Keep) => Ok(()),
-            Some(Databases::Drop) => {
-                let session = self.session("template1").await?;
-                for name in others {
-                    let drop = format!("DROP DATABASE {} WITH (FORCE)", ident(&name));
-                    session.execute("drop a database", &drop).await?;
-                }
-                Ok(())
-            }
-            None => {
-                let what = format!(
-                    "it masks the database {:?} alone, and there are others: {}",
-                    self.project.database,
-                    others.join(", ")
-                );
-                Err(bad(path, what).with_hint("add other_databases = \"drop\", or \"keep\""))
             }
         }
     }
