@@ -23,6 +23,7 @@
 //! foreign keys hold; where the two sides of one are masked in different ways, that is refused.
 
 mod databases;
+mod quiet;
 mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -340,8 +341,7 @@ impl Import<'_> {
         begin(self.watch, Stage::Mask, &file.path.display().to_string());
         self.other_databases(&masking, &file.path).await?;
         let session = self.session(&self.project.database).await?;
-        // No trigger, no foreign key and no event trigger is in the way.
-        session.execute("turn triggers off", "SET session_replication_role = replica").await?;
+        let undo = quiet::quiet(&session).await?;
         self.large_objects(&masking, &file.path, &session).await?;
         let relations = relations(&session).await?;
         let plan = masking.plan(&file.path, &relations)?;
@@ -356,6 +356,7 @@ impl Import<'_> {
         self.op.steps.run("mask", self.op.cancel.guard(work)).await??;
         let drop = "DROP SCHEMA velo_masking CASCADE";
         session.execute("remove the functions of a masking", drop).await?;
+        quiet::loud(&session, &undo).await?;
         let work = remove_wal(&session);
         self.op.steps.run("remove WAL", self.op.cancel.guard(work)).await??;
         if let Some(masking) = &mut self.recipe.masking {

@@ -74,3 +74,60 @@ async fn no_database_is_left_unseen() {
     assert_eq!(has(&folder, b"SECRET"), None);
     main.start().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_fires_always_does_not_fire_and_is_as_it_was() {
+    let Some(case) = Case::new("") else { return };
+    let schema = "
+        CREATE TABLE people (id int PRIMARY KEY, name text);
+        INSERT INTO people SELECT n, 'SECRET' || n FROM generate_series(1, 100) n;
+        CREATE TABLE parts (id int, name text) PARTITION BY RANGE (id);
+        CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (1000);
+        INSERT INTO parts SELECT * FROM people;
+        CREATE TABLE gone AS SELECT * FROM people;
+        CREATE TABLE audit (line text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO audit SELECT to_jsonb(OLD)::text; RETURN NULL; END $$;
+        CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+        CREATE TRIGGER note AFTER UPDATE ON people FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE TRIGGER \"all\" AFTER UPDATE ON people FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE TRIGGER usual AFTER UPDATE ON people FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE TRIGGER off AFTER UPDATE ON people FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE TRIGGER note AFTER UPDATE ON parts FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE TRIGGER no BEFORE TRUNCATE ON gone EXECUTE FUNCTION no();
+        ALTER TABLE people ENABLE ALWAYS TRIGGER note, ENABLE REPLICA TRIGGER \"all\", DISABLE TRIGGER off;
+        ALTER TABLE parts_1 ENABLE ALWAYS TRIGGER note;
+        ALTER TABLE gone ENABLE ALWAYS TRIGGER no;
+        CREATE RULE also AS ON UPDATE TO people DO ALSO INSERT INTO audit VALUES (OLD.name);
+        CREATE RULE usual AS ON UPDATE TO people DO ALSO INSERT INTO audit VALUES (OLD.name);
+        ALTER TABLE people ENABLE ALWAYS RULE also;
+        CREATE EXTENSION postgres_fdw;
+        CREATE FUNCTION no_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no DDL'; END $$;
+        CREATE EVENT TRIGGER no_ddl ON ddl_command_start EXECUTE FUNCTION no_ddl();
+        ALTER EVENT TRIGGER no_ddl ENABLE ALWAYS;
+    ";
+    case.server.sql("postgres", schema).await;
+    let main = case
+        .masked(
+            "[tables]\n\"public.audit\" = \"keep\"\n\"public.gone\" = \"empty\"\n\
+             [tables.\"public.people\"]\nid = \"keep\"\nname = \"hash\"\n\
+             [tables.\"public.parts\"]\nid = \"keep\"\nname = \"hash\"\n",
+        )
+        .await;
+    assert_eq!(sql(&main, "SELECT count(*) FROM audit").await, "0");
+    assert_eq!(sql(&main, "SELECT count(*) FROM people WHERE name ~ 'SECRET'").await, "0");
+    assert_eq!(sql(&main, "SELECT count(*) FROM parts WHERE name ~ 'SECRET'").await, "0");
+    for state in [
+        "SELECT string_agg(tgrelid::regclass || ' ' || tgname || ' ' || tgenabled::text, ', ' ORDER BY tgrelid::regclass::text, tgname) \
+         FROM pg_trigger WHERE NOT tgisinternal",
+        "SELECT string_agg(rulename || ' ' || ev_enabled::text, ', ' ORDER BY rulename) \
+         FROM pg_rewrite WHERE ev_type <> '1' AND ev_class = 'people'::regclass",
+        "SELECT string_agg(evtname || ' ' || evtenabled::text, ', ') FROM pg_event_trigger",
+        "SELECT string_agg(fdwname || ' ' || fdwhandler::regproc || ' ' || fdwvalidator::regproc, ', ') \
+         FROM pg_foreign_data_wrapper",
+        "SELECT count(*)::text FROM pg_depend WHERE refclassid = 'pg_proc'::regclass \
+         AND classid = 'pg_foreign_data_wrapper'::regclass",
+    ] {
+        assert_eq!(sql(&main, state).await, case.server.sql("postgres", state).await, "{state}");
+    }
+}
