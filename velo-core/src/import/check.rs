@@ -69,9 +69,17 @@ pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
     }
     let wanted = import.wanted(facts)?;
     let bytes: u64 = wanted.iter().map(|database| database.bytes).sum();
+    let is_part = !import.recipe.schemas.is_empty();
+    let objects = "SELECT to_json(EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata))";
     for database in &wanted {
         locale(import, database)?;
         extensions(import, &database.name).await?;
+        if is_part && import.ask::<bool>(&database.name, objects).await? {
+            import.note(format!(
+                "the large objects of {} did not come: they are in no schema",
+                database.name
+            ));
+        }
     }
     // The dump, compressed, lies beside the data that it becomes.
     room(import, bytes + bytes / 2 + (256 << 20))

@@ -238,6 +238,25 @@ async fn a_dump_brings_databases_into_the_same_major_and_a_newer_one() {
 }
 
 #[tokio::test]
+async fn a_dump_of_schemas_says_that_large_objects_do_not_come() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+    server.sql("postgres", "CREATE SCHEMA a; CREATE TABLE a.t AS SELECT 7 AS x").await;
+    for has_objects in [false, true] {
+        let home = home_of(&bin);
+        let source = Source::new(server.url("postgres")).unwrap().schemas(["a"]);
+        let project = import(&home, source).await.unwrap();
+        let notes = project.info().source.unwrap().notes;
+        let is_noted = notes.iter().any(|note| note.contains("large objects of postgres"));
+        assert_eq!(is_noted, has_objects, "{notes:?}");
+        let main = project.main().await.unwrap();
+        let found = "SELECT x + (SELECT count(*) FROM pg_largeobject_metadata) FROM a.t";
+        assert_eq!(crate::common::client::sql(&main, found).await, "7");
+        server.sql("postgres", "SELECT lo_from_bytea(0, 'x')").await;
+    }
+}
+
+#[tokio::test]
 async fn collations_of_icu_come_along_or_are_refused() {
     for bin in bins_with_icu() {
         let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
