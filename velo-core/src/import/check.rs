@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use super::bring::Import;
+use super::preload;
 use super::remote::{Database, Facts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Libc, collation};
@@ -73,7 +74,6 @@ pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
     let objects = "SELECT to_json(EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata))";
     for database in &wanted {
         locale(import, database)?;
-        extensions(import, &database.name).await?;
         if is_part && import.ask::<bool>(&database.name, objects).await? {
             import.note(format!(
                 "the large objects of {} did not come: they are in no schema",
@@ -81,6 +81,7 @@ pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
             ));
         }
     }
+    preload::of_source(import, facts).await?;
     // The dump, compressed, lies beside the data that it becomes.
     room(import, bytes + bytes / 2 + (256 << 20))
 }
@@ -236,20 +237,22 @@ fn glibc() -> Option<String> {
     None
 }
 
-/// The extensions of a database of the source, in a project whose PostgreSQL has a folder for them.
-async fn extensions(import: &Import<'_>, database: &str) -> Result<()> {
-    let Some(share) = &import.project.share_dir else { return Ok(()) };
+/// The extensions of a database of the source: an error, unless PostgreSQL has them here, where it has a folder for them.
+pub(super) async fn extensions(import: &Import<'_>, database: &str) -> Result<Vec<String>> {
     let sql = "SELECT coalesce(json_agg(extname), '[]') FROM pg_catalog.pg_extension";
     let names: Vec<String> = import.ask(database, sql).await?;
-    let missing =
-        |name: &&String| !share.join("extension").join(format!("{name}.control")).exists();
+    let share = import.project.share_dir.as_ref();
+    let missing = |name: &&String| {
+        let file = format!("extension/{name}.control");
+        share.is_some_and(|share| !share.join(file).exists())
+    };
     match names.iter().find(missing) {
-        None => Ok(()),
+        None => Ok(names),
         Some(name) => Err(extension_missing(import, name, database)),
     }
 }
 
-fn extension_missing(import: &Import<'_>, name: &str, database: &str) -> Error {
+pub(super) fn extension_missing(import: &Import<'_>, name: &str, database: &str) -> Error {
     let major = import.project.postgres.version.major;
     let image = IMAGES.iter().find(|(part, _)| name.contains(part));
     let image = match image {
@@ -271,15 +274,7 @@ fn extension_missing(import: &Import<'_>, name: &str, database: &str) -> Error {
 /// The libraries that functions of the source, and its server, are in.
 async fn libraries(import: &Import<'_>, facts: &Facts) -> Result<()> {
     let Some(folder) = library_folder(import).await else { return Ok(()) };
-    let is_there = |name: &str| {
-        let name = name.strip_prefix("$libdir/").unwrap_or(name);
-        let path = if name.starts_with('/') { PathBuf::from(name) } else { folder.join(name) };
-        path.exists() || path.with_extension("so").exists() || {
-            let mut with = path.into_os_string();
-            with.push(".so");
-            Path::new(&with).exists()
-        }
-    };
+    let is_there = |name: &str| has_library(&folder, name);
     for name in facts.preloaded().split(',').map(|name| name.trim().trim_matches('"')) {
         if !name.is_empty() && !is_there(name) {
             let mut error = extension_missing(import, name, "shared_preload_libraries");
@@ -299,8 +294,19 @@ async fn libraries(import: &Import<'_>, facts: &Facts) -> Result<()> {
     Ok(())
 }
 
+/// Whether a library is there that a server's settings or functions name.
+pub(super) fn has_library(folder: &Path, name: &str) -> bool {
+    let name = name.strip_prefix("$libdir/").unwrap_or(name);
+    let path = if name.starts_with('/') { PathBuf::from(name) } else { folder.join(name) };
+    path.exists() || path.with_extension("so").exists() || {
+        let mut with = path.into_os_string();
+        with.push(".so");
+        Path::new(&with).exists()
+    }
+}
+
 /// Where this machine's PostgreSQL has its libraries; `None` where that cannot be told.
-async fn library_folder(import: &Import<'_>) -> Option<PathBuf> {
+pub(super) async fn library_folder(import: &Import<'_>) -> Option<PathBuf> {
     if import.project.runtime != RuntimeKind::Process {
         return None;
     }

@@ -1,6 +1,7 @@
 //! A logical copy of a running server: roles, then each database, in parallel.
 
 use super::bring::Import;
+use super::preload;
 use super::progress::{Stage, during};
 use super::remote::{Database, Facts};
 use crate::error::{Error, ErrorKind, Result};
@@ -61,6 +62,9 @@ impl Import<'_> {
 
     /// Brings the roles, and one database after the other.
     pub(super) async fn load_dump(&mut self, facts: &Facts) -> Result<()> {
+        let needed = preload::of_source(self, facts).await?;
+        // In a box: the callers' futures would be nested too deep for the compiler.
+        Box::pin(self.preload(needed)).await?;
         let folder = self.run_dir.path().join("dump");
         let user = self.home.server_user(&self.project.postgres);
         crate::disk::make_folder("make the folder of a dump", &folder, 0o700, user.as_ref())?;

@@ -321,6 +321,28 @@ async fn the_files_of_a_stopped_server_are_adopted() {
     }
 }
 
+#[tokio::test]
+async fn libraries_that_extensions_of_a_dump_need_are_loaded() {
+    let Some(bin) = bins().pop() else { return };
+    let settings = "shared_preload_libraries = 'auto_explain, pg_stat_statements'";
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], settings);
+    server.sql("postgres", "CREATE EXTENSION pg_stat_statements").await;
+    let home = home_of(&bin);
+    let source = Source::new(server.url("postgres")).unwrap().method(Method::Dump).unwrap();
+    let project = import(&home, source).await.unwrap();
+    let notes = project.info().source.unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("pg_stat_statements")), "{notes:?}");
+    let branch = Branch::create(&project, BranchSpec::ephemeral()).await.unwrap();
+    for branch in [&project.main().await.unwrap(), &branch] {
+        let shown = "SHOW shared_preload_libraries";
+        assert_eq!(crate::common::client::sql(branch, shown).await, "pg_stat_statements");
+        // It says that it must be loaded so, unless it is.
+        let works = "SELECT count(*) >= 0 FROM pg_stat_statements";
+        assert_eq!(crate::common::client::sql(branch, works).await, "t");
+    }
+    branch.close().await.unwrap();
+}
+
 /// Nothing is copied where the home's file system clones, whether the source is a subvolume of its own or not.
 #[tokio::test]
 async fn files_on_the_homes_btrfs_are_cloned_in_place() {
