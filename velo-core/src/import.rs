@@ -23,6 +23,7 @@ mod basebackup;
 mod bring;
 mod check;
 mod conninfo;
+mod contents;
 mod dump;
 mod files;
 mod masking;

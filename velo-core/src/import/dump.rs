@@ -11,7 +11,11 @@ use crate::project::initdb::Cluster;
 impl Import<'_> {
     /// Makes an empty cluster, whose first superuser is the source's: what roles were granted names it.
     pub(super) async fn new_cluster(&mut self, facts: Option<&Facts>) -> Result<()> {
-        let role = facts.map_or("postgres", |facts| facts.bootstrap.as_str());
+        let first = match facts {
+            Some(facts) => Some(facts.bootstrap.clone()),
+            None => self.first_role().await?,
+        };
+        let role = first.as_deref().unwrap_or("postgres");
         let cluster = Cluster {
             home: self.home,
             project: &self.project,

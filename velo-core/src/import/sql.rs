@@ -4,10 +4,14 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::bring::Import;
+use super::check;
+use super::contents::{Archive, CLUSTER, DATABASE, Script};
+use super::preload::Preload;
 use super::progress::{Stage, during};
 use super::source::Place;
 use super::tools::failed;
 use crate::command::Program;
+use crate::engine::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os_user::OsUser;
 use crate::postgres::session::{Session, ident, literal};
@@ -32,12 +36,31 @@ const COMPRESSED: [(&[u8], &str); 5] = [
     (b"BZh", "bzip2"),
 ];
 
-/// How a dump of a database begins.
-const DATABASE: &str = "PostgreSQL database dump";
-/// How a dump of a whole cluster begins, and one of roles.
-const CLUSTER: &str = "PostgreSQL database cluster dump";
-
 impl Import<'_> {
+    /// The superuser that the cluster is to begin with, as the files that make roles have it. An error where one of their
+    /// roles would be taken for Velo's own, or take that from it.
+    pub(super) async fn first_role(&mut self) -> Result<Option<String>> {
+        let Place::Sql(path) = self.recipe.place.clone() else { return Ok(None) };
+        let path = self.uncompressed(path).await?;
+        let mut files: Vec<PathBuf> = self.recipe.roles.clone().into_iter().collect();
+        if format(&path)? == Format::Plain && head(&path)?.contains(CLUSTER) {
+            files.push(path);
+        }
+        let script = blocking(move || {
+            let mut script = Script::default();
+            files.iter().try_for_each(|file| script.add_roles(file)).map(|()| script)
+        });
+        let script = script.await?;
+        let role = &self.project.role;
+        match script.superuser(role) {
+            Some(superuser) if !(superuser && self.role_is_told) => Err(check::role_is_there(role)),
+            _ => {
+                let first = script.bootstrap(self.project.postgres.version.major)?;
+                Ok(first.map(str::to_owned))
+            }
+        }
+    }
+
     /// Reads the dump into the server.
     pub(super) async fn load_sql(&mut self) -> Result<()> {
         let Place::Sql(path) = self.recipe.place.clone() else {
@@ -51,14 +74,14 @@ impl Import<'_> {
             super::progress::size_of(path.clone()).max(path.metadata().map_or(0, |m| m.len()));
         let data = self.location.host_path().to_path_buf();
         let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let spec = match format(&path)? {
+        let is_cluster = format(&path)? == Format::Plain && head(&path)?.contains(CLUSTER);
+        let (spec, made) = match format(&path)? {
             Format::Plain => {
                 check_end(&path)?;
-                self.plain(&path).await?
+                (self.plain(&path, is_cluster).await?, None)
             }
             format => self.archive(&path, format).await?,
         };
-        let is_cluster = spec.tool == "psql" && head(&path)?.contains(CLUSTER);
         let run = async {
             match is_cluster {
                 true => self.run_cluster(spec).await,
@@ -67,10 +90,14 @@ impl Import<'_> {
         };
         let restored = during(self.watch, Stage::Restore, &shown, &data, Some(size), run);
         self.op.steps.run("restore", restored).await?;
+        if let Some(made) = made.filter(|made| *made != self.project.database) {
+            self.rename(&made).await?;
+        }
         crate::disk::remove_folder("remove a dump", &self.run_dir.path().join("dump"))
     }
 
-    /// The same file without its compression: beside the data, where it is compressed.
+    /// The same file without its compression: beside the data, where it is compressed. It is there when somebody
+    /// asks again.
     async fn uncompressed(&mut self, path: PathBuf) -> Result<PathBuf> {
         if path.is_dir() {
             return Ok(path);
@@ -87,6 +114,9 @@ impl Import<'_> {
         let user = self.home.server_user(&self.project.postgres);
         crate::disk::make_folder("make the folder of a dump", &folder, 0o700, user.as_ref())?;
         let to = folder.join("plain");
+        if to.exists() {
+            return Ok(to);
+        }
         let failure = |e: std::io::Error| Error::io(format!("write {}", to.display()), e);
         let file = std::fs::File::create(&to).map_err(failure)?;
         if let Some(user) = &user {
@@ -111,18 +141,41 @@ impl Import<'_> {
     }
 
     /// How plain SQL is run.
-    async fn plain(&mut self, path: &Path) -> Result<ToolSpec> {
-        self.make_database().await?;
+    ///
+    /// All that `psql` knows is run, `\!` too. To refuse that would protect nobody: whoever wrote the dump has it run by
+    /// a superuser, whose `COPY … PROGRAM` does the same as the same user. So the README says whose dumps to take.
+    async fn plain(&mut self, path: &Path, is_cluster: bool) -> Result<ToolSpec> {
+        let file = path.to_path_buf();
+        let script = blocking(move || Script::read(&file, is_cluster)).await?;
+        let needed = Preload::of(&script.extensions_in(&self.project.database), "")?;
+        // In a box: the callers' futures would be nested too deep for the compiler.
+        Box::pin(self.preload(needed)).await?;
+        for database in &script.databases {
+            self.drop_empty(database).await?;
+        }
+        // Databases that it makes have their own locale and encoding, which they would not have if they were there.
+        let makes_own = is_cluster || (script.connects && !script.databases.is_empty());
+        let database = match makes_own {
+            true => "template1".to_owned(),
+            false => {
+                self.make_database().await?;
+                self.project.database.clone()
+            }
+        };
         let args = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null"];
         let mut args: Vec<String> = args.map(str::to_owned).to_vec();
-        args.push(format!("--dbname={}", self.project.database));
+        args.push(format!("--dbname={database}"));
         let mut spec = self.tool_for_copy("psql", args);
         spec.input = Some(path.to_path_buf());
         Ok(spec)
     }
 
-    /// How an archive is read.
-    async fn archive(&mut self, path: &Path, format: Format) -> Result<ToolSpec> {
+    /// How an archive is read, and the database that it makes, with its own locale and encoding.
+    async fn archive(
+        &mut self,
+        path: &Path,
+        format: Format,
+    ) -> Result<(ToolSpec, Option<String>)> {
         let user = self.home.server_user(&self.project.postgres);
         // As root, programs run as another user, who may not read what root may.
         let by_path = user.as_ref().is_none_or(|user| readable(path, user));
@@ -142,17 +195,23 @@ impl Import<'_> {
             spec
         };
         let list = with_file(self.tool("pg_restore", vec!["--list".to_owned()]));
-        let list = self.run(list).await?.stdout;
-        let own = list.lines().find_map(|line| line.strip_prefix(";     dbname: "));
+        let contents = Archive::of(&self.run(list).await?.stdout);
+        if let (false, Some(own)) = (self.recipe.database_is_told, &contents.database) {
+            self.project.database.clone_from(own);
+        }
+        let made = contents.database.filter(|_| contents.makes_database);
+        let place = made.clone().unwrap_or_else(|| self.project.database.clone());
+        let needed = Preload::of(&[(place, contents.extensions)], "")?;
+        // In a box: the callers' futures would be nested too deep for the compiler.
+        Box::pin(self.preload(needed)).await?;
         let mut args = vec!["--exit-on-error", "--no-tablespaces", "--no-password"];
-        let database = match (self.recipe.database_is_told, own) {
-            (false, Some(own)) => {
+        let database = match &made {
+            Some(made) => {
                 args.push("--create");
-                self.project.database = own.trim().to_owned();
-                self.drop_empty(own.trim()).await?;
+                self.drop_empty(made).await?;
                 "template1".to_owned()
             }
-            _ => {
+            None => {
                 self.make_database().await?;
                 self.project.database.clone()
             }
@@ -162,11 +221,20 @@ impl Import<'_> {
         if by_path && format != Format::Tar {
             args.push(format!("--jobs={}", self.jobs()));
         }
-        Ok(with_file(self.tool_for_copy("pg_restore", args)))
+        Ok((with_file(self.tool_for_copy("pg_restore", args)), made))
     }
 
-    /// Makes the project's database where it is not there.
-    async fn make_database(&self) -> Result<()> {
+    /// Gives a database that was made under its own name the one that somebody has told.
+    async fn rename(&self, made: &str) -> Result<()> {
+        let wanted = &self.project.database;
+        self.drop_empty(wanted).await?;
+        let session = self.session("template1").await?;
+        let sql = format!("ALTER DATABASE {} RENAME TO {}", ident(made), ident(wanted));
+        session.execute("name the project's database", &sql).await
+    }
+
+    /// Makes the project's database where it is not there, for a dump that does not make it.
+    async fn make_database(&mut self) -> Result<()> {
         let socket_dir = self.run_dir.socket();
         let target = self.target(&socket_dir);
         let session = Session::connect_to(target, "template1").await?;
@@ -176,6 +244,9 @@ impl Import<'_> {
             let sql = format!("CREATE DATABASE {} TEMPLATE template0", ident(name));
             session.execute("create the project's database", &sql).await?;
         }
+        let locale = format!("SELECT datcollate FROM pg_database WHERE datname = {}", literal(name));
+        let locale = session.value("look at its locale", &locale).await?;
+        self.note(format!("the dump does not say which locale its database had: here it is {locale}"));
         Ok(())
     }
 
@@ -189,16 +260,13 @@ impl Import<'_> {
         self.op.steps.run("make roles", self.run_cluster(spec)).await
     }
 
-    /// Runs SQL as `pg_dumpall` writes it: the roles and databases that every cluster has are there.
+    /// Runs SQL as `pg_dumpall` writes it: the first superuser is there, and may be others.
     async fn run_cluster(&self, mut spec: ToolSpec) -> Result<()> {
         spec.args.retain(|arg| arg != "ON_ERROR_STOP=1" && arg != "-v");
         let output = self.runtime.run(spec).await?;
         let is_error =
             |line: &&str| ["ERROR:", "FATAL:", "error:"].iter().any(|word| line.contains(word));
-        let harmless = |line: &str| {
-            line.contains("already exists")
-                && (line.contains("role \"") || line.contains("database \""))
-        };
+        let harmless = |line: &str| line.contains("already exists") && line.contains("role \"");
         let wrong: Vec<&str> =
             output.stderr.lines().filter(is_error).filter(|line| !harmless(line)).collect();
         match output.success && wrong.is_empty() {

@@ -321,6 +321,108 @@ async fn the_files_of_a_stopped_server_are_adopted() {
     }
 }
 
+/// What `pg_dumpall` writes of roles.
+fn dump_of_roles(roles: &str) -> String {
+    let title = "PostgreSQL database cluster dump";
+    format!("--\n-- {title}\n--\n\n{roles}\n--\n-- {title} complete\n--\n")
+}
+
+#[tokio::test]
+async fn roles_in_a_file_begin_with_their_own_first_superuser() {
+    let Some(bin) = bins().pop() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    // Of a container with POSTGRES_USER=app: from 16 on nobody but its first superuser can have granted that.
+    let app = "CREATE ROLE app;\nALTER ROLE app WITH SUPERUSER INHERIT CREATEROLE CREATEDB LOGIN REPLICATION BYPASSRLS;\n\
+        CREATE ROLE ann;\nCREATE ROLE reader;\nGRANT reader TO ann GRANTED BY app;\n";
+    let table = "CREATE TABLE t (x int);\nALTER TABLE t OWNER TO app;\nINSERT INTO t VALUES (7);\n";
+    let data = write("data.sql", table);
+    let whole = write("all.sql", &dump_of_roles(&format!("{app}\n\\connect postgres\n{table}")));
+    let of = |path: &std::path::Path| Source::new(path.to_str().unwrap()).unwrap();
+    let found = "SELECT x::text || ' ' || (SELECT string_agg(rolname, ' ' ORDER BY oid) FROM pg_roles \
+                 WHERE rolsuper) FROM t";
+    let roles = write("roles.sql", &dump_of_roles(app));
+    for source in [of(&data).roles(&roles), of(&whole)] {
+        let home = home_of(&bin);
+        let project = import(&home, source).await.unwrap();
+        let main = project.main().await.unwrap();
+        assert_eq!(crate::common::client::sql(&main, found).await, "7 app velo");
+    }
+
+    // One of Velo's name would be taken for its own, or take that from it.
+    let ordinary = "CREATE ROLE velo;\nALTER ROLE velo WITH NOSUPERUSER LOGIN;\n";
+    let own = "CREATE ROLE velo;\nALTER ROLE velo WITH SUPERUSER LOGIN;\n";
+    for (roles, may_be_told) in [(ordinary, false), (own, true)] {
+        let home = home_of(&bin);
+        let text = dump_of_roles(&format!("{app}{roles}"));
+        let (roles, whole) = (write("velo.sql", &text), write("whole.sql", &text));
+        for source in [of(&data).roles(&roles), of(&whole)] {
+            let error = crate::faults::refused(&home, source, "a role of Velo's name").await;
+            assert_eq!(error.kind(), velo_core::ErrorKind::Conflict, "{error}");
+            assert!(error.hint().unwrap().contains("--role"), "{error:?}");
+        }
+        let builder = Project::builder("api").config(home.config().clone()).role("velo");
+        let told = builder.from(of(&data).roles(&roles)).create().await;
+        assert_eq!(told.is_ok(), may_be_told, "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_dump_in_a_file_keeps_its_databases_locale_and_encoding() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+    let make = "CREATE DATABASE shop TEMPLATE template0 LOCALE 'C' ENCODING 'LATIN1'";
+    server.sql("postgres", make).await;
+    server.sql("shop", "CREATE TABLE t AS SELECT 'é'::text AS x").await;
+    let at = |name: &str| server.dir.path().join(name).to_str().unwrap().to_owned();
+    let url = server.url("shop");
+    for (tool, args, name) in [
+        ("pg_dump", &["-Fc"][..], "custom"),
+        ("pg_dump", &["-Fp"][..], "plain.sql"),
+        ("pg_dump", &["-Fp", "-C"][..], "create.sql"),
+        ("pg_dumpall", &[][..], "all.sql"),
+    ] {
+        let path = at(name);
+        let done = server.tool(tool, &[args, &["-d", url.as_str(), "-f", path.as_str()]].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let found = "SELECT concat_ws(' ', datname, datcollate, pg_encoding_to_char(encoding), \
+                   (SELECT x FROM t), \
+                   (SELECT count(*) FROM pg_database WHERE NOT datistemplate)) \
+                 FROM pg_database WHERE datname = current_database()";
+    for (name, told, wanted) in [
+        ("custom", None, "shop C LATIN1 é 2"),
+        ("custom", Some("other"), "other C LATIN1 é 2"),
+        ("custom", Some("postgres"), "postgres C LATIN1 é 1"),
+        ("create.sql", None, "shop C LATIN1 é 2"),
+        ("create.sql", Some("shop"), "shop C LATIN1 é 2"),
+        ("all.sql", Some("shop"), "shop C LATIN1 é 2"),
+        // This one does not know.
+        ("plain.sql", Some("shop"), "shop C.UTF-8 UTF8 é 2"),
+    ] {
+        let what = format!("{name} as {told:?}");
+        let home = home_of(&bin);
+        let source = Source::new(at(name)).unwrap();
+        let builder = Project::builder("api").config(home.config().clone()).from(source);
+        let builder = told.into_iter().fold(builder, |builder, name| builder.database(name));
+        let project = builder.create().await.unwrap_or_else(|e| panic!("{what}: {e} {e:?}"));
+        let main = project.main().await.unwrap();
+        assert_eq!(crate::common::client::sql(&main, found).await, wanted, "{what}");
+        let notes = project.info().source.unwrap().notes;
+        let is_noted = notes.iter().any(|note| note.contains("which locale"));
+        assert_eq!(is_noted, name == "plain.sql", "{what}: {notes:?}");
+    }
+    // Nothing is made under a name that a whole cluster's dump does not make.
+    let home = home_of(&bin);
+    let builder = Project::builder("api").config(home.config().clone()).database("elsewhere");
+    let error = builder.from(Source::new(at("all.sql")).unwrap()).create().await.unwrap_err();
+    assert_eq!(error.kind(), velo_core::ErrorKind::NotFound, "{error}");
+}
+
 #[tokio::test]
 async fn libraries_that_extensions_of_a_dump_need_are_loaded() {
     let Some(bin) = bins().pop() else { return };
@@ -341,6 +443,49 @@ async fn libraries_that_extensions_of_a_dump_need_are_loaded() {
         assert_eq!(crate::common::client::sql(branch, works).await, "t");
     }
     branch.close().await.unwrap();
+}
+
+/// It cannot be made in a server that has not loaded it, and is loaded in none that could run the source's jobs.
+#[tokio::test]
+async fn a_dump_with_pg_cron_comes_without_running_its_jobs() {
+    let Some(bin) = std::env::var_os("VELO_TEST_PG_CRON").map(std::path::PathBuf::from) else {
+        crate::common::missing("VELO_TEST_PG_CRON is not set");
+        return;
+    };
+    let settings = "shared_preload_libraries = 'auto_explain, pg_cron'\ncron.database_name = 'shop'";
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], settings);
+    server.sql("postgres", "CREATE DATABASE shop").await;
+    let ran = "CREATE EXTENSION pg_cron; CREATE TABLE ran (at timestamptz DEFAULT now())";
+    server.sql("shop", ran).await;
+    let job = "SELECT cron.schedule('job', '@reboot', 'INSERT INTO ran DEFAULT VALUES')";
+    server.sql("shop", job).await;
+    let at = |name: &str| server.dir.path().join(name).to_str().unwrap().to_owned();
+    let url = server.url("shop");
+    for (tool, args, name) in [
+        ("pg_dump", &["-Fc"][..], "custom"),
+        ("pg_dump", &["-Fp"][..], "plain.sql"),
+        ("pg_dumpall", &[][..], "all.sql"),
+    ] {
+        let path = at(name);
+        let done = server.tool(tool, &[args, &["-d", url.as_str(), "-f", path.as_str()]].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    for from in [url.clone(), at("custom"), at("plain.sql"), at("all.sql")] {
+        let home = home_of(&bin);
+        let mut source = Source::new(&from).unwrap();
+        if from == url {
+            source = source.method(Method::Dump).unwrap();
+        }
+        let builder = Project::builder("api").config(home.config().clone()).database("shop");
+        let project = builder.from(source).create().await;
+        let project = project.unwrap_or_else(|e| panic!("{from}: {e} {e:?}"));
+        let notes = project.info().source.unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains("pg_cron")), "{from}: {notes:?}");
+        let main = project.main().await.unwrap();
+        let found = "SELECT concat_ws(' ', jobname, (SELECT count(*) FROM ran), \
+                       current_setting('shared_preload_libraries')) FROM cron.job";
+        assert_eq!(crate::common::client::sql(&main, found).await, "job 0 ", "{from}");
+    }
 }
 
 /// Nothing is copied where the home's file system clones, whether the source is a subvolume of its own or not.
