@@ -374,7 +374,7 @@ impl Import<'_> {
         for database in self.databases().await? {
             self.op.cancel.check()?;
             let session = self.session(&database).await?;
-            let work = session.execute("gather statistics", "ANALYZE");
+            let work = super::masking::gather(&session);
             self.op.steps.run("analyze", self.op.cancel.guard(work)).await??;
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::common::client::{attempt, sql};
 use crate::common::home::TestHome;
 use crate::masks::{data, has};
 use crate::methods::{home_of, import, url_in};
-use crate::server::{Server, bins};
+use crate::server::{PASSWORD, Server, bins};
 
 const LOCALE: [&str; 2] = ["--encoding=UTF8", "--locale=C.UTF-8"];
 
@@ -130,4 +130,202 @@ async fn what_fires_always_does_not_fire_and_is_as_it_was() {
     ] {
         assert_eq!(sql(&main, state).await, case.server.sql("postgres", state).await, "{state}");
     }
+}
+
+/// What another server is seen through, which has a table `far`.
+fn foreign(far: &Server) -> String {
+    format!(
+        "CREATE EXTENSION postgres_fdw;
+         CREATE SERVER production FOREIGN DATA WRAPPER postgres_fdw
+             OPTIONS (host '127.0.0.1', port '{}', dbname 'postgres');
+         CREATE USER MAPPING FOR PUBLIC SERVER production OPTIONS (user 'postgres', password '{PASSWORD}');
+         CREATE FOREIGN TABLE far (id int, at date, secret text) SERVER production;",
+        far.port
+    )
+}
+
+const REACHING: &str = "
+CREATE TABLE orders (id int, at date, secret text) PARTITION BY RANGE (at);
+CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE FOREIGN TABLE orders_far PARTITION OF orders FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')
+    SERVER production OPTIONS (table_name 'far');
+INSERT INTO orders SELECT n, date '2020-01-01' + n, 'SECRET' || n FROM generate_series(1, 100) n;
+CREATE TABLE old (id int, at date, secret text) PARTITION BY RANGE (at);
+CREATE TABLE old_1 PARTITION OF old FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE FOREIGN TABLE old_far PARTITION OF old FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')
+    SERVER production OPTIONS (table_name 'far');
+INSERT INTO old SELECT * FROM orders WHERE at < '2021-01-01';
+CREATE TABLE base (id int, secret text); INSERT INTO base VALUES (1, 'SECRET');
+CREATE TABLE kid () INHERITS (base); INSERT INTO kid VALUES (2, 'kept');
+CREATE FOREIGN TABLE kid_far () INHERITS (base) SERVER production OPTIONS (table_name 'far');
+CREATE MATERIALIZED VIEW seen AS SELECT * FROM far;
+CREATE MATERIALIZED VIEW of_seen AS SELECT secret FROM seen;
+CREATE VIEW through AS SELECT * FROM orders;
+CREATE MATERIALIZED VIEW of_orders AS SELECT secret FROM through;
+CREATE MATERIALIZED VIEW of_kid AS SELECT secret FROM kid;
+";
+
+const REACHED: &str = r#"
+[tables]
+"public.far" = "keep"
+"public.orders_far" = "keep"
+"public.old" = "empty"
+"public.old_far" = "keep"
+"public.base" = "empty"
+"public.kid" = "keep"
+"public.kid_far" = "keep"
+"public.seen" = "empty"
+"public.of_seen" = "empty"
+"public.of_orders" = "empty"
+[tables."public.orders"]
+id = "keep"
+at = "keep"
+secret = "hash"
+"#;
+
+#[tokio::test]
+async fn production_is_neither_read_nor_written() {
+    let (Some(case), Some(bin)) = (Case::new(""), bins().pop()) else { return };
+    let far = Server::new(&bin, &LOCALE, "");
+    let rows = "CREATE TABLE far (id int, at date, secret text); \
+                INSERT INTO far SELECT n, date '2021-01-01' + n, 'SECRET' || n FROM generate_series(1, 50) n";
+    far.sql("postgres", rows).await;
+    case.server.sql("postgres", &foreign(&far)).await;
+    case.server.sql("postgres", REACHING).await;
+    let without =
+        |name: &str, word: &str| REACHED.replace(&format!("\"{name}\" = \"{word}\"\n"), "");
+    for (masking, words) in [
+        (without("public.far", "keep"), "the foreign table public.far"),
+        (without("public.orders_far", "keep"), "the foreign table public.orders_far"),
+        (REACHED.replace("at = \"keep\"", "at = { constant = \"2020-05-05\" }"), "split by at"),
+        (without("public.seen", "empty"), "filled from the foreign table public.far"),
+        (without("public.of_orders", "empty"), "filled from the foreign table public.orders_far"),
+    ] {
+        case.refused(&masking, words).await;
+    }
+    // Whoever wanted something of it would fail.
+    far.stop();
+    let main = case.masked(REACHED).await;
+    let one = async |query: &str| sql(&main, query).await;
+    assert_eq!(one("SELECT count(*) FROM orders_1 WHERE secret ~ '^[0-9a-f]{32}$'").await, "100");
+    assert_eq!(one("SELECT count(*) FROM old_1").await, "0");
+    assert_eq!(one("SELECT count(*) FROM ONLY base").await, "0");
+    assert_eq!(one("SELECT secret FROM ONLY kid").await, "kept");
+    assert_eq!(one("SELECT secret FROM of_kid").await, "kept");
+    let filled =
+        "SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'm' AND relispopulated";
+    assert_eq!(one(filled).await, "of_kid");
+    let folder = data(&main).await;
+    main.stop().await.unwrap();
+    assert_eq!(has(&folder, b"SECRET"), None);
+    main.start().await.unwrap();
+    far.start();
+    let count = "SELECT count(*) || ' ' || count(DISTINCT secret) FROM far WHERE secret ~ 'SECRET'";
+    assert_eq!(far.sql("postgres", count).await, "50 50");
+    // Who keeps it can read it, as he could before.
+    assert_eq!(one("SELECT count(*) FROM far").await, "50");
+}
+
+#[tokio::test]
+async fn what_a_function_reads_from_elsewhere_is_not_read() {
+    let (Some(case), Some(bin)) = (Case::new(""), bins().pop()) else { return };
+    let far = Server::new(&bin, &LOCALE, "");
+    far.sql("postgres", "CREATE TABLE far (id int, at date, secret text)").await;
+    case.server.sql("postgres", &foreign(&far)).await;
+    let view = "CREATE FUNCTION hidden() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN \
+                    RETURN (SELECT count(*) FROM public.far); END $$; \
+                CREATE MATERIALIZED VIEW seen AS SELECT hidden()";
+    case.server.sql("postgres", view).await;
+    let kept = "[tables]\n\"public.far\" = \"keep\"\n";
+    let error = import(&case.home, case.source(kept)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Postgres, "{error}");
+    assert!(error.to_string().contains("has no handler"), "{error}");
+    case.masked(&format!("{kept}\"public.seen\" = \"empty\"\n")).await;
+}
+
+#[tokio::test]
+async fn rows_in_tables_of_extensions_are_named() {
+    let Some(case) = Case::new("") else { return };
+    let schema = "
+        CREATE SCHEMA ext;
+        CREATE TABLE ext.settings (own boolean, x text); INSERT INTO ext.settings VALUES (true, 'of the script');
+        CREATE TABLE ext.jobs (command text); INSERT INTO ext.jobs VALUES ('SECRET');
+        CREATE TABLE ext.nothing (x text);
+        ALTER EXTENSION plpgsql ADD TABLE ext.settings;
+        ALTER EXTENSION plpgsql ADD TABLE ext.jobs;
+        ALTER EXTENSION plpgsql ADD TABLE ext.nothing;
+        UPDATE pg_extension SET extconfig = ARRAY['ext.settings'::regclass::oid], extcondition = ARRAY['WHERE NOT own']
+         WHERE extname = 'plpgsql';
+    ";
+    case.server.sql("postgres", schema).await;
+    case.refused("[tables]\n", "becomes of the extension's table ext.jobs").await;
+    let settings = "INSERT INTO ext.settings VALUES (false, 'SECRET')";
+    case.server.sql("postgres", settings).await;
+    let jobs = "[tables]\n\"ext.jobs\" = \"empty\"\n";
+    case.refused(jobs, "becomes of the extension's table ext.settings").await;
+    let main = case.masked("[tables]\n\"ext.*\" = \"empty\"\n").await;
+    assert_eq!(sql(&main, "SELECT x FROM ext.settings").await, "of the script");
+    assert_eq!(sql(&main, "SELECT count(*) FROM ext.jobs").await, "0");
+}
+
+#[tokio::test]
+async fn names_are_not_taken_for_one_another() {
+    let Some(case) = Case::new("") else { return };
+    let schema = "CREATE SCHEMA a; CREATE TABLE a.\"b.c\" AS SELECT 'SECRET' AS x; \
+                  CREATE SCHEMA \"a.b\"; CREATE TABLE \"a.b\".c AS SELECT 'kept' AS x";
+    case.server.sql("postgres", schema).await;
+    let both = "[tables]\n\"a.b.c\" = \"keep\"\n";
+    case.refused(both, "the table \"a.b\".c, the table a.\"b.c\"").await;
+    let main =
+        case.masked("[tables]\n'\"a.b\".c' = \"keep\"\n[tables.'a.\"b.c\"']\nx = \"hash\"\n").await;
+    assert_eq!(sql(&main, "SELECT x FROM \"a.b\".c").await, "kept");
+    assert_eq!(sql(&main, "SELECT x ~ '^[0-9a-f]{32}$' FROM a.\"b.c\"").await, "t");
+}
+
+#[tokio::test]
+async fn keys_of_partitions_and_onto_empty_tables_hold() {
+    let Some(case) = Case::new("max_prepared_transactions = 5") else { return };
+    let schema = "
+        CREATE TABLE people (id int PRIMARY KEY, name text);
+        INSERT INTO people SELECT n, 'SECRET' || n FROM generate_series(1, 100) n;
+        CREATE TABLE gone (id int PRIMARY KEY, up int REFERENCES gone); INSERT INTO gone VALUES (1, NULL), (2, 1);
+        CREATE TABLE gone_too (id int REFERENCES gone); INSERT INTO gone_too VALUES (2);
+        CREATE TABLE kept (id int, gone int REFERENCES gone); INSERT INTO kept VALUES (1, 2);
+        CREATE TABLE visits (at int, person int) PARTITION BY RANGE (at);
+        CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM (0) TO (1000);
+        ALTER TABLE visits_1 ADD CONSTRAINT of_a_part FOREIGN KEY (person) REFERENCES people;
+        INSERT INTO visits SELECT id, id FROM people;
+        CREATE TABLE split (person int, name text) PARTITION BY HASH (person);
+        CREATE TABLE split_0 PARTITION OF split FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+        CREATE TABLE split_1 PARTITION OF split FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+        INSERT INTO split SELECT * FROM people;
+    ";
+    case.server.sql("postgres", schema).await;
+    let masking = |person: &str| {
+        format!(
+            "[tables]\n\"public.gone\" = \"empty\"\n\"public.gone_too\" = \"empty\"\n\
+             [tables.\"public.people\"]\nid = \"hash\"\nname = \"hash\"\n\
+             [tables.\"public.kept\"]\nid = \"keep\"\ngone = \"null\"\n\
+             [tables.\"public.visits\"]\nat = \"keep\"\nperson = \"{person}\"\n\
+             [tables.\"public.split\"]\nperson = \"hash\"\nname = \"hash\"\n"
+        )
+    };
+    let prepared = "BEGIN; INSERT INTO kept VALUES (7, NULL); PREPARE TRANSACTION 'a'";
+    case.server.sql("postgres", prepared).await;
+    case.refused(&masking("hash"), "prepared transactions").await;
+    case.server.sql("postgres", "ROLLBACK PREPARED 'a'").await;
+    case.refused(&masking("keep"), "of_a_part leads from public.visits.person").await;
+    let main = case.masked(&masking("hash")).await;
+    let one = async |query: &str| sql(&main, query).await;
+    let left = "SELECT (SELECT count(*) FROM gone) || ' ' || (SELECT count(*) FROM gone_too) || ' ' || \
+                       (SELECT count(*) FROM kept WHERE gone IS NULL)";
+    assert_eq!(one(left).await, "0 0 1");
+    for table in ["visits", "split"] {
+        let joined = format!("SELECT count(*) FROM {table} JOIN people ON person = people.id");
+        assert_eq!(one(&joined).await, "100", "{table}");
+    }
+    // Each key is what it was: of data that it does not hold it could not be made again.
+    let again = "ALTER TABLE visits_1 DROP CONSTRAINT of_a_part, \
+                 ADD CONSTRAINT of_a_part FOREIGN KEY (person) REFERENCES people";
+    one(again).await;
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Databases, Masking, bad, list, relations};
+use super::catalog::relations;
+use super::{Databases, Masking, bad, list};
 use crate::error::{Error, ErrorKind, Result};
 use crate::import::bring::Import;
 use crate::postgres::session::{Session, ident};
@@ -92,7 +93,8 @@ impl Import<'_> {
 async fn holds_data(session: &Session) -> Result<bool> {
     let count = "SELECT (SELECT count(*) FROM pg_largeobject_metadata) \
                       + (SELECT count(*) FROM pg_class WHERE relkind = 'm' AND relispopulated)";
-    Ok(!relations(session).await?.is_empty()
+    let found = relations(session).await?;
+    Ok(found.values().any(|relation| !relation.is_extensions_own)
         || session.value("count large objects", count).await? != "0")
 }
 

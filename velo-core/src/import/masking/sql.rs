@@ -1,6 +1,8 @@
 //! The SQL that masks: functions that live as long as the masking, and what a column is set to.
 
-use super::{Fake, Found, Mask, ident, literal};
+use super::catalog::Found;
+use super::{Fake, Mask};
+use crate::postgres::session::{ident, literal};
 
 /// A keyed hash (HMAC-SHA-256), and what is made of it. The key is in settings of the session, so that it is in
 /// no catalog and no log. Numbers go through a Feistel network: two never become the same.
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_mask_that_does_not_fit_its_type_is_refused() {
-        let column = |base: &str| super::super::Found {
+        let column = |base: &str| Found {
             name: "c".into(),
             base: base.into(),
             full: base.into(),
