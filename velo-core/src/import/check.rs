@@ -171,7 +171,7 @@ fn locale(import: &Import<'_>, database: &Database) -> Result<()> {
 /// version that the source's C library has *now* is compared with that of here. That is sound: what the indexes were
 /// built with is not known, but if they are right in the source, they are right here, where text is sorted alike.
 /// And any collation of that library tells it, for `glibc` has one version, its own, for all of them. Where nothing
-/// tells, as with musl, the data is refused. What `initdb` recorded of the collations that it found would not do:
+/// tells, the data is refused. What `initdb` recorded of the collations that it found would not do:
 /// a source whose system was upgraded since then, and its indexes built anew, has it as it was.
 fn sorted(import: &Import<'_>, facts: &Facts, database: &Database) -> Result<()> {
     let stable = ["C", "POSIX", "C.UTF-8", "C.utf8"];
@@ -182,6 +182,9 @@ fn sorted(import: &Import<'_>, facts: &Facts, database: &Database) -> Result<()>
     // In an image its server looks, once the data is there.
     let is_process = import.project.runtime == RuntimeKind::Process;
     if database.version.is_some() && !is_process {
+        return Ok(());
+    }
+    if facts.musl && import.project.postgres.libc() == Some(Libc::Musl) {
         return Ok(());
     }
     let ours = match &import.project.postgres.image {

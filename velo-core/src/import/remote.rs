@@ -27,6 +27,9 @@ pub(super) struct Facts {
     /// Which version the collations of its C library have now, where one of them tells.
     #[serde(default)]
     pub(super) libc: Option<String>,
+    /// Whether that library is musl, which has no versions, and sorts by code point in all of them.
+    #[serde(default)]
+    pub(super) musl: bool,
     /// The standbys that its commits wait for.
     #[serde(default)]
     pub(super) synchronous: String,
@@ -83,6 +86,7 @@ const QUESTION: &str = "SELECT json_build_object( \
     WHERE oid NOT IN (1663, 1664) AND pg_tablespace_location(oid) NOT LIKE 'pg_tblspc/%'), \
  'libc', (SELECT max(pg_collation_actual_version(oid)) FROM pg_catalog.pg_collation \
     WHERE collprovider = 'c' AND collcollate !~* '^(C|POSIX)($|[.])'), \
+ 'musl', version() LIKE '%-musl%', \
  'synchronous', current_setting('synchronous_standby_names'), \
  'preload', (SELECT json_build_object('list', setting, 'on_command_line', source = 'command line') \
     FROM pg_catalog.pg_settings WHERE name = 'shared_preload_libraries'), \
