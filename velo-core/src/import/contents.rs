@@ -127,9 +127,7 @@ impl Script {
             }
             [verb, role, to, member, rest @ ..] if verb.is("grant") && to.is("to") => {
                 let is_admin = |pair: &[Word]| match pair {
-                    [admin, value] => {
-                        admin.is("admin") && (value.is("option") || value.is("true"))
-                    }
+                    [admin, value] => admin.is("admin") && (value.is("option") || value.is("true")),
                     _ => false,
                 };
                 let by = rest.iter().skip_while(|word| !word.is("granted")).nth(2);
@@ -308,7 +306,8 @@ mod tests {
         let two = "CREATE ROLE app SUPERUSER;\nCREATE ROLE postgres SUPERUSER;\n";
         assert_eq!(roles(two).bootstrap(18).unwrap(), None);
         // Before 16 every superuser granted in his own name.
-        let several = format!("{two}GRANT a TO b GRANTED BY app;\nGRANT c TO b GRANTED BY postgres;");
+        let several =
+            format!("{two}GRANT a TO b GRANTED BY app;\nGRANT c TO b GRANTED BY postgres;");
         assert_eq!(roles(&several).bootstrap(15).unwrap(), None);
         let error = roles(&several).bootstrap(16).unwrap_err();
         assert!(error.to_string().contains("app, postgres"), "{error}");

@@ -68,9 +68,7 @@ impl Preload {
         let (here, missing): (Vec<_>, Vec<_>) = self.libraries.into_iter().partition(is_here);
         self.libraries = here;
         match missing.iter().find(|(name, _)| NEEDED.contains(&short(name))) {
-            Some((name, database)) => {
-                Err(check::extension_missing(import, short(name), database))
-            }
+            Some((name, database)) => Err(check::extension_missing(import, short(name), database)),
             None => Ok(self),
         }
     }
@@ -115,7 +113,8 @@ impl Import<'_> {
             self.note(format!("{SETTING} is {}: extensions need it", lasting.join(", ")));
         }
         // As it was started, and with more.
-        let now = "SELECT name, current_setting(name) FROM pg_settings WHERE source = 'command line'";
+        let now =
+            "SELECT name, current_setting(name) FROM pg_settings WHERE source = 'command line'";
         let rows = session.rows("look at its settings", now).await?;
         let own = rows.into_iter().filter_map(|row| match <[_; 2]>::try_from(row) {
             Ok([Some(name), Some(value)]) if !settings::is_forced(&name) => Some((name, value)),

@@ -171,11 +171,7 @@ impl Import<'_> {
     }
 
     /// How an archive is read, and the database that it makes, with its own locale and encoding.
-    async fn archive(
-        &mut self,
-        path: &Path,
-        format: Format,
-    ) -> Result<(ToolSpec, Option<String>)> {
+    async fn archive(&mut self, path: &Path, format: Format) -> Result<(ToolSpec, Option<String>)> {
         let user = self.home.server_user(&self.project.postgres);
         // As root, programs run as another user, who may not read what root may.
         let by_path = user.as_ref().is_none_or(|user| readable(path, user));
@@ -244,9 +240,12 @@ impl Import<'_> {
             let sql = format!("CREATE DATABASE {} TEMPLATE template0", ident(name));
             session.execute("create the project's database", &sql).await?;
         }
-        let locale = format!("SELECT datcollate FROM pg_database WHERE datname = {}", literal(name));
+        let locale =
+            format!("SELECT datcollate FROM pg_database WHERE datname = {}", literal(name));
         let locale = session.value("look at its locale", &locale).await?;
-        self.note(format!("the dump does not say which locale its database had: here it is {locale}"));
+        self.note(format!(
+            "the dump does not say which locale its database had: here it is {locale}"
+        ));
         Ok(())
     }
 

@@ -101,8 +101,7 @@ async fn a_database_of_which_no_version_is_known_is_copied_where_text_sorts_alik
         // Any collation of the C library's tells which it is: that of here.
         let told = "CREATE COLLATION told (provider = libc, locale = 'C.UTF-8')";
         server.sql("sorted", told).await;
-        for set in
-            ["collcollate = 'xx_YY.utf8'", "collversion = pg_collation_actual_version(oid)"]
+        for set in ["collcollate = 'xx_YY.utf8'", "collversion = pg_collation_actual_version(oid)"]
         {
             let told = format!("UPDATE pg_collation SET {set} WHERE collname = 'told'");
             server.sql("sorted", &told).await;

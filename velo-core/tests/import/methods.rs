@@ -452,7 +452,8 @@ async fn a_dump_with_pg_cron_comes_without_running_its_jobs() {
         crate::common::missing("VELO_TEST_PG_CRON is not set");
         return;
     };
-    let settings = "shared_preload_libraries = 'auto_explain, pg_cron'\ncron.database_name = 'shop'";
+    let settings =
+        "shared_preload_libraries = 'auto_explain, pg_cron'\ncron.database_name = 'shop'";
     let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], settings);
     server.sql("postgres", "CREATE DATABASE shop").await;
     let ran = "CREATE EXTENSION pg_cron; CREATE TABLE ran (at timestamptz DEFAULT now())";
