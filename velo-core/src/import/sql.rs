@@ -190,7 +190,9 @@ impl Import<'_> {
             }
             spec
         };
-        let list = with_file(self.tool("pg_restore", vec!["--list".to_owned()]));
+        // Without `--create` it leaves the database itself out.
+        let list =
+            with_file(self.tool("pg_restore", ["--list", "--create"].map(str::to_owned).to_vec()));
         let contents = Archive::of(&self.run(list).await?.stdout);
         if let (false, Some(own)) = (self.recipe.database_is_told, &contents.database) {
             self.project.database.clone_from(own);
