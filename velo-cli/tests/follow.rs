@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
+
 use common::{Home, wait_until};
 
 /// What `project get` tells of what the main of `copy` follows.
@@ -65,4 +67,39 @@ fn a_main_that_follows_is_shown_until_it_stops() {
     assert!(follows(&home).is_null());
     let nothing = home.run(&["project", "follow", "copy", "--stop"]);
     assert!(nothing.code == 1 && nothing.stderr.contains("follows nothing"), "{nothing:?}");
+}
+
+/// What a following main has put aside is what its server connects with, and no more than that.
+#[test]
+fn a_password_that_was_corrected_in_its_file_is_taken() {
+    let home = Home::with_project();
+    home.sql("api/main", "CREATE TABLE t AS SELECT 1 AS x; CREATE ROLE ann SUPERUSER LOGIN");
+    let url = home.ok(&["branch", "url", "api/main"]).trim().to_owned();
+    let port = url.split_once('@').unwrap().1.split(['/', ':']).nth(1).unwrap();
+    let from = format!("postgres://ann@127.0.0.1:{port}/postgres");
+    let (folder, file) = (home.dir().to_str().unwrap(), home.dir().join(".pgpass"));
+    let changes = |password: &str| {
+        home.sql("api/main", &format!("ALTER ROLE ann PASSWORD '{password}'"));
+        let text = format!("elsewhere:5432:*:ann:another\n127.0.0.1:{port}:*:ann:{password}\n");
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let ok = |args: &[&str]| {
+        let ran = home.run_with(args, |velo| {
+            velo.env("HOME", folder);
+        });
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+    };
+    changes("one");
+    ok(&["project", "create", "copy", "--from", &from]);
+    ok(&["project", "follow", "copy"]);
+    changes("two");
+    ok(&["project", "refresh", "copy"]);
+    assert_eq!(follows(&home)["streams"], true);
+    // Without the file what was put aside is taken. It has the lines of the source alone.
+    std::fs::remove_file(&file).unwrap();
+    ok(&["project", "refresh", "copy"]);
+    let main = home.json(&["branch", "get", "copy/main"])["id"].as_str().unwrap().to_owned();
+    let kept = home.path().join("run").join(main).join("passfile");
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), format!("127.0.0.1:{port}:*:ann:two\n"));
 }

@@ -103,6 +103,102 @@ fn a_password_is_taken_from_where_libpq_takes_it_and_kept_only_where_asked() {
 }
 
 #[test]
+fn a_recorded_password_is_replaced_by_the_variables() {
+    let source = Home::with_project();
+    source.sql("api/main", "CREATE TABLE t AS SELECT 7 AS x; CREATE ROLE ann SUPERUSER LOGIN");
+    let whole = url(&source, "api/main");
+    let place = whole.split_once('@').unwrap().1;
+    let home = Home::new();
+    let refresh = |password: Option<&str>| {
+        home.run_with(&["project", "refresh", "copy"], |velo| {
+            velo.env("HOME", "/nonexistent");
+            if let Some(password) = password {
+                velo.env("PGPASSWORD", password);
+            }
+        })
+    };
+    source.sql("api/main", "ALTER ROLE ann PASSWORD 'one'");
+    let from = format!("postgres://ann:one@{place}");
+    home.ok(&["project", "create", "copy", "--from", &from, "--save-password"]);
+    source.sql("api/main", "ALTER ROLE ann PASSWORD 'two'");
+    refresh(None).is_error(1, "password");
+    let ran = refresh(Some("two"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = refresh(None);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+#[test]
+fn a_refresh_comes_to_the_same_server_whatever_its_variables_say() {
+    let source = Home::with_project();
+    source.sql("api/main", "CREATE TABLE t AS SELECT 7 AS x");
+    let whole = url(&source, "api/main");
+    let (login, place) = whole.split_once('@').unwrap();
+    let password = login.rsplit_once(':').unwrap().1;
+    let port = place.split(['/', ':']).nth(1).unwrap();
+    let home = Home::new();
+    let ran = home.run_with(&["project", "create", "copy", "--from", "postgres:///"], |velo| {
+        velo.env("PGHOST", "127.0.0.1").env("PGPORT", port).env("PGUSER", "postgres");
+        velo.env("PGDATABASE", "postgres").env("PGPASSWORD", password);
+    });
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let from = format!("dbname='postgres' host='127.0.0.1' port='{port}' user='postgres'");
+    assert_eq!(home.json(&["project", "get", "copy"])["source"]["from"], from.as_str());
+    assert_eq!(holding(home.path(), password), Vec::<PathBuf>::new());
+    source.sql("api/main", "UPDATE t SET x = 8");
+    for (host, port) in [("/nonexistent", "1"), ("", "")] {
+        let ran = home.run_with(&["project", "refresh", "copy"], |velo| {
+            velo.env("PGHOST", host).env("PGPORT", port).env("PGUSER", "nobody");
+            velo.env("PGHOSTADDR", "192.0.2.1").env("PGDATABASE", "nowhere");
+            velo.env("PGSERVICE", "none").env("PGPASSWORD", password);
+        });
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(home.json(&["project", "get", "copy"])["source"]["from"], from.as_str());
+        assert_eq!(home.sql("copy/main", "SELECT x FROM t"), "8");
+    }
+}
+
+/// A main that is brought anew, and a branch that is reset, have their old data where the new server does not start, also
+/// if something else fails then, or the process is killed once it is recorded.
+#[test]
+fn data_whose_server_does_not_start_takes_no_place() {
+    let home = Home::with_project();
+    home.sql("api/main", "CREATE TABLE t AS SELECT 7 AS x");
+    let main = url(&home, "api/main");
+    home.ok(&["project", "create", "copy", "--from", &main, "--save-password"]);
+    home.ok(&["branch", "create", "copy/b"]);
+    let steps = home.dir().join("steps");
+    for (args, branch) in
+        [(["project", "refresh", "copy"], "copy/main"), (["branch", "reset", "copy/b"], "copy/b")]
+    {
+        home.sql(branch, "CREATE TABLE mine (x int)");
+        let before = url(&home, branch);
+        // At 2 and 3 the record is turned back.
+        let errors = (2..=10).map(|moment| ("error", moment));
+        for (fault, moment) in errors.chain([("kill", 4), ("kill", 6), ("kill", 8)]) {
+            let what = format!("{args:?} with {fault}@{moment}");
+            let _ = std::fs::remove_file(&steps);
+            let ran = home.run_with(&args, |velo| {
+                velo.env("VELO_TEST_FAULT_SINCE", "after point a branch to a volume");
+                // The first of them is the start's.
+                velo.env("VELO_TEST_FAULT", format!("error@1,{fault}@{moment}"));
+                velo.env("VELO_TEST_STEPS", &steps);
+            });
+            let went = std::fs::read_to_string(&steps).unwrap();
+            let pointed = |line: &&str| line.ends_with(" after point a branch to a volume");
+            assert!(went.lines().any(|line| pointed(&line)), "{what}: {ran:?}");
+            assert_ne!(ran.code, 0, "{what}: {ran:?}");
+            home.ok(&["status"]);
+            assert_eq!(url(&home, branch), before, "{what}");
+            assert_eq!(home.sql(branch, "SELECT count(*) FROM mine"), "0", "{what}: {ran:?}");
+        }
+    }
+    nothing_else(&home, &["api/main", "copy/main", "copy/b"], "after all of them");
+    home.ok(&["project", "refresh", "copy"]);
+    assert_eq!(home.sql("copy/main", "SELECT to_regclass('mine') IS NULL"), "t");
+}
+
+#[test]
 fn a_project_says_where_its_data_came_from() {
     let source = Home::with_project();
     source.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 10) x");

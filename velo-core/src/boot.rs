@@ -145,19 +145,12 @@ impl Boot<'_> {
         });
         let archive = self.archive(prepared.control.redo, user.as_ref()).await?;
         given.extend(archive.iter().flat_map(Archive::settings));
-        if prepared.may_preload_pg_cron
-            && let Some(libraries) = self.libraries(runtime, &postgres, &location).await?
-        {
-            given.push(("shared_preload_libraries".into(), libraries));
+        if prepared.may_load_acting {
+            given.extend(self.libraries(runtime, &postgres, &location).await?);
         }
         given.extend(self.branch.settings.iter().map(|(k, v)| (k.clone(), v.clone())));
         if let Some(replay) = self.replay {
             given.push(("restore_command".into(), replay.restore_command.clone()));
-            // A standby's, which the data may have: nobody waits until its commits are that old.
-            let delay = "recovery_min_apply_delay";
-            if !self.branch.settings.contains_key(delay) {
-                given.push((delay.into(), "0".into()));
-            }
             let timeline = replay.timeline.map(|timeline| timeline.to_string());
             given.extend(timeline.map(|timeline| ("recovery_target_timeline".into(), timeline)));
             // Its log says how far it is, whatever language the branch's own speaks.

@@ -67,6 +67,8 @@ impl Follow {
             ("primary_conninfo", conninfo.to_follow(pass_file.as_deref())),
             ("primary_slot_name", self.slot.clone().unwrap_or_default()),
             ("hot_standby", "on".to_owned()),
+            // The source may be a standby that lags by intent, or have that in its files for when it is one.
+            ("recovery_min_apply_delay", "0".to_owned()),
             // Its queries keep no row of the source's.
             ("hot_standby_feedback", "off".to_owned()),
             ("wal_receiver_create_temp_slot", "off".to_owned()),

@@ -3,8 +3,9 @@
 //! The new data is brought, transformed and masked beside the old, whose server and branches go on meanwhile. Then
 //! it takes the place of the old under `main`'s name, URL and password, as a reset's does; branches stay on what
 //! they came from. Meanwhile whoever would stop, start or reset `main` is told that it is being changed: the new
-//! volume's lock is held. A failure before that changes nothing. A process that is killed leaves the phase `Resetting`, and whoever
-//! finds it keeps the volume that the record names and destroys the other.
+//! volume's lock is held. A failure changes nothing, also one of the new server's start: then `main` has its old data
+//! again. A process that is killed leaves the phase `Resetting`, and whoever finds it keeps the volume that the record
+//! names and destroys the other.
 //!
 //! A `main` that is to follow its source, or does, comes in the same way, as a standby ([`crate::follow`]).
 
@@ -18,7 +19,7 @@ use crate::import::{self, Place, Recipe, Source};
 use crate::lock::{Lock, Mode};
 use crate::lookup::alive;
 use crate::record::{BranchRecord, Phase, ProjectRecord, VolumeRecord};
-use crate::reset::{self, being_changed, still_resetting};
+use crate::reset::{self, Held, being_changed, still_resetting};
 use crate::run_dir::{PASS_FILE, RunDir};
 use crate::state::Tx;
 use crate::switch::Switch;
@@ -50,7 +51,7 @@ pub(crate) async fn refresh(
                 let shown = format!("the branch {}/main", project.name);
                 let never = Default::default();
                 let _lock = home.lock(main.id, Mode::Exclusive, &shown, &never).await?;
-                reset::finish_locked(home, &project, main.id).await
+                reset::undo(home, &project, &main, volume).await
             };
             match undone.await {
                 Ok(()) => Err(error),
@@ -171,7 +172,8 @@ async fn renew(
         }
         None => None,
     };
-    let stopped_at = Box::pin(reset::swap(home, project, main, volume, (cut, follow), op)).await?;
+    let held = Held { cut, follows: follow, reached: None };
+    let stopped_at = Box::pin(reset::swap(home, project, main, volume, held, op)).await?;
     let project = commit(home, project, main, recipe).await?;
     reset::forget(home, &project, main.volume, stopped_at).await;
     Ok(project)

@@ -2,9 +2,9 @@
 //!
 //! The new data is made, recovered and checked on a private socket, and its server stopped, before
 //! the old server goes. Then the old one stops, the record names the new volume, and the new one
-//! starts on the port without recovery; if that fails, the old one is started again. A process
-//! that is killed in between leaves the phase `Resetting`, and whoever finds it starts the volume
-//! that the record names and destroys the other.
+//! starts on the port without recovery; if that fails, the record names the old one again, before
+//! anything else is done, and that is started. A process that is killed in between leaves the phase
+//! `Resetting`, and whoever finds it starts the volume that the record names and destroys the other.
 
 use crate::boot::{self, Boot, Doors};
 use crate::branch::refuse_protected;
@@ -20,10 +20,11 @@ use crate::run_dir::RunDir;
 use crate::runtime::{Status, StopMode};
 use crate::source::{self, SourceRecord};
 use crate::spec::BranchSource;
+use crate::state::Tx;
 use crate::storage::Object;
 use crate::switch::Switch;
 use crate::teardown::{self, Patience};
-use crate::wal;
+use crate::wal::{self, Reached};
 
 /// What [`Branch::reset_to`](crate::Branch::reset_to) resets to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -105,7 +106,7 @@ pub(crate) async fn reset(
         Ok(done) => Ok(done),
         Err(error) => {
             let error = home.explain(error);
-            match finish_locked(home, project, old.id).await {
+            match undo(home, project, &old, new).await {
                 Ok(()) => Err(error),
                 Err(cleanup) => Err(error.with_cleanup(cleanup)),
             }
@@ -195,14 +196,26 @@ async fn renew(
         }
     }
     op.cancel.check()?;
-    let stopped_at = swap(home, project, old, new, (cut, None), op).await?;
+    // The moment that it was recovered to is that of what it began with, and of nothing else.
+    let is_own = matches!(source, SourceRecord::Snapshot(from) if Some(from.id) == old.origin);
+    let reached = old.reached.clone().filter(|_| is_own);
+    let stopped_at =
+        swap(home, project, old, new, Held { cut, follows: None, reached }, op).await?;
     let branch = ready(home, old.id, &[old.volume], true).await?;
     forget(home, project, old.volume, stopped_at).await;
     Ok(branch)
 }
 
+/// What is known of new data.
+pub(crate) struct Held {
+    pub(crate) cut: Cut,
+    pub(crate) follows: Option<Follow>,
+    pub(crate) reached: Option<Reached>,
+}
+
 /// Puts a volume whose data is known to come up in the place of a branch's own: the old server stops, and where it
-/// ran, or ought to, the new one starts; if that fails, the branch has its old data again.
+/// ran, or ought to, the new one starts; if that fails, the branch has its old data again, and whoever called it
+/// [undoes](undo) the rest.
 ///
 /// It goes through from here on: the old server is gone, and nobody is asked any more whether he still waits. When that
 /// server had stopped, in milliseconds since 1970.
@@ -211,7 +224,7 @@ pub(crate) async fn swap(
     project: &ProjectRecord,
     old: &BranchRecord,
     new: Id,
-    (cut, follows): (Cut, Option<Follow>),
+    held: Held,
     op: &Op,
 ) -> Result<u64> {
     let runtime = home.runtime(project.runtime)?;
@@ -219,7 +232,15 @@ pub(crate) async fn swap(
     let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
     let stopped_at = now();
-    let to = BranchRecord { volume: new, cut: Some(cut), settled: true, follows, ..old.clone() };
+    let Held { cut, follows, reached } = held;
+    let to = BranchRecord {
+        volume: new,
+        cut: Some(cut),
+        settled: true,
+        follows,
+        reached,
+        ..old.clone()
+    };
     let branch = point(home, to).await?;
     if running || old.wanted {
         let last = Op { cancel: Default::default(), steps: op.steps.clone() };
@@ -234,8 +255,14 @@ pub(crate) async fn swap(
             loading: None,
         };
         if let Err(error) = boot.run(&*runtime, &last).await {
-            boot::stop(home, project, old.id, new, StopMode::Immediate).await?;
-            point(home, old.clone()).await?;
+            // The record first: whatever fails after that, or is killed, costs the new data and not the old.
+            let back = turn_back(home, old, new).await;
+            let stop = boot::stop(home, project, old.id, new, StopMode::Immediate).await;
+            for (what, done) in [("its record", back), ("its server", stop)] {
+                if let Err(error) = done {
+                    tracing::warn!(%error, branch = %old.id, what, "a reset is undone once more");
+                }
+            }
             return Err(error);
         }
     }
@@ -261,15 +288,61 @@ async fn point(home: &Home, to: BranchRecord) -> Result<BranchRecord> {
         .write_durable("point a branch to a volume", move |tx| {
             tx.update(to.id, |branch: &mut BranchRecord| {
                 still_resetting(branch)?;
-                branch.volume = to.volume;
-                branch.cut = to.cut;
-                branch.settled = to.settled;
-                branch.follows = to.follows;
-                branch.reached = to.reached;
+                name(branch, to);
                 Ok(())
             })
         })
         .await
+}
+
+/// Lets a record name the volume of another, and what is in it.
+fn name(branch: &mut BranchRecord, to: BranchRecord) {
+    branch.volume = to.volume;
+    branch.cut = to.cut;
+    branch.settled = to.settled;
+    branch.follows = to.follows;
+    branch.reached = to.reached;
+}
+
+/// The record names the old volume again, if it names the new one. Nothing happens once somebody has ended the reset:
+/// the old volume is the branch's no more then, and may be gone.
+async fn turn_back(home: &Home, old: &BranchRecord, new: Id) -> Result<()> {
+    // What failed may have been for want of space.
+    home.make_way().await;
+    let (id, volume) = (old.id, old.volume);
+    let can = move |tx: &Tx<'_>| {
+        let is_own = tx.get::<VolumeRecord>(volume)?.is_some_and(|v| v.branch == Some(id));
+        let branch = tx.get::<BranchRecord>(id)?;
+        let is_swapped = |b: BranchRecord| b.phase == Phase::Resetting && b.volume == new;
+        Ok(is_own && branch.is_some_and(is_swapped))
+    };
+    // Looked at first: mostly there is nothing to write.
+    if !home.state().read(can).await? {
+        return Ok(());
+    }
+    let old = old.clone();
+    let work = move |tx: &Tx<'_>| match can(tx)? {
+        true => tx
+            .update(id, |branch: &mut BranchRecord| {
+                name(branch, old);
+                Ok(())
+            })
+            .map(drop),
+        false => Ok(()),
+    };
+    home.state().write_durable("point a branch to a volume", work).await
+}
+
+/// Undoes a reset that failed, under the branch's lock: the branch has its old data, under a server if it ought to.
+pub(crate) async fn undo(
+    home: &Home,
+    project: &ProjectRecord,
+    old: &BranchRecord,
+    new: Id,
+) -> Result<()> {
+    // Where that cannot be recorded the rest waits: it would take the new data for the branch's, and destroy the old.
+    turn_back(home, old, new).await?;
+    finish_locked(home, project, old.id).await
 }
 
 /// Somebody may have marked it to go; that must not be written over.
@@ -325,7 +398,7 @@ pub(crate) async fn finish(home: &Home, project: &ProjectRecord, id: Id) -> Resu
 }
 
 /// The same for whoever holds the lock anyway: a reset that is recorded as going on is nobody's any more, also
-/// where it was this process's own and could not be undone.
+/// where it was this process's own and could not be [undone](undo).
 pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) -> Result<()> {
     let found = home
         .state()

@@ -11,6 +11,9 @@ use crate::os_user::OsUser;
 /// What a server that follows another reads its password in.
 pub(crate) const PASS_FILE: &str = "passfile";
 
+/// What a tool reads a secret in.
+const SECRET: &str = "secret";
+
 /// `run/<id>`, with the socket in `run/<id>/s`.
 #[derive(Debug, Clone)]
 pub(crate) struct RunDir {
@@ -52,12 +55,17 @@ impl RunDir {
     /// Writes a secret that a tool of the server's user reads.
     pub(crate) fn secret(&self, secret: &str, user: Option<&OsUser>) -> Result<PathBuf> {
         self.make(user)?;
-        self.put("secret", &format!("{secret}\n"), user)
+        self.put(SECRET, &format!("{secret}\n"), user)
     }
 
-    /// Removes it.
+    /// Where that is.
+    pub(crate) fn secret_file(&self) -> PathBuf {
+        self.dir.join(SECRET)
+    }
+
+    /// Removes it; missing is fine.
     pub(crate) fn forget_secret(&self) -> Result<()> {
-        disk::remove("remove a secret", &self.dir.join("secret"))
+        disk::remove("remove a secret", &self.secret_file())
     }
 
     /// The password file that a server which follows another connects with.

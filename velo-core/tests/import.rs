@@ -28,6 +28,8 @@ mod methods;
 mod pgbench;
 #[path = "import/refresh.rs"]
 mod refresh;
+#[path = "import/secrets.rs"]
+mod secrets;
 #[path = "import/server.rs"]
 mod server;
 #[path = "import/traces.rs"]

@@ -1,4 +1,4 @@
-//! Libraries that a server must not load, for they would act by themselves.
+//! Libraries that a server must not load, or not as the data has them, for their workers would act as the parent.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Installation, settings};
@@ -7,18 +7,18 @@ use crate::runtime::Runtime;
 use super::{Boot, Doors};
 
 impl Boot<'_> {
-    /// Libraries to load in place of what the settings of the data may ask for; none if they can stay.
+    /// Settings in place of those of the data, which may ask for such libraries; none if they can stay.
     pub(super) async fn libraries(
         &self,
         runtime: &dyn Runtime,
         postgres: &Installation,
         location: &crate::storage::Location,
-    ) -> Result<Option<String>> {
-        // `main` is the project's own; it may run its jobs, but not in a rehearsal beside itself, nor those
-        // of a server that its data came from.
+    ) -> Result<Vec<(String, String)>> {
+        // `main` is the project's own; it may run its jobs and pull from its publishers, but not in a rehearsal beside
+        // itself, nor for a server that its data came from.
         let own = self.branch.parent.is_none() && self.project.source.is_none();
         if own && self.doors != Doors::Private {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         // Without it, a `data_directory` in the files would lead to another one's.
         let mut args = ["-D", "{}", "-c", "data_directory={}"].map(str::to_owned).to_vec();
@@ -39,6 +39,6 @@ impl Boot<'_> {
                 format!("postgres cannot read the settings of the data: {}", output.stderr.trim()),
             ));
         }
-        Ok(Some(settings::without_pg_cron(output.stdout.trim())))
+        Ok(settings::of_libraries(output.stdout.trim()))
     }
 }

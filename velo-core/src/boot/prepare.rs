@@ -20,7 +20,7 @@ pub(super) struct Prepared {
     pub(super) control: ControlFile,
     pub(super) recovery: bool,
     pub(super) in_place_tablespaces: bool,
-    pub(super) may_preload_pg_cron: bool,
+    pub(super) may_load_acting: bool,
     pub(super) hba: PathBuf,
     pub(super) ident: PathBuf,
 }
@@ -43,7 +43,7 @@ pub(super) async fn prepare(
             control,
             recovery: data.join("recovery.signal").exists(),
             in_place_tablespaces: tablespaces::has_one_in_place(&data),
-            may_preload_pg_cron: may_preload_pg_cron(&data)?,
+            may_load_acting: may_load_acting(&data)?,
             hba: run_dir.put("hba.conf", &rules.hba, user)?,
             ident: run_dir.put("ident.conf", &rules.ident, user)?,
         })
@@ -51,12 +51,12 @@ pub(super) async fn prepare(
     .await
 }
 
-fn may_preload_pg_cron(data: &Path) -> Result<bool> {
+fn may_load_acting(data: &Path) -> Result<bool> {
     let mut may = false;
     for name in ["postgresql.conf", "postgresql.auto.conf"] {
         let path = data.join(name);
         may |= match data_file::read(&path, data_file::SETTINGS) {
-            Ok(conf) => settings::may_preload_pg_cron(&conf),
+            Ok(conf) => settings::may_load_acting(&conf),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
             // PostgreSQL follows a link, as its own user.
             Err(e) if e.raw_os_error() == Some(libc::ELOOP) => true,

@@ -27,6 +27,11 @@ const OF_RECOVERY: [&str; 15] = [
     "recovery_target_xid",
 ];
 
+/// Whether a setting is such a one.
+pub(super) fn is_of_recovery(name: &str) -> bool {
+    OF_RECOVERY.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
 /// What is in it; nothing where it is not there.
 pub(super) fn read(data: &Path) -> Result<Vec<u8>> {
     let path = data.join(NAME);

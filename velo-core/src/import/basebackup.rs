@@ -80,8 +80,10 @@ impl Import<'_> {
         ops.extend(
             signal.map(|signal| FileOp::Write { path: signal.to_owned(), content: Vec::new() }),
         );
-        if !data.join("postgresql.conf").exists() {
-            // As Debian has it, elsewhere.
+        let is_there = data.join("postgresql.conf").exists();
+        let is_elsewhere = facts.map(Facts::conf_is_elsewhere);
+        if !is_there || is_elsewhere == Some(Some(true)) {
+            // As Debian has it, and containers that are given one. What `initdb` wrote may lie in the data still.
             let content = facts.map(conf).unwrap_or_default().into_bytes();
             ops.push(FileOp::Write { path: "postgresql.conf".into(), content });
             self.note(match facts {
@@ -90,6 +92,12 @@ impl Import<'_> {
                     "there was no postgresql.conf: its settings are PostgreSQL's own".to_owned()
                 }
             });
+        } else if is_elsewhere == Some(None) {
+            self.note(
+                "postgresql.conf is the one in the source's data, whichever its server reads: its role may not see \
+                 that (GRANT pg_read_all_settings)"
+                    .to_owned(),
+            );
         }
         for name in ["pg_hba.conf", "pg_ident.conf"] {
             // Velo's own are outside; a server that somebody starts by hand needs some.
@@ -122,6 +130,7 @@ impl Import<'_> {
 fn conf(facts: &Facts) -> String {
     let wanted = facts.settings.iter().filter(|(name, _)| {
         !settings::is_forced(name)
+            && !auto_conf::is_of_recovery(name)
             && !ELSEWHERE.contains(&name.as_str())
             && !name.starts_with("ssl")
             && !name.starts_with("syslog")
@@ -141,11 +150,23 @@ mod tests {
         let json = r#"{"version":150004,"in_recovery":false,"block_size":"8192","wal_block_size":"8192",
             "superuser":true,"replication":true,"bootstrap":"postgres","roles":[],"superusers":[],"databases":[],"tablespaces":[],
             "settings":[["max_connections","500"],["hba_file","/etc/x"],["ssl_cert_file","/etc/y"],
-                        ["log_line_prefix","it's %m"],["archive_command","cp"]]}"#;
-        let facts: Facts = serde_json::from_str(json).unwrap();
+                        ["recovery_min_apply_delay","1h"],["log_line_prefix","it's %m"],["archive_command","cp"]]}"#;
+        let mut facts: Facts = serde_json::from_str(json).unwrap();
         assert_eq!(facts.major(), 15);
         let text = conf(&facts);
         assert!(text.contains("max_connections = '500'\nlog_line_prefix = 'it''s %m'\n"), "{text}");
         assert!(!text.contains("/etc/") && !text.contains("archive"), "{text}");
+        assert!(!text.contains("delay"), "{text}");
+
+        assert_eq!(facts.conf_is_elsewhere(), None);
+        facts.data_directory = Some("/srv/pg/".to_owned());
+        for (file, is_elsewhere) in [
+            ("/srv/pg/postgresql.conf", false),
+            ("/etc/postgresql/postgresql.conf", true),
+            ("/srv/pg/mine.conf", true),
+        ] {
+            facts.config_file = Some(file.to_owned());
+            assert_eq!(facts.conf_is_elsewhere(), Some(is_elsewhere), "{file}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::conninfo::{Conninfo, Surroundings};
 use super::own_role;
 use super::progress::{self, Stage, Watch};
 use super::remote::Facts;
-use super::source::{Method, Place, Recipe, Source};
+use super::source::{Method, Place, Recipe, Secret, Source};
 use crate::boot::{self, Boot, Doors, Loading};
 use crate::cut::{Cut, Method as CutMethod};
 use crate::engine::Op;
@@ -60,6 +60,8 @@ pub(super) struct Import<'a> {
     pub(super) is_first: bool,
     /// The server that it comes from.
     pub(super) server: Option<Conninfo>,
+    /// The lines of the password file for that one, where there are any.
+    pub(super) secret: Option<String>,
     /// Where that one's logs are.
     pub(super) logs: Logs,
 }
@@ -127,10 +129,10 @@ pub(crate) async fn bring(
     Ok(Brought { project: import.project, cut, recipe: import.recipe })
 }
 
-/// How the server of a source is reached, with the password that somebody gave.
+/// How the server of a source is reached, with the password that somebody gave, and the one that is recorded.
 pub(super) fn conninfo(source: &Source, words: &str) -> Result<Conninfo> {
-    let password = source.password.clone().or(source.recipe.password.clone());
-    Ok(Conninfo::parse(words)?.with_password(password.map(|p| p.0)))
+    let text = |password: &Option<Secret>| password.as_ref().map(|password| password.0.clone());
+    Ok(Conninfo::parse(words)?.with_password(text(&source.password), text(&source.recipe.password)))
 }
 
 impl<'a> Import<'a> {
@@ -162,6 +164,7 @@ impl<'a> Import<'a> {
             role_is_told: source.recipe.role_is_told,
             is_first,
             server: None,
+            secret: None,
             logs: Logs::default(),
         })
     }
@@ -179,23 +182,30 @@ impl Import<'_> {
         self.run_dir.make(user.as_ref())
     }
 
-    /// Looks at the server that it comes from.
+    /// Looks at the server that it comes from. What led to it is recorded, so that each refresh comes to the same one.
     pub(super) async fn look(&mut self, conninfo: Conninfo) -> Result<Facts> {
-        let (conninfo, pass_file) = conninfo.resolved(&Surroundings::of_this_process())?;
-        if let Some(text) = pass_file {
-            let user = self.home.server_user(&self.project.postgres);
-            self.run_dir.secret(text.trim_end(), user.as_ref())?;
-        }
+        let around = match self.is_first {
+            true => Surroundings::of_this_process(),
+            false => Surroundings::of_a_record(),
+        };
+        let reached = conninfo.resolved(&around)?;
+        self.secret = Some(reached.pass_file).filter(|lines| !lines.is_empty());
+        let server = reached.server;
         if !self.recipe.database_is_told
             && self.is_first
-            && let Some(name) = conninfo.get("dbname")
+            && let Some(name) = server.get("dbname")
         {
             self.project.database = name.to_owned();
         }
-        let shown = conninfo.get("host").unwrap_or("the server").to_owned();
+        let shown = server.get("host").unwrap_or("the server").to_owned();
         progress::begin(self.watch, Stage::Check, &shown);
-        self.server = Some(conninfo);
+        self.server = Some(server);
         let facts = self.op.steps.run("look", self.facts()).await?;
+        self.recipe.place = Place::Server(reached.named);
+        // The recorded one may be out of date, and this one was let in.
+        if let (Some(recorded), Some(given)) = (&mut self.recipe.password, reached.given) {
+            *recorded = Secret(given);
+        }
         tracing::info!(major = facts.major(), bytes = facts.bytes(), "the source was looked at");
         Ok(facts)
     }
@@ -309,9 +319,12 @@ impl Import<'_> {
             // While it looks at rows, those that are masked meanwhile cannot be removed.
             ("autovacuum", "off"),
         ];
-        if !method.is_physical() {
-            settings.push(("maintenance_work_mem", "256MB"));
-        }
+        settings.push(match method.is_physical() {
+            // No worker of a library's works on a copy before transforms have seen it. It has recovered: no recovery
+            // asks for as many as there were.
+            true => ("max_worker_processes", "0"),
+            false => ("maintenance_work_mem", "256MB"),
+        });
         if self.project.postgres.version.major >= 17 {
             // It would keep WAL.
             settings.push(("summarize_wal", "off"));

@@ -16,7 +16,23 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Conninfo {
     params: BTreeMap<String, String>,
+    /// As it was given, for this time.
     password: Option<String>,
+    /// As it is recorded.
+    recorded: Option<String>,
+    /// The password file of a server that follows this one.
+    kept_in: Option<PathBuf>,
+}
+
+/// A server as programs reach it.
+pub(crate) struct Reached {
+    pub(crate) server: Conninfo,
+    /// Words that lead to it in a process with other variables, too. Without a password.
+    pub(crate) named: String,
+    /// The lines of a password file that are meant for it.
+    pub(crate) pass_file: String,
+    /// The password, where it is neither recorded nor in a password file.
+    pub(crate) given: Option<String>,
 }
 
 impl fmt::Debug for Conninfo {
@@ -33,6 +49,17 @@ pub(crate) struct Surroundings {
 impl Surroundings {
     pub(crate) fn of_this_process() -> Self {
         Self { var: |name| std::env::var(name).ok().filter(|value| !value.is_empty()) }
+    }
+
+    /// The same for a source that is recorded: which server and database it is has been said.
+    pub(crate) fn of_a_record() -> Self {
+        Self {
+            var: |name| match name {
+                "PGSERVICE" => None,
+                name if VARIABLES.iter().any(|(own, key)| *own == name && is_place(key)) => None,
+                name => (Self::of_this_process().var)(name),
+            },
+        }
     }
 
     fn file_in_home(&self, name: &str) -> Option<PathBuf> {
@@ -58,6 +85,62 @@ const VARIABLES: [(&str, &str); 16] = [
     ("PGREQUIREAUTH", "require_auth"),
     ("PGGSSENCMODE", "gssencmode"),
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
+];
+
+/// Whether a parameter says which server and database it is, and as whom.
+fn is_place(key: &str) -> bool {
+    ["host", "hostaddr", "port", "dbname", "user"].contains(&key)
+}
+
+/// What libpq takes beside the secrets. Anything else may be a part of a password.
+const PARAMETERS: &[&str] = &[
+    "application_name",
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "dbname",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "max_protocol_version",
+    "min_protocol_version",
+    "oauth_client_id",
+    "oauth_issuer",
+    "oauth_scope",
+    "options",
+    "passfile",
+    "password",
+    "port",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "service",
+    "servicefile",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslkeylogfile",
+    "sslmode",
+    "sslnegotiation",
+    "sslrootcert",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
 ];
 
 /// Secrets beside the password, for which libpq has no file: programs would be given them on their command lines.
@@ -90,15 +173,12 @@ impl Conninfo {
 
     fn of(mut params: BTreeMap<String, String>) -> Result<Self> {
         refuse_secrets(&params)?;
-        let bad_name = |name: &String| {
-            name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-        };
-        // It may be a part of a password, and is not told again.
-        if params.keys().any(bad_name) {
+        // What it is instead is not told again.
+        if !params.keys().all(|name| PARAMETERS.contains(&name.as_str())) {
             return Err(bad("it names what is no parameter of a connection"));
         }
         let password = params.remove("password").filter(|password| !password.is_empty());
-        Ok(Self { params, password })
+        Ok(Self { params, password, ..Self::default() })
     }
 
     pub(crate) fn password(&self) -> Option<&str> {
@@ -109,15 +189,17 @@ impl Conninfo {
         self.params.get(key).map(String::as_str)
     }
 
-    /// The same with another password.
-    pub(crate) fn with_password(mut self, password: Option<String>) -> Self {
-        self.password = password.or(self.password);
+    /// The same with another password, and one that is recorded: that goes before those in files, and behind what
+    /// somebody gives.
+    pub(crate) fn with_password(mut self, given: Option<String>, recorded: Option<String>) -> Self {
+        self.password = given.or(self.password);
+        self.recorded = recorded;
         self
     }
 
-    /// The same, where the password is in this file if nobody gives one.
+    /// The same, where the password is in this file if it is nowhere else.
     pub(crate) fn with_pass_file(mut self, path: &Path) -> Self {
-        self.params.entry("passfile".into()).or_insert_with(|| path.display().to_string());
+        self.kept_in = Some(path.to_path_buf());
         self
     }
 
@@ -148,24 +230,30 @@ impl Conninfo {
         to.shown()
     }
 
-    /// The same with what the service file and this process's variables say where it says nothing. And the
-    /// content of a password file: that of its password, or the user's own.
-    pub(crate) fn resolved(mut self, around: &Surroundings) -> Result<(Self, Option<String>)> {
+    /// The same with what the service file and this process's variables say where it says nothing.
+    pub(crate) fn resolved(mut self, around: &Surroundings) -> Result<Reached> {
+        let mut named = self.params.clone();
+        let mut of_service = None;
         let service = self.params.remove("service").or_else(|| (around.var)("PGSERVICE"));
         if let Some(name) = service {
             let more = service_of(&name, around)?;
             for (key, value) in more {
                 match key.as_str() {
-                    "password" => self.password = self.password.or(Some(value)),
+                    "password" => of_service = Some(value),
                     _ => drop(self.params.entry(key).or_insert(value)),
                 }
             }
             self.params.remove("service");
             self.params.remove("servicefile");
             refuse_secrets(&self.params)?;
+            // What is in it stays there.
+            named.insert("service".into(), name);
         }
         for (variable, key) in VARIABLES {
             if let (None, Some(value)) = (self.get(key), (around.var)(variable)) {
+                if is_place(key) {
+                    named.insert(key.into(), value.clone());
+                }
                 self.params.insert(key.into(), value);
             }
         }
@@ -175,19 +263,35 @@ impl Conninfo {
         if self.get("user").is_none() {
             // Programs may run as another user than this process.
             let own = crate::os_user::OsUser::name_of(rustix::process::geteuid().as_raw())?;
+            named.insert("user".into(), own.clone());
             self.params.insert("user".into(), own);
         }
         self.params.entry("application_name".into()).or_insert_with(|| "velo".into());
-        let named = self.params.remove("passfile").or_else(|| (around.var)("PGPASSFILE"));
-        let password = self.password.clone().or_else(|| (around.var)("PGPASSWORD"));
-        let file = match password {
-            Some(password) => Some(pass_file::of_everybody(&password)),
-            None => {
-                let path = named.map(PathBuf::from).or_else(|| around.file_in_home(".pgpass"));
-                path.map(|path| pass_file::read(&path)).transpose()?.flatten()
-            }
+        let own_file = self.params.remove("passfile");
+        let (recorded, variable) = (self.recorded.take(), (around.var)("PGPASSWORD"));
+        // libpq takes that of a service before the variable's. One that is recorded was given, and goes before files.
+        let of_service = of_service.filter(|_| recorded.is_none());
+        let given = self.password.take().or(of_service).or(variable);
+        let pass_file = match given.as_ref().or(recorded.as_ref()) {
+            Some(password) => pass_file::of_everybody(password),
+            None => self.in_files(own_file, around)?,
         };
-        Ok((self, file))
+        let named = Self { params: named, ..Self::default() }.shown();
+        Ok(Reached { server: self, named, pass_file, given })
+    }
+
+    /// The lines for this server in the first password file that has any.
+    fn in_files(&self, own: Option<String>, around: &Surroundings) -> Result<String> {
+        let own = own.or_else(|| (around.var)("PGPASSFILE")).map(PathBuf::from);
+        let own = own.or_else(|| around.file_in_home(".pgpass"));
+        for path in own.iter().chain(&self.kept_in) {
+            let text = pass_file::read(path)?.unwrap_or_default();
+            let lines = pass_file::of_server(&text, self);
+            if !lines.is_empty() {
+                return Ok(lines);
+            }
+        }
+        Ok(String::new())
     }
 }
 
@@ -246,6 +350,13 @@ fn bad(what: impl Into<String>) -> Error {
         .with_hint("write it as for psql, like postgres://user@host:5432/database")
 }
 
+/// A URL whose parts make no sense. There may be a password in any of them, and none is told again.
+fn cut_short() -> Error {
+    bad("its port is no number, or an @ stands behind its host").with_hint(
+        "write / in a password as %2F, ? as %3F and % as %25, and @ in a database's name as %40",
+    )
+}
+
 /// What stands behind `postgres://`.
 fn of_url(rest: &str) -> Result<BTreeMap<String, String>> {
     let mut params = BTreeMap::new();
@@ -257,6 +368,10 @@ fn of_url(rest: &str) -> Result<BTreeMap<String, String>> {
     };
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    // It is taken for the rest of a password, in which something else ended the host.
+    if database.contains('@') {
+        return Err(cut_short());
+    }
     put("dbname", database)?;
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -271,6 +386,10 @@ fn of_url(rest: &str) -> Result<BTreeMap<String, String>> {
             }
             None => host.split_once(':').unwrap_or((host, "")),
         };
+        // The same of its beginning.
+        if !port.chars().all(|c| c.is_ascii_digit()) {
+            return Err(cut_short());
+        }
         names.push(name);
         ports.push(port);
     }
@@ -381,9 +500,10 @@ mod tests {
         let url = "postgres://ann:se%3Acret%5C@h/d";
         let parsed = Conninfo::parse(url).unwrap();
         let around = Surroundings { var: |_| None };
-        let (resolved, file) = parsed.clone().resolved(&around).unwrap();
-        assert_eq!(file.unwrap(), "*:*:*:*:se\\:cret\\\\\n");
-        for text in [format!("{parsed:?}"), resolved.shown(), resolved.to("x")] {
+        let reached = parsed.clone().resolved(&around).unwrap();
+        assert_eq!(reached.pass_file, "*:*:*:*:se\\:cret\\\\\n");
+        let Reached { server, named, .. } = reached;
+        for text in [format!("{parsed:?}"), server.shown(), server.to("x"), named] {
             assert!(!text.contains("cret"), "{text}");
         }
     }
@@ -405,6 +525,31 @@ mod tests {
             let error = Conninfo::parse(text).unwrap_err();
             let told = format!("{error} {error:?}").to_lowercase();
             assert!(!told.contains("s3cret") && error.hint().is_some(), "{text}: {told}");
+        }
+        // What ends a part of the URL cuts a password in two.
+        for text in [
+            "postgres://ann:s3/cret@h/d",
+            "postgres://ann:s3?cret@h/d",
+            "postgres://ann:s3?cret=x@h/d",
+            "postgres://ann:/s3cret@h/d",
+            "postgres://ann:1/s3cret@h/d",
+            "postgres://ann:1?s3cret@h/d",
+            "postgres://ann:1?cret=s3@h/d",
+            "postgres://ann:x@s3/cret@h/d",
+            "postgres://ann:s3/cret",
+            "postgres://[::1]:s3/cret@h/d",
+            "host=h password=s3 cret=x",
+        ] {
+            let error = Conninfo::parse(text).unwrap_err();
+            let told = format!("{error} {error:?}").to_lowercase();
+            let is_told = told.contains("s3") || told.contains("cret");
+            assert!(!is_told && error.hint().is_some(), "{text}: {told}");
+        }
+        for (url, password) in [
+            ("postgres://ann:s3%2Fc%3Fr%40t@h/a%40b", "s3/c?r@t"),
+            ("postgres://ann:s3@c#r,t@h:5432/d", "s3@c#r,t"),
+        ] {
+            assert_eq!(Conninfo::parse(url).unwrap().password(), Some(password), "{url}");
         }
     }
 
@@ -429,9 +574,9 @@ mod tests {
         };
         let text = "[shop]\nhost=h\nuser=u\noauth_client_secret=s3cret\n";
         std::fs::write(service_file(), text).unwrap();
-        let resolved = Conninfo::parse("service=shop").unwrap().resolved(&around);
+        let reached = Conninfo::parse("service=shop").unwrap().resolved(&around);
         std::fs::remove_file(service_file()).unwrap();
-        let error = resolved.err().unwrap();
+        let error = reached.err().unwrap();
         assert!(error.to_string().contains("oauth_client_secret"), "{error}");
         assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
     }
@@ -455,12 +600,95 @@ mod tests {
                 _ => None,
             },
         };
-        let (resolved, file) = Conninfo::parse("host=h user=u").unwrap().resolved(&around).unwrap();
-        assert_eq!((resolved.get("host"), resolved.get("port")), (Some("h"), Some("1")));
-        assert_eq!(file.as_deref(), Some("*:*:*:*:p\n"));
+        let reached = Conninfo::parse("host=h user=u").unwrap().resolved(&around).unwrap();
+        let server = &reached.server;
+        assert_eq!((server.get("host"), server.get("port")), (Some("h"), Some("1")));
+        assert_eq!(reached.pass_file, "*:*:*:*:p\n");
         let text = "# x\n[a]\nhost=one\n[b]\nhost = two\nuser=ann\n";
         let found = in_service_file(text, "b").unwrap();
         assert_eq!(found.get("host").map(String::as_str), Some("two"));
         assert!(in_service_file(text, "c").is_none());
+    }
+
+    #[test]
+    fn what_is_recorded_leads_to_the_same_server_from_everywhere() {
+        let around = Surroundings {
+            var: |name| match name {
+                "PGHOST" => Some("h".into()),
+                "PGHOSTADDR" => Some("10.0.0.1".into()),
+                "PGPORT" => Some("1".into()),
+                "PGDATABASE" => Some("shop".into()),
+                "PGSSLMODE" => Some("require".into()),
+                "PGPASSWORD" => Some("s3cret".into()),
+                "PGSERVICEFILE" => Some(other_service_file().display().to_string()),
+                _ => None,
+            },
+        };
+        let reached = Conninfo::parse("postgres://ann@/").unwrap().resolved(&around).unwrap();
+        let named = "dbname='shop' host='h' hostaddr='10.0.0.1' port='1' user='ann'";
+        assert_eq!(reached.named, named);
+        let own = Conninfo::parse("host=h port=1 dbname=d").unwrap();
+        let nothing = Surroundings { var: |_| None };
+        let reached = own.resolved(&nothing).unwrap();
+        let user = format!("user='{}'", reached.server.get("user").unwrap());
+        assert_eq!(reached.named, format!("dbname='d' host='h' port='1' {user}"));
+        // What a service says is asked of it each time, and its password stays there.
+        let text = "[shop]\nhost=one\nport=2\nuser=ben\npassword=s3cret\n";
+        std::fs::write(other_service_file(), text).unwrap();
+        let reached = Conninfo::parse("service=shop").unwrap().resolved(&around);
+        std::fs::remove_file(other_service_file()).unwrap();
+        let reached = reached.unwrap();
+        assert_eq!(reached.named, "dbname='shop' hostaddr='10.0.0.1' service='shop'");
+        assert_eq!(reached.server.get("host"), Some("one"));
+    }
+
+    fn other_service_file() -> PathBuf {
+        std::env::temp_dir().join(format!("velo-service-2-{}.conf", std::process::id()))
+    }
+
+    /// The home of somebody with a password file.
+    fn somebody() -> PathBuf {
+        std::env::temp_dir().join(format!("velo-home-{}", std::process::id()))
+    }
+
+    #[test]
+    fn a_password_is_looked_for_in_an_order() {
+        use std::os::unix::fs::PermissionsExt;
+        let around =
+            Surroundings { var: |name| (name == "HOME").then(|| somebody().display().to_string()) };
+        let with_variable = Surroundings {
+            var: |name| match name {
+                "HOME" => Some(somebody().display().to_string()),
+                "PGPASSWORD" => Some("variable".into()),
+                _ => None,
+            },
+        };
+        let write = |name: &str, text: &str| {
+            let path = somebody().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            path
+        };
+        std::fs::create_dir_all(somebody()).unwrap();
+        let kept = write("kept", "h:*:*:ann:kept\n");
+        let of = |given: Option<&str>, recorded: Option<&str>| {
+            let own = Conninfo::parse("host=h user=ann").unwrap().with_pass_file(&kept);
+            own.with_password(given.map(str::to_owned), recorded.map(str::to_owned))
+        };
+        let found = |own: Conninfo, around: &Surroundings| {
+            let reached = own.resolved(around).unwrap();
+            (reached.pass_file, reached.given)
+        };
+        let given = |password: &str| (format!("*:*:*:*:{password}\n"), Some(password.to_owned()));
+        assert_eq!(found(of(Some("given"), Some("old")), &with_variable), given("given"));
+        assert_eq!(found(of(None, Some("old")), &with_variable), given("variable"));
+        assert_eq!(found(of(None, Some("old")), &around), ("*:*:*:*:old\n".into(), None));
+        // Of the user's own file nothing is taken that is for another server, and it goes before a standby's.
+        assert_eq!(found(of(None, None), &around), ("h:*:*:ann:kept\n".into(), None));
+        write(".pgpass", "other:*:*:ann:a\nh:*:*:ben:b\nh:*:*:ann:own\n");
+        assert_eq!(found(of(None, None), &around), ("h:*:*:ann:own\n".into(), None));
+        write(".pgpass", "other:*:*:ann:a\n");
+        assert_eq!(found(of(None, None), &around), ("h:*:*:ann:kept\n".into(), None));
+        std::fs::remove_dir_all(somebody()).unwrap();
     }
 }

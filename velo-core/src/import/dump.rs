@@ -118,7 +118,9 @@ impl Import<'_> {
             format!("--file={}", place.display()),
             format!("--jobs={}", self.jobs()),
         ];
-        args.extend(["--format=directory", "--compress=1", "--no-password"].map(str::to_owned));
+        // What makes a database names its tablespace, whatever `pg_restore` is told.
+        let more = ["--format=directory", "--compress=1", "--no-tablespaces", "--no-password"];
+        args.extend(more.map(str::to_owned));
         if self.project.postgres.version.major >= 14 {
             args.push("--no-sync".to_owned());
         }

@@ -21,9 +21,10 @@
 //! ```
 //!
 //! Whatever the file does not name, be it a table or a column, is refused: a column that is new in production
-//! is not branched before somebody has said what it is. Equal values stay equal, in whichever table, so that
-//! foreign keys hold; where the two sides of one are masked in different ways, that is refused. A masking writes to
-//! nothing that lies elsewhere, and reads nothing from there.
+//! is not branched before somebody has said what it is. Equal values stay equal, in whichever table, as far as
+//! columns hold them; a foreign key is refused whose two sides would not. No constraint is left that does not hold: those
+//! that PostgreSQL does not look at meanwhile are looked at afterwards. A masking writes to nothing that lies
+//! elsewhere, and reads nothing from there.
 
 mod catalog;
 mod databases;
@@ -200,14 +201,14 @@ impl Import<'_> {
         run::refuse_prepared(&session, &file.path).await?;
         let undo = quiet::quiet(&session).await?;
         let plan = masking.plan(&file.path, &catalog::contents(&session).await?)?;
-        self.large_objects(&masking, &file.path, &session).await?;
+        let objects = self.large_objects(&masking, &file.path, &session).await?;
         let (inner, outer) = pads(masking.key_env.as_deref())?;
         let set = format!(
             "SELECT set_config('velo_masking.inner', '{inner}', false), set_config('velo_masking.outer', '{outer}', false)"
         );
         session.execute_secret("set the key of a masking", &set).await?;
         session.execute("make the functions of a masking", sql::FUNCTIONS).await?;
-        let work = self.run_plan(&session, &plan);
+        let work = self.run_plan(&session, &plan, &file.path, objects);
         self.op.steps.run("mask", self.op.cancel.guard(work)).await??;
         let drop = "DROP SCHEMA velo_masking CASCADE";
         session.execute("remove the functions of a masking", drop).await?;

@@ -52,6 +52,8 @@ pub(super) async fn make(import: &Import<'_>) -> Result<()> {
     given.extend(scale::buffers_for_single_user());
     if recovers {
         given.push(("restore_command", "false".to_owned()));
+        // A standby's own: else it would take so long before it goes on from where it is consistent.
+        given.push(("recovery_min_apply_delay", "0".to_owned()));
         // Nobody is let in meanwhile, and a server of one process has no place for what that needs.
         given.push(("hot_standby", "off".to_owned()));
     }

@@ -28,11 +28,13 @@ pub(super) fn of_server(text: &str, server: &Conninfo) -> String {
     let named = [server.get("host"), server.get("hostaddr")].into_iter().flatten();
     // A socket where libpq looks by itself is called so.
     let hosts: Vec<&str> = named.flat_map(|hosts| hosts.split(',')).chain(["localhost"]).collect();
-    let ports: Vec<&str> = server.get("port").unwrap_or("5432").split(',').collect();
+    let ports = server.get("port").unwrap_or_default().split(',');
+    let ports: Vec<&str> = ports.map(|port| if port.is_empty() { "5432" } else { port }).collect();
     let user = server.get("user").unwrap_or_default();
     let is_own = |line: &&str| {
         let parts = fields(line);
-        let [host, port, _, role, _] = parts.as_slice() else { return false };
+        // libpq takes no notice of what stands behind the password.
+        let [host, port, _, role, _, ..] = parts.as_slice() else { return false };
         let fits = |part: &str, wanted: &[&str]| part == "*" || wanted.contains(&part);
         fits(host, &hosts) && fits(port, &ports) && fits(role, &[user])
     };
@@ -67,6 +69,10 @@ mod tests {
         let text =
             "# mine\nother:5433:*:ann:a\ndb.example:*:shop:ann:b\\:c\n*:5433:*:*:d\n*:*:*:ben:e\n";
         assert_eq!(of_server(text, &own), "db.example:*:shop:ann:b\\:c\n*:5433:*:*:d\n");
+        let more = "db.example:5433:*:ann:b:c\n";
+        assert_eq!(of_server(more, &own), more);
+        let several = Conninfo::parse("host=a,b port=,5433 user=ann").unwrap();
+        assert_eq!(of_server("a:5432:*:ann:x\nb:1:*:ann:y\n", &several), "a:5432:*:ann:x\n");
         let local = Conninfo::parse("host=/run/x user=ann").unwrap();
         let text = "localhost:5432:*:ann:x\n/run/x:5432:*:ann:y\n/run/x:1:*:ann:z\n";
         assert_eq!(of_server(text, &local), "localhost:5432:*:ann:x\n/run/x:5432:*:ann:y\n");

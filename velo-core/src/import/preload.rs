@@ -7,16 +7,16 @@ use super::remote::Facts;
 use crate::boot::{self, Boot, Doors, Loading};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::session::literal;
-use crate::postgres::settings;
+use crate::postgres::settings::{self, short};
 use crate::runtime::StopMode;
 
 /// The setting that names them.
 const SETTING: &str = "shared_preload_libraries";
 
 /// Extensions that are not made unless their library was loaded at the start: the first wants to be the first there.
-const NEEDED: [&str; 5] = ["citus", "pgaudit", "pglogical", "pg_tle", CRON];
+const NEEDED: [&str; 7] = ["citus", "pgaudit", "pglogical", "spock", "bdr", "pg_tle", CRON];
 
-/// Whose jobs are the source's, and are not run here.
+/// It wants to know the database in which jobs are.
 const CRON: &str = "pg_cron";
 
 /// What a dump is restored with.
@@ -80,7 +80,12 @@ impl Preload {
 
     /// Those that stay, in the data's own settings.
     fn lasting(&self) -> Vec<&str> {
-        self.list().into_iter().filter(|name| short(name) != CRON).collect()
+        self.list().into_iter().filter(|name| !settings::acts(name)).collect()
+    }
+
+    /// The others, which would act as the source.
+    fn acting(&self) -> Vec<&str> {
+        self.list().into_iter().filter(|name| settings::acts(name)).collect()
     }
 
     /// The database in which jobs are.
@@ -90,15 +95,10 @@ impl Preload {
     }
 }
 
-/// The name of a library, which is that of its extension.
-fn short(library: &str) -> &str {
-    let name = library.rsplit('/').next().unwrap_or(library);
-    name.strip_suffix(".so").unwrap_or(name)
-}
-
 impl Import<'_> {
-    /// Has the server load what extensions need, before they are made in it: for good, but for pg_cron, which no other
-    /// server of such data loads. It is there for the restore alone, in a server that starts no worker, and so no job.
+    /// Has the server load what extensions need, before they are made in it: for good, but for what would act as the
+    /// source, which no other server of such data loads. That is there for the restore alone, in a server that starts no
+    /// worker.
     pub(super) async fn preload(&mut self, wanted: Preload) -> Result<()> {
         let wanted = wanted.that_are_here(self).await?;
         if wanted.libraries.is_empty() {
@@ -121,16 +121,21 @@ impl Import<'_> {
             _ => None,
         });
         let mut given: Vec<(String, String)> = own.collect();
-        if let Some(database) = wanted.cron() {
+        if !wanted.acting().is_empty() {
             let quoted = |name: &&str| format!("\"{name}\"");
             let all = wanted.list().iter().map(quoted).collect::<Vec<_>>().join(",");
-            let more = [
-                (SETTING, all.as_str()),
-                ("cron.database_name", database),
-                ("max_worker_processes", "0"),
-            ];
+            let cron = wanted.cron().map(|database| ("cron.database_name", database));
+            let more = [(SETTING, all.as_str()), ("max_worker_processes", "0")];
+            let more = more.into_iter().chain(cron);
             given.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
-            self.note("the jobs of pg_cron came, and do not run here".to_owned());
+        }
+        for name in wanted.acting().into_iter().map(short) {
+            self.note(match name {
+                CRON => "the jobs of pg_cron came, and do not run here".to_owned(),
+                name => {
+                    format!("{name} came, and is not loaded: its workers would act as the source's")
+                }
+            });
         }
         drop(session);
         self.restart(given).await
@@ -195,6 +200,11 @@ mod tests {
         assert_eq!(wanted.list(), ["citus", "$libdir/pg_cron", "pg_stat_statements.so"]);
         assert_eq!(wanted.lasting(), ["citus", "pg_stat_statements.so"]);
         assert_eq!(wanted.cron(), Some("shop"));
+        assert_eq!(wanted.acting(), ["$libdir/pg_cron"]);
+        let wanted = of(&["spock", "pglogical", "pgaudit"], "pgaudit, spock");
+        assert_eq!(wanted.list(), ["pglogical", "pgaudit", "spock"]);
+        assert_eq!((wanted.lasting(), wanted.cron()), (vec!["pgaudit"], None));
+        assert_eq!(wanted.acting(), ["pglogical", "spock"]);
         // Who dumps it may not see the setting, and a file has none.
         let wanted = of(&["pg_cron", "pg_stat_statements", "citus"], "");
         assert_eq!(wanted.list(), ["citus", "pg_cron"]);

@@ -1,6 +1,8 @@
 //! What the source says of itself. It is asked through `psql`, because that takes all that libpq does: TLS,
 //! several hosts, GSSAPI, ….
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -24,6 +26,11 @@ pub(super) struct Facts {
     pub(super) tablespaces: Vec<String>,
     /// What its configuration files set, as far as the role may see it.
     pub(super) settings: Vec<(String, String)>,
+    /// The file that has them, and the folder of its data; nothing where the role may not see that.
+    #[serde(default)]
+    pub(super) config_file: Option<String>,
+    #[serde(default)]
+    pub(super) data_directory: Option<String>,
     /// Which version the collations of its C library have now, where one of them tells.
     #[serde(default)]
     pub(super) libc: Option<String>,
@@ -88,6 +95,8 @@ const QUESTION: &str = "SELECT json_build_object( \
     WHERE collprovider = 'c' AND collcollate !~* '^(C|POSIX)($|[.])'), \
  'musl', version() LIKE '%-musl%', \
  'synchronous', current_setting('synchronous_standby_names'), \
+ 'config_file', (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'config_file'), \
+ 'data_directory', (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'), \
  'preload', (SELECT json_build_object('list', setting, 'on_command_line', source = 'command line') \
     FROM pg_catalog.pg_settings WHERE name = 'shared_preload_libraries'), \
  'settings', (SELECT coalesce(json_agg(json_build_array(name, current_setting(name))), '[]') \
@@ -101,6 +110,13 @@ impl Facts {
 
     pub(super) fn bytes(&self) -> u64 {
         self.databases.iter().map(|database| database.bytes).sum()
+    }
+
+    /// Whether its server reads another `postgresql.conf` than the one in its data, if there is one; nothing where the
+    /// role may not see that.
+    pub(super) fn conf_is_elsewhere(&self) -> Option<bool> {
+        let (file, data) = (self.config_file.as_ref()?, self.data_directory.as_ref()?);
+        Some(Path::new(file) != Path::new(data).join("postgresql.conf"))
     }
 
     /// The libraries that its server loads at its start, as far as the role may see them.

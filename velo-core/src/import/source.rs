@@ -206,9 +206,11 @@ impl Source {
         self
     }
 
-    /// Records the password of the URL, for refreshes. Unless told, it is kept nowhere.
+    /// Records the password of the URL, for refreshes. Unless told, it is kept nowhere. A refresh that is given another
+    /// one, by [`RefreshSpec::password`](crate::RefreshSpec::password) or `PGPASSWORD`, records that instead.
     pub fn save_password(mut self) -> Self {
-        self.recipe.password = self.password.clone();
+        // What is recorded stays where nobody gives one.
+        self.recipe.password = self.password.clone().or(self.recipe.password);
         self
     }
 

@@ -194,7 +194,10 @@ impl Import<'_> {
         let list =
             with_file(self.tool("pg_restore", ["--list", "--create"].map(str::to_owned).to_vec()));
         let contents = Archive::of(&self.run(list).await?.stdout);
-        if let (false, Some(own)) = (self.recipe.database_is_told, &contents.database) {
+        // Only the first time: at a refresh it is renamed to what URLs name already.
+        if let (true, false, Some(own)) =
+            (self.is_first, self.recipe.database_is_told, &contents.database)
+        {
             self.project.database.clone_from(own);
         }
         let made = contents.database.filter(|_| contents.makes_database);
@@ -222,7 +225,7 @@ impl Import<'_> {
         Ok((with_file(self.tool_for_copy("pg_restore", args)), made))
     }
 
-    /// Gives a database that was made under its own name the one that somebody has told.
+    /// Gives a database that was made under its own name the project's.
     async fn rename(&self, made: &str) -> Result<()> {
         let wanted = &self.project.database;
         self.drop_empty(wanted).await?;
@@ -264,7 +267,7 @@ impl Import<'_> {
     /// Runs SQL as `pg_dumpall` writes it: the first superuser is there, and may be others.
     async fn run_cluster(&self, mut spec: ToolSpec) -> Result<()> {
         spec.args.retain(|arg| arg != "ON_ERROR_STOP=1" && arg != "-v");
-        let output = self.runtime.run(spec).await?;
+        let output = self.run_to_its_end(spec).await?;
         let is_error =
             |line: &&str| ["ERROR:", "FATAL:", "error:"].iter().any(|word| line.contains(word));
         let harmless = |line: &str| line.contains("already exists") && line.contains("role \"");

@@ -6,7 +6,6 @@ use serde::Deserialize;
 
 use super::bring::{Import, conninfo};
 use super::check;
-use super::pass_file;
 use super::source::{Method, Place, Recipe, Source};
 use crate::cut::{Cut, Method as CutMethod};
 use crate::engine::Op;
@@ -74,7 +73,6 @@ pub(crate) async fn bring_standby(
         return Err(Error::new(ErrorKind::Unsupported, what).with_hint("use velo project refresh"));
     }
     let slot = import.usable_slot(wish).await?;
-    let pass_file = import.pass_file()?;
     op.cancel.check()?;
     import.copy(&facts, slot).await?;
     import.settle(Some("standby.signal"), Some(&facts)).await?;
@@ -105,6 +103,7 @@ pub(crate) async fn bring_standby(
     };
     import.recipe.used = Some(Method::Basebackup);
     import.recipe.brought_at = Some(now());
+    let pass_file = import.secret.unwrap_or_default();
     Ok(Standby { cut, follow, pass_file, recipe: import.recipe })
 }
 
@@ -138,17 +137,6 @@ impl Import<'_> {
                     .with_hint("name one that nobody else uses"))
             }
         }
-    }
-
-    /// What a standby's password file is to hold.
-    fn pass_file(&self) -> Result<String> {
-        let path = self.run_dir.path().join("secret");
-        let (true, Some(server)) = (path.exists(), &self.server) else {
-            return Ok(String::new());
-        };
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
-        Ok(pass_file::of_server(&text, server))
     }
 }
 

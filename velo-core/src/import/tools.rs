@@ -7,9 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{ToolOutput, ToolSpec};
 
 impl Import<'_> {
-    /// A program that connects to the source, for which the password is in a file.
+    /// A program that connects to the source, for which the password is in a file while it runs.
     pub(super) fn tool_for_source(&self, tool: &'static str, args: Vec<String>) -> ToolSpec {
-        let secret = self.run_dir.path().join("secret");
+        let secret = self.run_dir.secret_file();
         let mut spec = self.tool(tool, args);
         spec.network = true;
         // Named also where there is none, so that no other user's is looked for.
@@ -20,7 +20,8 @@ impl Import<'_> {
         }
         let host = self.server.as_ref().and_then(|server| server.get("host"));
         let sockets = host.filter(|host| host.starts_with('/')).map(PathBuf::from);
-        spec.reads.extend(sockets.into_iter().chain([secret]).filter(|path| path.exists()));
+        spec.reads.extend(sockets.filter(|path| path.exists()));
+        spec.reads.extend(self.secret.is_some().then_some(secret));
         spec
     }
 
@@ -53,11 +54,26 @@ impl Import<'_> {
     /// Runs a program to its end; an error unless it succeeds.
     pub(super) async fn run(&self, spec: ToolSpec) -> Result<ToolOutput> {
         let tool = spec.tool;
-        let output = self.runtime.run(spec).await?;
+        let output = self.run_to_its_end(spec).await?;
         match output.success {
             true => Ok(output),
             false => Err(failed(tool, &output.stderr, &output.status)),
         }
+    }
+
+    /// The same, however it ends. While one of the others runs, the source's password is not there: what comes from the
+    /// source may run programs as the user who can read it.
+    pub(super) async fn run_to_its_end(&self, spec: ToolSpec) -> Result<ToolOutput> {
+        let is_there = self.run_dir.secret_file().exists();
+        match &self.secret {
+            Some(lines) if spec.network && !is_there => {
+                let user = self.home.server_user(&self.project.postgres);
+                self.run_dir.secret(lines.trim_end_matches('\n'), user.as_ref())?;
+            }
+            Some(_) if !spec.network && is_there => self.run_dir.forget_secret()?,
+            _ => {}
+        }
+        self.runtime.run(spec).await
     }
 
     /// How many tables are worked on at a time.
@@ -72,7 +88,8 @@ const MEANINGS: &[(&str, ErrorKind, &str)] = &[
     (
         "password authentication failed",
         ErrorKind::PermissionDenied,
-        "is the password right? It is taken from the URL, PGPASSWORD, the service file or ~/.pgpass",
+        "is the password right? It is taken from the URL, PGPASSWORD, the service file or ~/.pgpass; PGPASSWORD takes \
+         the place of one that is recorded",
     ),
     (
         "no password supplied",

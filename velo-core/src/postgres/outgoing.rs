@@ -1,4 +1,7 @@
 //! What in a branch can still reach other servers when a session asks it to.
+//!
+//! Nothing known does by itself in one: libraries whose workers would are not loaded, and Citus' daemon is told not to
+//! ([`super::settings`]). In a `main` that came from nowhere else they do as it was told.
 
 use crate::error::Result;
 use crate::postgres::session::{Session, Target};

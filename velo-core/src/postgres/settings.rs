@@ -96,6 +96,23 @@ const PERSISTENT: &[(&str, &str, u32, &str)] = &[
     ("recovery_init_sync_method", "syncfs", 14, "one call instead of opening every file"),
 ];
 
+/// Libraries whose workers begin by themselves to act as the parent: they run its jobs, or pull from those whom it
+/// subscribes to, under its slots' names.
+const ACTING: [&str; 4] = ["pg_cron", "pglogical", "spock", "bdr"];
+
+/// Without it nobody reads its tables, so that it is loaded; its daemon is told to leave the parent's workers alone.
+const CITUS: &str = "citus";
+
+/// What that daemon does there by itself, and why it is off. One of a version that does not know a setting says so in
+/// its log, and starts.
+#[rustfmt::skip]
+const OF_CITUS: &[(&str, &str, &str)] = &[
+    ("citus.recover_2pc_interval", "-1", "it would commit or roll back the parent's distributed transactions"),
+    ("citus.defer_shard_delete_interval", "-1", "it would drop the shards that the parent has marked for that"),
+    ("citus.background_task_queue_interval", "-1", "it would go on with the parent's tasks, and move shards"),
+    ("citus.distributed_deadlock_detection_factor", "-1", "it would ask all workers every two seconds"),
+];
+
 /// The forced settings of a major.
 pub(crate) fn forced(major: u32) -> Vec<(&'static str, String)> {
     rows(FORCED, major).collect()
@@ -154,6 +171,8 @@ pub(crate) fn of(server: &Server<'_>) -> Vec<(String, String)> {
         // Nobody is let in before it is consistent, and it may have fewer connections than the
         // primary it comes from.
         settings.push(("hot_standby", "off".to_owned()));
+        // A standby's, which the data may have: nobody waits until its commits are that old.
+        settings.push(("recovery_min_apply_delay", "0".to_owned()));
     }
     settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -163,27 +182,44 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-/// Whether a configuration file may load pg_cron, which would run the parent's jobs in the branch:
-/// it names it, or takes in another file. Only then the server's own parser is asked.
-pub(crate) fn may_preload_pg_cron(conf: &[u8]) -> bool {
+/// Whether a configuration file may load a library that would act as the parent: it names one, or takes in another
+/// file. Only then the server's own parser is asked.
+pub(crate) fn may_load_acting(conf: &[u8]) -> bool {
+    let is_named = |line: &[u8], name: &str| {
+        line.windows(name.len()).any(|part| part.eq_ignore_ascii_case(name.as_bytes()))
+    };
     conf.split(|b| *b == b'\n').any(|line| {
         let line = line.trim_ascii_start();
         !line.starts_with(b"#")
             && (line.to_ascii_lowercase().starts_with(b"include")
-                || line.windows(7).any(|part| part.eq_ignore_ascii_case(b"pg_cron")))
+                || ACTING.iter().chain([&CITUS]).any(|name| is_named(line, name)))
     })
 }
 
-/// A list of libraries without pg_cron.
-pub(crate) fn without_pg_cron(list: &str) -> String {
-    list.split(',')
-        .map(str::trim)
-        .filter(|library| {
-            let name = library.trim_matches('"').rsplit('/').next().unwrap_or_default();
-            !name.trim_end_matches(".so").eq_ignore_ascii_case("pg_cron") && !library.is_empty()
-        })
-        .collect::<Vec<_>>()
-        .join(",")
+/// The name of a library, which is that of its extension, as a list of libraries has it.
+pub(crate) fn short(library: &str) -> &str {
+    let name = library.trim_matches('"').rsplit('/').next().unwrap_or(library);
+    name.strip_suffix(".so").unwrap_or(name)
+}
+
+/// Whether a library would act as the parent.
+pub(crate) fn acts(library: &str) -> bool {
+    ACTING.iter().any(|name| short(library).eq_ignore_ascii_case(name))
+}
+
+/// A list of libraries without those.
+pub(crate) fn without_acting(list: &str) -> String {
+    let libraries = list.split(',').map(str::trim);
+    libraries.filter(|library| !library.is_empty() && !acts(library)).collect::<Vec<_>>().join(",")
+}
+
+/// What a server is given that would load these libraries, so that none of them acts as the parent.
+pub(crate) fn of_libraries(list: &str) -> Vec<(String, String)> {
+    let list = without_acting(list);
+    let is_citus = |library: &str| short(library.trim()).eq_ignore_ascii_case(CITUS);
+    let off = if list.split(',').any(is_citus) { OF_CITUS } else { &[] };
+    let off = off.iter().map(|(name, value, ..)| ((*name).to_owned(), (*value).to_owned()));
+    [("shared_preload_libraries".to_owned(), list)].into_iter().chain(off).collect()
 }
 
 #[cfg(test)]
@@ -191,12 +227,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pg_cron_is_found_and_left_out() {
-        assert!(may_preload_pg_cron(b"a = 1\nshared_preload_libraries = 'x, pg_cron'\n"));
-        assert!(may_preload_pg_cron(b"  include_dir 'conf.d'\n"));
-        assert!(!may_preload_pg_cron(b"#shared_preload_libraries = 'pg_cron'\n# include 'x'\n"));
-        assert_eq!(without_pg_cron("a, pg_cron,\"b\",$libdir/pg_cron, c.so"), "a,\"b\",c.so");
-        assert_eq!(without_pg_cron("pg_cron"), "");
+    fn what_would_act_as_the_parent_is_found_and_left_out() {
+        assert!(may_load_acting(b"a = 1\nshared_preload_libraries = 'x, pg_cron'\n"));
+        assert!(may_load_acting(b"shared_preload_libraries = 'Spock'"));
+        assert!(may_load_acting(b"  include_dir 'conf.d'\n"));
+        assert!(!may_load_acting(b"#shared_preload_libraries = 'pg_cron'\n# include 'x'\n"));
+        assert_eq!(without_acting("a, pg_cron,\"b\",$libdir/pg_cron, c.so"), "a,\"b\",c.so");
+        assert_eq!(without_acting("pg_cron"), "");
+        let list = "\"$libdir/pglogical\", /x/spock.so,bdr,pglogical_output,my_bdr";
+        assert_eq!(without_acting(list), "pglogical_output,my_bdr");
+    }
+
+    #[test]
+    fn citus_is_loaded_and_leaves_the_parents_workers_alone() {
+        assert!(may_load_acting(b"shared_preload_libraries = 'citus'\n"));
+        let given = of_libraries("$libdir/citus, pg_cron, a");
+        assert_eq!(given[0], ("shared_preload_libraries".into(), "$libdir/citus,a".into()));
+        let off = ("citus.recover_2pc_interval".to_owned(), "-1".to_owned());
+        assert!(given.contains(&off) && given.len() == 1 + OF_CITUS.len(), "{given:?}");
+        assert_eq!(of_libraries("citus_columnar, pglogical").len(), 1);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //!
 //! The catalogs are written, because `ALTER SUBSCRIPTION` fires the user's event triggers and has
 //! nothing for such tables.
+//!
+//! Those of pglogical and its kin are rows of theirs, and stay: their libraries are not loaded ([`super::settings`]).
 
 use crate::error::Result;
 use crate::postgres::session::{Session, Target, ident};

@@ -31,8 +31,8 @@ impl FollowSpec {
         self
     }
 
-    /// The source's password, where it is not recorded and neither `PGPASSWORD` nor a password file has it. It is
-    /// written into a file in the folder of `main`'s server, which goes when `main` follows no more.
+    /// The source's password, as [`RefreshSpec::password`] takes it. It is written into a file in the folder of `main`'s
+    /// server, which goes when `main` follows no more.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.source = self.source.password(password);
         self

@@ -23,7 +23,9 @@ impl RefreshSpec {
         Self::default()
     }
 
-    /// The source's password, where it is not recorded and neither `PGPASSWORD` nor a password file has it.
+    /// The source's password, where neither the project's record nor `PGPASSWORD` nor a password file has it, or it is
+    /// another one by now. It goes before all of them. It takes the place of one that is recorded, as that of
+    /// `PGPASSWORD` does, and else is kept nowhere.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(crate::import::Secret(password.into()));
         self
@@ -36,8 +38,7 @@ impl RefreshSpec {
     }
 
     pub(super) fn source(self, recipe: Recipe) -> Source {
-        let password = self.password.or(recipe.password.clone());
-        Source { recipe, password, watch: self.watch }
+        Source { recipe, password: self.password, watch: self.watch }
     }
 }
 

@@ -3,6 +3,8 @@
 //! `VELO_TEST_FAULT=kill@17` ends the process, by SIGKILL, at the 17th moment: there is one before and
 //! one after each step ([`crate::effect`]). `error@17` lets the step fail there. `full@17` fills the
 //! disk there, with the file that `VELO_TEST_FILLER` names, but for `VELO_TEST_FILLER_LEAVES` bytes.
+//! Several are told with commas between them, and `VELO_TEST_FAULT_SINCE=after storage: open` counts from the
+//! moment behind the first of that name.
 //! `VELO_TEST_STEPS` names a file to which every moment's number, side and step is added, so that a test
 //! learns how many there are, and which was hit. At the moment that `VELO_TEST_GATE_AT` calls
 //! (`before storage: open`) it waits, the first time, until the file `VELO_TEST_GATE` is there: whoever
@@ -31,7 +33,9 @@ use crate::storage::{
 /// What is to happen, and when.
 #[derive(Debug)]
 struct Plan {
-    fault: Option<(Fault, u64)>,
+    faults: Vec<(Fault, u64)>,
+    /// The moment from which they are counted; else from the beginning.
+    since: Option<Since>,
     steps: Option<PathBuf>,
     gate: Option<Gate>,
 }
@@ -65,6 +69,14 @@ impl Gate {
     }
 }
 
+/// The moment from which faults are counted.
+#[derive(Debug)]
+struct Since {
+    at: String,
+    /// Its number, once it has come.
+    came: OnceLock<u64>,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Error,
@@ -77,7 +89,7 @@ static MOMENT: AtomicU64 = AtomicU64::new(0);
 
 fn plan() -> Option<&'static Plan> {
     let read = || {
-        let fault = std::env::var("VELO_TEST_FAULT").ok().and_then(|text| {
+        let fault = |text: &str| {
             let (what, moment) = text.split_once('@')?;
             let fault = match what {
                 "error" => Fault::Error,
@@ -86,9 +98,18 @@ fn plan() -> Option<&'static Plan> {
                 _ => return None,
             };
             Some((fault, moment.parse().ok()?))
-        });
+        };
+        let faults = std::env::var("VELO_TEST_FAULT").unwrap_or_default();
+        let faults: Vec<_> = faults.split(',').filter_map(fault).collect();
+        let since = std::env::var("VELO_TEST_FAULT_SINCE").ok();
+        let since = since.map(|at| Since { at, came: OnceLock::new() });
         let steps = std::env::var_os("VELO_TEST_STEPS").map(PathBuf::from);
-        (fault.is_some() || steps.is_some()).then(|| Plan { fault, steps, gate: Gate::of_test() })
+        (!faults.is_empty() || steps.is_some()).then(|| Plan {
+            faults,
+            since,
+            steps,
+            gate: Gate::of_test(),
+        })
     };
     PLAN.get_or_init(read).as_ref()
 }
@@ -111,24 +132,36 @@ pub(crate) fn moment(step: &str, when: When) -> Result<()> {
     if let Some(gate) = plan.gate.as_ref().filter(|gate| gate.at == format!("{side} {step}")) {
         gate.pass();
     }
-    match plan.fault {
-        Some((Fault::Kill, at)) if at == moment => loop {
+    let begin = match &plan.since {
+        None => Some(0),
+        Some(since) => {
+            let begin = since.came.get().copied();
+            if since.at == format!("{side} {step}") {
+                let _ = since.came.set(moment);
+            }
+            begin
+        }
+    };
+    let number = begin.map(|begin| moment.saturating_sub(begin));
+    let fault = plan.faults.iter().find(|(_, at)| Some(*at) == number);
+    match fault.map(|(fault, _)| fault) {
+        Some(Fault::Kill) => loop {
             // Nothing more happens, on whatever thread, once the signal is there.
             let _ = rustix::process::kill_process(
                 rustix::process::getpid(),
                 rustix::process::Signal::KILL,
             );
         },
-        Some((Fault::Error, at)) if at == moment => {
+        Some(Fault::Error) => {
             Err(Error::new(ErrorKind::Io, format!("a test's fault, {side}: {step}")))
         }
-        Some((Fault::Full, at)) if at == moment => {
+        Some(Fault::Full) => {
             if let Some(path) = std::env::var_os("VELO_TEST_FILLER") {
                 fill(Path::new(&path)).map_err(|e| Error::io("fill the disk", e))?;
             }
             Ok(())
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

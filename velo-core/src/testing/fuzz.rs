@@ -76,9 +76,9 @@ fn names(data: &[u8]) -> Verdict {
 fn settings_file(data: &[u8]) -> Verdict {
     let Ok(text) = std::str::from_utf8(data) else { return Ok(()) };
     config::any_text(text)?;
-    let list = settings::without_pg_cron(text);
-    holds(settings::without_pg_cron(&list) == list, || format!("pg_cron twice in {text:?}"))?;
-    let _ = settings::may_preload_pg_cron(data);
+    let list = settings::without_acting(text);
+    holds(settings::without_acting(&list) == list, || format!("a library twice in {text:?}"))?;
+    let _ = (settings::of_libraries(text), settings::may_load_acting(data));
     Ok(())
 }
 

@@ -166,10 +166,8 @@ async fn a_source_whose_commits_would_wait_for_a_copy_is_dumped() {
     assert_eq!(sql(&project.main().await.unwrap(), "SELECT x FROM t").await, "7");
 }
 
-#[tokio::test]
-async fn a_tablespace_elsewhere_is_dumped_into_the_data_folder() {
-    let Some(bin) = bins().pop() else { return };
-    let server = Server::new(&bin, &LOCALE, "");
+/// Makes a tablespace in a folder beside the server's data.
+async fn tablespace_away(server: &Server) {
     let away = server.dir.path().join("away");
     std::fs::create_dir(&away).unwrap();
     if let Some((uid, gid)) = server.user {
@@ -177,6 +175,30 @@ async fn a_tablespace_elsewhere_is_dumped_into_the_data_folder() {
     }
     let make = format!("CREATE TABLESPACE away LOCATION '{}'", away.display());
     server.sql("postgres", &make).await;
+}
+
+/// What makes a database names it.
+#[tokio::test]
+async fn a_database_in_a_tablespace_elsewhere_is_dumped_into_the_data_folder() {
+    for bin in bins() {
+        let server = Server::new(&bin, &LOCALE, "");
+        tablespace_away(&server).await;
+        server.sql("postgres", "CREATE DATABASE shop TABLESPACE away").await;
+        server.sql("shop", "CREATE TABLE t AS SELECT 7 AS x").await;
+        let home = home_of(&bin);
+        let source = Source::new(server.url("shop")).unwrap().method(Method::Dump).unwrap();
+        let main = import(&home, source).await.unwrap().main().await.unwrap();
+        let found = "SELECT concat_ws(' ', current_database(), x, spcname) FROM t, pg_tablespace s \
+                     JOIN pg_database d ON d.dattablespace = s.oid WHERE datname = current_database()";
+        assert_eq!(sql(&main, found).await, "shop 7 pg_default", "{}", server.major);
+    }
+}
+
+#[tokio::test]
+async fn a_tablespace_elsewhere_is_dumped_into_the_data_folder() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &LOCALE, "");
+    tablespace_away(&server).await;
     server.sql("postgres", "CREATE TABLE t TABLESPACE away AS SELECT 7 AS x").await;
     let home = home_of(&bin);
     let error = not_copied(&home, &server.url("postgres"), "a tablespace").await;

@@ -366,6 +366,40 @@ async fn a_source_that_is_given_more_connections_is_followed_after_a_restart() {
     }
 }
 
+/// It is a standby's own, whose commits are to come late, or may be in the files of any server.
+#[tokio::test]
+async fn nobody_waits_because_the_source_lags_by_intent() {
+    for bin in bins() {
+        let server = Server::new(&bin, &LOCALE, "recovery_min_apply_delay = '1h'");
+        server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n").await;
+        let what = format!("PostgreSQL {}", server.major);
+        let standby = server.standby();
+        server.sql("postgres", "INSERT INTO t VALUES (2)").await;
+        let written = server.sql("postgres", "SELECT pg_current_wal_lsn()").await;
+        let has_come = format!("SELECT pg_last_wal_receive_lsn() >= '{written}'");
+        gives(&standby.url("postgres"), &has_come, "t").await;
+        assert_eq!(standby.sql("postgres", "SELECT count(*) FROM t").await, "1", "{what}");
+        let patience = scaled(Duration::from_secs(120));
+
+        // A copy of it takes what has come.
+        let home = home_of(&bin);
+        let project = tokio::time::timeout(patience, copied(&home, &standby)).await.expect(&what);
+        let main = project.main().await.unwrap();
+        assert_eq!(sql(&main, "SELECT count(*) FROM t").await, "2", "{what}");
+
+        // So does what follows it, and its branches.
+        let home = home_of(&bin);
+        let follows = following(&home, &server);
+        let project = tokio::time::timeout(patience, follows).await.expect(&what);
+        server.sql("postgres", "INSERT INTO t VALUES (3)").await;
+        let main = project.main().await.unwrap();
+        gives(&main.url(), "SELECT count(*) FROM t", "3").await;
+        let branch = Branch::create(&project, BranchSpec::ephemeral()).await.unwrap();
+        assert_eq!(sql(&branch, "SELECT count(*) FROM t").await, "3", "{what}");
+        branch.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_slot_is_used_only_where_one_is_named() {
     let Some(bin) = bins().pop() else { return };

@@ -329,3 +329,97 @@ async fn keys_of_partitions_and_onto_empty_tables_hold() {
                  ADD CONSTRAINT of_a_part FOREIGN KEY (person) REFERENCES people";
     one(again).await;
 }
+
+/// Nothing checks them while columns are masked.
+#[tokio::test]
+async fn constraints_hold_afterwards_or_nothing_comes() {
+    let Some(case) = Case::new("") else { return };
+    let schema = "
+        CREATE EXTENSION citext;
+        CREATE TABLE codes (code varchar(40) PRIMARY KEY);
+        INSERT INTO codes SELECT 'SECRET' || n FROM generate_series(1, 100) n;
+        CREATE TABLE uses (code varchar(20) REFERENCES codes); INSERT INTO uses SELECT * FROM codes;
+        CREATE TABLE people (name citext PRIMARY KEY); INSERT INTO people VALUES ('Bob');
+        CREATE TABLE calls (name citext REFERENCES people); INSERT INTO calls VALUES ('bob');
+        CREATE TABLE small (x text PRIMARY KEY); INSERT INTO small SELECT lower(code) FROM codes;
+        CREATE TABLE of_small (x text, made text GENERATED ALWAYS AS (lower(x)) STORED REFERENCES small);
+        INSERT INTO of_small SELECT * FROM codes;
+        CREATE TABLE late (name text UNIQUE DEFERRABLE); INSERT INTO late SELECT * FROM codes;
+        CREATE TABLE apart (name text, EXCLUDE USING btree (name WITH =) DEFERRABLE); INSERT INTO apart SELECT * FROM codes;
+        CREATE TABLE pairs (a int, b text, PRIMARY KEY (a, b)); INSERT INTO pairs SELECT 1, code FROM codes;
+        CREATE TABLE of_pairs (a int, b text COLLATE \"C\", FOREIGN KEY (a, b) REFERENCES pairs MATCH FULL);
+        INSERT INTO of_pairs TABLE pairs; INSERT INTO of_pairs VALUES (NULL, NULL);
+    ";
+    case.server.sql("postgres", schema).await;
+    let tables = [
+        "codes", "uses", "people", "calls", "small", "of_small", "late", "apart", "pairs",
+        "of_pairs",
+    ];
+    // All that is not named is kept.
+    let masking = |columns: &[(&str, &str)]| {
+        let is_named = |table: &str| columns.iter().any(|(named, _)| *named == table);
+        let kept = tables.iter().filter(|table| !is_named(table));
+        let kept: String = kept.map(|table| format!("\"public.{table}\" = \"keep\"\n")).collect();
+        let masked =
+            columns.iter().map(|(table, said)| format!("[tables.\"public.{table}\"]\n{said}\n"));
+        format!("[tables]\n{kept}{}", masked.collect::<String>())
+    };
+    for said in ["code = \"hash\"", "code = \"fake:email\""] {
+        let lengths = masking(&[("codes", said), ("uses", said)]);
+        case.refused(&lengths, "uses_code_fkey leads from public.uses.code").await;
+    }
+    let letters = masking(&[("people", "name = \"hash\""), ("calls", "name = \"hash\"")]);
+    case.refused(&letters, "calls_name_fkey leads from public.calls.name").await;
+    let computed = masking(&[("of_small", "x = \"hash\"")]);
+    case.refused(&computed, "the foreign key of_small_made_fkey does not hold any more").await;
+    for (table, index) in [("late", "late_name_key"), ("apart", "apart_name_excl")] {
+        // There are fewer cities than rows.
+        let source = case.source(&masking(&[(table, "name = \"fake:city\"")]));
+        let error = import(&case.home, source).await.expect_err(table);
+        assert_eq!(error.kind(), ErrorKind::Postgres, "{error}");
+        assert!(error.to_string().contains(index) && error.hint().is_some(), "{error:?}");
+        assert!(case.home.left().is_empty(), "{table}");
+    }
+
+    let hash = "name = \"hash\"";
+    let both = "a = \"hash\"\nb = \"hash\"";
+    let main = case
+        .masked(&masking(&[("late", hash), ("apart", hash), ("pairs", both), ("of_pairs", both)]))
+        .await;
+    let found = "SELECT (SELECT count(DISTINCT name) FROM late) || ' ' || (SELECT count(DISTINCT name) FROM apart) || ' ' || \
+                        (SELECT count(*) FROM of_pairs JOIN pairs USING (a) WHERE of_pairs.b = pairs.b COLLATE \"C\")";
+    assert_eq!(sql(&main, found).await, "100 100 100");
+    // They are looked at as before.
+    let twice = "INSERT INTO late SELECT name FROM late LIMIT 1";
+    let error = attempt(&main.url(), twice).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "23505");
+}
+
+#[tokio::test]
+async fn a_foreign_key_over_a_time_holds_or_nothing_comes() {
+    let Some(case) = Case::new("").filter(|case| case.server.major >= 18) else { return };
+    let schema = "
+        CREATE EXTENSION btree_gist;
+        CREATE TABLE held (id int, begins int, during int4range GENERATED ALWAYS AS (int4range(begins, begins + 10)) STORED,
+                           PRIMARY KEY (id, during WITHOUT OVERLAPS));
+        INSERT INTO held VALUES (1, 0);
+        CREATE TABLE of_held (id int, during int4range,
+                              CONSTRAINT held_then FOREIGN KEY (id, PERIOD during) REFERENCES held (id, PERIOD during));
+        INSERT INTO of_held VALUES (1, '[5,10)');
+    ";
+    case.server.sql("postgres", schema).await;
+    let masking = |id: &str, begins: &str| {
+        format!(
+            "[tables.\"public.held\"]\nid = \"{id}\"\nbegins = {begins}\n\
+             [tables.\"public.of_held\"]\nid = \"{id}\"\nduring = \"keep\"\n"
+        )
+    };
+    let moved = masking("keep", "{ constant = 100 }");
+    case.refused(&moved, "the foreign key held_then does not hold any more").await;
+    // Two rows cover the time of one.
+    let more = "INSERT INTO held VALUES (1, 10); INSERT INTO of_held VALUES (1, '[5,15)')";
+    case.server.sql("postgres", more).await;
+    let main = case.masked(&masking("hash", "\"keep\"")).await;
+    let joined = "SELECT count(*) FROM held JOIN of_held USING (id) WHERE id <> 1";
+    assert_eq!(sql(&main, joined).await, "4");
+}

@@ -1,7 +1,7 @@
 //! Masking: nothing that was masked is left in the copy, and what belongs together stays so.
 
 use velo_core::import::{Method, Source};
-use velo_core::{Branch, ErrorKind};
+use velo_core::{Branch, ErrorKind, Project, RefreshSpec};
 
 use crate::common::client::sql;
 use crate::common::home::TestHome;
@@ -9,7 +9,7 @@ use crate::methods::{home_of, import};
 use crate::server::{Server, bins};
 
 const SCHEMA: &str = "
-CREATE TABLE people (id bigint PRIMARY KEY, email text UNIQUE, name varchar(12), phone text, ssn text, code uuid, note text,
+CREATE TABLE people (id bigint PRIMARY KEY, email text UNIQUE, name varchar(12), phone text, ssn text UNIQUE DEFERRABLE, code uuid, note text,
                      shout text GENERATED ALWAYS AS (upper(email)) STORED);
 INSERT INTO people SELECT n, 'SECRET' || n || '@real.org', 'SECRETn' || n, 'SECRET-' || n, 'SECRET' || n,
     md5(n::text)::uuid, CASE WHEN n % 2 = 0 THEN 'SECRETnote' END FROM generate_series(1, 300) n;
@@ -65,14 +65,21 @@ pub async fn data(branch: &Branch) -> std::path::PathBuf {
 
 #[tokio::test]
 async fn nothing_that_was_masked_is_left() {
-    let Some(bin) = bins().pop() else { return };
-    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+    for bin in bins() {
+        is_masked(&bin).await;
+    }
+}
+
+/// By either method.
+async fn is_masked(bin: &std::path::Path) {
+    let server = Server::new(bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
     server.sql("postgres", SCHEMA).await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("masking.toml");
     std::fs::write(&file, MASKING).unwrap();
     for method in [Method::Basebackup, Method::Dump] {
-        let home = home_of(&bin);
+        let home = home_of(bin);
+        let what = format!("{method} of {}", server.major);
         let source =
             Source::new(server.url("postgres")).unwrap().method(method).unwrap().masking(&file);
         let project = import(&home, source).await.unwrap();
@@ -107,7 +114,7 @@ async fn nothing_that_was_masked_is_left() {
         );
         let folder = data(&main).await;
         main.stop().await.unwrap();
-        assert_eq!(has(&folder, b"SECRET"), None, "{method}");
+        assert_eq!(has(&folder, b"SECRET"), None, "{what}");
         main.start().await.unwrap();
     }
 }
@@ -142,18 +149,62 @@ async fn what_is_not_declared_is_refused() {
     let home: TestHome = home_of(&bin);
     let project = import(&home, source).await.unwrap();
     server.sql("postgres", "ALTER TABLE people ADD salary int").await;
-    let error = project.refresh(velo_core::RefreshSpec::new()).await.unwrap_err();
+    let error = project.refresh(RefreshSpec::new()).await.unwrap_err();
     assert!(error.to_string().contains("the column public.people.salary"), "{error}");
     assert_eq!(sql(&project.main().await.unwrap(), "SELECT count(*) FROM people").await, "300");
 }
 
-/// Each takes a lock that lasts as long as its transaction.
+/// Variables that are set wherever this runs stand for keys.
+#[tokio::test]
+async fn the_same_key_gives_the_same_values_at_each_refresh() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+    server
+        .sql("postgres", "CREATE TABLE people AS SELECT 7 AS id, 'Ada' AS name, 'Ada' AS city")
+        .await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("masking.toml");
+    let keyed = |variable: &str| {
+        let columns = "id = \"hash\"\nname = \"hash\"\ncity = \"fake:text\"\n";
+        let text = format!("key_env = \"{variable}\"\n[tables.\"public.people\"]\n{columns}");
+        std::fs::write(&file, text).unwrap();
+    };
+    keyed("VELO_TEST_PG");
+    let home = home_of(&bin);
+    let source = Source::new(server.url("postgres")).unwrap().masking(&file).save_password();
+    let project = import(&home, source).await.unwrap();
+    let values = async |project: &Project| {
+        let shown = "SELECT id || '/' || name || '/' || city FROM people";
+        sql(&project.main().await.unwrap(), shown).await
+    };
+    let first = values(&project).await;
+    let project = project.refresh(RefreshSpec::new()).await.unwrap();
+    assert_eq!(values(&project).await, first);
+    keyed("PATH");
+    let project = project.refresh(RefreshSpec::new()).await.unwrap();
+    let other = values(&project).await;
+    for (one, another) in first.split('/').zip(other.split('/')) {
+        assert_ne!(one, another);
+    }
+    keyed("VELO_TEST_THAT_NOBODY_SETS");
+    let error = project.refresh(RefreshSpec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert!(error.to_string().contains("VELO_TEST_THAT_NOBODY_SETS"), "{error}");
+    assert_eq!(values(&project).await, other);
+}
+
+/// Each takes a lock that lasts as long as its transaction. And what was in them is nowhere else.
 #[tokio::test]
 async fn more_large_objects_than_locks_are_removed() {
     let Some(bin) = bins().pop() else { return };
     let settings = "max_connections = 20\nmax_locks_per_transaction = 64";
     let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], settings);
     server.sql("postgres", "SELECT count(lo_create(0)) FROM generate_series(1, 20000)").await;
+    let filled = "SELECT count(lo_from_bytea(0, convert_to('SECRET' || n, 'UTF8'))) FROM generate_series(1, 300) n";
+    server.sql("postgres", filled).await;
+    server.sql("postgres", "ANALYZE pg_largeobject").await;
+    let known = "SELECT count(*) > 0 FROM pg_statistic WHERE starelid = 'pg_largeobject'::regclass";
+    assert_eq!(server.sql("postgres", known).await, "t");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("masking.toml");
     std::fs::write(&file, "large_objects = \"remove\"\n[tables]\n").unwrap();
@@ -162,4 +213,9 @@ async fn more_large_objects_than_locks_are_removed() {
     let source = source.method(Method::Basebackup).unwrap();
     let main = import(&home, source).await.unwrap().main().await.unwrap();
     assert_eq!(sql(&main, "SELECT count(*) FROM pg_largeobject_metadata").await, "0");
+    assert_eq!(sql(&main, known).await, "f");
+    let folder = data(&main).await;
+    main.stop().await.unwrap();
+    assert_eq!(has(&folder, b"SECRET"), None);
+    main.start().await.unwrap();
 }

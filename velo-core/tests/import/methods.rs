@@ -155,22 +155,37 @@ async fn settings_of_a_larger_machine_are_brought_down() {
 #[tokio::test]
 async fn a_server_whose_configuration_is_elsewhere_brings_it() {
     let Some(bin) = bins().pop() else { return };
-    let server = Server::new(
-        &bin,
-        &["--encoding=UTF8", "--locale=C.UTF-8"],
-        "max_connections = 123\nwork_mem = '7MB'",
-    );
-    server.stop();
-    // As Debian has it.
-    let (conf, data) = (server.dir.path().join("etc"), server.data());
-    std::fs::create_dir(&conf).unwrap();
-    std::fs::rename(data.join("postgresql.conf"), conf.join("postgresql.conf")).unwrap();
-    server.start_with(&conf);
-    let home = home();
-    let project = import(&home, Source::new(server.url("postgres")).unwrap()).await.unwrap();
-    let main = project.main().await.unwrap();
-    let shown = "SELECT current_setting('max_connections') || ' ' || current_setting('work_mem')";
-    assert_eq!(crate::common::client::sql(&main, shown).await, "123 7MB");
+    // As Debian has it, and a container that is given one beside what `initdb` wrote.
+    for has_another in [false, true] {
+        let settings =
+            "max_connections = 123\nwork_mem = '7MB'\nshared_preload_libraries = 'auto_explain'";
+        let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], settings);
+        server.sql("postgres", "CREATE ROLE carrier LOGIN REPLICATION PASSWORD 'p'").await;
+        server.stop();
+        let (conf, data) = (server.dir.path().join("etc"), server.data());
+        std::fs::create_dir(&conf).unwrap();
+        std::fs::rename(data.join("postgresql.conf"), conf.join("postgresql.conf")).unwrap();
+        if has_another {
+            std::fs::write(data.join("postgresql.conf"), "work_mem = '3MB'\n").unwrap();
+        }
+        server.start_with(&conf);
+        let home = home();
+        let project = import(&home, Source::new(server.url("postgres")).unwrap()).await.unwrap();
+        let main = project.main().await.unwrap();
+        let shown = "SELECT concat_ws(' ', current_setting('max_connections'), current_setting('work_mem'), \
+                       current_setting('shared_preload_libraries'))";
+        let found = crate::common::client::sql(&main, shown).await;
+        assert_eq!(found, "123 7MB auto_explain", "another: {has_another}");
+        project.delete(true).await.unwrap();
+
+        // Who may not see which one it reads is told so, where there is one to be taken for it.
+        let url = format!("postgresql://carrier:p@127.0.0.1:{}/postgres", server.port);
+        let source = Source::new(url).unwrap().method(Method::Basebackup).unwrap();
+        let project = import(&home, source).await.unwrap();
+        let notes = project.info().source.unwrap().notes;
+        let is_told = notes.iter().any(|note| note.starts_with("postgresql.conf is the one"));
+        assert_eq!(is_told, has_another, "{notes:?}");
+    }
 }
 
 #[tokio::test]
@@ -201,13 +216,9 @@ async fn libraries_of_the_sources_command_line_come_with_its_files() {
 
     // One that is not here is missed before anything comes.
     server.stop();
-    let lib = bin.parent().unwrap().join("lib");
-    let explain = [lib.join("postgresql"), lib].map(|folder| folder.join("auto_explain.so"));
-    let Some(library) = explain.into_iter().find(|path| path.exists()) else {
-        crate::common::skip("no library to take for one that is not here");
+    if !is_copied(&bin, "auto_explain", &server.dir.path().join("postgis-3.so")) {
         return;
-    };
-    std::fs::copy(library, server.dir.path().join("postgis-3.so")).unwrap();
+    }
     let place = server.dir.path().display();
     server.start_given(&format!(
         "-c dynamic_library_path='{place}' -c shared_preload_libraries=postgis-3"
@@ -215,6 +226,57 @@ async fn libraries_of_the_sources_command_line_come_with_its_files() {
     let error = import(&home, of(server.url("postgres"))).await.unwrap_err();
     assert_eq!(error.kind(), velo_core::ErrorKind::Incompatible, "{error}");
     assert!(error.to_string().contains("postgis-3"), "{error}");
+}
+
+/// A library of this PostgreSQL's under another name, where it has one.
+fn is_copied(bin: &std::path::Path, name: &str, to: &std::path::Path) -> bool {
+    let lib = bin.parent().unwrap().join("lib");
+    let found = [lib.join("postgresql"), lib].map(|folder| folder.join(format!("{name}.so")));
+    let Some(library) = found.into_iter().find(|path| path.exists()) else {
+        crate::common::skip("no library to take for another one");
+        return false;
+    };
+    std::fs::copy(library, to).unwrap();
+    true
+}
+
+/// A library is known by its name.
+#[tokio::test]
+async fn libraries_whose_workers_would_act_as_the_source_are_not_loaded() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+    let place = server.dir.path().display();
+    let at = |name: &str| server.dir.path().join(format!("{name}.so"));
+    if !is_copied(&bin, "auto_explain", &at("pglogical"))
+        || !is_copied(&bin, "citext", &at("citus"))
+    {
+        return;
+    }
+    server.stop();
+    let conf = server.data().join("postgresql.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    let more = format!("shared_preload_libraries = '{place}/pglogical,{place}/citus'\n");
+    std::fs::write(&conf, text + &more).unwrap();
+    server.start();
+    let seen = server.dir.path().join("seen.sql");
+    std::fs::write(
+        &seen,
+        "CREATE TABLE seen AS SELECT current_setting('max_worker_processes') AS workers;",
+    )
+    .unwrap();
+    let home = home_of(&bin);
+    let source = Source::new(server.url("postgres")).unwrap().transform(&seen);
+    let project = import(&home, source.method(Method::Basebackup).unwrap()).await.unwrap();
+    let branch = Branch::create(&project, BranchSpec::ephemeral()).await.unwrap();
+    for branch in [&project.main().await.unwrap(), &branch] {
+        let shown = "SELECT concat_ws(' ', current_setting('shared_preload_libraries'), \
+                       current_setting('citus.recover_2pc_interval'), workers, current_setting('max_worker_processes')) \
+                     FROM seen";
+        // No worker at all began before the transform.
+        let wanted = format!("{place}/citus -1 0 8");
+        assert_eq!(crate::common::client::sql(branch, shown).await, wanted);
+    }
+    branch.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use velo_core::import::{Method, Source};
-use velo_core::{Branch, BranchSpec, ErrorKind, RefreshSpec};
+use velo_core::{Branch, BranchSpec, ErrorKind, Project, RefreshSpec};
 
 use crate::common::client::sql;
 use crate::methods::{home, home_of, import};
@@ -82,4 +82,58 @@ async fn a_project_without_a_source_is_not_refreshed() {
     let error = project.refresh(RefreshSpec::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     assert!(project.info().source.is_none());
+}
+
+/// URLs go on to name the database that they named, whatever the next dump calls its own.
+#[tokio::test]
+async fn a_dump_of_another_name_comes_under_the_name_that_urls_have() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+    let place = |name: &str| server.dir.path().join(name).to_str().unwrap().to_owned();
+    for (database, n) in [("shop", 1), ("stock", 2)] {
+        server.sql("postgres", &format!("CREATE DATABASE {database}")).await;
+        server.sql(database, &format!("CREATE TABLE t AS SELECT {n} AS n")).await;
+    }
+    let dump = |tool: &str, args: &[&str], database: &str, name: &str| {
+        let (url, path) = (server.url(database), place(name));
+        let all = [args, &["-d", url.as_str(), "-f", path.as_str()]].concat();
+        let done = server.tool(tool, &all);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    for (told, name) in [(None, "shop"), (Some("postgres"), "postgres")] {
+        let home = home_of(&bin);
+        dump("pg_dump", &["-Fc"], "shop", "dump");
+        let source = Source::new(place("dump")).unwrap();
+        let builder = Project::builder("api").config(home.config().clone()).from(source);
+        let builder = told.into_iter().fold(builder, |builder, name| builder.database(name));
+        let project = builder.create().await.unwrap();
+        let url = project.main().await.unwrap().url();
+        assert!(url.ends_with(&format!("/{name}")), "{name}");
+        dump("pg_dump", &["-Fc"], "stock", "dump");
+        let project = project.refresh(RefreshSpec::new()).await.unwrap();
+        assert_eq!(project.info().database, name);
+        let main = project.main().await.unwrap();
+        assert_eq!(main.url(), url, "{name}");
+        assert_eq!(sql(&main, "SELECT n FROM t").await, "2", "{name}");
+        let branch = Branch::create(&project, BranchSpec::ephemeral()).await.unwrap();
+        assert_eq!(sql(&branch, "SELECT n FROM t").await, "2", "{name}");
+        branch.close().await.unwrap();
+    }
+
+    // Plain SQL says itself where it goes: what is missing then is said, and nothing changes.
+    for (tool, args) in [("pg_dump", &["-Fp", "-C"][..]), ("pg_dumpall", &[][..])] {
+        let home = home_of(&bin);
+        dump("pg_dump", &["-Fp", "-C"], "shop", "plain.sql");
+        let project = import(&home, Source::new(place("plain.sql")).unwrap()).await.unwrap();
+        let main = project.main().await.unwrap();
+        assert_eq!(project.info().database, "shop");
+        if tool == "pg_dumpall" {
+            server.sql("postgres", "ALTER DATABASE shop RENAME TO shut").await;
+        }
+        dump(tool, args, "stock", "plain.sql");
+        let error = project.refresh(RefreshSpec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{tool}: {error}");
+        assert!(error.hint().unwrap().contains("stock"), "{tool}: {error:?}");
+        assert_eq!(sql(&main, "SELECT n FROM t").await, "1", "{tool}");
+    }
 }

@@ -33,6 +33,8 @@ pub(super) struct Contents {
     /// By their names.
     pub(super) relations: BTreeMap<String, Relation>,
     pub(super) keys: Vec<Key>,
+    /// Whether each foreign key holds, but for those that need not.
+    pub(super) checks: Vec<Check>,
     /// The materialized ones, by their names.
     pub(super) views: BTreeMap<String, View>,
 }
@@ -47,6 +49,8 @@ pub(super) struct Found {
     pub(super) full: String,
     /// The most letters that it holds.
     pub(super) length: Option<u32>,
+    /// Whether values that are written in different ways may be equal.
+    pub(super) is_loose: bool,
     pub(super) is_generated: bool,
     pub(super) is_always_identity: bool,
 }
@@ -82,6 +86,8 @@ pub(super) struct Relation {
     pub(super) extension: Option<String>,
     /// Whether it is an extension's and holds no others.
     pub(super) is_extensions_own: bool,
+    /// The indexes of its constraints that are checked when a transaction ends, as SQL names them.
+    pub(super) deferred: Vec<String>,
 }
 
 impl Relation {
@@ -136,6 +142,16 @@ pub(super) struct Key {
     pub(super) target: String,
 }
 
+/// A whole foreign key.
+#[derive(Debug, Clone)]
+pub(super) struct Check {
+    pub(super) name: String,
+    pub(super) from: String,
+    pub(super) to: String,
+    /// A query that tells whether any row leads nowhere.
+    pub(super) is_broken: String,
+}
+
 /// A materialized view.
 #[derive(Debug, Default)]
 pub(super) struct View {
@@ -152,9 +168,12 @@ pub(super) struct View {
 
 /// Looks at the database.
 pub(super) async fn contents(session: &Session) -> Result<Contents> {
+    let mut relations = relations(session).await?;
+    deferred(session, &mut relations).await?;
     Ok(Contents {
-        relations: relations(session).await?,
+        relations,
         keys: keys(session).await?,
+        checks: checks(session).await?,
         views: views(session).await?,
     })
 }
@@ -193,7 +212,9 @@ async fn columns(session: &Session) -> Result<BTreeMap<String, Relation>> {
                                        WHERE u.config = c.oid LIMIT 1), '') \
                        FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid \
                       WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid \
-                        AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' LIMIT 1) \
+                        AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' LIMIT 1), \
+                    r.typname = 'citext' \
+                      OR EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic) \
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
                LEFT JOIN base b ON b.oid = a.atttypid LEFT JOIN pg_type r ON r.oid = b.root \
@@ -225,6 +246,7 @@ async fn columns(session: &Session) -> Result<BTreeMap<String, Relation>> {
             base: text(4),
             full: text(5),
             length: length.map(|length| length - 4),
+            is_loose: text(11) == "t",
             is_generated: text(7) == "t",
             is_always_identity: text(8) == "t",
         });
@@ -273,6 +295,88 @@ async fn partitions(session: &Session, found: &mut BTreeMap<String, Relation>) -
         }
     }
     Ok(())
+}
+
+/// Finds the constraints that are checked late.
+async fn deferred(session: &Session, found: &mut BTreeMap<String, Relation>) -> Result<()> {
+    let rows = session
+        .rows(
+            "list what it checks late",
+            "SELECT n.nspname, c.relname, xn.nspname, x.relname \
+               FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid \
+               JOIN pg_class x ON x.oid = k.conindid JOIN pg_namespace xn ON xn.oid = x.relnamespace \
+               JOIN pg_class c ON c.oid = coalesce(pg_partition_root(k.conrelid)::oid, k.conrelid) \
+               JOIN pg_namespace n ON n.oid = c.relnamespace \
+              WHERE k.condeferrable AND k.contype IN ('p', 'u', 'x') AND r.relkind = 'r' ORDER BY 1, 2, 3, 4",
+        )
+        .await?;
+    for row in rows {
+        let text = |at: usize| text(&row, at);
+        if let Some(relation) = found.get_mut(&full(&text(0), &text(1))) {
+            relation.deferred.push(sql(&text(2), &text(3)));
+        }
+    }
+    Ok(())
+}
+
+/// What asks each foreign key that is known to hold whether it does, with its own operators. One with a PERIOD, which 18
+/// has, holds where the rows that it leads to cover the time of its own together.
+async fn checks(session: &Session) -> Result<Vec<Check>> {
+    let rows = session
+        .rows(
+            "list what its foreign keys ask for",
+            "WITH pair AS ( \
+                 SELECT k.oid, k.conname, k.conrelid, k.confrelid, k.confmatchtype = 'f' AS is_full, u.n, \
+                        coalesce(to_jsonb(k)->>'conperiod', 'false') = 'true' AND u.n = cardinality(k.conkey) \
+                            AS is_period, \
+                        format('f.%I', fa.attname) AS own, format('t.%I', ta.attname) AS other, \
+                        format('OPERATOR(%I.%s)', pn.nspname, o.oprname) AS equals, \
+                        coalesce((SELECT format(' COLLATE %I.%I', ln.nspname, l.collname) \
+                                    FROM pg_collation l JOIN pg_namespace ln ON ln.oid = l.collnamespace \
+                                   WHERE l.oid = ta.attcollation AND fa.attcollation <> 0 \
+                                     AND fa.attcollation <> ta.attcollation), '') AS sorted \
+                   FROM pg_constraint k \
+                   CROSS JOIN LATERAL unnest(k.conkey, k.confkey, k.conpfeqop) WITH ORDINALITY u(a, b, op, n) \
+                   JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.a \
+                   JOIN pg_attribute ta ON ta.attrelid = k.confrelid AND ta.attnum = u.b \
+                   JOIN pg_operator o ON o.oid = u.op JOIN pg_namespace pn ON pn.oid = o.oprnamespace \
+                  WHERE k.contype = 'f' AND k.conparentid = 0 AND k.convalidated), \
+             whole AS ( \
+                 SELECT oid, conname, conrelid, confrelid, \
+                        string_agg(own || ' IS NOT NULL', CASE WHEN is_full THEN ' OR ' ELSE ' AND ' END) AS asks, \
+                        string_agg(format('%s %s %s%s', other, equals, own, sorted), ' AND ') \
+                            FILTER (WHERE NOT is_period) AS meets, \
+                        max(own) FILTER (WHERE is_period) AS during, max(other) FILTER (WHERE is_period) AS covers \
+                   FROM pair GROUP BY oid, conname, conrelid, confrelid) \
+             SELECT w.conname, fn.nspname, f.relname, tn.nspname, t.relname, format( \
+                    CASE WHEN w.during IS NULL \
+                         THEN 'SELECT EXISTS (SELECT FROM %1$s f WHERE (%2$s) AND NOT EXISTS ( \
+                                   SELECT FROM %3$s t WHERE %4$s))' \
+                         ELSE 'SELECT EXISTS (SELECT FROM %1$s f WHERE (%2$s) AND NOT coalesce(%5$s <@ ( \
+                                   SELECT range_agg(%6$s) FROM %3$s t WHERE %4$s), false))' END, \
+                    CASE fo.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || format('%I.%I', fon.nspname, fo.relname), \
+                    w.asks, \
+                    CASE tt.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || format('%I.%I', ttn.nspname, tt.relname), \
+                    w.meets, w.during, w.covers) \
+               FROM whole w \
+               JOIN pg_class fo ON fo.oid = w.conrelid JOIN pg_namespace fon ON fon.oid = fo.relnamespace \
+               JOIN pg_class tt ON tt.oid = w.confrelid JOIN pg_namespace ttn ON ttn.oid = tt.relnamespace \
+               JOIN pg_class f ON f.oid = coalesce(pg_partition_root(w.conrelid)::oid, w.conrelid) \
+               JOIN pg_namespace fn ON fn.oid = f.relnamespace \
+               JOIN pg_class t ON t.oid = coalesce(pg_partition_root(w.confrelid)::oid, w.confrelid) \
+               JOIN pg_namespace tn ON tn.oid = t.relnamespace ORDER BY 2, 3, 1",
+        )
+        .await?;
+    let check = |row: Vec<Option<String>>| {
+        let text = |at: usize| text(&row, at);
+        Check {
+            name: text(0),
+            from: full(&text(1), &text(2)),
+            to: full(&text(3), &text(4)),
+            is_broken: text(5),
+        }
+    };
+    Ok(rows.into_iter().map(check).collect())
 }
 
 /// The foreign keys, a pair of columns at a time. One that partitions have of their table's is named once.

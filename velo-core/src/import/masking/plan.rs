@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::catalog::{Contents, Kind, Relation, every};
+use super::catalog::{Check, Contents, Kind, Relation, every};
 use super::{Column, Mask, Masking, Table, Whole, bad, list, sql};
 use crate::error::Result;
 use crate::postgres::session::ident;
@@ -14,6 +14,9 @@ pub(super) struct Plan {
     /// What is truncated, in one statement.
     pub(super) truncate: Vec<String>,
     pub(super) rewrite: Vec<Rewrite>,
+    /// The constraints of what is changed that nobody has checked then: indexes, and foreign keys.
+    pub(super) deferred: Vec<String>,
+    pub(super) keys: Vec<Check>,
     /// The materialized views that are left empty, and then those that are filled anew, in an order in which each comes
     /// after those that it reads.
     pub(super) unfill: Vec<String>,
@@ -64,7 +67,7 @@ impl Masking {
     pub(super) fn plan(&self, path: &Path, found: &Contents) -> Result<Plan> {
         let mut faults = Faults::default();
         let mut plan = Plan::default();
-        let mut empty = Vec::new();
+        let (mut empty, mut changed) = (Vec::new(), BTreeSet::new());
         for (full, relation) in &found.relations {
             match (self.of(full, relation), relation.kind) {
                 (None, _) if relation.is_extensions_own => {}
@@ -73,13 +76,22 @@ impl Masking {
                 (Some(_), Kind::Foreign) => faults.wrong.push(format!(
                     "{full} is a foreign table, whose rows are elsewhere: all that can be said of it is keep"
                 )),
-                (Some(Table::Whole(Whole::Empty)), _) => empty.push(full.as_str()),
+                (Some(Table::Whole(Whole::Empty)), _) => {
+                    empty.push(full.as_str());
+                    changed.insert(full);
+                }
                 (Some(Table::Columns(columns)), _) => {
                     let rewrites = self.rewrites(full, relation, columns, &mut faults);
+                    if !rewrites.is_empty() {
+                        changed.insert(full);
+                        plan.deferred.extend(relation.deferred.iter().cloned());
+                    }
                     plan.rewrite.extend(rewrites);
                 }
             }
         }
+        let is_changed = |key: &&Check| changed.contains(&key.from) || changed.contains(&key.to);
+        plan.keys = found.checks.iter().filter(is_changed).cloned().collect();
         plan.empty(empty, found);
         self.views(found, &mut plan, &mut faults);
         let gone = self.tables.keys().filter(|name| {
@@ -202,7 +214,7 @@ impl Masking {
         plan.refresh = refresh.into_iter().map(|(_, sql)| sql).collect();
     }
 
-    /// The two sides of a foreign key are to be masked in one way.
+    /// The two sides of a foreign key are to be masked in one way, which keeps equal values equal.
     fn check_keys(&self, path: &Path, found: &Contents) -> Result<()> {
         let mask = |full: &str, column: &str| {
             let masks = found.relations.get(full).map(|relation| self.masks(full, relation));
@@ -212,29 +224,34 @@ impl Masking {
             let said = found.relations.get(full).and_then(|relation| self.of(full, relation));
             matches!(said, Some(Table::Whole(Whole::Empty)))
         };
-        let base = |full: &str, column: &str| {
-            let columns = found.relations.get(full).map(|relation| relation.columns.as_slice());
-            let mut found = columns.unwrap_or_default().iter().filter(|c| c.name == column);
-            found.next().map(|c| c.base.clone())
+        let column = |full: &str, name: &str| {
+            found.relations.get(full)?.columns.iter().find(|column| column.name == name)
         };
         for key in &found.keys {
             let (from, to) = (key.from.as_str(), key.to.as_str());
             let (ours, theirs) = (mask(from, &key.column), mask(to, &key.target));
-            let types_differ =
-                ours == Mask::Hash && base(from, &key.column) != base(to, &key.target);
-            if is_empty(from)
-                || ours == Mask::Null
-                || (ours == theirs && !types_differ && !is_empty(to))
-            {
+            if is_empty(from) || ours == Mask::Null {
                 continue;
             }
+            let pair = column(from, &key.column).zip(column(to, &key.target));
+            let stay = pair.is_none_or(|(one, other)| sql::stays_equal(&ours, one, other));
+            let (why, hint) = match (ours == theirs && !is_empty(to), stay) {
+                (true, true) => continue,
+                (false, _) => (
+                    "are masked in different ways",
+                    "mask both in the same way, or the first as null",
+                ),
+                (true, false) => (
+                    "would not stay equal: their types differ, or take for equal what is written in different ways",
+                    "give both one type and length in a transform, as text or varchar; or keep both, or mask the first as \
+                     null",
+                ),
+            };
             let what = format!(
-                "the foreign key {} leads from {from}.{} to {to}.{}, which are masked in different ways",
+                "the foreign key {} leads from {from}.{} to {to}.{}, which {why}",
                 key.name, key.column, key.target
             );
-            return Err(
-                bad(path, what).with_hint("mask both in the same way, or the first as null")
-            );
+            return Err(bad(path, what).with_hint(hint));
         }
         Ok(())
     }
@@ -289,6 +306,7 @@ mod tests {
             base: base.into(),
             full: base.into(),
             length: None,
+            is_loose: false,
             is_generated: false,
             is_always_identity: false,
         }
@@ -347,6 +365,63 @@ mod tests {
         plan(text, &found).unwrap();
         found.keys = vec![key("public.users", "id", "public.users", "email")];
         refused(text, &found, "masked in different ways");
+    }
+
+    #[test]
+    fn a_foreign_key_is_refused_whose_sides_would_not_stay_equal() {
+        let side = |name: &str, column: Found| Relation { columns: vec![column], ..table(name) };
+        let found = |from: Found, to: Found| Contents {
+            keys: vec![key("public.uses", "code", "public.codes", "code")],
+            ..with(&[side("uses", from), side("codes", to)])
+        };
+        let both = |mask: &str| {
+            format!(
+                "[tables.\"public.uses\"]\ncode = {mask}\n[tables.\"public.codes\"]\ncode = {mask}"
+            )
+        };
+        let text = |length| Found { length, ..column("code", "varchar") };
+        let of_40 = || found(text(Some(20)), text(Some(40)));
+        for mask in ["\"hash\"", "\"fake:city\""] {
+            refused(&both(mask), &of_40(), "would not stay equal");
+            plan(&both(mask), &found(text(Some(20)), text(Some(20)))).unwrap();
+            let loose = || Found { is_loose: true, ..column("code", "citext") };
+            refused(&both(mask), &found(loose(), loose()), "would not stay equal");
+        }
+        for mask in ["\"keep\"", "{ constant = \"x\" }"] {
+            plan(&both(mask), &of_40()).unwrap();
+        }
+    }
+
+    #[test]
+    fn constraints_of_what_is_changed_are_looked_at() {
+        let checked = |from: &str, to: &str| {
+            let [name, from, to] =
+                [format!("{from}_{to}"), format!("public.{from}"), format!("public.{to}")];
+            Check { name, from, to, is_broken: String::new() }
+        };
+        let mut masked = table("masked");
+        masked.deferred = vec!["masked_key".into()];
+        let mut kept = table("kept");
+        kept.deferred = vec!["kept_key".into()];
+        let mut found = with(&[masked, kept, table("still"), table("gone")]);
+        found.checks = vec![
+            checked("kept", "masked"),
+            checked("masked", "kept"),
+            checked("kept", "still"),
+            checked("gone", "still"),
+        ];
+        let columns = |name: &str, email: &str| {
+            format!("[tables.\"public.{name}\"]\nid = \"keep\"\nemail = \"{email}\"\n")
+        };
+        let text = format!(
+            "[tables]\n\"public.kept\" = \"keep\"\n\"public.gone\" = \"empty\"\n{}{}",
+            columns("masked", "hash"),
+            columns("still", "keep")
+        );
+        let plan = plan(&text, &found).unwrap();
+        assert_eq!(plan.deferred, ["masked_key"]);
+        let names: Vec<&str> = plan.keys.iter().map(|key| key.name.as_str()).collect();
+        assert_eq!(names, ["kept_masked", "masked_kept", "gone_still"]);
     }
 
     #[test]

@@ -9,7 +9,14 @@ use crate::import::bring::Import;
 use crate::postgres::session::Session;
 
 impl Import<'_> {
-    pub(super) async fn run_plan(&self, session: &Session, plan: &Plan) -> Result<()> {
+    /// Does what is planned, once large objects are gone or kept.
+    pub(super) async fn run_plan(
+        &self,
+        session: &Session,
+        plan: &Plan,
+        path: &Path,
+        objects_are_gone: bool,
+    ) -> Result<()> {
         if !plan.truncate.is_empty() {
             let truncate = format!("TRUNCATE {}", plan.truncate.join(", "));
             session.execute("empty tables", &truncate).await?;
@@ -25,6 +32,7 @@ impl Import<'_> {
             };
             session.execute("remove what was masked", &format!("VACUUM (FULL) {table}")).await?;
         }
+        self.check_constraints(session, plan, path).await?;
         for view in &plan.unfill {
             let refresh = format!("REFRESH MATERIALIZED VIEW {view} WITH NO DATA");
             session.execute("empty a materialized view", &refresh).await?;
@@ -35,32 +43,64 @@ impl Import<'_> {
             let done = session.execute("refresh a materialized view", &refresh).await;
             done.map_err(|error| cannot(&format!("{view} cannot be filled anew"), error))?;
         }
-        if plan.truncate.is_empty() && plan.rewrite.is_empty() && plan.unfill.is_empty() {
+        let tables_are_kept =
+            plan.truncate.is_empty() && plan.rewrite.is_empty() && plan.unfill.is_empty();
+        if tables_are_kept && !objects_are_gone {
             return Ok(());
         }
         statistics::forget(session).await?;
         statistics::gather(session).await
     }
 
+    /// Looks at the constraints that PostgreSQL itself did not: with triggers off it checks neither foreign keys nor what
+    /// it would check later, and indexes that are built as part of a table are not asked whether values are unique.
+    async fn check_constraints(&self, session: &Session, plan: &Plan, path: &Path) -> Result<()> {
+        for index in &plan.deferred {
+            self.op.cancel.check()?;
+            let reindex = format!("REINDEX INDEX {index}");
+            let done = session.execute("check a constraint", &reindex).await;
+            let what = format!("the constraint of the index {index} does not hold any more");
+            done.map_err(|error| cannot(&what, error))?;
+        }
+        for key in &plan.keys {
+            self.op.cancel.check()?;
+            if session.value("check a foreign key", &key.is_broken).await? == "t" {
+                let what = format!(
+                    "the foreign key {} does not hold any more: masked rows of {} lead to none of {}",
+                    key.name, key.from, key.to
+                );
+                return Err(bad(path, what).with_hint(
+                    "mask what both sides are computed of in the same way, or drop the key in a transform; \
+                     where it does not hold in the source itself, mend that in a transform",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does with them what the file says. Whether none is left, and nothing is to tell of those that were there.
     pub(super) async fn large_objects(
         &self,
         masking: &Masking,
         path: &Path,
         session: &Session,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let count = "SELECT count(*) FROM pg_largeobject_metadata";
-        if session.value("count large objects", count).await? == "0" {
-            return Ok(());
-        }
+        let are_there = session.value("count large objects", count).await? != "0";
         match masking.large_objects {
-            Some(Objects::Keep) => Ok(()),
-            Some(Objects::Remove) => {
-                self.remove_large_objects(session).await?;
-                session.execute("remove what was masked", "VACUUM FULL pg_largeobject").await
+            Some(Objects::Keep) => return Ok(false),
+            None if are_there => {
+                return Err(bad(path, "it does not say what becomes of large objects")
+                    .with_hint("add large_objects = \"remove\", or \"keep\""));
             }
-            None => Err(bad(path, "it does not say what becomes of large objects")
-                .with_hint("add large_objects = \"remove\", or \"keep\"")),
+            None | Some(Objects::Remove) => {}
         }
+        if are_there {
+            self.remove_large_objects(session).await?;
+        }
+        // Those that the source has removed may be there as dead rows.
+        session.execute("remove what was masked", "VACUUM FULL pg_largeobject").await?;
+        Ok(true)
     }
 
     /// Each that is removed takes a lock, of which one transaction cannot have many.

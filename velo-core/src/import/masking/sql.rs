@@ -52,6 +52,25 @@ const WORDS: &str = "lorem,ipsum,dolor,sit,amet,consectetur,adipiscing,elit,sed,
 
 const TEXTS: [&str; 5] = ["text", "varchar", "bpchar", "citext", "name"];
 
+/// How many letters a hash has as text, and at the most a made-up value.
+const HASH: u32 = 32;
+const MADE_UP: u32 = 80;
+
+/// Whether what a mask makes of equal values of two columns is equal, too. It is made of their text, and cut to what
+/// the column holds.
+pub(super) fn stays_equal(mask: &Mask, one: &Found, other: &Found) -> bool {
+    let most = match mask {
+        Mask::Hash => HASH,
+        Mask::Fake(_) => MADE_UP,
+        _ => return true,
+    };
+    let both = [one, other];
+    let is_plain = |column: &&Found| ["text", "varchar"].contains(&column.base.as_str());
+    let is_one_type = one.base == other.base || both.iter().all(is_plain);
+    let fits = |column: &Found| column.length.map_or(most, |length| length.min(most));
+    is_one_type && fits(one) == fits(other) && !both.iter().any(|column| column.is_loose)
+}
+
 /// What a column is set to; or why it cannot be masked so.
 pub(super) fn value(mask: &Mask, column: &Found) -> Result<String, String> {
     let own = ident(&column.name);
@@ -67,7 +86,7 @@ pub(super) fn value(mask: &Mask, column: &Found) -> Result<String, String> {
         Mask::Constant(constant) => literal(constant),
         Mask::Hash => {
             let hex = format!(
-                "pg_catalog.substr(pg_catalog.encode(velo_masking.mac({text}), 'hex'), 1, 32)"
+                "pg_catalog.substr(pg_catalog.encode(velo_masking.mac({text}), 'hex'), 1, {HASH})"
             );
             match column.base.as_str() {
                 _ if is_text => fitted(hex),
@@ -115,16 +134,52 @@ pub(super) fn value(mask: &Mask, column: &Found) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_mask_that_does_not_fit_its_type_is_refused() {
-        let column = |base: &str| Found {
+    fn column(base: &str, length: Option<u32>) -> Found {
+        Found {
             name: "c".into(),
             base: base.into(),
             full: base.into(),
-            length: Some(5),
+            length,
+            is_loose: false,
             is_generated: false,
             is_always_identity: false,
-        };
+        }
+    }
+
+    #[test]
+    fn what_types_do_to_equal_values_is_known() {
+        let (hash, fake) = (Mask::Hash, Mask::Fake(Fake::Email));
+        let text = |length| column("varchar", length);
+        for (one, other, stay) in [
+            (text(Some(40)), text(Some(20)), false),
+            (text(Some(20)), text(Some(20)), true),
+            (text(Some(40)), text(None), true),
+            (text(None), column("text", None), true),
+            (text(Some(20)), column("bpchar", Some(20)), false),
+            (column("name", None), column("text", None), false),
+            (column("int4", None), column("int4", None), true),
+            (column("int4", None), column("int8", None), false),
+            (column("text", None), Found { is_loose: true, ..column("text", None) }, false),
+        ] {
+            assert_eq!(stays_equal(&hash, &one, &other), stay, "{one:?} {other:?}");
+            assert_eq!(stays_equal(&hash, &other, &one), stay, "{other:?} {one:?}");
+            assert!(stays_equal(&Mask::Keep, &one, &other));
+        }
+        // Longer than a hash, and shorter than what is made up may be.
+        assert!(!stays_equal(&fake, &text(Some(40)), &text(None)));
+        assert!(stays_equal(&fake, &text(Some(200)), &text(None)));
+    }
+
+    #[test]
+    fn no_made_up_value_is_longer_than_is_reckoned_with() {
+        let longest = |list: &str| list.split(',').map(str::len).max().unwrap_or(0);
+        let names = longest(FIRST).max(longest(LAST)).max(longest(CITIES)).max(longest(WORDS));
+        assert!(6 * names + 5 <= MADE_UP as usize, "{names}");
+    }
+
+    #[test]
+    fn a_mask_that_does_not_fit_its_type_is_refused() {
+        let column = |base: &str| column(base, Some(5));
         assert!(value(&Mask::Hash, &column("jsonb")).is_err());
         assert!(value(&Mask::Fake(Fake::Name), &column("int4")).is_err());
         assert!(value(&Mask::Hash, &column("varchar")).unwrap().contains("left("));
