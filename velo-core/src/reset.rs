@@ -9,6 +9,7 @@
 use crate::boot::{self, Boot, Doors};
 use crate::branch::refuse_protected;
 use crate::clone::{NewClone, clone_source};
+use crate::cut::Cut;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::follow::{self, Follow};
