@@ -85,7 +85,7 @@ impl Import<'_> {
         let run = async {
             match is_cluster {
                 true => self.run_cluster(spec).await,
-                false => self.run(spec).await.map(drop).map_err(without_role),
+                false => self.run(spec).await.map(drop).map_err(without),
             }
         };
         let restored = during(self.watch, Stage::Restore, &shown, &data, Some(size), run);
@@ -283,16 +283,22 @@ impl Import<'_> {
     }
 }
 
-/// A role that a dump names and does not make.
-fn without_role(error: Error) -> Error {
+/// A role or a tablespace that a dump names and does not make.
+fn without(error: Error) -> Error {
     let text = error.to_string();
-    match text.contains("role \"") && text.contains("does not exist") {
-        true => error.with_hint(
+    let lacks = |what: &str| text.contains(what) && text.contains("does not exist");
+    if lacks("role \"") {
+        return error.with_hint(
             "a dump of a database does not make the roles that it names: give them (--roles FILE), as \
              pg_dumpall --roles-only writes them",
-        ),
-        false => error,
+        );
     }
+    // pg_restore leaves out those of tables, and not that of the database.
+    if lacks("tablespace \"") {
+        return error
+            .with_hint("dump it with pg_dump --no-tablespaces: here all lies in the data folder");
+    }
+    error
 }
 
 fn open(path: &Path) -> Result<std::fs::File> {
