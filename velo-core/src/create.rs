@@ -236,6 +236,7 @@ async fn record(
                 settled: false,
                 follows: None,
                 reached,
+                before: None,
                 created_at: now(),
                 timings: Timings::default(),
             };

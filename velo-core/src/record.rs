@@ -151,8 +151,42 @@ pub(crate) struct BranchRecord {
     /// The moment of its parent that it began with, where it is one that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reached: Option<Reached>,
+    /// What it had until other data was put in its place, of which nobody knows yet whether it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<Box<Before>>,
     pub(crate) created_at: u64,
     pub(crate) timings: Timings,
+}
+
+/// What is known of the data that a branch had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Before {
+    volume: Id,
+    cut: Option<Cut>,
+    settled: bool,
+    follows: Option<Follow>,
+    reached: Option<Reached>,
+}
+
+impl Before {
+    pub(crate) fn of(branch: &BranchRecord) -> Self {
+        Self {
+            volume: branch.volume,
+            cut: branch.cut.clone(),
+            settled: branch.settled,
+            follows: branch.follows.clone(),
+            reached: branch.reached.clone(),
+        }
+    }
+
+    /// The branch has it again.
+    pub(crate) fn back_in(self, branch: &mut BranchRecord) {
+        branch.volume = self.volume;
+        branch.cut = self.cut;
+        branch.settled = self.settled;
+        branch.follows = self.follows;
+        branch.reached = self.reached;
+    }
 }
 
 impl BranchRecord {

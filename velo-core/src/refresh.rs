@@ -213,6 +213,7 @@ async fn commit(
         tx.update(main, |branch: &mut BranchRecord| {
             still_resetting(branch)?;
             branch.phase = Phase::Ready;
+            branch.before = None;
             branch.lease = None;
             Ok(())
         })?;

@@ -16,7 +16,7 @@ use crate::follow::{self, Follow};
 use crate::home::Home;
 use crate::id::Id;
 use crate::lock::Mode;
-use crate::record::{BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord, now};
+use crate::record::{Before, BranchRecord, Origin, Phase, ProjectRecord, VolumeRecord, now};
 use crate::run_dir::RunDir;
 use crate::runtime::{Status, StopMode};
 use crate::source::{self, SourceRecord};
@@ -234,12 +234,15 @@ pub(crate) async fn swap(
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
     let stopped_at = now();
     let Held { cut, follows, reached } = held;
+    // Whether a standby follows is seen once it runs here: who dies until then has the old data again.
+    let before = follows.is_some().then(|| Box::new(Before::of(old)));
     let to = BranchRecord {
         volume: new,
         cut: Some(cut),
         settled: true,
         follows,
         reached,
+        before,
         ..old.clone()
     };
     let branch = point(home, to).await?;
@@ -303,6 +306,7 @@ fn name(branch: &mut BranchRecord, to: BranchRecord) {
     branch.settled = to.settled;
     branch.follows = to.follows;
     branch.reached = to.reached;
+    branch.before = to.before;
 }
 
 /// The record names the old volume again, if it names the new one. Nothing happens once somebody has ended the reset:
@@ -375,6 +379,7 @@ async fn ready(home: &Home, id: Id, others: &[Id], free: bool) -> Result<BranchR
             tx.update(id, |branch: &mut BranchRecord| {
                 still_resetting(branch)?;
                 branch.phase = Phase::Ready;
+                branch.before = None;
                 if free && !branch.ephemeral {
                     branch.lease = None;
                 }
@@ -404,15 +409,21 @@ pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) 
     let found = home
         .state()
         .read(move |tx| {
-            let Some(branch) = tx.get::<BranchRecord>(id)? else {
+            let Some(mut branch) = tx.get::<BranchRecord>(id)? else {
                 return Ok(None);
             };
+            let before = branch.before.take();
+            let is_back = before.is_some();
+            if let Some(before) = before {
+                before.back_in(&mut branch);
+            }
             let volumes = tx.of::<VolumeRecord>(id)?.into_iter().map(|volume| volume.id);
             let others: Vec<Id> = volumes.filter(|volume| *volume != branch.volume).collect();
-            Ok(Some((branch, others)))
+            Ok(Some((branch, others, is_back)))
         })
         .await?;
-    let Some((branch, others)) = found.filter(|(branch, _)| branch.phase == Phase::Resetting)
+    let Some((branch, others, is_back)) =
+        found.filter(|(branch, ..)| branch.phase == Phase::Resetting)
     else {
         // It is gone, or whoever deletes it waits for the lock.
         return Ok(());
@@ -435,16 +446,20 @@ pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) 
     }
     // What failed may have been for want of space.
     home.make_way().await;
+    if is_back {
+        // Nobody has seen the new data follow its source.
+        point(home, branch.clone()).await?;
+    }
     for other in &others {
         boot::stop(home, project, id, *other, StopMode::Immediate).await?;
         RunDir::of(home, *other).remove()?;
     }
-    // Before the start: one that fails leaves a branch that is whole, and can be started later.
-    let branch = ready(home, id, &others, false).await?;
     if branch.follows.is_none() {
         // Of one that was to follow.
         RunDir::of(home, id).forget_pass_file()?;
     }
+    // Before the start: one that fails leaves a branch that is whole, and can be started later.
+    let branch = ready(home, id, &others, false).await?;
     for other in others {
         forget(home, project, other, now()).await;
     }

@@ -15,6 +15,7 @@ use super::basebackup::Logs;
 use super::check;
 use super::conninfo::{Conninfo, Surroundings};
 use super::own_role;
+use super::pass_file;
 use super::progress::{self, Stage, Watch};
 use super::remote::Facts;
 use super::source::{Method, Place, Recipe, Secret, Source};
@@ -200,10 +201,19 @@ impl Import<'_> {
         let shown = server.get("host").unwrap_or("the server").to_owned();
         progress::begin(self.watch, Stage::Check, &shown);
         self.server = Some(server);
-        let facts = self.op.steps.run("look", self.facts()).await?;
+        let mut given = reached.given;
+        let facts = match (self.op.steps.run("look", self.facts()).await, reached.other) {
+            // The recorded one is out of date.
+            (Err(error), Some(other)) if error.kind() == ErrorKind::PermissionDenied => {
+                self.secret = Some(pass_file::of_everybody(&other));
+                given = Some(other);
+                self.op.steps.run("look", self.facts()).await?
+            }
+            (facts, _) => facts?,
+        };
         self.recipe.place = Place::Server(reached.named);
-        // The recorded one may be out of date, and this one was let in.
-        if let (Some(recorded), Some(given)) = (&mut self.recipe.password, reached.given) {
+        // It was let in.
+        if let (Some(recorded), Some(given)) = (&mut self.recipe.password, given) {
             *recorded = Secret(given);
         }
         tracing::info!(major = facts.major(), bytes = facts.bytes(), "the source was looked at");

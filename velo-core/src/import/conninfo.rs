@@ -31,8 +31,10 @@ pub(crate) struct Reached {
     pub(crate) named: String,
     /// The lines of a password file that are meant for it.
     pub(crate) pass_file: String,
-    /// The password, where it is neither recorded nor in a password file.
+    /// The password, where it was given for this time.
     pub(crate) given: Option<String>,
+    /// Another one, to be tried where a recorded one is refused.
+    pub(crate) other: Option<String>,
 }
 
 impl fmt::Debug for Conninfo {
@@ -269,15 +271,19 @@ impl Conninfo {
         self.params.entry("application_name".into()).or_insert_with(|| "velo".into());
         let own_file = self.params.remove("passfile");
         let (recorded, variable) = (self.recorded.take(), (around.var)("PGPASSWORD"));
-        // libpq takes that of a service before the variable's. One that is recorded was given, and goes before files.
-        let of_service = of_service.filter(|_| recorded.is_none());
-        let given = self.password.take().or(of_service).or(variable);
-        let pass_file = match given.as_ref().or(recorded.as_ref()) {
+        let given = self.password.take();
+        // One that is recorded was given, and goes before what stands elsewhere: that may be another server's, as the
+        // variable in what `velo run` starts is. libpq takes that of a service before the variable's.
+        let (password, other) = match (given.clone().or_else(|| recorded.clone()), variable) {
+            (Some(password), variable) => (Some(password), variable.filter(|_| given.is_none())),
+            (None, variable) => (of_service.or(variable), None),
+        };
+        let pass_file = match &password {
             Some(password) => pass_file::of_everybody(password),
             None => self.in_files(own_file, around)?,
         };
         let named = Self { params: named, ..Self::default() }.shown();
-        Ok(Reached { server: self, named, pass_file, given })
+        Ok(Reached { server: self, named, pass_file, given, other })
     }
 
     /// The lines for this server in the first password file that has any.
@@ -677,18 +683,23 @@ mod tests {
         };
         let found = |own: Conninfo, around: &Surroundings| {
             let reached = own.resolved(around).unwrap();
-            (reached.pass_file, reached.given)
+            (reached.pass_file, reached.given, reached.other)
         };
-        let given = |password: &str| (format!("*:*:*:*:{password}\n"), Some(password.to_owned()));
-        assert_eq!(found(of(Some("given"), Some("old")), &with_variable), given("given"));
-        assert_eq!(found(of(None, Some("old")), &with_variable), given("variable"));
-        assert_eq!(found(of(None, Some("old")), &around), ("*:*:*:*:old\n".into(), None));
+        let line = |password: &str| format!("*:*:*:*:{password}\n");
+        let some = |text: &str| Some(text.to_owned());
+        let all = found(of(Some("given"), Some("old")), &with_variable);
+        assert_eq!(all, (line("given"), some("given"), None));
+        let all = found(of(None, Some("old")), &with_variable);
+        assert_eq!(all, (line("old"), None, some("variable")));
+        assert_eq!(found(of(None, Some("old")), &around), (line("old"), None, None));
+        assert_eq!(found(of(None, None), &with_variable), (line("variable"), None, None));
         // Of the user's own file nothing is taken that is for another server, and it goes before a standby's.
-        assert_eq!(found(of(None, None), &around), ("h:*:*:ann:kept\n".into(), None));
+        let kept = || ("h:*:*:ann:kept\n".to_owned(), None, None);
+        assert_eq!(found(of(None, None), &around), kept());
         write(".pgpass", "other:*:*:ann:a\nh:*:*:ben:b\nh:*:*:ann:own\n");
-        assert_eq!(found(of(None, None), &around), ("h:*:*:ann:own\n".into(), None));
+        assert_eq!(found(of(None, None), &around), ("h:*:*:ann:own\n".into(), None, None));
         write(".pgpass", "other:*:*:ann:a\n");
-        assert_eq!(found(of(None, None), &around), ("h:*:*:ann:kept\n".into(), None));
+        assert_eq!(found(of(None, None), &around), kept());
         std::fs::remove_dir_all(somebody()).unwrap();
     }
 }

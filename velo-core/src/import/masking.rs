@@ -199,6 +199,7 @@ impl Import<'_> {
         self.other_databases(&masking, &file.path).await?;
         let session = self.session(&self.project.database).await?;
         run::refuse_prepared(&session, &file.path).await?;
+        run::refuse_shards(&session, &file.path).await?;
         let undo = quiet::quiet(&session).await?;
         let plan = masking.plan(&file.path, &catalog::contents(&session).await?)?;
         let objects = self.large_objects(&masking, &file.path, &session).await?;

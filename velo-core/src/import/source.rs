@@ -207,7 +207,8 @@ impl Source {
     }
 
     /// Records the password of the URL, for refreshes. Unless told, it is kept nowhere. A refresh that is given another
-    /// one, by [`RefreshSpec::password`](crate::RefreshSpec::password) or `PGPASSWORD`, records that instead.
+    /// one by [`RefreshSpec::password`](crate::RefreshSpec::password), or by `PGPASSWORD` where the source refuses the
+    /// recorded one, records that instead.
     pub fn save_password(mut self) -> Self {
         // What is recorded stays where nobody gives one.
         self.recipe.password = self.password.clone().or(self.recipe.password);

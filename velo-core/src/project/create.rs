@@ -166,6 +166,7 @@ impl ProjectBuilder {
                     settled: false,
                     follows: None,
                     reached: None,
+                    before: None,
                     created_at: now(),
                     timings: Timings::default(),
                 };

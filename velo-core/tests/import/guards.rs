@@ -423,3 +423,17 @@ async fn a_foreign_key_over_a_time_holds_or_nothing_comes() {
     let joined = "SELECT count(*) FROM held JOIN of_held USING (id) WHERE id <> 1";
     assert_eq!(sql(&main, joined).await, "4");
 }
+
+/// Citus itself is in no registry that tests have: what it says of its tables is made by hand.
+#[tokio::test]
+async fn tables_whose_rows_are_on_other_servers_are_refused() {
+    let Some(case) = Case::new("allow_system_table_mods = on") else { return };
+    let make = "CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass); \
+                CREATE TABLE people (name text)";
+    case.server.sql("postgres", make).await;
+    let masking = "[tables.\"public.people\"]\nname = \"null\"\n";
+    case.masked(masking).await.project().delete(true).await.unwrap();
+    let distribute = "INSERT INTO pg_catalog.pg_dist_partition VALUES ('people')";
+    case.server.sql("postgres", distribute).await;
+    case.refused(masking, "rows of Citus' tables are on its workers").await;
+}

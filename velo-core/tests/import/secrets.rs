@@ -12,7 +12,7 @@ const LOCALE: [&str; 2] = ["--encoding=UTF8", "--locale=C.UTF-8"];
 /// A function of the source's that fails where it finds a password: an index of its values is built by the restore, as the
 /// user who runs the servers. A copy's socket is in a folder beside it.
 const LOOKS: &str = "CREATE FUNCTION looks(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ \
-    DECLARE place text := pg_catalog.current_setting('unix_socket_directories'); \
+    DECLARE place text := pg_catalog.btrim(pg_catalog.current_setting('unix_socket_directories'), '\"'); \
     BEGIN IF place ~ '/s$' AND (pg_catalog.pg_stat_file(pg_catalog.regexp_replace(place, '/s$', '/secret'), true)).size > 0 \
     THEN RAISE 'the password is here'; END IF; RETURN n; END $f$; \
     CREATE TABLE t AS SELECT 1 AS n; CREATE INDEX ON t (looks(n))";

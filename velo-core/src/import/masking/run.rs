@@ -142,6 +142,20 @@ pub(super) async fn refuse_prepared(session: &Session, path: &Path) -> Result<()
     }
 }
 
+/// An error where tables are Citus': their rows are on its workers, which would be asked to change and to show them. They
+/// may be production's.
+pub(super) async fn refuse_shards(session: &Session, path: &Path) -> Result<()> {
+    let exists = "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL";
+    let some = "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition)";
+    if session.value("look for tables of Citus", exists).await? == "f"
+        || session.value("look for tables of Citus", some).await? == "f"
+    {
+        return Ok(());
+    }
+    Err(bad(path, "rows of Citus' tables are on its workers, and cannot be masked here")
+        .with_hint("bring the data as a dump (--method dump), without Citus"))
+}
+
 /// Removes the WAL up to here, with all rows that were written or masked: while data is brought in nothing keeps it.
 pub(super) async fn remove_wal(session: &Session) -> Result<()> {
     for sql in ["SELECT pg_switch_wal()", "CHECKPOINT"] {
