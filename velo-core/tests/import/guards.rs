@@ -431,7 +431,8 @@ async fn tables_whose_rows_are_on_other_servers_are_refused() {
     let make = "CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass); \
                 CREATE TABLE people (name text)";
     case.server.sql("postgres", make).await;
-    let masking = "[tables.\"public.people\"]\nname = \"null\"\n";
+    let masking = "[tables]\n\"pg_catalog.pg_dist_partition\" = \"keep\"\n\
+                   [tables.\"public.people\"]\nname = \"null\"\n";
     case.masked(masking).await.project().delete(true).await.unwrap();
     let distribute = "INSERT INTO pg_catalog.pg_dist_partition VALUES ('people')";
     case.server.sql("postgres", distribute).await;

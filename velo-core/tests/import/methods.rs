@@ -270,7 +270,7 @@ async fn libraries_whose_workers_would_act_as_the_source_are_not_loaded() {
     let branch = Branch::create(&project, BranchSpec::ephemeral()).await.unwrap();
     for branch in [&project.main().await.unwrap(), &branch] {
         let shown = "SELECT concat_ws(' ', current_setting('shared_preload_libraries'), \
-                       current_setting('citus.recover_2pc_interval'), workers, current_setting('max_worker_processes')) \
+                       current_setting('citus.recover_2pc_interval', true), workers, current_setting('max_worker_processes')) \
                      FROM seen";
         // No worker at all began before the transform.
         let wanted = format!("{place}/citus -1 0 8");
