@@ -12,7 +12,7 @@ TEST_BUILD_ZETTA=(cargo test -p velo-core --features "libzetta,docker,testing" -
     --message-format=json-render-diagnostics)
 
 # What is the same whoever runs it, of PostgreSQL's data, of records and of processes: in a short run once.
-TEST_FOR_ALL='^(velo-core-(attribute|clients|collations|consistency|executors|handles|isolation|pool|seeds|sources|time)|velo-cli-(bad_input|crowd|limits|messages|model|opens))-test$'
+TEST_FOR_ALL='^(velo-core-(attribute|clients|collations|consistency|executors|handles|import|isolation|pool|seeds|sources|time)|velo-cli-(bad_input|crowd|import|limits|messages|model|opens))-test$'
 
 # What of containers differs between the engines, and between who asks them.
 TEST_OF_ENGINES=(docker_runs_a_projects docker_containers_end docker_tools_end docker_lets_nobody docker_holds_servers)
