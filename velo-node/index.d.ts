@@ -431,6 +431,22 @@ export interface RestorePoint {
   readonly lsn: string;
 }
 
+/** What the data of a project's `main` was brought from. */
+export interface SourceInfo {
+  /** How it came. */
+  readonly method: 'basebackup' | 'dump' | 'files' | 'sql';
+  /** Words that name the server, without a password; or a path. */
+  readonly from: string;
+  /** When it was last brought. */
+  readonly broughtAt: Date;
+  /** The files that were run on it, in their order. */
+  readonly transforms: string[];
+  /** The file that it was masked by. */
+  readonly masking: string | null;
+  /** What is not as it was in the source, in words. */
+  readonly notes: string[];
+}
+
 /** What is known of a project. */
 export interface ProjectInfo {
   readonly id: string;
@@ -446,6 +462,8 @@ export interface ProjectInfo {
   readonly database: string;
   /** For how many milliseconds the WAL of its lasting branches is kept; null is not at all. */
   readonly walRetention: number | null;
+  /** What its `main` was brought from; null is an empty cluster. */
+  readonly source: SourceInfo | null;
   readonly createdAt: Date;
 }
 

@@ -109,10 +109,7 @@ pub(crate) enum Project {
     /// Change how a project is kept
     Set(ProjectSet),
     /// Bring main anew from where its data came from, beside the old one; branches stay as they are
-    Refresh {
-        /// The project
-        name: String,
-    },
+    Refresh(Box<ProjectRefresh>),
     /// Make main a streaming standby of where its data came from, which lags by seconds; branches are servers of their
     /// own
     Follow {
@@ -156,10 +153,10 @@ pub(crate) struct ProjectCreate {
     /// The superuser that URLs name
     #[arg(long)]
     pub(crate) role: Option<String>,
-    /// The database that URLs name
+    /// The database that URLs name; with --from it has to be among those that come (--databases chooses them)
     #[arg(long)]
     pub(crate) database: Option<String>,
-    /// The locale of its databases (C.UTF-8 unless told)
+    /// The locale of its databases (C.UTF-8 unless told); with --from only for a dump in a file that names none
     #[arg(long)]
     pub(crate) locale: Option<String>,
     /// Keep the WAL of its lasting branches for so long, like 7d, to branch from any moment of it
@@ -169,7 +166,18 @@ pub(crate) struct ProjectCreate {
     pub(crate) import: Import,
 }
 
-/// Real data that a project begins with.
+#[derive(Debug, Args)]
+#[command(mut_arg("from", |from| {
+    from.help("Where the data comes from from now on; the recorded source unless told")
+}))]
+pub(crate) struct ProjectRefresh {
+    /// The project
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) import: Import,
+}
+
+/// Real data that a project begins with, or goes on with.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Real data")]
 pub(crate) struct Import {
@@ -184,7 +192,8 @@ pub(crate) struct Import {
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "from")]
     pub(crate) databases: Vec<String>,
     /// Only these schemas of its databases
-    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "from")]
+    #[arg(long, visible_alias = "schema", value_name = "NAME", value_delimiter = ',')]
+    #[arg(requires = "from")]
     pub(crate) schemas: Vec<String>,
     /// How many tables are dumped and restored at a time
     #[arg(long, value_name = "NUMBER", requires = "from")]
@@ -202,7 +211,7 @@ pub(crate) struct Import {
     /// Build indexes anew whose collation has another version here
     #[arg(long, requires = "from")]
     pub(crate) reindex: bool,
-    /// Record the URL's password, for refreshes
+    /// Record the password, unless a password file has it, for refreshes
     #[arg(long, requires = "from")]
     pub(crate) save_password: bool,
 }

@@ -1,6 +1,8 @@
 //! A spinner for whatever takes over a second.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -8,22 +10,25 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-use crate::output;
+use crate::output::{self, Out};
 
 /// Shows its message with a spinner on standard error, once it has lived for a second, until it is
-/// dropped. Nothing is shown where standard error is no terminal.
+/// dropped. Nothing is shown where standard error is no terminal, nor with `--json`, where nothing but
+/// an error is printed there.
 #[derive(Debug)]
 pub(crate) struct Spinner {
     running: Option<(Sender<()>, JoinHandle<()>)>,
     bar: ProgressBar,
     what: String,
+    /// Lines are printed, for nothing can be drawn.
+    prints: bool,
 }
 
 impl Spinner {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(out: &Out, message: impl Into<String>) -> Self {
         let what = message.into();
-        if !std::io::stderr().is_terminal() {
-            return Self { running: None, bar: ProgressBar::hidden(), what };
+        if out.json || !std::io::stderr().is_terminal() {
+            return Self { running: None, bar: ProgressBar::hidden(), what, prints: !out.json };
         }
         let bar = ProgressBar::new_spinner().with_message(what.clone());
         // Nothing is drawn before its first second is over.
@@ -40,20 +45,36 @@ impl Spinner {
             let _ = stopped.recv();
             shown.finish_and_clear();
         });
-        Self { running: thread.ok().map(|thread| (stop, thread)), bar, what }
+        let running = thread.ok().map(|thread| (stop, thread));
+        Self { running, bar, what, prints: false }
     }
 
     /// Shows lines of what is going on behind the message. Where standard error is no terminal,
     /// only the message is printed, with the first of them.
     pub(crate) fn lines(&self) -> impl Fn(&str) + Send + Sync + 'static {
-        let (bar, what) = (self.bar.clone(), self.what.clone());
-        let terminal = self.running.is_some();
+        let (bar, what, prints) = (self.bar.clone(), self.what.clone(), self.prints);
         let said = AtomicBool::new(false);
         move |line| {
-            if terminal {
+            if !prints {
                 bar.set_message(format!("{what}: {line}"));
             } else if !said.swap(true, Ordering::Relaxed) {
                 let _ = writeln!(std::io::stderr().lock(), "{what} …");
+            }
+        }
+    }
+
+    /// Shows steps behind the message, with how far each is. Where standard error is no terminal, each
+    /// is printed once, as it begins: what takes hours has more than one line in a log, and not thousands.
+    pub(crate) fn steps(&self) -> impl Fn(&str, &str) + Send + Sync + 'static {
+        let (bar, what, prints) = (self.bar.clone(), self.what.clone(), self.prints);
+        let said = Mutex::new(BTreeSet::new());
+        move |step, far| {
+            if !prints {
+                return bar.set_message(format!("{what}: {step}{far}"));
+            }
+            let is_new = said.lock().unwrap_or_else(|e| e.into_inner()).insert(step.to_owned());
+            if is_new {
+                let _ = writeln!(std::io::stderr().lock(), "{what}: {step}");
             }
         }
     }

@@ -43,7 +43,7 @@ async fn with_branch(args: Run, out: &Out) -> Result<u8> {
         spec = spec.set(key, value);
     }
     let branch = {
-        let _spinner = Spinner::new(format!("branching {}", args.source));
+        let _spinner = Spinner::new(out, format!("branching {}", args.source));
         match create(&project, spec, &mut signals).await {
             Ok(branch) => branch?,
             Err(signal) => return Ok(code_of_signal(signal)),

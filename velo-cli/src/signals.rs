@@ -92,14 +92,15 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
 }
 
 /// Does `work`. At a signal it is undone, and that is waited for; at a second one this process ends at once, and the next
-/// `velo` undoes what was left. What was done before it could be given up, `undo` undoes.
+/// `velo` undoes what was left. What was done before it could be given up, `undo` undoes, or gives back where it stays:
+/// then that is the result, as if there had been no signal.
 pub(crate) fn unless_given_up<T, W, U>(
     work: impl FnOnce(Cancel) -> W,
     undo: impl FnOnce(T) -> U,
 ) -> Result<T>
 where
     W: Future<Output = Result<T>>,
-    U: Future<Output = Result<()>>,
+    U: Future<Output = Result<Option<T>>>,
 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -127,10 +128,9 @@ where
             }
         };
         match done {
-            Ok(made) if given_up => {
-                undo(made).await?;
-                Err(Error::new(ErrorKind::Canceled, "given up: nothing was made"))
-            }
+            Ok(made) if given_up => undo(made)
+                .await?
+                .ok_or_else(|| Error::new(ErrorKind::Canceled, "given up: nothing was made")),
             done => done,
         }
     };

@@ -45,7 +45,7 @@ fn a_main_that_follows_is_shown_until_it_stops() {
     let again = home.run(&["project", "follow", "copy"]);
     assert!(again.code == 1 && again.stderr.contains("follows its source already"), "{again:?}");
     let own = home.run(&["project", "follow", "api"]);
-    assert!(own.code == 1 && own.stderr.contains("was not made from a source"), "{own:?}");
+    assert!(own.code == 2 && own.stderr.contains("was not made from a source"), "{own:?}");
     assert_eq!(home.run(&["project", "follow", "copy", "--stop", "--slot", "a"]).code, 2);
 
     home.ok(&["branch", "stop", "api/main"]);

@@ -9,10 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::whole::nothing_else;
-use common::{Home, client, psql, wait_until};
+use common::{Home, Ran, client, psql, wait_until};
 
 fn url(home: &Home, branch: &str) -> String {
     home.ok(&["branch", "url", branch]).trim().to_owned()
+}
+
+/// A file beside the home, which everybody may read.
+fn file(home: &Home, name: &str, text: &str) -> String {
+    let path = home.dir().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 /// The files of a home that hold a text, but those of its servers' data.
@@ -63,7 +70,8 @@ fn a_password_is_taken_from_where_libpq_takes_it_and_kept_only_where_asked() {
     let nowhere = |velo: &mut Command| {
         velo.env("HOME", "/nonexistent");
     };
-    home.fails_with(&["project", "create", "none", "--from", &bare], 1, "password", nowhere);
+    let create = ["project", "create", "none", "--from", &bare, "--json"];
+    home.run_with(&create, nowhere).is_json_error(1, "password");
     assert!(home.branches().is_empty());
 
     let (folder, service) = (home.dir().to_str().unwrap(), service.to_str().unwrap());
@@ -83,7 +91,8 @@ fn a_password_is_taken_from_where_libpq_takes_it_and_kept_only_where_asked() {
     }
     // Those of the branches are others.
     assert_eq!(holding(home.path(), password), Vec::<PathBuf>::new());
-    home.fails_with(&["project", "refresh", "url"], 1, "password", nowhere);
+    let refresh = ["project", "refresh", "url", "--json"];
+    home.run_with(&refresh, nowhere).is_json_error(1, "password");
 
     source.sql("api/main", "UPDATE t SET x = 8");
     let ran = home.run_with(&["project", "refresh", "file"], |velo| {
@@ -110,7 +119,7 @@ fn a_recorded_password_is_replaced_by_the_variables() {
     let place = whole.split_once('@').unwrap().1;
     let home = Home::new();
     let refresh = |password: Option<&str>| {
-        home.run_with(&["project", "refresh", "copy"], |velo| {
+        home.run_with(&["project", "refresh", "copy", "--json"], |velo| {
             velo.env("HOME", "/nonexistent");
             if let Some(password) = password {
                 velo.env("PGPASSWORD", password);
@@ -121,7 +130,7 @@ fn a_recorded_password_is_replaced_by_the_variables() {
     let from = format!("postgres://ann:one@{place}");
     home.ok(&["project", "create", "copy", "--from", &from, "--save-password"]);
     source.sql("api/main", "ALTER ROLE ann PASSWORD 'two'");
-    refresh(None).is_error(1, "password");
+    refresh(None).is_json_error(1, "password");
     // A variable that is there for something else is in nobody's way.
     for password in [Some("two"), None, Some("another"), None] {
         let ran = refresh(password);
@@ -234,14 +243,76 @@ fn a_project_says_where_its_data_came_from() {
 
     let create = |more: &[&'static str]| [&["project", "create", "wrong"], more].concat();
     home.fails(&create(&["--from", "/nonexistent"]), 1, "/nonexistent");
-    home.fails(&create(&["--from", "/usr"]), 1, "/usr");
-    home.fails(&create(&["--from", "postgres://h/d", "--method", "files"]), 1, "method files");
-    let chosen = ["--from", "postgres://h/d", "--method", "basebackup", "--databases", "a"];
-    home.fails(&create(&chosen), 1, "databases");
+    home.fails(&create(&["--from", "/usr"]), 2, "/usr");
+    home.fails(&create(&["--from", "postgres://h/d", "--method", "files"]), 2, "method files");
+    for only in ["--databases", "--schemas", "--schema"] {
+        let chosen = ["--from", "postgres://h/d", "--method", "basebackup", only, "a"];
+        home.fails(&create(&chosen), 2, "databases");
+    }
     for usage in [&["--jobs", "2"][..], &["--from", "postgres://h/d", "--method", "ftp"]] {
         assert_eq!(home.run(&create(usage)).code, 2, "{usage:?}");
     }
     assert_eq!(home.branches(), ["copy/main"]);
+}
+
+/// A log that is no terminal has a line for each step of an import, and none of how far that is.
+#[test]
+fn a_log_has_a_line_for_each_step() {
+    let source = Home::with_project();
+    source.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 100000) x");
+    let from = url(&source, "api/main");
+    let home = Home::new();
+    let create = |name: &'static str, more: &[&'static str]| {
+        let create = ["project", "create", name, "--from", &from, "--method", "dump"];
+        let ran = home.run(&[&create[..], more].concat());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran
+    };
+    let ran = create("copy", &[]);
+    let told = |line: &str| line.strip_prefix("creating copy: ").map(str::to_owned);
+    let steps: Vec<_> = ran.stderr.lines().filter_map(told).collect();
+    for step in ["checking 127.0.0.1", "dumping postgres", "restoring postgres"] {
+        assert_eq!(steps.iter().filter(|told| *told == step).count(), 1, "{step}: {ran:?}");
+    }
+    assert!(!ran.stderr.contains("B/s"), "{ran:?}");
+    let ran = create("quiet", &["--json"]);
+    assert!(!ran.stderr.contains("creating"), "{ran:?}");
+}
+
+/// A refresh that is told another source has that from then on, with what belongs to it.
+#[test]
+fn a_refresh_can_have_another_source() {
+    let home = Home::new();
+    let old = file(&home, "old.sql", "CREATE TABLE t AS SELECT 1 AS x;\n");
+    let other = file(&home, "other.sql", "CREATE TABLE t AS SELECT 2 AS x;\n");
+    let more = file(&home, "t.sql", "INSERT INTO t VALUES (30);\n");
+    home.ok(&["project", "create", "copy", "--from", &old]);
+    let rows = || home.sql("copy/main", "SELECT string_agg(x::text, ' ' ORDER BY x) FROM t");
+    let source = || home.json(&["project", "get", "copy"])["source"].clone();
+    assert_eq!((rows().as_str(), source()["from"].as_str().unwrap()), ("1", old.as_str()));
+
+    let refresh = ["project", "refresh", "copy"];
+    let elsewhere = [&refresh[..], &["--from", &other, "--transform", &more]].concat();
+    let told = home.json(&elsewhere);
+    assert_eq!(told["source"]["from"], other.as_str(), "{}", told["source"]);
+    assert_eq!(rows(), "2 30");
+    file(&home, "other.sql", "CREATE TABLE t AS SELECT 3 AS x;\n");
+    home.ok(&refresh);
+    assert_eq!(rows(), "3 30");
+    let recorded = source();
+    assert_eq!(recorded["from"], other.as_str(), "{recorded}");
+    assert_eq!(recorded["transforms"], serde_json::json!([more]));
+
+    // What cannot be brought is not recorded.
+    let broken = file(&home, "broken.sql", "SELECT 1 / 0;\n");
+    let ran = home.run(&[&refresh[..], &["--from", &broken]].concat());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    home.fails(&[&refresh[..], &["--from", "/nonexistent"]].concat(), 1, "/nonexistent");
+    for alone in [&["--transform", more.as_str()][..], &["--jobs", "2"], &["--reindex"]] {
+        let ran = home.run(&[&refresh[..], alone].concat());
+        assert!(ran.code == 2 && ran.stderr.contains("--from"), "{alone:?}: {ran:?}");
+    }
+    assert_eq!((rows().as_str(), source()), ("3 30", recorded));
 }
 
 /// Somebody who has the table `t` of a server, so that a dump of it waits.
@@ -288,6 +359,29 @@ impl Drop for Holder {
         let _ = common::try_psql(&self.url, end);
         let _ = self.psql.wait();
     }
+}
+
+/// From the moment on at which the new data is in the place of the old, a refresh is done, and says so.
+#[test]
+fn ctrl_c_takes_no_data_back_that_is_in_its_place() {
+    let home = Home::new();
+    let dump = file(&home, "dump.sql", "CREATE TABLE t AS SELECT 1 AS x;\n");
+    home.ok(&["project", "create", "copy", "--from", &dump]);
+    file(&home, "dump.sql", "CREATE TABLE t AS SELECT 2 AS x;\n");
+    let (gate, steps) = (home.dir().join("gate"), home.dir().join("steps"));
+    let at = "after point a branch to a volume";
+    let mut velo = home.command_with(&["project", "refresh", "copy"]);
+    velo.env("VELO_TEST_GATE_AT", at).env("VELO_TEST_GATE", &gate).env("VELO_TEST_STEPS", &steps);
+    let velo = velo.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(at, || std::fs::read_to_string(&steps).is_ok_and(|told| told.contains(at)));
+    let pid = rustix::process::Pid::from_child(&velo);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    std::fs::write(&gate, "").unwrap();
+    let ran = Ran::from(velo.wait_with_output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("copy refreshed in "), "{ran:?}");
+    assert_eq!(home.sql("copy/main", "SELECT x FROM t"), "2");
+    nothing_else(&home, &["copy/main"], "after a refresh that could not be given up any more");
 }
 
 #[test]

@@ -257,7 +257,8 @@ impl Home {
         self.lock_within(Duration::ZERO, id, Mode::Exclusive, what, &Cancel::default()).await
     }
 
-    async fn lock_within(
+    /// The same, waiting at most `limit`.
+    pub(crate) async fn lock_within(
         &self,
         limit: Duration,
         id: Id,

@@ -37,6 +37,7 @@ mod source;
 mod sql;
 mod standby;
 mod tools;
+mod traces;
 mod transform;
 
 pub(crate) use bring::bring;

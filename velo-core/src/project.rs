@@ -310,7 +310,7 @@ impl Project {
     /// [protected](Branch::protect).
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`], naming the branches.
+    /// [`ErrorKind::Conflict`], naming the branches, or while its data is being [refreshed](Self::refresh).
     pub async fn delete(&self, force: bool) -> Result<()> {
         self.delete_call(force).await
     }
@@ -325,7 +325,8 @@ impl Project {
             let through = Cancel::default();
             let _lock = home.lock(project.record.id, Mode::Exclusive, &shown, &through).await?;
             let (record, lease) = (project.record.clone(), home.lease()?);
-            let claim = move |tx: &Tx<'_>| claim(tx, &record, force, lease);
+            let whose = home.clone();
+            let claim = move |tx: &Tx<'_>| claim(tx, &whose, &record, force, lease);
             home.state().write_durable("mark a project to go", claim).await?;
             home.finish_deletions().await;
             let gone = teardown::project(&home, &project.record, Patience::Usual).await;
@@ -336,9 +337,10 @@ impl Project {
 
 /// Marks a project as one that goes, unless something but `main` lives in it. In one transaction, so
 /// that nothing can come into it meanwhile.
-fn claim(tx: &Tx<'_>, project: &ProjectRecord, force: bool, lease: Id) -> Result<()> {
+fn claim(tx: &Tx<'_>, home: &Home, project: &ProjectRecord, force: bool, lease: Id) -> Result<()> {
     let scope = project.id.to_string();
     let branches = tx.list::<BranchRecord>(&scope)?;
+    crate::refresh::refuse_coming(tx, home, &branches)?;
     let of = |id: Id| branches.iter().find(|b| b.id == id).map(BranchRecord::shown);
     let lasting = branches.iter().filter(|b| b.parent.is_some() && !b.is_closed());
     let mut others: Vec<String> =

@@ -4,18 +4,21 @@
 //! it takes the place of the old under `main`'s name, URL and password, as a reset's does; branches stay on what
 //! they came from. Meanwhile whoever would stop, start or reset `main` is told that it is being changed: the new
 //! volume's lock is held. A failure changes nothing, also one of the new server's start: then `main` has its old data
-//! again. A process that is killed leaves the phase `Resetting`, and whoever finds it keeps the volume that the record
-//! names and destroys the other.
+//! again. A process that is killed leaves the phase `Resetting`, and whoever finds it lets `main` have its old data again:
+//! until all is recorded nobody knows that the new data serves.
 //!
 //! A `main` that is to follow its source, or does, comes in the same way, as a standby ([`crate::follow`]).
 
+use std::time::Duration;
+
 use crate::branch::refuse_protected;
+use crate::cancel::Cancel;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::follow::{Wish, main_of};
 use crate::home::Home;
-use crate::id::Id;
-use crate::import::{self, Place, Recipe, Source};
+use crate::id::{Id, ProjectName};
+use crate::import::{self, Method, Place, Recipe, Source};
 use crate::lock::{Lock, Mode};
 use crate::lookup::alive;
 use crate::record::{BranchRecord, Phase, ProjectRecord, VolumeRecord};
@@ -32,25 +35,30 @@ pub(crate) async fn refresh(
     wish: Option<Wish>,
     op: &Op,
 ) -> Result<ProjectRecord> {
-    let (project, main, (new, lock)) = begin(home, project, wish.clone()).await?;
+    let (project, main, (new, lock)) = {
+        let owned = project.clone();
+        let main = home.state().read(move |tx| main_of(tx, &owned)).await?;
+        // Whoever stops, starts or resets it is done before.
+        let _lock = lock_main(home, project, main.id, &op.cancel).await?;
+        begin(home, project, wish.clone()).await?
+    };
     // One that follows goes on with that.
     let again = main.follows.as_ref().map(|follow| Wish { slot: follow.slot.clone() });
     let new = New { volume: new, wish: wish.or(again) };
     let volume = new.volume;
+    let known = passwords(home, &main);
     let done = renew(home, &project, &main, new, tune, op).await;
     match done {
-        Ok(project) => {
-            home.remove_lock(volume)?;
-            drop(lock);
-            Ok(project)
-        }
+        Ok(project) => Ok(project),
         Err(error) => {
             drop(lock);
             let error = home.explain(error);
             let undone = async {
-                let shown = format!("the branch {}/main", project.name);
-                let never = Default::default();
-                let _lock = home.lock(main.id, Mode::Exclusive, &shown, &never).await?;
+                let _lock = lock_main(home, &project, main.id, &Default::default()).await?;
+                // One that follows goes on with the password that it had, of another source perhaps.
+                if passwords(home, &main) != known {
+                    put_password(home, &project, &main, &known)?;
+                }
                 reset::undo(home, &project, &main, volume).await
             };
             match undone.await {
@@ -94,6 +102,52 @@ fn can_follow(project: &ProjectRecord, main: &BranchRecord, wish: &Wish) -> Resu
         .with_hint(format!("velo project get {name} tells how far it is")));
     }
     Ok(())
+}
+
+/// An error where a `main` that follows is told to come from what cannot be followed.
+fn can_go_on(name: &ProjectName, recipe: &Recipe) -> Result<()> {
+    let is_changed = recipe.masking.is_some() || !recipe.transforms.is_empty() || recipe.reindex;
+    let is_dumped = recipe.method == Some(Method::Dump);
+    if matches!(recipe.place, Place::Server(_)) && !is_changed && !is_dumped {
+        return Ok(());
+    }
+    let what = format!(
+        "project {name} follows its source, and can come from no other than a server, as that is, to the byte"
+    );
+    Err(Error::new(ErrorKind::Conflict, what).with_hint(format!(
+        "velo project follow {name} --stop ends that it follows: then it comes from anywhere"
+    )))
+}
+
+/// Hints name options of what makes a project. What is about its source a refresh takes as well, and nobody the rest.
+fn hinted(error: Error, name: &ProjectName) -> Error {
+    const OF_A_SOURCE: [&str; 8] = [
+        "--from",
+        "--method",
+        "--databases",
+        "--schemas",
+        "--roles",
+        "--transform",
+        "--mask",
+        "--reindex",
+    ];
+    const OF_A_PROJECT: [&str; 4] = ["--role", "--image", "--runtime", "--pg-version"];
+    let Some(hint) = error.hint().map(str::to_owned) else { return error };
+    if hint.contains("velo project refresh") {
+        return error;
+    }
+    let names = |options: &[&str]| {
+        let mut words = hint.split(|c: char| c != '-' && !c.is_ascii_alphanumeric());
+        words.any(|word| options.contains(&word))
+    };
+    let mut said = hint.clone();
+    if names(&OF_A_SOURCE) {
+        said += &format!("; velo project refresh {name} takes options of the source, with --from");
+    }
+    if names(&OF_A_PROJECT) {
+        said += "; what a project was made with stays as it is: make another one for that";
+    }
+    error.with_hint(said)
 }
 
 /// Records the intent: the volume that is to come, and the phase.
@@ -147,23 +201,26 @@ async fn renew(
         Error::new(ErrorKind::Internal, "a project without a source is not refreshed")
     })?;
     let source = tune(recipe);
+    if source.is_new && new.wish.is_some() {
+        can_go_on(&project.name, &source.recipe)?;
+    }
     let volume = new.volume;
     // In boxes: the callers' futures would be nested too deep for the compiler.
     let (cut, recipe, standby) = match &new.wish {
         None => {
             let bring = import::bring(home, project, main, volume, &source, false, op);
-            let brought = Box::pin(bring).await?;
+            let brought = Box::pin(bring).await.map_err(|error| hinted(error, &project.name))?;
             (brought.cut, brought.recipe, None)
         }
         Some(wish) => {
             let bring = import::bring_standby(home, project, main, volume, &source, wish, op);
-            let came = Box::pin(bring).await?;
+            let came = Box::pin(bring).await.map_err(|error| hinted(error, &project.name))?;
             (came.cut, came.recipe, Some((came.follow, came.pass_file)))
         }
     };
-    let shown = format!("the branch {}/{}", project.name, main.shown());
-    let _lock = home.lock(main.id, Mode::Exclusive, &shown, &op.cancel).await?;
+    let _lock = lock_main(home, project, main.id, &op.cancel).await?;
     op.cancel.check()?;
+    may_still_go(home, project, main).await?;
     Switch { home, project, op }.nothing_is_lost(main.id).await?;
     let follow = match standby {
         Some((follow, pass_file)) => {
@@ -172,11 +229,50 @@ async fn renew(
         }
         None => None,
     };
-    let held = Held { cut, follows: follow, reached: None };
+    let held = Held { cut, follows: follow, reached: None, returns: true };
     let stopped_at = Box::pin(reset::swap(home, project, main, volume, held, op)).await?;
+    // Nobody would look for it once this is recorded. Until then the branch's own lock keeps others off.
+    home.remove_lock(volume)?;
     let project = commit(home, project, main, recipe).await?;
     reset::forget(home, &project, main.volume, stopped_at).await;
     Ok(project)
+}
+
+/// Locks `main`. On a storage that copies, whoever makes a branch of it holds it as long as that takes; what has come for
+/// hours is not thrown away for that.
+async fn lock_main(home: &Home, project: &ProjectRecord, id: Id, cancel: &Cancel) -> Result<Lock> {
+    const COPIES: Duration = Duration::from_secs(86_400);
+    let shown = format!("the branch {}/main", project.name);
+    home.lock_within(COPIES, id, Mode::Exclusive, &shown, cancel).await
+}
+
+/// An error if somebody has said meanwhile that the old data is to stay.
+async fn may_still_go(home: &Home, project: &ProjectRecord, main: &BranchRecord) -> Result<()> {
+    let (owned, id) = (project.clone(), main.id);
+    let work = move |tx: &Tx<'_>| {
+        alive(tx, &owned)?;
+        let Some(now) = tx.get::<BranchRecord>(id)? else { return Ok(()) };
+        refuse_protected(&owned, [&now], "refreshed")
+    };
+    home.state().read(work).await
+}
+
+/// An error while data comes to one of these branches: its program would go on, and write it anew.
+pub(crate) fn refuse_coming(tx: &Tx<'_>, home: &Home, branches: &[BranchRecord]) -> Result<()> {
+    for branch in branches.iter().filter(|branch| branch.phase == Phase::Resetting) {
+        for volume in tx.of::<VolumeRecord>(branch.id)? {
+            let lock = home.lock_path(&volume.id.to_string());
+            if volume.id != branch.volume && !Lock::is_free(&lock, Mode::Exclusive)? {
+                return Err(being_changed(&format!("the branch {}", branch.shown())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is in the file that a standby reads its password in.
+fn passwords(home: &Home, main: &BranchRecord) -> String {
+    std::fs::read_to_string(RunDir::of(home, main.id).pass_file()).unwrap_or_default()
 }
 
 /// Writes the file that a standby reads its password in, for nobody else to read.
@@ -223,4 +319,30 @@ async fn commit(
         })
     };
     home.state().write_durable("end a refresh", work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_of_a_refresh_can_be_followed() {
+        let name = ProjectName::new("api").unwrap();
+        let told = |hint: &str| {
+            let error = Error::new(ErrorKind::Postgres, "x").with_hint(hint);
+            hinted(error, &name).hint().unwrap().strip_prefix(hint).unwrap().to_owned()
+        };
+        let (refresh, another) = ("velo project refresh api takes", "make another one");
+        for (hint, takes, stays) in [
+            ("ALTER ROLE … REPLICATION in the source, or use --method dump", true, false),
+            ("give them (--roles FILE), as pg_dumpall --roles-only writes them", true, false),
+            ("dump it with pg_dump --no-tablespaces", false, false),
+            ("give Velo's another name (--role), or name that one", false, true),
+            ("use PostgreSQL 16 (--pg-version 16), or use --method dump", true, true),
+            ("use --method dump: velo project refresh api --from …", false, false),
+        ] {
+            let more = told(hint);
+            assert_eq!((more.contains(refresh), more.contains(another)), (takes, stays), "{hint}");
+        }
+    }
 }

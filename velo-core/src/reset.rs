@@ -201,7 +201,8 @@ async fn renew(
     let is_own = matches!(source, SourceRecord::Snapshot(from) if Some(from.id) == old.origin);
     let reached = old.reached.clone().filter(|_| is_own);
     let stopped_at =
-        swap(home, project, old, new, Held { cut, follows: None, reached }, op).await?;
+        swap(home, project, old, new, Held { cut, follows: None, reached, returns: false }, op)
+            .await?;
     let branch = ready(home, old.id, &[old.volume], true).await?;
     forget(home, project, old.volume, stopped_at).await;
     Ok(branch)
@@ -212,6 +213,8 @@ pub(crate) struct Held {
     pub(crate) cut: Cut,
     pub(crate) follows: Option<Follow>,
     pub(crate) reached: Option<Reached>,
+    /// Whether the branch has its old data again where its process dies before the caller records that all is done.
+    pub(crate) returns: bool,
 }
 
 /// Puts a volume whose data is known to come up in the place of a branch's own: the old server stops, and where it
@@ -233,9 +236,9 @@ pub(crate) async fn swap(
     let mode = if old.ephemeral { StopMode::Immediate } else { StopMode::Fast };
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
     let stopped_at = now();
-    let Held { cut, follows, reached } = held;
-    // Whether a standby follows is seen once it runs here: who dies until then has the old data again.
-    let before = follows.is_some().then(|| Box::new(Before::of(old)));
+    let Held { cut, follows, reached, returns } = held;
+    // Whether it starts with all that it loads, and follows, is seen once it runs here.
+    let before = returns.then(|| Box::new(Before::of(old)));
     let to = BranchRecord {
         volume: new,
         cut: Some(cut),
@@ -447,7 +450,7 @@ pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) 
     // What failed may have been for want of space.
     home.make_way().await;
     if is_back {
-        // Nobody has seen the new data follow its source.
+        // Nobody has seen the new data serve, or follow its source.
         point(home, branch.clone()).await?;
     }
     for other in &others {

@@ -29,7 +29,7 @@ mod reflink;
 #[cfg(all(feature = "zfs", target_os = "linux"))]
 pub mod zfs;
 
-pub(crate) use files::adopt;
+pub(crate) use files::{adopt, can_clone};
 
 /// Something that a storage holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

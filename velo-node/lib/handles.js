@@ -395,7 +395,8 @@ function rawSource(addon, from) {
 
 const date = (milliseconds) => (milliseconds === null ? null : new Date(milliseconds));
 const cut = (raw) => (raw === null ? null : { ...raw, at: date(raw.at) });
-const projectInfo = (raw) => ({ ...raw, createdAt: date(raw.createdAt) });
+const sourceInfo = (raw) => (raw === null ? null : { ...raw, broughtAt: date(raw.broughtAt) });
+const projectInfo = (raw) => ({ ...raw, source: sourceInfo(raw.source), createdAt: date(raw.createdAt) });
 const snapshotInfo = (raw) => ({ ...raw, cut: cut(raw.cut), createdAt: date(raw.createdAt) });
 const seedInfo = (raw) => ({ ...raw, createdAt: date(raw.createdAt), usedAt: date(raw.usedAt) });
 const branchInfo = (raw) => ({

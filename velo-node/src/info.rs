@@ -1,5 +1,7 @@
 //! What is known of things, as plain objects, of which the package makes those that people see.
 
+use std::path::PathBuf;
+
 use napi_derive::napi;
 
 /// A whole number of JavaScript's, which is exact up to 2^53.
@@ -19,6 +21,7 @@ pub struct ProjectInfo {
     pub database: String,
     /// Milliseconds.
     pub wal_retention: Option<f64>,
+    pub source: Option<SourceInfo>,
     pub created_at: f64,
 }
 
@@ -33,7 +36,32 @@ impl From<velo_core::ProjectInfo> for ProjectInfo {
             role: info.role,
             database: info.database,
             wal_retention: info.wal_retention.map(|seconds| number(seconds) * 1000.0),
+            source: info.source.map(SourceInfo::from),
             created_at: number(info.created_at),
+        }
+    }
+}
+
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct SourceInfo {
+    pub method: &'static str,
+    pub from: String,
+    pub brought_at: f64,
+    pub transforms: Vec<String>,
+    pub masking: Option<String>,
+    pub notes: Vec<String>,
+}
+
+impl From<velo_core::import::SourceInfo> for SourceInfo {
+    fn from(source: velo_core::import::SourceInfo) -> Self {
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        Self {
+            method: source.method.as_str(),
+            from: source.from,
+            brought_at: number(source.brought_at),
+            transforms: source.transforms.iter().map(path).collect(),
+            masking: source.masking.as_ref().map(path),
+            notes: source.notes,
         }
     }
 }

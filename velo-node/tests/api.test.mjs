@@ -99,6 +99,8 @@ test('an ephemeral branch can stay', async () => {
 test('a branch of a moment', async () => {
   const kept = await Project.create('kept', { walRetention: 7 * 86_400_000 });
   assert.equal((await kept.info()).walRetention, 7 * 86_400_000);
+  // It began empty.
+  assert.equal((await kept.info()).source, null);
   const main = await kept.main();
   await write(main);
   const point = await main.restorePoint('one row');

@@ -1,8 +1,11 @@
 //! What is known of things, as dictionaries, which the package makes data classes of.
 
+use std::path::PathBuf;
+
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use velo_core::import::SourceInfo;
 use velo_core::storage::Usage;
 use velo_core::{
     BranchInfo, Cut, PoolInfo, ProjectInfo, Reached, RestorePoint, SeedInfo, SnapshotInfo, Timings,
@@ -27,8 +30,23 @@ pub(crate) fn project(py: Python<'_>, info: &ProjectInfo) -> PyResult<Py<PyAny>>
         "role": &info.role,
         "database": &info.database,
         "wal_retention": info.wal_retention,
+        "source": source(py, info.source.as_ref())?,
         "created_at": info.created_at,
     )
+}
+
+fn source(py: Python<'_>, source: Option<&SourceInfo>) -> PyResult<Option<Py<PyAny>>> {
+    let Some(source) = source else { return Ok(None) };
+    let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let dict = dict!(py,
+        "method": source.method.as_str(),
+        "from_": &source.from,
+        "brought_at": source.brought_at,
+        "transforms": source.transforms.iter().map(path).collect::<Vec<_>>(),
+        "masking": source.masking.as_ref().map(path),
+        "notes": &source.notes,
+    )?;
+    Ok(Some(dict))
 }
 
 pub(crate) fn branch(py: Python<'_>, info: &BranchInfo) -> PyResult<Py<PyAny>> {

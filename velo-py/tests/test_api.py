@@ -108,6 +108,7 @@ def test_a_branch_of_a_moment(home):
     kept = velo.Project.create("kept", wal_retention=timedelta(days=7))
     try:
         assert kept.info().wal_retention == timedelta(days=7)
+        assert kept.info().source is None  # it began empty
         main = kept.main()
         write(main)
         point = main.restore_point("one row")

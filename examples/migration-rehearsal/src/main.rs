@@ -1,8 +1,8 @@
 //! A migration rehearsed on real data: import, branch, run it, look, throw away.
 //!
-//! `cargo run -p migration-rehearsal -- URL MIGRATION.sql`; without arguments it plays production itself. It works in
-//! a home of its own, which it removes at the end; with `VELO_HOME` set it works there, and removes only its
-//! projects.
+//! `cargo run -p migration-rehearsal -- URL MIGRATION.sql`, which masks nothing; without arguments it plays production
+//! itself. It works in a home of its own, which it removes at the end; with `VELO_HOME` set it works there, and removes
+//! only its projects.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -134,7 +134,7 @@ fn create(args: BranchCreate, out: &Out) -> Result<()> {
         spec = spec.stopped();
     }
     let branch = {
-        let spinner = Spinner::new(format!("creating {}", args.branch.name));
+        let spinner = Spinner::new(out, format!("creating {}", args.branch.name));
         match moment(&args.moment)? {
             // It may take a while, and whoever gives up leaves nothing.
             Some(at) => unless_given_up(&project, recovered(spec.at(at), &spinner))?,
@@ -193,7 +193,7 @@ fn unless_given_up(project: &blocking::Project, spec: BranchSpec) -> Result<bloc
     let made = crate::signals::unless_given_up(
         move |cancel| async move { velo_core::Branch::create_unless(&project, spec, &cancel).await },
         // It was done before it could be given up.
-        |branch| async move { branch.delete(true).await },
+        |branch| async move { branch.delete(true).await.map(|()| None) },
     );
     made.map(blocking::Branch::from)
 }
@@ -259,7 +259,7 @@ fn list(project: Option<String>, size: bool, out: &Out) -> Result<()> {
         }
     }
     if size {
-        let _spinner = Spinner::new("measuring");
+        let _spinner = Spinner::new(out, "measuring");
         for (info, usage) in &mut all {
             let project = projects.iter().find(|p| p.name() == info.project);
             // One that is being made or went away meanwhile has no size; the list is still right.
@@ -364,7 +364,7 @@ fn get(name: &str, out: &Out) -> Result<()> {
     let branch = Target::branch(name)?.open()?;
     let info = branch.info()?;
     let usage = {
-        let _spinner = Spinner::new("measuring");
+        let _spinner = Spinner::new(out, "measuring");
         branch.usage().ok()
     };
     out.result(
@@ -409,7 +409,7 @@ fn delete(name: &str, force: bool, out: &Out) -> Result<()> {
     let (shown, id) = (branch.full_name(), branch.id());
     let begun = Instant::now();
     {
-        let _spinner = Spinner::new(format!("deleting {shown}"));
+        let _spinner = Spinner::new(out, format!("deleting {shown}"));
         branch.delete(force)?;
     }
     let took = begun.elapsed();
@@ -459,7 +459,7 @@ fn change(
     let branch = Target::branch(name)?.open()?;
     let begun = Instant::now();
     {
-        let _spinner = Spinner::new(format!("{name}: waiting until it is {done}"));
+        let _spinner = Spinner::new(out, format!("{name}: waiting until it is {done}"));
         work(&branch)?;
     }
     let took: Duration = begun.elapsed();

@@ -19,7 +19,7 @@ pub(crate) fn gc(args: &Gc, out: &Out) -> Result<u8> {
         spec = spec.unrecorded();
     }
     let collected = {
-        let _spinner = Spinner::new("cleaning up");
+        let _spinner = Spinner::new(out, "cleaning up");
         blocking::gc::collect(&Config::load()?, spec)?
     };
     let freed: u64 = done(&collected.deeds).filter_map(|deed| deed.bytes).sum();
@@ -118,7 +118,7 @@ fn all(
 ) -> Result<u8> {
     let begun = Instant::now();
     let outcomes = {
-        let _spinner = Spinner::new(format!("{doing} all"));
+        let _spinner = Spinner::new(out, format!("{doing} all"));
         work(&Config::load()?)?
     };
     let failed = outcomes.iter().filter(|(_, result)| result.is_err()).count();

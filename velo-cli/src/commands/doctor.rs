@@ -13,7 +13,7 @@ pub(crate) fn run(fix: bool, out: &Out) -> Result<u8> {
         return set_right(&config, out);
     }
     let findings = {
-        let _spinner = Spinner::new("looking around");
+        let _spinner = Spinner::new(out, "looking around");
         velo_core::doctor::examine(&config)
     };
     out.result(
@@ -30,7 +30,7 @@ pub(crate) fn run(fix: bool, out: &Out) -> Result<u8> {
 /// Sets right what can be, and shows what is left.
 fn set_right(config: &Config, out: &Out) -> Result<u8> {
     let fixed = {
-        let _spinner = Spinner::new("setting right");
+        let _spinner = Spinner::new(out, "setting right");
         velo_core::doctor::fix(config)?
     };
     out.result(

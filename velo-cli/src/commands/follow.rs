@@ -8,24 +8,22 @@ use crate::progress::Spinner;
 use crate::signals::unless_given_up;
 use crate::target::open_project;
 
-/// Makes `main` follow; Ctrl-C leaves it as it was.
+/// Makes `main` follow; Ctrl-C leaves it as it was, unless the standby has taken its place already.
 pub(crate) fn begin(name: &str, slot: Option<String>, out: &Out) -> Result<()> {
     let project = open_project(name)?;
     let project = {
-        let spinner = Spinner::new(format!("following {name}"));
+        let spinner = Spinner::new(out, format!("following {name}"));
         let mut spec = FollowSpec::new().progress(super::import::told(&spinner));
         if let Some(slot) = slot {
             spec = spec.slot(slot);
         }
         let project = project.as_async().clone();
         let made = unless_given_up(
-            move |cancel| async move {
-                // What is done when the signal comes stays: there is nothing to go back to.
-                project.follow_unless(spec, &cancel).await.map(Ok)
-            },
-            |_: Result<_>| async { Ok(()) },
+            move |cancel| async move { project.follow_unless(spec, &cancel).await },
+            // There is nothing to go back to.
+            |project| async move { Ok(Some(project)) },
         );
-        made.and_then(|done| done.map(blocking::Project::from))?
+        made.map(blocking::Project::from)?
     };
     let (info, main, follows) = (project.info(), project.main()?, project.following()?);
     out.result(
@@ -53,7 +51,7 @@ pub(crate) fn stop(name: &str, out: &Out) -> Result<()> {
     let project = open_project(name)?;
     let before = project.following()?;
     {
-        let _spinner = Spinner::new(format!("ending that {name} follows"));
+        let _spinner = Spinner::new(out, format!("ending that {name} follows"));
         project.stop_following()?;
     }
     let (info, main) = (project.info(), project.main()?);

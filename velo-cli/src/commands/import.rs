@@ -40,9 +40,9 @@ pub(crate) fn source(args: &Import) -> Result<Option<Source>> {
     Ok(Some(source))
 }
 
-/// Tells how far it is, behind the spinner.
+/// Tells what is done and how far that is, behind the spinner.
 pub(crate) fn told(spinner: &Spinner) -> impl Fn(Progress) + Send + Sync + 'static {
-    let say = spinner.lines();
+    let say = spinner.steps();
     let begun = std::sync::Mutex::new((String::new(), Instant::now()));
     move |progress| {
         let what = format!("{} {}", progress.stage.as_str(), progress.what);
@@ -54,7 +54,7 @@ pub(crate) fn told(spinner: &Spinner) -> impl Fn(Progress) + Send + Sync + 'stat
             begun.1.elapsed()
         };
         if progress.bytes == 0 {
-            return say(&what);
+            return say(&what, "");
         }
         let rate = progress.bytes as f64 / elapsed.as_secs_f64().max(0.001);
         let rest = progress.total.map(|total| {
@@ -62,12 +62,13 @@ pub(crate) fn told(spinner: &Spinner) -> impl Fn(Progress) + Send + Sync + 'stat
             let left = output::took(Duration::from_secs_f64(left.min(1e9)));
             format!(" of about {}, {left} to go", output::bytes(total))
         });
-        say(&format!(
-            "{what}: {}{}, {}/s",
+        let far = format!(
+            ": {}{}, {}/s",
             output::bytes(progress.bytes),
             rest.unwrap_or_default(),
             output::bytes(rate as u64),
-        ));
+        );
+        say(&what, &far);
     }
 }
 
@@ -75,22 +76,20 @@ pub(crate) fn told(spinner: &Spinner) -> impl Fn(Progress) + Send + Sync + 'stat
 pub(crate) fn create(builder: blocking::ProjectBuilder) -> Result<blocking::Project> {
     let made = unless_given_up(
         move |cancel| async move { builder.into_async().create_unless(&cancel).await },
-        |project| async move { project.delete(true).await },
+        |project| async move { project.delete(true).await.map(|()| None) },
     );
     made.map(blocking::Project::from)
 }
 
-/// Brings `main` anew; Ctrl-C leaves it as it was.
+/// Brings `main` anew; Ctrl-C leaves it as it was, unless the new data has taken its place already.
 pub(crate) fn refresh(project: &blocking::Project, spec: RefreshSpec) -> Result<blocking::Project> {
     let project = project.as_async().clone();
     let made = unless_given_up(
-        move |cancel| async move {
-            // What is done when the signal comes stays: there is nothing to go back to.
-            project.refresh_unless(spec, &cancel).await.map(Ok)
-        },
-        |_: Result<_>| async { Ok(()) },
+        move |cancel| async move { project.refresh_unless(spec, &cancel).await },
+        // There is nothing to go back to.
+        |project| async move { Ok(Some(project)) },
     );
-    made.and_then(|done| done.map(blocking::Project::from))
+    made.map(blocking::Project::from)
 }
 
 /// The shape `source` of docs/json.md.

@@ -30,12 +30,13 @@ pub(crate) fn shape(found: &Installation) -> Value {
 }
 
 /// Fetches a PostgreSQL where there is none: once, into Velo's cache, or an image into the engine.
-pub(crate) fn ensure(config: &Config) -> Result<()> {
+pub(crate) fn ensure(config: &Config, out: &Out) -> Result<()> {
     let major = config.pg_version().map_or_else(String::new, |major| format!(" {major}"));
-    let spinner = Spinner::new(match config.chosen_runtime() {
+    let missing = match config.chosen_runtime() {
         RuntimeKind::Docker => format!("the image {} is not on the engine", config.image()),
         _ => format!("no PostgreSQL{major} found: fetching one into Velo's cache"),
-    });
+    };
+    let spinner = Spinner::new(out, missing);
     install::find_or_install(config, spinner.lines())?;
     Ok(())
 }
@@ -72,7 +73,7 @@ fn fetch(version: Option<&str>, out: &Out) -> Result<()> {
         None => Wanted { major: config.pg_version(), minor: None },
     };
     let fetched = {
-        let spinner = Spinner::new(format!("fetching {wanted}"));
+        let spinner = Spinner::new(out, format!("fetching {wanted}"));
         install::install(&config, wanted, spinner.lines())?
     };
     out.result(

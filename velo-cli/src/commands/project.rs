@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use velo_core::blocking;
-use velo_core::{Config, ProjectInfo, Result};
+use velo_core::{Config, ProjectInfo, RefreshSpec, Result};
 
-use crate::args::{Project, ProjectCreate, ProjectSet};
+use crate::args::{Project, ProjectCreate, ProjectRefresh, ProjectSet};
 use crate::output::{self, Out};
 use crate::progress::Spinner;
 use crate::target::open_project;
@@ -15,7 +15,7 @@ pub(crate) fn run(command: Project, out: &Out) -> Result<()> {
         Project::List => list(out),
         Project::Get { name } => get(&name, out),
         Project::Set(args) => set(&args, out),
-        Project::Refresh { name } => refresh(&name, out),
+        Project::Refresh(args) => refresh(&args, out),
         Project::Follow { name, stop: true, .. } => super::follow::stop(&name, out),
         Project::Follow { name, slot, .. } => super::follow::begin(&name, slot, out),
         Project::Delete { name, force } => delete(&name, force, out),
@@ -76,16 +76,19 @@ fn create(args: ProjectCreate, out: &Out) -> Result<()> {
         builder = builder.wal_retention(time);
     }
     let source = super::import::source(&args.import)?;
+    if let Some(source) = &source {
+        builder = builder.from(source.clone());
+    }
     // Nothing is fetched for a project that cannot be.
     builder.check()?;
-    super::pg::ensure(&config)?;
+    super::pg::ensure(&config, out)?;
     let project = match source {
         None => {
-            let _spinner = Spinner::new(format!("creating {}", args.name));
+            let _spinner = Spinner::new(out, format!("creating {}", args.name));
             builder.create()?
         }
         Some(source) => {
-            let spinner = Spinner::new(format!("creating {}", args.name));
+            let spinner = Spinner::new(out, format!("creating {}", args.name));
             let source = source.progress(super::import::told(&spinner));
             super::import::create(builder.from(source))?
         }
@@ -116,11 +119,16 @@ fn create(args: ProjectCreate, out: &Out) -> Result<()> {
     Ok(())
 }
 
-fn refresh(name: &str, out: &Out) -> Result<()> {
+fn refresh(args: &ProjectRefresh, out: &Out) -> Result<()> {
+    let name = &args.name;
+    let source = super::import::source(&args.import)?;
     let project = open_project(name)?;
     let project = {
-        let spinner = Spinner::new(format!("refreshing {name}"));
-        let spec = velo_core::RefreshSpec::new().progress(super::import::told(&spinner));
+        let spinner = Spinner::new(out, format!("refreshing {name}"));
+        let mut spec = RefreshSpec::new().progress(super::import::told(&spinner));
+        if let Some(source) = source {
+            spec = spec.source(source);
+        }
         super::import::refresh(&project, spec)?
     };
     let (info, main) = (project.info(), project.main()?);
@@ -213,7 +221,7 @@ fn set(args: &ProjectSet, out: &Out) -> Result<()> {
     let restart = args.restart || (!waiting.is_empty() && ask(&args.name, &waiting, out));
     let mut restarted = Vec::new();
     for name in waiting.iter().filter(|_| restart) {
-        let _spinner = Spinner::new(format!("restarting {}/{name}", args.name));
+        let _spinner = Spinner::new(out, format!("restarting {}/{name}", args.name));
         project.branch(name.as_str())?.restart()?;
         restarted.push(name.clone());
     }
@@ -265,7 +273,7 @@ fn delete(name: &str, force: bool, out: &Out) -> Result<()> {
     let project = open_project(name)?;
     let id = project.info().id;
     {
-        let _spinner = Spinner::new(format!("deleting {name}"));
+        let _spinner = Spinner::new(out, format!("deleting {name}"));
         project.delete(force)?;
     }
     out.result(

@@ -44,7 +44,7 @@ fn list(project: Option<&str>, size: bool, out: &Out) -> Result<()> {
         seeds.extend(project.seeds()?);
     }
     let usages: Vec<_> = {
-        let _spinner = size.then(|| Spinner::new("measuring"));
+        let _spinner = size.then(|| Spinner::new(out, "measuring"));
         // One that goes away meanwhile has no size; the list is still right.
         seeds.iter().map(|seed| size.then(|| seed.usage().ok()).flatten()).collect()
     };
@@ -95,7 +95,7 @@ fn list(project: Option<&str>, size: bool, out: &Out) -> Result<()> {
 fn prune(project: Option<&str>, unused_for: Duration, out: &Out) -> Result<()> {
     let mut gone = Vec::new();
     {
-        let _spinner = Spinner::new("deleting seeds");
+        let _spinner = Spinner::new(out, "deleting seeds");
         for project in one_or_all(project)? {
             gone.extend(project.prune_seeds(unused_for)?);
         }

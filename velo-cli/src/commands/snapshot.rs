@@ -53,7 +53,7 @@ fn create(branch: &str, name: Option<String>, out: &Out) -> Result<()> {
     let branch = target.open()?;
     let begun = Instant::now();
     let snapshot = {
-        let _spinner = Spinner::new(format!("taking a snapshot of {}", branch.full_name()));
+        let _spinner = Spinner::new(out, format!("taking a snapshot of {}", branch.full_name()));
         branch.snapshot(name)?
     };
     let took = begun.elapsed();
@@ -92,7 +92,7 @@ impl Keep {
 fn schedule(branch: &str, keep: &Keep, out: &Out) -> Result<()> {
     let branch = Target::source(branch).open()?;
     let snapshot = {
-        let _spinner = Spinner::new(format!("taking a snapshot of {}", branch.full_name()));
+        let _spinner = Spinner::new(out, format!("taking a snapshot of {}", branch.full_name()));
         branch.scheduled_snapshot()?
     };
     let fates = match keep.retention() {
@@ -168,7 +168,7 @@ fn list(project: &str, size: bool, out: &Out) -> Result<()> {
     let infos = project.snapshots()?;
     let mut sizes = Vec::new();
     if size {
-        let _spinner = Spinner::new("measuring");
+        let _spinner = Spinner::new(out, "measuring");
         for info in &infos {
             // One that went away meanwhile has no size; the list is still right.
             let usage = project.snapshot(info.id.to_string());
@@ -222,7 +222,7 @@ fn delete(name: &str, out: &Out) -> Result<()> {
     let snapshot = project.snapshot(format!("{}@{snapshot}", target.branch))?;
     let (id, shown) = (snapshot.id(), full_name(snapshot.info()));
     {
-        let _spinner = Spinner::new(format!("deleting {shown}"));
+        let _spinner = Spinner::new(out, format!("deleting {shown}"));
         snapshot.delete()?;
     }
     out.result(

@@ -95,7 +95,7 @@ fn waiting(one: &Incarnation) -> String {
 fn prune(project: Option<&str>, dry_run: bool, out: &Out) -> Result<()> {
     let (mut pruned, mut failed) = (Vec::new(), None);
     for project in one_or_all(project)? {
-        let _spinner = Spinner::new(format!("looking through the WAL of {}", project.name()));
+        let _spinner = Spinner::new(out, format!("looking through the WAL of {}", project.name()));
         match project.prune_wal(dry_run) {
             Ok(more) => pruned.extend(more),
             Err(error) => {

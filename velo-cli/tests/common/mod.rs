@@ -290,6 +290,18 @@ impl Ran {
         assert!(lines[1].starts_with("hint: "), "{self:?}");
         assert_eq!(self.stdout, "", "{self:?}");
     }
+
+    /// The same with `--json`: nothing but the error is told, however far it had come.
+    #[track_caller]
+    pub fn is_json_error(&self, code: i32, part: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        let told: Value = serde_json::from_str(&self.stderr)
+            .unwrap_or_else(|e| panic!("no error in JSON alone: {e}: {self:?}"));
+        let error = &told["error"];
+        assert!(error["message"].as_str().unwrap().contains(part), "{part:?} is not in {self:?}");
+        assert!(error["hint"].is_string(), "{self:?}");
+        assert_eq!(self.stdout, "", "{self:?}");
+    }
 }
 
 /// The output of a query.

@@ -34,8 +34,12 @@ pub(super) fn is_of_recovery(name: &str) -> bool {
 
 /// What is in it; nothing where it is not there.
 pub(super) fn read(data: &Path) -> Result<Vec<u8>> {
-    let path = data.join(NAME);
-    match data_file::read(&path, data_file::SETTINGS) {
+    read_file(&data.join(NAME))
+}
+
+/// The same of another file of settings.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    match data_file::read(path, data_file::SETTINGS) {
         Ok(text) => Ok(text),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(Error::io(format!("read {}", path.display()), e)),
@@ -54,6 +58,13 @@ pub(super) fn without_recovery(text: &[u8]) -> (Vec<u8>, Vec<&'static str>) {
         }
     }
     (kept, gone)
+}
+
+/// Whether more settings are read from elsewhere.
+pub(super) fn includes(text: &[u8]) -> bool {
+    const WORDS: [&[u8]; 3] = [b"include", b"include_dir", b"include_if_exists"];
+    text.split(|byte| *byte == b'\n')
+        .any(|line| WORDS.iter().any(|word| word.eq_ignore_ascii_case(name_in(line))))
 }
 
 /// The name of the setting in a line; nothing in a comment.
@@ -87,6 +98,10 @@ mod tests {
         assert_eq!(gone, ["primary_conninfo", "primary_slot_name", "restore_command"]);
         let plain = b"a = 'b'\n\n".to_vec();
         assert_eq!(without_recovery(&plain), (plain.clone(), vec![]));
+        assert!(
+            includes(b"a = 1\n include_dir 'conf.d'\n")
+                && !includes(b"# include 'x'\nincluded = 1")
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod logs;
 
+use std::path::Path;
+
 use super::auto_conf;
 use super::bring::Import;
 use super::progress::{Stage, during};
@@ -11,6 +13,8 @@ use crate::postgres::settings;
 use crate::storage::{FileOp, Object};
 
 pub(super) use logs::{Logs, names};
+
+const CONF: &str = "postgresql.conf";
 
 /// Settings of the source's machine, whose values mean nothing here.
 const ELSEWHERE: [&str; 8] = [
@@ -80,12 +84,12 @@ impl Import<'_> {
         ops.extend(
             signal.map(|signal| FileOp::Write { path: signal.to_owned(), content: Vec::new() }),
         );
-        let is_there = data.join("postgresql.conf").exists();
+        let is_there = data.join(CONF).exists();
         let is_elsewhere = facts.map(Facts::conf_is_elsewhere);
         if !is_there || is_elsewhere == Some(Some(true)) {
             // As Debian has it, and containers that are given one. What `initdb` wrote may lie in the data still.
             let content = facts.map(conf).unwrap_or_default().into_bytes();
-            ops.push(FileOp::Write { path: "postgresql.conf".into(), content });
+            ops.push(FileOp::Write { path: CONF.to_owned(), content });
             self.note(match facts {
                 Some(_) => "postgresql.conf was made of what the source's server shows".to_owned(),
                 None => {
@@ -114,6 +118,9 @@ impl Import<'_> {
             let gone = gone.join(", ");
             self.note(format!("what a standby had in {} is gone: {gone}", auto_conf::NAME));
         }
+        if is_there && is_elsewhere != Some(Some(true)) {
+            ops.extend(self.main_conf(&data)?);
+        }
         if let Some(facts) = facts {
             self.take_libraries(facts, &mut text);
         }
@@ -123,6 +130,24 @@ impl Import<'_> {
         self.storage.edit(Object::Volume(self.volume), ops).await?;
         self.remove_logs().await?;
         self.scale().await
+    }
+
+    /// Takes what a standby had out of `postgresql.conf`, where there is any: its password may stand in it.
+    fn main_conf(&mut self, data: &Path) -> Result<Option<FileOp>> {
+        let path = data.join(CONF);
+        if !path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+            return Ok(None);
+        }
+        let own = auto_conf::read_file(&path)?;
+        if auto_conf::includes(&own) {
+            self.note(format!("{CONF} includes other files, which come as they are"));
+        }
+        let (content, gone) = auto_conf::without_recovery(&own);
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        self.note(format!("what a standby had in {CONF} is gone: {}", gone.join(", ")));
+        Ok(Some(FileOp::Write { path: CONF.to_owned(), content }))
     }
 }
 

@@ -30,7 +30,7 @@ use crate::postgres::{control, install, subscriptions};
 use crate::record::{BranchRecord, ProjectRecord, now};
 use crate::run_dir::RunDir;
 use crate::runtime::{Runtime, RuntimeKind, StopMode};
-use crate::storage::{Label, Location, Object, Storage, VolumeSpec};
+use crate::storage::{FileOp, Label, Location, Object, Storage, VolumeSpec};
 use std::sync::Arc;
 
 /// What has come.
@@ -59,6 +59,10 @@ pub(super) struct Import<'a> {
     pub(super) role_is_told: bool,
     /// Whether it is the first import, which finds out what fits: its PostgreSQL, and its database.
     pub(super) is_first: bool,
+    /// Whether the source was named now, and not recorded.
+    pub(super) is_new: bool,
+    /// Whether its password is to be recorded.
+    saves_password: bool,
     /// The server that it comes from.
     pub(super) server: Option<Conninfo>,
     /// The lines of the password file for that one, where there are any.
@@ -124,7 +128,14 @@ pub(crate) async fn bring(
         import.analyze().await?;
     }
     op.cancel.check()?;
-    let cut = import.down().await?;
+    let old = match method.is_physical() {
+        true => {
+            import.forget_rows().await?;
+            import.old_files().await?
+        }
+        false => Vec::new(),
+    };
+    let cut = import.down(old).await?;
     import.recipe.used = Some(method);
     import.recipe.brought_at = Some(now());
     Ok(Brought { project: import.project, cut, recipe: import.recipe })
@@ -164,6 +175,8 @@ impl<'a> Import<'a> {
             run_dir: RunDir::of(home, volume),
             role_is_told: source.recipe.role_is_told,
             is_first,
+            is_new: source.is_new,
+            saves_password: source.saves_password,
             server: None,
             secret: None,
             logs: Logs::default(),
@@ -185,7 +198,7 @@ impl Import<'_> {
 
     /// Looks at the server that it comes from. What led to it is recorded, so that each refresh comes to the same one.
     pub(super) async fn look(&mut self, conninfo: Conninfo) -> Result<Facts> {
-        let around = match self.is_first {
+        let around = match self.is_new {
             true => Surroundings::of_this_process(),
             false => Surroundings::of_a_record(),
         };
@@ -201,21 +214,18 @@ impl Import<'_> {
         let shown = server.get("host").unwrap_or("the server").to_owned();
         progress::begin(self.watch, Stage::Check, &shown);
         self.server = Some(server);
-        let mut given = reached.given;
+        let mut let_in = reached.password;
         let facts = match (self.op.steps.run("look", self.facts()).await, reached.other) {
             // The recorded one is out of date.
             (Err(error), Some(other)) if error.kind() == ErrorKind::PermissionDenied => {
                 self.secret = Some(pass_file::of_everybody(&other));
-                given = Some(other);
+                let_in = Some(other);
                 self.op.steps.run("look", self.facts()).await?
             }
             (facts, _) => facts?,
         };
         self.recipe.place = Place::Server(reached.named);
-        // It was let in.
-        if let (Some(recorded), Some(given)) = (&mut self.recipe.password, given) {
-            *recorded = Secret(given);
-        }
+        self.recipe.keep_password(self.saves_password, let_in);
         tracing::info!(major = facts.major(), bytes = facts.bytes(), "the source was looked at");
         Ok(facts)
     }
@@ -230,7 +240,10 @@ impl Import<'_> {
             }
             None => match self.can_basebackup(facts).await {
                 Ok(()) => return Ok(Method::Basebackup),
-                Err(error) if error.kind() == ErrorKind::Canceled => return Err(error),
+                // What is not there would be missing in a dump, too.
+                Err(error) if matches!(error.kind(), ErrorKind::Canceled | ErrorKind::NotFound) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     self.note(format!("it was dumped, for it cannot be copied: {error}"));
                 }
@@ -252,18 +265,23 @@ impl Import<'_> {
         if have.major == major {
             return Ok(());
         }
+        // A folder is no server that could be dumped.
+        let is_dumped = matches!(self.recipe.place, Place::Server(_)) && have.major > major;
+        let or = if is_dumped { ", or use --method dump" } else { "" };
         let refused = |hint: String| {
             let what = format!("the source is PostgreSQL {major}, and the project's is {have}");
             Err(Error::new(ErrorKind::Incompatible, what).with_hint(hint))
         };
         if self.project.runtime == RuntimeKind::Docker {
             return refused(format!(
-                "files fit their own major alone: name an image of it (--image postgres:{major})"
+                "files fit their own major alone: name an image of it (--image postgres:{major}){or}"
             ));
         }
         let config = &self.home.config;
         if !self.is_first || config.pg_version.is_some_and(|wanted| wanted != major) {
-            return refused(format!("files fit their own major alone: use PostgreSQL {major}"));
+            return refused(format!(
+                "files fit their own major alone: use PostgreSQL {major} (--pg-version {major}){or}"
+            ));
         }
         let mut wanted = config.clone();
         wanted.pg_version = Some(major);
@@ -274,7 +292,7 @@ impl Import<'_> {
                     ErrorKind::PostgresMissing,
                     format!("the source is PostgreSQL {major}, and none of it is here"),
                 )
-                .with_hint(format!("velo pg install {major}; or --method dump, into a newer one"))
+                .with_hint(format!("install it (velo pg install {major}){or}"))
                 .with_source(error),
                 _ => error,
             }
@@ -362,12 +380,10 @@ impl Import<'_> {
     /// cluster has.
     async fn check_database(&mut self) -> Result<()> {
         let found = self.databases().await?;
-        let of_url = self.server.as_ref().is_some_and(|server| server.get("dbname").is_some());
-        let is_open = self.is_first && !self.recipe.database_is_told && !of_url;
         let own = |name: &&String| !["postgres", "template1"].contains(&name.as_str());
         let mut users = found.iter().filter(own);
         let only = users.next().filter(|_| users.next().is_none());
-        if is_open && self.project.database == "postgres" {
+        if self.database_is_open() {
             let first = only.or_else(|| found.iter().find(|name| *name == "postgres"));
             if let Some(name) = first.or_else(|| found.first()) {
                 self.project.database.clone_from(name);
@@ -376,9 +392,14 @@ impl Import<'_> {
         if found.contains(&self.project.database) {
             return Ok(());
         }
-        let what = format!("there is no database {:?} in the data", self.project.database);
-        Err(Error::new(ErrorKind::NotFound, what)
-            .with_hint(format!("it has these: {}", found.join(", "))))
+        Err(check::no_database(&self.project.database, &found))
+    }
+
+    /// Whether nobody has said, in any way, which database URLs name, so that the data will.
+    pub(super) fn database_is_open(&self) -> bool {
+        let of_url = self.server.as_ref().is_some_and(|server| server.get("dbname").is_some());
+        let is_told = self.recipe.database_is_told || of_url;
+        self.is_first && !is_told && self.project.database == "postgres"
     }
 
     /// Subscriptions of the source's would be Velo's to end, with the slots of their publishers.
@@ -403,12 +424,15 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Stops its server, and gives the moment that the data holds.
-    async fn down(&self) -> Result<Cut> {
+    /// Stops its server, removes `old` files, and gives the moment that the data holds.
+    async fn down(&self, old: Vec<FileOp>) -> Result<Cut> {
         let stop =
             boot::stop(self.home, &self.project, self.branch.id, self.volume, StopMode::Fast);
         self.op.steps.run("stop", stop).await?;
         self.run_dir.remove()?;
+        if !old.is_empty() {
+            self.storage.edit(Object::Volume(self.volume), old).await?;
+        }
         self.op.steps.run("sync", self.storage.sync(Object::Volume(self.volume))).await?;
         let control = control::read(&self.location.host_path().join(control::FILE))?;
         if !control.was_shut_down() {

@@ -30,6 +30,8 @@ pub(super) async fn rights(import: &Import<'_>, facts: &Facts) -> Result<()> {
 
 /// What a physical copy needs beside that.
 pub(super) async fn basebackup(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
+    let all: Vec<&str> = facts.databases.iter().map(|database| database.name.as_str()).collect();
+    database(import, &all)?;
     for (what, size) in [("pages", &facts.block_size), ("WAL pages", &facts.wal_block_size)] {
         if size != "8192" {
             let text =
@@ -59,7 +61,7 @@ pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
     if have.major < facts.major() {
         let what = format!("the source is PostgreSQL {}, and this is {have}", facts.major());
         return Err(Error::new(ErrorKind::Incompatible, what).with_hint(format!(
-            "a dump is read by its own major or a newer one: velo pg install {}",
+            "a dump is read by its own major or a newer one: velo pg install {0}, and use that (--pg-version {0})",
             facts.major()
         )));
     }
@@ -69,6 +71,16 @@ pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
         import.note(format!("what is in the tablespaces {names} is in the data folder here"));
     }
     let wanted = import.wanted(facts)?;
+    // Who chooses one alone means that one, whatever the URL says.
+    let is_open = import.is_first && !import.recipe.database_is_told;
+    if let ([only], true) = (import.recipe.databases.as_slice(), is_open) {
+        import.project.database.clone_from(only);
+    }
+    let coming: Vec<&str> = wanted.iter().map(|database| database.name.as_str()).collect();
+    // These two are in every new cluster.
+    if !["postgres", "template1"].contains(&import.project.database.as_str()) {
+        database(import, &coming)?;
+    }
     let bytes: u64 = wanted.iter().map(|database| database.bytes).sum();
     let is_part = !import.recipe.schemas.is_empty();
     let objects = "SELECT to_json(EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata))";
@@ -84,6 +96,22 @@ pub(super) async fn dump(import: &mut Import<'_>, facts: &Facts) -> Result<()> {
     preload::of_source(import, facts).await?;
     // The dump, compressed, lies beside the data that it becomes.
     room(import, bytes + bytes / 2 + (256 << 20))
+}
+
+/// The database that URLs name has to be among those that come.
+fn database(import: &Import<'_>, coming: &[&str]) -> Result<()> {
+    let name = import.project.database.as_str();
+    match import.database_is_open() || coming.contains(&name) {
+        true => Ok(()),
+        false => Err(no_database(name, coming)),
+    }
+}
+
+/// The database that URLs name is not among these, which come.
+pub(super) fn no_database(name: &str, coming: &[impl AsRef<str>]) -> Error {
+    let names: Vec<&str> = coming.iter().map(AsRef::as_ref).collect();
+    Error::new(ErrorKind::NotFound, format!("there is no database {name:?} in the data"))
+        .with_hint(format!("these come: {}", names.join(", ")))
 }
 
 /// Under its slot a copy reports the WAL that it has, as standbys do. Where commits wait for whoever does that, they would
@@ -334,7 +362,8 @@ pub(super) fn explain(error: Error) -> Error {
     } else if said("could not open configuration") || said("unrecognized configuration parameter") {
         "the source's postgresql.conf names what is not here: its log says what"
     } else if said("of another version here") {
-        "have its indexes built anew (--reindex), use --method dump, or run the project in an image with that version"
+        "have its indexes built anew (--reindex), bring a dump of it (of a server --method dump), or run the project \
+         in an image with that version"
     } else {
         return error;
     };

@@ -31,8 +31,8 @@ pub(crate) struct Reached {
     pub(crate) named: String,
     /// The lines of a password file that are meant for it.
     pub(crate) pass_file: String,
-    /// The password, where it was given for this time.
-    pub(crate) given: Option<String>,
+    /// The password in them, unless they are a file's of somebody's own.
+    pub(crate) password: Option<String>,
     /// Another one, to be tried where a recorded one is refused.
     pub(crate) other: Option<String>,
 }
@@ -270,20 +270,23 @@ impl Conninfo {
         }
         self.params.entry("application_name".into()).or_insert_with(|| "velo".into());
         let own_file = self.params.remove("passfile");
-        let (recorded, variable) = (self.recorded.take(), (around.var)("PGPASSWORD"));
-        let given = self.password.take();
+        let variable = (around.var)("PGPASSWORD");
         // One that is recorded was given, and goes before what stands elsewhere: that may be another server's, as the
         // variable in what `velo run` starts is. libpq takes that of a service before the variable's.
-        let (password, other) = match (given.clone().or_else(|| recorded.clone()), variable) {
-            (Some(password), variable) => (Some(password), variable.filter(|_| given.is_none())),
-            (None, variable) => (of_service.or(variable), None),
+        let (password, other) = match (self.password.take(), self.recorded.take()) {
+            (Some(given), _) => (Some(given), None),
+            (None, Some(recorded)) => {
+                let of_service = of_service.filter(|own| *own != recorded);
+                (Some(recorded), of_service.or(variable))
+            }
+            (None, None) => (of_service.or(variable), None),
         };
         let pass_file = match &password {
             Some(password) => pass_file::of_everybody(password),
             None => self.in_files(own_file, around)?,
         };
         let named = Self { params: named, ..Self::default() }.shown();
-        Ok(Reached { server: self, named, pass_file, given, other })
+        Ok(Reached { server: self, named, pass_file, password, other })
     }
 
     /// The lines for this server in the first password file that has any.
@@ -683,16 +686,27 @@ mod tests {
         };
         let found = |own: Conninfo, around: &Surroundings| {
             let reached = own.resolved(around).unwrap();
-            (reached.pass_file, reached.given, reached.other)
+            (reached.pass_file, reached.password, reached.other)
         };
         let line = |password: &str| format!("*:*:*:*:{password}\n");
         let some = |text: &str| Some(text.to_owned());
         let all = found(of(Some("given"), Some("old")), &with_variable);
         assert_eq!(all, (line("given"), some("given"), None));
         let all = found(of(None, Some("old")), &with_variable);
-        assert_eq!(all, (line("old"), None, some("variable")));
-        assert_eq!(found(of(None, Some("old")), &around), (line("old"), None, None));
-        assert_eq!(found(of(None, None), &with_variable), (line("variable"), None, None));
+        assert_eq!(all, (line("old"), some("old"), some("variable")));
+        assert_eq!(found(of(None, Some("old")), &around), (line("old"), some("old"), None));
+        let all = found(of(None, None), &with_variable);
+        assert_eq!(all, (line("variable"), some("variable"), None));
+        // That of a service goes before the variable's, and is no other one where it is recorded.
+        write(".pg_service.conf", "[shop]\nhost=h\nuser=ann\npassword=service\n");
+        let of_service = |recorded: Option<&str>| {
+            let own = Conninfo::parse("service=shop").unwrap();
+            found(own.with_password(None, recorded.map(str::to_owned)), &with_variable)
+        };
+        assert_eq!(of_service(None), (line("service"), some("service"), None));
+        assert_eq!(of_service(Some("old")), (line("old"), some("old"), some("service")));
+        let all = of_service(Some("service"));
+        assert_eq!(all, (line("service"), some("service"), some("variable")));
         // Of the user's own file nothing is taken that is for another server, and it goes before a standby's.
         let kept = || ("h:*:*:ann:kept\n".to_owned(), None, None);
         assert_eq!(found(of(None, None), &around), kept());

@@ -23,7 +23,8 @@ impl Import<'_> {
             volume: self.volume,
             role,
             password: None,
-            locale: None,
+            // What is dumped of a server names that of each database.
+            locale: self.recipe.locale.as_deref().filter(|_| facts.is_none()),
             is_for_dump: true,
             cancel: self.op.cancel.clone(),
         };

@@ -12,7 +12,10 @@ use crate::engine::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::control;
 use crate::postgres::lsn::Lsn;
-use crate::storage::{FileOp, Location, Object, adopt};
+use crate::storage::{FileOp, Location, Object, adopt, can_clone};
+
+/// What every server needs beside the data that it begins with.
+const ROOM: u64 = 256 << 20;
 
 impl Import<'_> {
     /// Takes over the files of the folder, which stay as they are.
@@ -25,8 +28,13 @@ impl Import<'_> {
         let before = stopped(&from)?;
         let standby = from.join("standby.signal").exists() || from.join("recovery.signal").exists();
         self.use_major(before.major).await?;
-        let folder = from.clone();
-        let size = blocking(move || Ok(size_of(folder))).await?;
+        let (folder, place) = (from.clone(), self.location.host_path().to_path_buf());
+        let look = move || Ok((can_clone(&folder.join(control::FILE), &place), size_of(folder)));
+        let (is_cloned, size) = blocking(look).await?;
+        // What is cloned takes next to nothing.
+        if !is_cloned {
+            check::room(self, size + ROOM)?;
+        }
         let (to, cancel) = (self.location.host_path().to_path_buf(), self.op.cancel.clone());
         let owner = self.home.server_user(&self.project.postgres).map(|user| (user.uid, user.gid));
         let (source, target) = (from.clone(), to.clone());
@@ -92,7 +100,7 @@ fn stopped(data: &Path) -> Result<control::ControlFile> {
             false => format!("the server of {} was not stopped cleanly", data.display()),
         };
         return Err(Error::new(ErrorKind::Conflict, what).with_hint(
-            "stop it cleanly (pg_ctl stop -m fast), or bring the data from its URL while it runs",
+            "stop it cleanly (pg_ctl stop -m fast), or bring the data from its URL while it runs (--from postgres://…)",
         ));
     }
     Ok(control)
@@ -105,7 +113,7 @@ impl Import<'_> {
         let files = recipe.transforms.iter().chain(&recipe.masking).map(|file| &file.path);
         for path in files.chain(&recipe.roles) {
             let found = path.metadata();
-            let hint = "name the file where it is now; it is read at each refresh, too";
+            let hint = "name the file where it is now (--transform, --mask, --roles); it is read at each refresh, too";
             let found = found
                 .map_err(|e| Error::io(format!("look at {}", path.display()), e).with_hint(hint))?;
             if !found.is_file() {
@@ -117,12 +125,16 @@ impl Import<'_> {
             super::masking::read(&masking.path)?;
         }
         if let Place::Sql(path) = &recipe.place {
-            path.metadata().map_err(|e| Error::io(format!("look at {}", path.display()), e))?;
+            let found = path.metadata().map_err(|e| {
+                Error::io(format!("look at {}", path.display()), e)
+                    .with_hint("name the dump where it is now (--from)")
+            })?;
+            // What it is unpacked to, and becomes, is not known, but more than that as a rule.
+            check::room(self, size_of(path.clone()).max(found.len()))?;
         }
         if let Place::Files(path) = &recipe.place {
-            let size = 256 << 20;
-            // A clone takes next to nothing; what a copy takes is found while it is made.
-            check::room(self, size).map(drop)?;
+            // What a copy takes is seen once there is a place to clone a file into.
+            check::room(self, ROOM)?;
             stopped(path)?;
         }
         Ok(())

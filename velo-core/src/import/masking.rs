@@ -44,7 +44,8 @@ use super::bring::Import;
 use super::progress::{Stage, begin};
 use crate::error::{Error, ErrorKind, Result};
 
-pub(super) use statistics::gather;
+pub(super) use run::remove_wal;
+pub(super) use statistics::{forget, gather};
 
 /// What a masking file says.
 #[derive(Debug, Clone, Deserialize)]

@@ -14,7 +14,8 @@ use crate::runtime::StopMode;
 const SETTING: &str = "shared_preload_libraries";
 
 /// Extensions that are not made unless their library was loaded at the start: the first wants to be the first there.
-const NEEDED: [&str; 7] = ["citus", "pgaudit", "pglogical", "spock", "bdr", "pg_tle", CRON];
+const NEEDED: [&str; 8] =
+    ["citus", "pgaudit", "pglogical", "spock", "bdr", "pgactive", "pg_tle", CRON];
 
 /// It wants to know the database in which jobs are.
 const CRON: &str = "pg_cron";

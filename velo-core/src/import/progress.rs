@@ -87,20 +87,26 @@ pub(super) async fn during<T>(
 ) -> T {
     begin(watch, stage, what);
     let Some(Watch(tell)) = watch else { return work.await };
-    let mut work = std::pin::pin!(work);
-    loop {
+    let look = async || {
         let folder = folder.to_path_buf();
-        let look = async {
-            let bytes = tokio::task::spawn_blocking(move || size_of(folder)).await.unwrap_or(0);
-            tell(Progress { stage, what: what.to_owned(), bytes, total });
+        let bytes = tokio::task::spawn_blocking(move || size_of(folder)).await.unwrap_or(0);
+        tell(Progress { stage, what: what.to_owned(), bytes, total });
+    };
+    let mut work = std::pin::pin!(work);
+    let done = loop {
+        let now_and_later = async {
+            look().await;
             tokio::time::sleep(LOOK).await;
         };
         tokio::select! {
             biased;
-            done = &mut work => return done,
-            () = look => {}
+            done = &mut work => break done,
+            () = now_and_later => {}
         }
-    }
+    };
+    // It may have been over before any of it was there.
+    look().await;
+    done
 }
 
 /// What the files below a folder take. They come and go meanwhile.

@@ -68,7 +68,11 @@ impl FromStr for Method {
 pub struct Source {
     pub(crate) recipe: Recipe,
     pub(crate) password: Option<Secret>,
+    /// Whether the password that lets it in is to be recorded.
+    pub(crate) saves_password: bool,
     pub(crate) watch: Option<Watch>,
+    /// Whether somebody names it now, and no record: then the variables of this process say where it is, too.
+    pub(crate) is_new: bool,
 }
 
 impl Source {
@@ -133,12 +137,26 @@ impl Source {
             reindex: false,
             role_is_told: false,
             database_is_told: false,
+            locale: None,
             password: None,
             used: None,
             brought_at: None,
             notes: Vec::new(),
         };
-        Self { recipe, password: None, watch: None }
+        Self { recipe, password: None, saves_password: false, watch: None, is_new: true }
+    }
+
+    /// What a project has recorded.
+    pub(crate) fn recorded(recipe: Recipe) -> Self {
+        Self { recipe, password: None, saves_password: false, watch: None, is_new: false }
+    }
+
+    /// This one for a project that was brought from another one. What the project itself was made with stays.
+    pub(crate) fn instead_of(mut self, old: Recipe) -> Self {
+        self.recipe.role_is_told = old.role_is_told;
+        self.recipe.database_is_told = true;
+        self.recipe.locale = old.locale;
+        self
     }
 
     /// In this way, and not in the one that fits.
@@ -188,7 +206,8 @@ impl Source {
 
     /// A file that is run on the copy before anybody can branch it: SQL if it ends in `.sql`, else a program, which
     /// finds the copy by `DATABASE_URL` and `PG…`. They are run in the order in which they were given, before
-    /// the masking, and again at each refresh.
+    /// the masking, and again at each refresh. SQL is sent as a whole, and so is one transaction, unless it says
+    /// otherwise: `VACUUM` and the like stand alone in a file of their own.
     pub fn transform(mut self, file: impl AsRef<Path>) -> Self {
         self.recipe.transforms.push(Transform { path: file.as_ref().into(), sha256: None });
         self
@@ -206,12 +225,13 @@ impl Source {
         self
     }
 
-    /// Records the password of the URL, for refreshes. Unless told, it is kept nowhere. A refresh that is given another
-    /// one by [`RefreshSpec::password`](crate::RefreshSpec::password), or by `PGPASSWORD` where the source refuses the
-    /// recorded one, records that instead.
+    /// Records the password that the source lets in, for refreshes: that of the URL, of the service file or of
+    /// `PGPASSWORD`. Unless told, it is kept nowhere. One of a password file (`~/.pgpass`) is not recorded, for that is
+    /// read again at each refresh. A refresh that is given another one by
+    /// [`RefreshSpec::password`](crate::RefreshSpec::password), or by the service file or `PGPASSWORD` where the source
+    /// refuses the recorded one, records that instead.
     pub fn save_password(mut self) -> Self {
-        // What is recorded stays where nobody gives one.
-        self.recipe.password = self.password.clone().or(self.recipe.password);
+        self.saves_password = true;
         self
     }
 
@@ -317,6 +337,9 @@ pub(crate) struct Recipe {
     /// Whether somebody named the project's database.
     #[serde(default)]
     pub(crate) database_is_told: bool,
+    /// Of the cluster that a dump in a file is read into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) locale: Option<String>,
     /// Only where somebody has asked for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) password: Option<Secret>,
@@ -350,6 +373,14 @@ pub struct SourceInfo {
 }
 
 impl Recipe {
+    /// Records the password that the source has let in, if somebody wishes that, or one is recorded already. There is
+    /// none where it stands in a file.
+    pub(super) fn keep_password(&mut self, is_wished: bool, let_in: Option<String>) {
+        if is_wished || self.password.is_some() {
+            self.password = let_in.map(Secret).or(self.password.take());
+        }
+    }
+
     /// As it is told, once it has come.
     pub(crate) fn info(&self) -> Option<SourceInfo> {
         Some(SourceInfo {
@@ -363,5 +394,41 @@ impl Recipe {
             masking: self.masking.as_ref().map(|m| m.path.clone()),
             notes: self.notes.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_recorded_where_somebody_wishes_it_or_one_is() {
+        let secret = |text: &str| Some(Secret(text.to_owned()));
+        for (recorded, is_wished, let_in, then) in [
+            (None, false, Some("new"), None),
+            (None, true, Some("new"), Some("new")),
+            // Of a file.
+            (None, true, None, None),
+            (Some("old"), true, None, Some("old")),
+            (Some("old"), false, Some("new"), Some("new")),
+        ] {
+            let mut recipe = Source::server("host=h").unwrap().recipe;
+            recipe.password = recorded.and_then(secret);
+            recipe.keep_password(is_wished, let_in.map(str::to_owned));
+            let what = format!("{recorded:?}, {is_wished}, {let_in:?}");
+            assert_eq!(recipe.password, then.and_then(secret), "{what}");
+        }
+    }
+
+    #[test]
+    fn another_source_brings_its_own_and_leaves_the_projects() {
+        let mut old = Source::server("host=a").unwrap().transform("a.sql").recipe;
+        old.password = Some(Secret("s3cret".to_owned()));
+        (old.role_is_told, old.locale) = (true, Some("C".to_owned()));
+        let source = Source::server("postgres://ann:x@b/d").unwrap().reindex().instead_of(old);
+        let Source { recipe, is_new, .. } = source;
+        assert!(is_new && recipe.role_is_told && recipe.database_is_told && recipe.reindex);
+        assert_eq!(recipe.locale.as_deref(), Some("C"));
+        assert!(recipe.transforms.is_empty() && recipe.password.is_none());
     }
 }

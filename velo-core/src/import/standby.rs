@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::bring::{Import, conninfo};
 use super::check;
+use super::conninfo::Conninfo;
 use super::source::{Method, Place, Recipe, Source};
 use crate::cut::{Cut, Method as CutMethod};
 use crate::engine::Op;
@@ -31,8 +32,15 @@ pub(crate) struct Standby {
 /// What is asked of the source for a standby beside what every copy asks.
 #[derive(Deserialize)]
 struct Wanted {
-    /// Of the slot that was named: whether somebody uses it. None: there is no such slot.
-    slot_in_use: Option<bool>,
+    /// The slot that was named, where there is such a one.
+    slot: Option<Slot>,
+}
+
+#[derive(Deserialize)]
+struct Slot {
+    in_use: bool,
+    /// Whether it keeps WAL already.
+    keeps: bool,
 }
 
 /// Copies the source into the volume, whose record exists and which is not made yet.
@@ -50,19 +58,23 @@ pub(crate) async fn bring_standby(
         return Err(Error::new(ErrorKind::Internal, "only a server can be followed"));
     };
     let mut server = conninfo(source, &words)?;
-    // Programs of an import share this machine's network; a server in a container has its own.
-    if project.runtime == RuntimeKind::Docker && server.get("host").is_some_and(is_this_machine) {
-        let what = "the source is named by an address that means the container itself in one";
-        return Err(Error::new(ErrorKind::Unsupported, what).with_hint(
-            "make the project from an address of this machine that containers reach, or with --runtime process",
-        ));
-    }
     import.make_volume().await?;
     let known = RunDir::of(home, branch.id).pass_file();
-    if branch.follows.is_some() && known.exists() {
+    // Another source has nothing to do with the password of this one.
+    if branch.follows.is_some() && !import.is_new && known.exists() {
         server = server.with_pass_file(&known);
     }
     let facts = import.look(server).await?;
+    // Programs of an import share this machine's network; a server in a container has its own.
+    let is_docker = project.runtime == RuntimeKind::Docker;
+    if is_docker && import.server.as_ref().is_some_and(is_this_machine) {
+        let what = "the source is named by an address that means the container itself in one";
+        return Err(Error::new(ErrorKind::Unsupported, what).with_hint(format!(
+            "bring it from an address of this machine that containers reach (velo project refresh {} --from …), or \
+             make the project with --runtime process",
+            project.name
+        )));
+    }
     check::rights(&import, &facts).await?;
     import.use_major(facts.major()).await?;
     check::basebackup(&mut import, &facts).await?;
@@ -113,13 +125,20 @@ impl Import<'_> {
         wish.check()?;
         let name = wish.slot.as_deref().unwrap_or_default();
         let sql = format!(
-            "SELECT json_build_object('slot_in_use', (SELECT active FROM pg_catalog.pg_replication_slots \
+            "SELECT json_build_object('slot', (SELECT json_build_object('in_use', active, 'keeps', restart_lsn IS NOT NULL) \
+                              FROM pg_catalog.pg_replication_slots \
                               WHERE slot_name = '{name}' AND slot_type = 'physical'))"
         );
         let database = self.server.as_ref().and_then(|server| server.get("dbname"));
         let wanted: Wanted = self.ask(database.unwrap_or("postgres"), &sql).await?;
-        match (&wish.slot, wanted.slot_in_use) {
+        // One of another source's may have the same name.
+        let is_own = !self.is_new
+            && self.branch.follows.as_ref().is_some_and(|follow| follow.slot == wish.slot);
+        match (&wish.slot, wanted.slot) {
             (None, _) => Ok(None),
+            // The main that is brought anew has it still, and it keeps what the new one needs. A copy under it would move
+            // it: then the old main could not go on, should this one fail.
+            (Some(_), Some(slot)) if is_own && (slot.in_use || slot.keeps) => Ok(None),
             (Some(slot), None) => {
                 Err(Error::new(ErrorKind::NotFound, format!("the source has no physical slot {slot:?}"))
                     .with_hint(format!(
@@ -127,12 +146,8 @@ impl Import<'_> {
                          nothing follows any more: it keeps WAL until then"
                     )))
             }
-            (Some(slot), Some(false)) => Ok(Some(slot.as_str())),
-            // The main that is brought anew has it still, and it keeps what the new one needs.
-            (Some(_), Some(true)) if self.branch.follows.as_ref().is_some_and(|f| f.slot == wish.slot) => {
-                Ok(None)
-            }
-            (Some(slot), Some(true)) => {
+            (Some(slot), Some(Slot { in_use: false, .. })) => Ok(Some(slot.as_str())),
+            (Some(slot), Some(_)) => {
                 Err(Error::new(ErrorKind::Conflict, format!("the source's slot {slot:?} is in use"))
                     .with_hint("name one that nobody else uses"))
             }
@@ -140,10 +155,17 @@ impl Import<'_> {
     }
 }
 
-/// Whether hosts are this machine wherever they are named.
-fn is_this_machine(hosts: &str) -> bool {
-    let is_own = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
-    hosts.split(',').any(is_own)
+/// Whether a server is on this machine, wherever its address is named. libpq goes by a host's address where it has one.
+fn is_this_machine(server: &Conninfo) -> bool {
+    let list = |key| server.get(key).unwrap_or_default().split(',').collect::<Vec<_>>();
+    let (hosts, addresses) = (list("host"), list("hostaddr"));
+    let is_own = |host: &&str| {
+        host.eq_ignore_ascii_case("localhost") || *host == "::1" || host.starts_with("127.")
+    };
+    (0..hosts.len().max(addresses.len())).any(|at| {
+        let address = addresses.get(at).filter(|address| !address.is_empty());
+        address.or(hosts.get(at)).is_some_and(is_own)
+    })
 }
 
 #[cfg(test)]
@@ -152,9 +174,25 @@ mod tests {
 
     #[test]
     fn what_a_container_takes_for_itself_is_seen() {
-        assert!(["localhost", "127.0.0.1", "a,::1"].into_iter().all(is_this_machine));
-        assert!(
-            !["db.example", "10.127.0.1", "/run/postgresql", ""].into_iter().any(is_this_machine)
-        );
+        let is_own = |words: &&str| is_this_machine(&Conninfo::parse(words).unwrap());
+        for words in [
+            "host=localhost",
+            "host=127.0.0.1",
+            "host=a,::1",
+            "host=db.example hostaddr=127.0.0.1",
+            "hostaddr=::1",
+            "host=a,localhost hostaddr=10.0.0.1,",
+        ] {
+            assert!(is_own(&words), "{words}");
+        }
+        for words in [
+            "host=db.example",
+            "host=10.127.0.1",
+            "host=/run/postgresql",
+            "user=ann",
+            "host=localhost hostaddr=10.0.0.1",
+        ] {
+            assert!(!is_own(&words), "{words}");
+        }
     }
 }

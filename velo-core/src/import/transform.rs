@@ -75,8 +75,10 @@ impl Import<'_> {
             }
         };
         self.op.cancel.guard(work).await?.map_err(|error| {
+            let own = error.hint().map(str::to_owned);
+            let hint = "correct it, and try again; nothing of the copy is kept";
             Error::new(ErrorKind::Postgres, format!("a transform failed: {error}"))
-                .with_hint("correct it, and try again; nothing of the copy is kept")
+                .with_hint(own.unwrap_or_else(|| hint.to_owned()))
                 .with_source(error)
         })
     }

@@ -98,7 +98,7 @@ const PERSISTENT: &[(&str, &str, u32, &str)] = &[
 
 /// Libraries whose workers begin by themselves to act as the parent: they run its jobs, or pull from those whom it
 /// subscribes to, under its slots' names.
-const ACTING: [&str; 4] = ["pg_cron", "pglogical", "spock", "bdr"];
+const ACTING: [&str; 5] = ["pg_cron", "pglogical", "spock", "bdr", "pgactive"];
 
 /// Without it nobody reads its tables, so that it is loaded; its daemon is told to leave the parent's workers alone.
 const CITUS: &str = "citus";

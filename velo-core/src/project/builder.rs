@@ -12,7 +12,7 @@ use crate::engine::{self, Call, Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::NAMED;
 use crate::id::ProjectName;
-use crate::import::Source;
+use crate::import::{Place, Source};
 use crate::lock::{Lock, Mode};
 use crate::timings::Timings;
 
@@ -45,14 +45,18 @@ impl ProjectBuilder {
         self
     }
 
-    /// For a new project: the database that URLs name (`postgres` unless told, or that of the source's URL).
+    /// For a new project: the database that URLs name. Unless told it is `postgres`; in data that is brought
+    /// [from](Self::from) elsewhere the only one that was [chosen](Source::databases), else that of the source's URL or
+    /// of the dump, or the only one beside `postgres`.
     pub fn database(mut self, database: impl Into<String>) -> Self {
         self.database = Some(database.into());
         self
     }
 
     /// For a new project: the locale of its databases, as `initdb --locale` takes it. Unless told
-    /// it is `C.UTF-8`, which sorts by code point and does not depend on the system's version.
+    /// it is `C.UTF-8`, which sorts by code point and does not depend on the system's version. Data that is brought
+    /// [from](Self::from) elsewhere has its own; only of a dump in a file it is that of the databases whose locale the
+    /// dump does not name.
     pub fn locale(mut self, locale: impl Into<String>) -> Self {
         self.locale = Some(locale.into());
         self
@@ -94,8 +98,9 @@ impl ProjectBuilder {
     /// [`ErrorKind::AlreadyExists`] if the name is taken, [`ErrorKind::PostgresMissing`] if no
     /// PostgreSQL is found, [`ErrorKind::Unsupported`] if the storage does not work in the home.
     ///
-    /// With a [source](Self::from), whose data does not come: [`ErrorKind::PermissionDenied`] for a wrong password
-    /// or too few rights, [`ErrorKind::Incompatible`] for what does not fit this machine,
+    /// With a [source](Self::from), whose data does not come: [`ErrorKind::InvalidInput`] for a locale that it cannot
+    /// be given, [`ErrorKind::PermissionDenied`] for a wrong password or too few rights, [`ErrorKind::NotFound`] for a
+    /// database that it has not, [`ErrorKind::Incompatible`] for what does not fit this machine,
     /// [`ErrorKind::Exhausted`], [`ErrorKind::Postgres`]. Nothing is left then.
     pub async fn create(self) -> Result<Project> {
         self.create_call().await
@@ -200,7 +205,21 @@ impl ProjectBuilder {
         if let Some(time) = self.wal_retention {
             retention(time)?;
         }
+        self.check_locale()?;
         Ok(name)
+    }
+
+    /// An error where somebody wishes a locale that data which has its own could not be given.
+    fn check_locale(&self) -> Result<()> {
+        let (Some(locale), Some(source)) = (&self.locale, &self.source) else { return Ok(()) };
+        if matches!(source.recipe.place, Place::Sql(_)) {
+            return Ok(());
+        }
+        let place = &source.recipe.place;
+        let what = format!("the data of {place} has its own locale, and is not given {locale:?}");
+        Err(Error::new(ErrorKind::InvalidInput, what).with_hint(
+            "leave the locale out (--locale): it is for an empty project, and for a dump in a file that names none",
+        ))
     }
 
     pub(super) fn role_name(&self) -> &str {

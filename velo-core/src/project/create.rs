@@ -37,6 +37,7 @@ impl ProjectBuilder {
         if let Some(source) = &mut source {
             source.recipe.role_is_told = self.role.is_some();
             source.recipe.database_is_told = self.database.is_some();
+            source.recipe.locale.clone_from(&self.locale);
         }
         let home = Engine::get()?.home(&config).await?;
         let runtime_kind = config.chosen_runtime();

@@ -38,7 +38,9 @@ impl FollowSpec {
         self
     }
 
-    /// Records that password with the project: then the URL of a `main` that follows has it.
+    /// Records the password with the project, that one, or the one of the service file or of `PGPASSWORD` that the
+    /// source lets in: then the URL of a `main` that follows has it. One of a password file (`~/.pgpass`) is not
+    /// recorded: that is read again at each refresh.
     pub fn save_password(mut self) -> Self {
         self.save_password = true;
         self
@@ -82,7 +84,7 @@ impl Project {
             let home = Engine::get()?.home(&project.config).await?;
             let FollowSpec { source, slot, save_password } = spec;
             let tune = move |recipe: Recipe| {
-                let source = source.source(recipe);
+                let source = source.over(recipe);
                 if save_password { source.save_password() } else { source }
             };
             let wish = Some(Wish { slot });

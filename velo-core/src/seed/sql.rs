@@ -182,7 +182,7 @@ fn refused(file: &Path, sql: &str, e: tokio_postgres::Error) -> Error {
     match is_for_psql(sql) {
         true => error.with_hint(
             "it has lines that only psql understands (a command with \\, or COPY ... FROM stdin): dump with \
-             --inserts and take the lines with \\ out, or use `build`",
+             --inserts and take the lines with \\ out, or have a program do it (of a seed `build`)",
         ),
         false => error,
     }

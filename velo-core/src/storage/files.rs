@@ -33,7 +33,7 @@ mod scrub;
 mod skip;
 mod tree;
 
-pub(crate) use adopt::adopt;
+pub(crate) use adopt::{adopt, can_clone};
 #[allow(unused_imports)] // btrfs alone needs it outside
 pub(super) use beneath::Folder;
 #[cfg(target_os = "linux")]

@@ -1,6 +1,9 @@
 //! What must fit before data comes, and the way that is taken where it does not.
 
-use velo_core::import::{Method, Source};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use velo_core::import::{Method, Source, Stage};
 use velo_core::{Branch, BranchSpec, Error, ErrorKind, Project};
 
 use crate::common::client::sql;
@@ -131,6 +134,47 @@ async fn is_sorted(home: &TestHome, source: Source, what: &str) {
     project.delete(true).await.unwrap();
     let gone = eventually(std::time::Duration::from_secs(30), || home.left().is_empty());
     assert!(gone, "{what}: {:?}", home.left());
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_missed_before_anything_comes() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &LOCALE, "");
+    for database in ["shop", "stock"] {
+        server.sql("postgres", &format!("CREATE DATABASE {database}")).await;
+    }
+    let home = home_of(&bin);
+    let of = |database: &str| Source::new(server.url(database)).unwrap();
+    for (method, told) in [
+        (Some(Method::Basebackup), "nowhere"),
+        (Some(Method::Dump), "nowhere"),
+        (None, "nowhere"),
+        // It is there, and does not come.
+        (Some(Method::Dump), "stock"),
+    ] {
+        let what = format!("{told}, {method:?}");
+        let came = Arc::new(AtomicBool::new(false));
+        let tells = came.clone();
+        let source = of("shop").progress(move |progress| {
+            if progress.stage != Stage::Check {
+                tells.store(true, Ordering::Relaxed);
+            }
+        });
+        let source = method.into_iter().fold(source, |source, own| source.method(own).unwrap());
+        let builder = Project::builder("api").config(home.config().clone()).database(told);
+        let error = builder.from(source).create().await.expect_err(&what);
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{what}: {error}");
+        assert!(error.to_string().contains(told), "{what}: {error}");
+        assert!(error.hint().unwrap().contains("shop"), "{what}: {error:?}");
+        assert!(!came.load(Ordering::Relaxed), "{what}: something came");
+        assert!(home.left().is_empty() && home.servers().is_empty(), "{what}");
+    }
+
+    // One that is chosen alone is the one that URLs name.
+    let project = import(&home, of("postgres").databases(["stock"])).await.unwrap();
+    assert_eq!(project.info().database, "stock");
+    let main = project.main().await.unwrap();
+    assert_eq!(sql(&main, "SELECT current_database()").await, "stock");
 }
 
 #[tokio::test]

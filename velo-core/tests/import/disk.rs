@@ -11,7 +11,8 @@ use crate::common::client::sql;
 use crate::common::fs_dir;
 use crate::common::home::TestHome;
 use crate::faults::{STATE, refused, small};
-use crate::methods::import;
+use crate::methods::{home_of, import};
+use crate::server::bins;
 
 #[tokio::test]
 async fn a_disk_that_is_too_small_is_refused_before_anything_comes() {
@@ -24,6 +25,20 @@ async fn a_disk_that_is_too_small_is_refused_before_anything_comes() {
         let error = refused(&home, source, method.as_str()).await;
         assert_eq!(error.kind(), ErrorKind::Exhausted, "{method}: {error}");
     }
+}
+
+/// What it becomes is not known, but that is more than it has itself.
+#[tokio::test]
+async fn a_dump_in_a_file_that_is_larger_than_the_disk_is_refused_before_it_is_read() {
+    let Some(bin) = bins().pop() else { return };
+    let home = home_of(&bin);
+    let dir = tempfile::tempdir().unwrap();
+    let dump = dir.path().join("dump.sql");
+    // It takes no space itself.
+    std::fs::File::create(&dump).unwrap().set_len(8 << 40).unwrap();
+    let source = Source::new(dump.to_str().unwrap()).unwrap();
+    let error = refused(&home, source, "a dump of 8 TB").await;
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
 }
 
 /// What takes nearly all that is free on a disk.

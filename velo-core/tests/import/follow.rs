@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use velo_core::import::{Method, Source};
+use velo_core::cancel::Cancel;
+use velo_core::import::{Method, Source, Stage};
 use velo_core::{Branch, BranchSpec, ErrorKind, FollowSpec, Following, Project, RefreshSpec};
 
 use crate::common::client::{attempt, sql};
@@ -417,6 +418,26 @@ async fn a_slot_is_used_only_where_one_is_named() {
     let used =
         "SELECT string_agg(format('%s %s', slot_name, active), ', ') FROM pg_replication_slots";
     assert_eq!(server.sql("postgres", used).await, "laptop t");
+    // One that fails does not move it: the old main goes on from where it was.
+    let main = project.main().await.unwrap();
+    main.stop().await.unwrap();
+    let kept = "SELECT restart_lsn FROM pg_replication_slots";
+    let before = server.sql("postgres", kept).await;
+    server.sql("postgres", "SELECT pg_switch_wal()").await;
+    let cancel = Cancel::new();
+    let spec = RefreshSpec::new().progress({
+        let cancel = cancel.clone();
+        move |progress| {
+            if progress.stage == Stage::Copy {
+                cancel.cancel();
+            }
+        }
+    });
+    let error = project.refresh_unless(spec, &cancel).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Canceled, "{error}");
+    assert_eq!(server.sql("postgres", kept).await, before);
+    main.start().await.unwrap();
+    until(&project, "it goes on", |state| state.streams).await;
     // Also by the one that takes its place.
     let project = project.refresh(RefreshSpec::new()).await.unwrap();
     until(&project, "it follows again", |state| state.streams).await;
@@ -484,6 +505,36 @@ async fn what_is_masked_transformed_or_no_servers_does_not_follow() {
     let error = project.follow(FollowSpec::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     assert!(project.following().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_main_that_follows_goes_on_with_another_source() {
+    let Some(bin) = bins().pop() else { return };
+    let (server, other) = (Server::new(&bin, &LOCALE, ""), Server::new(&bin, &LOCALE, ""));
+    other.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n").await;
+    let home = home_of(&bin);
+    let project = following(&home, &server).await;
+    let whole = || Source::new(other.url("postgres")).unwrap();
+    let bare = Source::new(other.url_of("postgres", "postgres")).unwrap();
+    for (source, kind) in [
+        // A standby is what its source is.
+        (whole().method(Method::Dump).unwrap(), ErrorKind::Conflict),
+        // The password of the one that it follows is for nobody else.
+        (bare, ErrorKind::PermissionDenied),
+    ] {
+        let error = project.refresh(RefreshSpec::new().source(source)).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.hint().is_some() && error.cleanup().is_empty(), "{error:?}");
+        until(&project, "it follows the old one", |state| state.streams).await;
+    }
+
+    let spec = RefreshSpec::new().source(whole().save_password());
+    let project = project.refresh(spec).await.unwrap();
+    until(&project, "it follows the new one", |state| state.streams).await;
+    other.sql("postgres", "INSERT INTO t VALUES (2)").await;
+    let main = project.main().await.unwrap();
+    gives(&main.url(), "SELECT count(*) FROM t", "2").await;
+    gives(&server.url("postgres"), STANDBYS, "").await;
 }
 
 /// Its jobs are the source's to run.

@@ -483,6 +483,24 @@ async fn a_dump_in_a_file_keeps_its_databases_locale_and_encoding() {
     let builder = Project::builder("api").config(home.config().clone()).database("elsewhere");
     let error = builder.from(Source::new(at("all.sql")).unwrap()).create().await.unwrap_err();
     assert_eq!(error.kind(), velo_core::ErrorKind::NotFound, "{error}");
+
+    // Where it does not know, somebody may say it, for each refresh too; data with its own is given no other.
+    let told = |from: &str| {
+        let source = Source::new(from).unwrap();
+        let builder = Project::builder("api").config(home.config().clone()).from(source);
+        builder.database("shop").locale("C")
+    };
+    for from in [server.url("shop"), server.data().to_str().unwrap().to_owned()] {
+        let error = told(&from).create().await.unwrap_err();
+        assert_eq!(error.kind(), velo_core::ErrorKind::InvalidInput, "{error}");
+        assert!(error.hint().unwrap().contains("--locale"), "{error:?}");
+    }
+    let project = told(&at("plain.sql")).create().await.unwrap();
+    let main = project.main().await.unwrap();
+    assert_eq!(crate::common::client::sql(&main, found).await, "shop C UTF8 é 2");
+    let project = project.refresh(velo_core::RefreshSpec::new()).await.unwrap();
+    let main = project.main().await.unwrap();
+    assert_eq!(crate::common::client::sql(&main, found).await, "shop C UTF8 é 2");
 }
 
 #[tokio::test]

@@ -52,6 +52,9 @@ async fn a_refresh_takes_the_place_of_the_old_main() {
         assert_eq!(sql(&branch, state).await, "none");
         let error = main.stop().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        // Nor does the project go from under it.
+        let error = project.delete(true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         std::fs::write(&go, "").unwrap();
         let project = refresh.await.unwrap().unwrap();
 
@@ -70,6 +73,74 @@ async fn a_refresh_takes_the_place_of_the_old_main() {
         assert_eq!(home.left().len(), before, "{method}: {:?}", home.left());
         assert!(project.info().source.unwrap().brought_at > 0);
     }
+}
+
+/// From a dump in a file to a server, with a transform, and back.
+#[tokio::test]
+async fn a_refresh_comes_from_elsewhere_and_that_is_recorded_once_it_has_come() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &["--encoding=UTF8", "--locale=C.UTF-8"], "");
+    for (database, n) in [("shop", 1), ("stock", 7)] {
+        server.sql("postgres", &format!("CREATE DATABASE {database}")).await;
+        server.sql(database, &format!("CREATE TABLE t AS SELECT {n} AS n")).await;
+    }
+    let dump = server.dir.path().join("dump").to_str().unwrap().to_owned();
+    let done = server.tool("pg_dump", &["-Fc", "-d", &server.url("shop"), "-f", &dump]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    server.sql("shop", "UPDATE t SET n = 2").await;
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let good = write("good.sql", "CREATE TABLE transformed AS SELECT n FROM t");
+    let bad = write("bad.sql", "SELECT 1 / 0");
+    let home = home_of(&bin);
+    let project = import(&home, Source::new(&dump).unwrap()).await.unwrap();
+    let main = project.main().await.unwrap();
+    sql(&main, "CREATE TABLE mine (x int)").await;
+    let (url, before) = (main.url(), home.left().len());
+
+    let of =
+        |database: &str| Source::new(server.url(database)).unwrap().method(Method::Dump).unwrap();
+    for (source, kind) in [
+        (of("shop").transform(&bad), ErrorKind::Postgres),
+        // URLs name another database.
+        (of("stock"), ErrorKind::NotFound),
+    ] {
+        let error = project.refresh(RefreshSpec::new().source(source)).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.hint().is_some() && error.cleanup().is_empty(), "{error:?}");
+        let open = Project::builder("api").config(home.config().clone()).open();
+        let recorded = open.await.unwrap().info().source.unwrap();
+        assert_eq!((recorded.method, &recorded.from), (Method::Sql, &dump));
+        assert!(recorded.transforms.is_empty(), "{recorded:?}");
+        assert_eq!(sql(&main, "SELECT n FROM t, (SELECT count(*) FROM mine) x").await, "1");
+        project.finish_deletions().await.unwrap();
+        assert_eq!(home.left().len(), before, "{:?}", home.left());
+    }
+
+    let elsewhere = of("shop").save_password().transform(&good);
+    let project = project.refresh(RefreshSpec::new().source(elsewhere)).await.unwrap();
+    let main = project.main().await.unwrap();
+    assert_eq!((main.url(), sql(&main, "SELECT n FROM transformed").await), (url, "2".to_owned()));
+    let recorded = project.info().source.unwrap();
+    assert_eq!((recorded.method, recorded.transforms), (Method::Dump, vec![good]));
+
+    // With nothing but what is recorded.
+    server.sql("shop", "UPDATE t SET n = 3").await;
+    let project = project.refresh(RefreshSpec::new()).await.unwrap();
+    let main = project.main().await.unwrap();
+    assert_eq!(sql(&main, "SELECT n FROM transformed").await, "3");
+
+    // Of which nothing counts for the next one.
+    let back = RefreshSpec::new().source(Source::new(&dump).unwrap());
+    let project = project.refresh(back).await.unwrap();
+    let main = project.main().await.unwrap();
+    let found = "SELECT n || ' ' || coalesce(to_regclass('transformed')::text, 'none') FROM t";
+    assert_eq!(sql(&main, found).await, "1 none");
+    assert!(project.info().source.unwrap().transforms.is_empty());
 }
 
 #[tokio::test]

@@ -82,3 +82,64 @@ async fn wal_of_what_was_masked_is_gone() {
         main.start().await.unwrap();
     }
 }
+
+/// A statement that never commits leaves a file that no table has, and one that ends half-way in DROP DATABASE a folder.
+#[tokio::test]
+async fn files_of_nobodys_go_where_rows_are_masked_or_transformed() {
+    let Some(bin) = bins().pop() else { return };
+    let server = Server::new(&bin, &LOCALE, "");
+    let rows = "CREATE TABLE people AS SELECT 'SECRET' || n AS name FROM generate_series(1, 500) n";
+    server.sql("postgres", rows).await;
+    server.sql("postgres", "ANALYZE").await;
+    let ruin = server.data().join("base/4711");
+    std::fs::create_dir(&ruin).unwrap();
+    std::fs::write(ruin.join("2619"), "SECRET").unwrap();
+    let url = server.url("postgres");
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; CREATE TABLE other AS TABLE people").await.unwrap();
+    server.sql("postgres", "CHECKPOINT").await;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let source = || place(&server, Method::Basebackup);
+    let masked = at("masking.toml", "[tables.\"public.people\"]\nname = \"hash\"\n");
+    let trimmed = at("trim.sql", "TRUNCATE people");
+    for source in [source().masking(masked), source().transform(trimmed)] {
+        let what = format!("{source:?}");
+        let home = home_of(&bin);
+        let project = import(&home, source).await.unwrap();
+        let main = project.main().await.unwrap();
+        let known = "SELECT count(*) FROM pg_stats WHERE most_common_vals::text ~ 'SECRET' OR histogram_bounds::text ~ 'SECRET'";
+        assert_eq!(sql(&main, known).await, "0", "{what}");
+        let folder = data(&main).await;
+        main.stop().await.unwrap();
+        assert_eq!(has(&folder, b"SECRET"), None, "{what}");
+        main.start().await.unwrap();
+    }
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_standbys_password_in_its_settings_does_not_come() {
+    let Some(bin) = bins().pop() else { return };
+    let settings = "primary_conninfo = 'user=ann password=SECRET'\ninclude_if_exists 'more.conf'\nwork_mem = '7MB'";
+    let server = Server::new(&bin, &LOCALE, settings);
+    for method in [Method::Basebackup, Method::Files] {
+        let home = home_of(&bin);
+        let project = import(&home, place(&server, method)).await.unwrap();
+        let main = project.main().await.unwrap();
+        assert_eq!(sql(&main, "SHOW work_mem").await, "7MB", "{method}");
+        let folder = data(&main).await;
+        main.stop().await.unwrap();
+        assert_eq!(has(&folder, b"SECRET"), None, "{method}");
+        let notes = project.info().source.unwrap().notes.join("; ");
+        assert!(
+            notes.contains("is gone: primary_conninfo") && notes.contains("includes"),
+            "{notes}"
+        );
+    }
+}

@@ -2,7 +2,8 @@
 
 import { expectTypeOf } from 'expect-type';
 import velo, { Branch, Config, Project, VeloError } from 'velo-node';
-import type { BranchInfo, Connection, ErrorKind, Pool, Reached, RestorePoint, Seed, SeedInfo, Snapshot, Source } from 'velo-node';
+import type { BranchInfo, Connection, ErrorKind, Pool, ProjectInfo, Reached, RestorePoint } from 'velo-node';
+import type { Seed, SeedInfo, Snapshot, Source, SourceInfo } from 'velo-node';
 
 const config = new Config({ storage: 'btrfs', ports: [21000, 21999], cpus: 1.5 });
 // @ts-expect-error there is no such setting
@@ -12,6 +13,8 @@ new Config({ storage: 'floppy' });
 
 const project = await Project.openOrCreate('api', { config, role: 'app' });
 expectTypeOf(project).toEqualTypeOf<Project>();
+expectTypeOf(project.info).returns.resolves.toEqualTypeOf<ProjectInfo>();
+expectTypeOf<ProjectInfo['source']>().toEqualTypeOf<SourceInfo | null>();
 // @ts-expect-error handles come from Velo
 new Project();
 

@@ -32,6 +32,7 @@ from ._info import (
     RestorePoint,
     SeedInfo,
     SnapshotInfo,
+    SourceInfo,
     Timings,
     Usage,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "SeedInfo",
     "Snapshot",
     "SnapshotInfo",
+    "SourceInfo",
     "TimeoutError",
     "Timings",
     "UnsupportedError",

@@ -95,6 +95,28 @@ class RestorePoint:
 
 
 @dataclass(frozen=True)
+class SourceInfo:
+    """What the data of a project's ``main`` was brought from."""
+
+    method: str
+    """How it came: ``basebackup``, ``dump``, ``files`` or ``sql``."""
+    from_: str
+    """Words that name the server, without a password; or a path."""
+    brought_at: datetime
+    """When it was last brought, in UTC."""
+    transforms: List[str]
+    """The files that were run on it, in their order."""
+    masking: Optional[str]
+    """The file that it was masked by."""
+    notes: List[str]
+    """What is not as it was in the source, in words."""
+
+
+def _source(raw: Optional[Mapping[str, Any]]) -> Optional[SourceInfo]:
+    return None if raw is None else SourceInfo(**{**raw, "brought_at": _moment(raw["brought_at"])})
+
+
+@dataclass(frozen=True)
 class ProjectInfo:
     """What is known of a project."""
 
@@ -111,13 +133,16 @@ class ProjectInfo:
     """The database that URLs name."""
     wal_retention: Optional[timedelta]
     """How long the WAL of its lasting branches is kept; None is not at all."""
+    source: Optional[SourceInfo]
+    """What its ``main`` was brought from; None is an empty cluster."""
     created_at: datetime
 
     @classmethod
     def _of(cls, raw: Mapping[str, Any]) -> ProjectInfo:
         kept = raw["wal_retention"]
         kept = None if kept is None else timedelta(seconds=kept)
-        return cls(**{**raw, "wal_retention": kept, "created_at": _moment(raw["created_at"])})
+        source, created_at = _source(raw["source"]), _moment(raw["created_at"])
+        return cls(**{**raw, "wal_retention": kept, "source": source, "created_at": created_at})
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ impl Import<'_> {
         }
         let tables_are_kept =
             plan.truncate.is_empty() && plan.rewrite.is_empty() && plan.unfill.is_empty();
-        if tables_are_kept && !objects_are_gone {
+        if tables_are_kept && !objects_are_gone && self.recipe.transforms.is_empty() {
             return Ok(());
         }
         statistics::forget(session).await?;
@@ -138,7 +138,9 @@ pub(super) async fn refuse_prepared(session: &Session, path: &Path) -> Result<()
     match session.value("look for prepared transactions", count).await?.as_str() {
         "0" => Ok(()),
         _ => Err(bad(path, "nothing can be masked while there are prepared transactions")
-            .with_hint("end them in a transform: pg_prepared_xacts lists them")),
+            .with_hint(
+                "end them in a transform, each alone in a file of its own, or in a program; pg_prepared_xacts has them",
+            )),
     }
 }
 
@@ -153,11 +155,11 @@ pub(super) async fn refuse_shards(session: &Session, path: &Path) -> Result<()> 
         return Ok(());
     }
     Err(bad(path, "rows of Citus' tables are on its workers, and cannot be masked here")
-        .with_hint("bring the data as a dump (--method dump), without Citus"))
+        .with_hint("make them local in a copy of the source (undistribute_table), and bring that"))
 }
 
 /// Removes the WAL up to here, with all rows that were written or masked: while data is brought in nothing keeps it.
-pub(super) async fn remove_wal(session: &Session) -> Result<()> {
+pub(in crate::import) async fn remove_wal(session: &Session) -> Result<()> {
     for sql in ["SELECT pg_switch_wal()", "CHECKPOINT"] {
         session.execute("remove old WAL", sql).await?;
     }

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::postgres::session::Session;
 
 /// Removes it: it is values of rows, and of a table that is empty now PostgreSQL forgets none by itself.
-pub(super) async fn forget(session: &Session) -> Result<()> {
+pub(in crate::import) async fn forget(session: &Session) -> Result<()> {
     for sql in [
         "DELETE FROM pg_statistic",
         "DELETE FROM pg_statistic_ext_data",

@@ -66,6 +66,26 @@ pub(crate) fn adopt(
     Ok(Adopted { cloned: counts.cloned.into_inner(), copied: counts.copied.into_inner() })
 }
 
+/// Whether `file` can be cloned into a folder. No question answers that: it is tried, with a file that has no name
+/// and is gone afterwards.
+#[cfg(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux"))]
+pub(crate) fn can_clone(file: &Path, folder: &Path) -> bool {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let reads = OFlags::RDONLY | OFlags::CLOEXEC;
+    let tried = openat(CWD, file, reads, Mode::empty()).and_then(|from| {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let to = openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR)?;
+        rustix::fs::ioctl_ficlone(to, from)
+    });
+    tried.is_ok()
+}
+
+/// The same where nothing clones.
+#[cfg(not(all(any(feature = "btrfs", feature = "reflink"), target_os = "linux")))]
+pub(crate) fn can_clone(_: &Path, _: &Path) -> bool {
+    false
+}
+
 fn take(
     from: &Path,
     to: &Path,
@@ -146,6 +166,17 @@ mod tests {
         assert_eq!(taken.cloned + taken.copied, 1);
         assert!(to.join("base/1/1").exists() && to.join("pg_stat").is_dir());
         assert!(!to.join("log").exists() && !to.join("pg_log").exists());
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_try_to_clone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("from"), [1; 8192]).unwrap();
+        let to = dir.path().join("to");
+        std::fs::create_dir(&to).unwrap();
+        can_clone(&dir.path().join("from"), &to);
+        assert_eq!(std::fs::read_dir(&to).unwrap().count(), 0);
+        assert!(!can_clone(&dir.path().join("none"), &to));
     }
 
     #[test]
