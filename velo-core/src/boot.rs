@@ -214,8 +214,10 @@ impl Boot<'_> {
             session.execute("reload its settings", "SELECT pg_reload_conf()").await?;
             op.steps.run("open", op.cancel.guard(self.opened(target, limit))).await??;
         }
-        if archive.is_some_and(|archive| archive.wants_base) {
-            self.take_base(op).await;
+        // Who may have its old data again takes one once that is over.
+        let is_kept = self.branch.before.is_none();
+        if is_kept && archive.is_some_and(|archive| archive.wants_base) {
+            wal::base::try_to_take(self.home, self.project, self.branch, self.volume, op).await;
         }
         Ok(())
     }
@@ -228,17 +230,6 @@ impl Boot<'_> {
             return Ok(None);
         }
         wal::archive::begin(self.home, self.project, self.branch, self.volume, redo, user).await
-    }
-
-    /// Takes what recovery of the server's WAL begins with. Without it the server is as good, and the next
-    /// start tries again.
-    async fn take_base(&self, op: &Op) {
-        let take = wal::base::take(self.home, self.project, self.branch, self.volume, op);
-        // In a box: the callers' futures would be nested too deep for the compiler.
-        if let Err(error) = op.steps.run("base", Box::pin(take)).await {
-            let shown = format!("{}/{}", self.project.name, self.branch.shown());
-            tracing::warn!(%error, "no moment of {shown} can be reached yet: velo branch restart {shown} tries again");
-        }
     }
 
     /// Brings a start to its end that somebody began: checks what was not yet, and lets clients in.

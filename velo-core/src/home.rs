@@ -37,7 +37,7 @@ use crate::state::State;
 use crate::storage::{self, Storage, StorageConfig, StorageKind};
 
 /// How long an operation waits for another one on the same branch.
-const LOCK_WAIT: Duration = Duration::from_secs(120);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(120);
 
 /// How the names of locks begin that stand for the name of a project that is being made.
 pub(crate) const NAMED: &str = "create-";

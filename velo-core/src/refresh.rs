@@ -16,16 +16,17 @@ use crate::cancel::Cancel;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::follow::{Wish, main_of};
-use crate::home::Home;
+use crate::home::{Home, LOCK_WAIT};
 use crate::id::{Id, ProjectName};
 use crate::import::{self, Method, Place, Recipe, Source};
 use crate::lock::{Lock, Mode};
 use crate::lookup::alive;
-use crate::record::{BranchRecord, Phase, ProjectRecord, VolumeRecord};
+use crate::record::{ArchiveRecord, BranchRecord, Phase, ProjectRecord, VolumeRecord};
 use crate::reset::{self, Held, being_changed, still_resetting};
-use crate::run_dir::{PASS_FILE, RunDir};
+use crate::run_dir::{OLD_PASS_FILE, PASS_FILE, RunDir};
 use crate::state::Tx;
 use crate::switch::Switch;
+use crate::wal;
 
 /// Brings `main` anew, to follow from now on where somebody wishes that. The project's record as it is then.
 pub(crate) async fn refresh(
@@ -39,14 +40,16 @@ pub(crate) async fn refresh(
         let owned = project.clone();
         let main = home.state().read(move |tx| main_of(tx, &owned)).await?;
         // Whoever stops, starts or resets it is done before.
-        let _lock = lock_main(home, project, main.id, &op.cancel).await?;
+        let _lock = lock_main(home, project, main.id, COPIES, &op.cancel).await?;
+        // What one left that could not be undone. In a box: the callers' futures would be nested too deep.
+        Box::pin(reset::finish_locked(home, project, main.id)).await?;
+        RunDir::of(home, main.id).forget_old_pass_file()?;
         begin(home, project, wish.clone()).await?
     };
     // One that follows goes on with that.
     let again = main.follows.as_ref().map(|follow| Wish { slot: follow.slot.clone() });
     let new = New { volume: new, wish: wish.or(again) };
     let volume = new.volume;
-    let known = passwords(home, &main);
     let done = renew(home, &project, &main, new, tune, op).await;
     match done {
         Ok(project) => Ok(project),
@@ -54,11 +57,8 @@ pub(crate) async fn refresh(
             drop(lock);
             let error = home.explain(error);
             let undone = async {
-                let _lock = lock_main(home, &project, main.id, &Default::default()).await?;
-                // One that follows goes on with the password that it had, of another source perhaps.
-                if passwords(home, &main) != known {
-                    put_password(home, &project, &main, &known)?;
-                }
+                let never = Cancel::default();
+                let _lock = lock_main(home, &project, main.id, LOCK_WAIT, &never).await?;
                 reset::undo(home, &project, &main, volume).await
             };
             match undone.await {
@@ -218,7 +218,9 @@ async fn renew(
             (came.cut, came.recipe, Some((came.follow, came.pass_file)))
         }
     };
-    let _lock = lock_main(home, project, main.id, &op.cancel).await?;
+    // Meanwhile the source removes WAL that a standby needs.
+    let patience = if standby.is_some() { LOCK_WAIT } else { COPIES };
+    let _lock = lock_main(home, project, main.id, patience, &op.cancel).await?;
     op.cancel.check()?;
     may_still_go(home, project, main).await?;
     Switch { home, project, op }.nothing_is_lost(main.id).await?;
@@ -234,16 +236,40 @@ async fn renew(
     // Nobody would look for it once this is recorded. Until then the branch's own lock keeps others off.
     home.remove_lock(volume)?;
     let project = commit(home, project, main, recipe).await?;
+    RunDir::of(home, main.id).forget_old_pass_file()?;
+    take_base(home, &project, main.id, op).await;
     reset::forget(home, &project, main.volume, stopped_at).await;
     Ok(project)
 }
 
+/// Takes what recovery of the new data's WAL begins with, where that is kept.
+async fn take_base(home: &Home, project: &ProjectRecord, main: Id, op: &Op) {
+    let work = move |tx: &Tx<'_>| {
+        let Some(main) = tx.get::<BranchRecord>(main)? else { return Ok(None) };
+        let archive = tx.get::<ArchiveRecord>(main.volume)?;
+        Ok(archive.is_some_and(|archive| archive.archiving && archive.wants_base).then_some(main))
+    };
+    match home.state().read(work).await {
+        Ok(Some(main)) => wal::base::try_to_take(home, project, &main, main.volume, op).await,
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "whether WAL is kept cannot be read"),
+    }
+}
+
+/// How long a copy of `main` is waited for.
+const COPIES: Duration = Duration::from_secs(86_400);
+
 /// Locks `main`. On a storage that copies, whoever makes a branch of it holds it as long as that takes; what has come for
 /// hours is not thrown away for that.
-async fn lock_main(home: &Home, project: &ProjectRecord, id: Id, cancel: &Cancel) -> Result<Lock> {
-    const COPIES: Duration = Duration::from_secs(86_400);
+async fn lock_main(
+    home: &Home,
+    project: &ProjectRecord,
+    id: Id,
+    patience: Duration,
+    cancel: &Cancel,
+) -> Result<Lock> {
     let shown = format!("the branch {}/main", project.name);
-    home.lock_within(COPIES, id, Mode::Exclusive, &shown, cancel).await
+    home.lock_within(patience, id, Mode::Exclusive, &shown, cancel).await
 }
 
 /// An error if somebody has said meanwhile that the old data is to stay.
@@ -283,11 +309,13 @@ fn put_password(
     pass_file: &str,
 ) -> Result<()> {
     let run_dir = RunDir::of(home, main.id);
+    let user = home.server_user(&project.postgres);
+    run_dir.make(user.as_ref())?;
+    // One that follows has it again where this comes to nothing. Before the one in its place is written.
+    run_dir.put(OLD_PASS_FILE, &passwords(home, main), user.as_ref())?;
     if pass_file.is_empty() {
         return run_dir.forget_pass_file();
     }
-    let user = home.server_user(&project.postgres);
-    run_dir.make(user.as_ref())?;
     run_dir.put(PASS_FILE, pass_file, user.as_ref()).map(drop)
 }
 

@@ -237,6 +237,8 @@ pub(crate) async fn swap(
     op.steps.run("stop", boot::stop(home, project, old.id, old.volume, mode)).await?;
     let stopped_at = now();
     let Held { cut, follows, reached, returns } = held;
+    // What clients write would be lost, should its process die before all is recorded.
+    let doors = if returns && follows.is_none() { Doors::OpenWhenReady } else { Doors::Open };
     // Whether it starts with all that it loads, and follows, is seen once it runs here.
     let before = returns.then(|| Box::new(Before::of(old)));
     let to = BranchRecord {
@@ -256,7 +258,7 @@ pub(crate) async fn swap(
             project,
             branch: &branch,
             volume: new,
-            doors: Doors::Open,
+            doors,
             fresh_clone: true,
             replay: None,
             loading: None,
@@ -457,9 +459,17 @@ pub(crate) async fn finish_locked(home: &Home, project: &ProjectRecord, id: Id) 
         boot::stop(home, project, id, *other, StopMode::Immediate).await?;
         RunDir::of(home, *other).remove()?;
     }
-    if branch.follows.is_none() {
+    let run_dir = RunDir::of(home, id);
+    match branch.follows {
+        Some(_) => {
+            let user = home.server_user(&project.postgres);
+            run_dir.restore_pass_file(user.as_ref())?;
+        }
         // Of one that was to follow.
-        RunDir::of(home, id).forget_pass_file()?;
+        None => {
+            run_dir.forget_pass_file()?;
+            run_dir.forget_old_pass_file()?;
+        }
     }
     // Before the start: one that fails leaves a branch that is whole, and can be started later.
     let branch = ready(home, id, &others, false).await?;

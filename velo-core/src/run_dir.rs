@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::id::Id;
 use crate::os_user::OsUser;
 
 /// What a server that follows another reads its password in.
 pub(crate) const PASS_FILE: &str = "passfile";
+
+/// What that was until new data has taken the place of the old.
+pub(crate) const OLD_PASS_FILE: &str = "passfile.before";
 
 /// What a tool reads a secret in.
 const SECRET: &str = "secret";
@@ -75,10 +78,23 @@ impl RunDir {
 
     /// Removes it; missing is fine.
     pub(crate) fn forget_pass_file(&self) -> Result<()> {
-        match self.pass_file().symlink_metadata() {
-            Ok(_) => disk::remove("remove a password file", &self.pass_file()),
-            Err(_) => Ok(()),
+        remove_if_there(&self.pass_file())
+    }
+
+    /// Removes the one that was kept; missing is fine.
+    pub(crate) fn forget_old_pass_file(&self) -> Result<()> {
+        remove_if_there(&self.dir.join(OLD_PASS_FILE))
+    }
+
+    /// The one that was kept, if one was, takes its place again. An empty one stands for none.
+    pub(crate) fn restore_pass_file(&self, user: Option<&OsUser>) -> Result<()> {
+        match std::fs::read_to_string(self.dir.join(OLD_PASS_FILE)) {
+            Ok(old) if old.is_empty() => self.forget_pass_file()?,
+            Ok(old) => drop(self.put(PASS_FILE, &old, user)?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(Error::io("read what a password file was", e)),
         }
+        self.forget_old_pass_file()
     }
 
     /// The socket of a server on `port`.
@@ -122,5 +138,12 @@ impl RunDir {
     /// Removes the folder; missing is fine.
     pub(crate) fn remove(&self) -> Result<()> {
         disk::remove_folder("remove the folder of a server", &self.dir)
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(_) => disk::remove("remove a password file", path),
+        Err(_) => Ok(()),
     }
 }

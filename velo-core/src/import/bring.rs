@@ -131,7 +131,7 @@ pub(crate) async fn bring(
     let old = match method.is_physical() {
         true => {
             import.forget_rows().await?;
-            import.old_files().await?
+            op.cancel.guard(import.old_files()).await??
         }
         false => Vec::new(),
     };
@@ -219,6 +219,7 @@ impl Import<'_> {
             // The recorded one is out of date.
             (Err(error), Some(other)) if error.kind() == ErrorKind::PermissionDenied => {
                 self.secret = Some(pass_file::of_everybody(&other));
+                self.run_dir.forget_secret()?;
                 let_in = Some(other);
                 self.op.steps.run("look", self.facts()).await?
             }

@@ -19,13 +19,15 @@ const IMAGES: [(&str, &str); 4] = [
 ];
 
 /// Whether the role may take a physical copy, as the source itself says.
-pub(super) async fn rights(import: &Import<'_>, facts: &Facts) -> Result<()> {
+/// Gives the source's system identifier.
+pub(super) async fn rights(import: &Import<'_>, facts: &Facts) -> Result<Option<u64>> {
     if !facts.replication {
         let what = "the role has no REPLICATION, which a copy of the files needs";
         return Err(Error::new(ErrorKind::PermissionDenied, what)
             .with_hint("ALTER ROLE … REPLICATION in the source, or use --method dump"));
     }
-    import.psql("postgres", "replication='true'", "IDENTIFY_SYSTEM").await.map(drop)
+    let told = import.psql("postgres", "replication='true'", "IDENTIFY_SYSTEM").await?;
+    Ok(told.split('|').next().and_then(|identifier| identifier.trim().parse().ok()))
 }
 
 /// What a physical copy needs beside that.

@@ -29,11 +29,18 @@ impl Import<'_> {
         let standby = from.join("standby.signal").exists() || from.join("recovery.signal").exists();
         self.use_major(before.major).await?;
         let (folder, place) = (from.clone(), self.location.host_path().to_path_buf());
-        let look = move || Ok((can_clone(&folder.join(control::FILE), &place), size_of(folder)));
-        let (is_cloned, size) = blocking(look).await?;
+        let look = move || {
+            // Its disk may be another one.
+            let wal = folder.join("pg_wal").canonicalize().ok();
+            let wal = wal.filter(|wal| !wal.starts_with(&folder)).map_or(0, size_of);
+            let is_cloned = can_clone(&folder.join(control::FILE), &place);
+            let size = size_of(folder) + wal;
+            Ok((size, if is_cloned { wal } else { size }))
+        };
+        let (size, copied) = blocking(look).await?;
         // What is cloned takes next to nothing.
-        if !is_cloned {
-            check::room(self, size + ROOM)?;
+        if copied > 0 {
+            check::room(self, copied + ROOM)?;
         }
         let (to, cancel) = (self.location.host_path().to_path_buf(), self.op.cancel.clone());
         let owner = self.home.server_user(&self.project.postgres).map(|user| (user.uid, user.gid));

@@ -75,7 +75,7 @@ pub(crate) async fn bring_standby(
             project.name
         )));
     }
-    check::rights(&import, &facts).await?;
+    let theirs = check::rights(&import, &facts).await?;
     import.use_major(facts.major()).await?;
     check::basebackup(&mut import, &facts).await?;
     // It stands in the access rules, which cannot quote all.
@@ -84,7 +84,7 @@ pub(crate) async fn bring_standby(
             format!("the source's superuser {:?} has a name that Velo cannot use", facts.bootstrap);
         return Err(Error::new(ErrorKind::Unsupported, what).with_hint("use velo project refresh"));
     }
-    let slot = import.usable_slot(wish).await?;
+    let slot = import.usable_slot(wish, theirs).await?;
     op.cancel.check()?;
     import.copy(&facts, slot).await?;
     import.settle(Some("standby.signal"), Some(&facts)).await?;
@@ -121,22 +121,29 @@ pub(crate) async fn bring_standby(
 
 impl Import<'_> {
     /// An error where a standby would be in the source's way. The slot that the copy can be made under.
-    async fn usable_slot<'w>(&self, wish: &'w Wish) -> Result<Option<&'w str>> {
+    async fn usable_slot<'w>(
+        &self,
+        wish: &'w Wish,
+        theirs: Option<u64>,
+    ) -> Result<Option<&'w str>> {
         wish.check()?;
         let name = wish.slot.as_deref().unwrap_or_default();
         let sql = format!(
-            "SELECT json_build_object('slot', (SELECT json_build_object('in_use', active, 'keeps', restart_lsn IS NOT NULL) \
+            "SELECT json_build_object('slot', (SELECT json_build_object('in_use', active, 'keeps', \
+                              restart_lsn IS NOT NULL AND wal_status IS DISTINCT FROM 'lost') \
                               FROM pg_catalog.pg_replication_slots \
                               WHERE slot_name = '{name}' AND slot_type = 'physical'))"
         );
         let database = self.server.as_ref().and_then(|server| server.get("dbname"));
         let wanted: Wanted = self.ask(database.unwrap_or("postgres"), &sql).await?;
         // One of another source's may have the same name.
-        let is_own = !self.is_new
+        let ours = self.branch.cut.as_ref().map(|cut| cut.system_identifier);
+        let is_own = theirs.is_some()
+            && theirs == ours
             && self.branch.follows.as_ref().is_some_and(|follow| follow.slot == wish.slot);
         match (&wish.slot, wanted.slot) {
             (None, _) => Ok(None),
-            // The main that is brought anew has it still, and it keeps what the new one needs. A copy under it would move
+            // The main that is brought anew has it still, and it keeps what comes from here on. A copy under it would move
             // it: then the old main could not go on, should this one fail.
             (Some(_), Some(slot)) if is_own && (slot.in_use || slot.keeps) => Ok(None),
             (Some(slot), None) => {
@@ -149,7 +156,7 @@ impl Import<'_> {
             (Some(slot), Some(Slot { in_use: false, .. })) => Ok(Some(slot.as_str())),
             (Some(slot), Some(_)) => {
                 Err(Error::new(ErrorKind::Conflict, format!("the source's slot {slot:?} is in use"))
-                    .with_hint("name one that nobody else uses"))
+                    .with_hint("end following (velo project follow NAME --stop), and follow under one that nobody else uses"))
             }
         }
     }

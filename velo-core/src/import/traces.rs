@@ -26,7 +26,7 @@ files(path, relation) AS (
     SELECT path || '/' || f, path || '/' || substring(f from '^[0-9]+')
       FROM folders, pg_ls_dir(path, true, false) f WHERE f ~ '^[0-9]+([._].*)?$')
 SELECT path FROM files
- WHERE relation NOT IN (SELECT pg_relation_filepath(oid) FROM pg_class WHERE pg_relation_filepath(oid) IS NOT NULL)";
+ WHERE NOT EXISTS (SELECT FROM pg_class c WHERE pg_relation_filepath(c.oid) = files.relation)";
 
 impl Import<'_> {
     /// What is to be removed once the server has stopped. Nothing where rows are neither masked nor transformed: then

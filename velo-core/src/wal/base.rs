@@ -11,6 +11,22 @@ use crate::state::Tx;
 use crate::storage::Object;
 use crate::teardown::{self, Patience};
 
+/// Takes what recovery of a server's WAL begins with. Without it the server is as good, and the next start tries again.
+pub(crate) async fn try_to_take(
+    home: &Home,
+    project: &ProjectRecord,
+    branch: &BranchRecord,
+    volume: Id,
+    op: &Op,
+) {
+    // In a box: the callers' futures would be nested too deep for the compiler.
+    let take = Box::pin(take(home, project, branch, volume, op));
+    if let Err(error) = op.steps.run("base", take).await {
+        let shown = format!("{}/{}", project.name, branch.shown());
+        tracing::warn!(%error, "no moment of {shown} can be reached yet: velo branch restart {shown} tries again");
+    }
+}
+
 /// Takes a base of a branch that runs on `volume`, and whose lock the caller holds.
 pub(crate) async fn take(
     home: &Home,

@@ -27,9 +27,11 @@ SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n
  WHERE EXISTS (SELECT FROM away) AND NOT EXISTS (SELECT FROM away a WHERE a.oid = c.oid)
    AND c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'";
 
-/// Gathers it anew, of what is here.
+/// Gathers it anew, of what is here, but of tables that a prepared transaction has locked.
 pub(in crate::import) async fn gather(session: &Session) -> Result<()> {
     let rows = session.rows("list tables", TABLES).await?;
     let tables: Vec<String> = rows.into_iter().flatten().flatten().collect();
-    session.execute("gather statistics", &format!("ANALYZE {}", tables.join(", "))).await
+    session
+        .execute("gather statistics", &format!("ANALYZE (SKIP_LOCKED) {}", tables.join(", ")))
+        .await
 }
