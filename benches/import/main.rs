@@ -241,7 +241,7 @@ impl<'a> Hand<'a> {
         let out = dump.join("d");
         self.run(
             "initdb",
-            &["-D", text(data)?, "--no-sync", "-A", "trust", "-U", "velo", "--locale=C.UTF-8"],
+            &["-D", text(data)?, "--no-sync", "-A", "trust", "-U", &self.role, "--locale=C.UTF-8"],
         )?;
         self.start_with(data, "-c fsync=off -c full_page_writes=off -c autovacuum=off -c maintenance_work_mem=256MB -c max_wal_size=4GB")?;
         self.run("pg_dump", &["-Fd", &jobs, "--no-sync", "-Z0", "-f", text(&out)?, "-d", from])?;
