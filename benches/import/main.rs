@@ -108,7 +108,7 @@ async fn sample(
                 Method::Files => {
                     hand.program(
                         Path::new("cp"),
-                        &["-a", "--reflink=always", &from, text(&target)?],
+                        &["-a", "-T", "--reflink=always", &from, text(&target)?],
                     )?;
                     hand.start(&target)?;
                 }
