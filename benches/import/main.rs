@@ -53,7 +53,7 @@ fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut all = Vec::new();
     for size in sizes {
-        let home = folder.join(format!("velo-import-{}", std::process::id()));
+        let home = folder.join(format!("velo-import-{}-{size}", std::process::id()));
         let measured = in_project(&home, StorageKind::Btrfs, async |source| {
             sample(source, &bin, &home, size, samples).await
         });
