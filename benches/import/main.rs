@@ -15,9 +15,10 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use velo_benches::figures::{Times, label, ms};
 use velo_benches::{Args, Result, Table, client, in_project, machine, postgres, process, publish};
@@ -80,8 +81,7 @@ async fn sample(
         "pg_basebackup",
         &["-D", text(&still)?, "-c", "fast", "--no-sync", "-d", &main.url()],
     )?;
-    hand.start(&still)?;
-    hand.stop(&still)?;
+    hand.start(&still)?.stop()?;
     let mut all = Vec::new();
     for method in METHODS {
         let mut one = Measured { size, method, velo: Times::default(), hand: Times::default() };
@@ -103,24 +103,24 @@ async fn sample(
             }
             let target = hand.folder("by-hand")?;
             let begun = Instant::now();
-            match method {
+            let running = match method {
                 Method::Dump => hand.dump(&main.url(), &target)?,
                 Method::Files => {
                     hand.program(
                         Path::new("cp"),
                         &["-a", "-T", "--reflink=always", &from, text(&target)?],
                     )?;
-                    hand.start(&target)?;
+                    hand.start(&target)?
                 }
                 _ => {
                     let args = ["-D", text(&target)?, "-c", "fast", "--no-sync", "--no-manifest"];
                     hand.run("pg_basebackup", &[&args[..], &["-d", &main.url()]].concat())?;
-                    hand.start(&target)?;
+                    hand.start(&target)?
                 }
-            }
-            hand.count(rows)?;
+            };
+            hand.count(rows).await?;
             one.hand.add(begun.elapsed());
-            hand.stop(&target)?;
+            running.stop()?;
             std::fs::remove_dir_all(&target)?;
         }
         all.push(one);
@@ -150,6 +150,29 @@ const COUNT: &str = "SELECT (SELECT count(*) FROM t0) + (SELECT count(*) FROM t3
 async fn count(main: &Branch) -> Result<i64> {
     let session = client::first_answer(&main.connection()).await?;
     Ok(session.query_one(COUNT, &[]).await?.get(0))
+}
+
+/// A server that is started by hand.
+struct Running(Option<Child>);
+
+impl Running {
+    fn stop(mut self) -> Result<()> {
+        if let Some(mut child) = self.0.take() {
+            process::signal(child.id(), Signal::INT)?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0
+            && let Err(error) = process::quit(child)
+        {
+            eprintln!("error: {error}");
+        }
+    }
 }
 
 /// What somebody does with PostgreSQL's own programs.
@@ -191,7 +214,6 @@ impl<'a> Hand<'a> {
         if let Some((uid, gid)) = self.owner {
             command.uid(uid).gid(gid);
         }
-        // Its output would be held open by a server that it starts.
         command.args(args).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
         match command.status()?.success() {
             true => Ok(()),
@@ -199,31 +221,40 @@ impl<'a> Hand<'a> {
         }
     }
 
-    fn start(&self, data: &Path) -> Result<()> {
-        self.start_with(data, "")
+    fn start(&self, data: &Path) -> Result<Running> {
+        self.start_with(data, &[])
     }
 
-    /// A server that listens on a socket in its own folder alone.
-    fn start_with(&self, data: &Path, more: &str) -> Result<()> {
-        let options = format!(
-            "-c listen_addresses= -c unix_socket_directories={} -c hba_file={} -p 5432 {more}",
-            self.home.join("socket").display(),
-            self.home.join("trust.conf").display()
-        );
-        self.run(
-            "pg_ctl",
-            &["-D", text(data)?, "-s", "-w", "-o", &options, "-l", "/dev/null", "start"],
-        )
+    /// A server that listens on a socket in its own folder alone. `pg_ctl` would look ten times a second whether it is up.
+    fn start_with(&self, data: &Path, more: &[&str]) -> Result<Running> {
+        let mut command = Command::new(self.bin.join("postgres"));
+        command.args(["-D", text(data)?, "-p", "5432", "-c", "listen_addresses="]);
+        for (name, file) in [("unix_socket_directories", "socket"), ("hba_file", "trust.conf")] {
+            command.arg("-c").arg(format!("{name}={}", self.home.join(file).display()));
+        }
+        command.args(more.iter().flat_map(|setting| ["-c", setting]));
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        process::tie(&mut command, self.owner);
+        let mut child = command.spawn()?;
+        let begun = Instant::now();
+        while !process::is_ready(data) {
+            if begun.elapsed() > Duration::from_secs(600) || child.try_wait()?.is_some() {
+                process::quit(&mut child)?;
+                return Err("the server that is started by hand does not come up".into());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(Running(Some(child)))
     }
 
-    fn stop(&self, data: &Path) -> Result<()> {
-        self.run("pg_ctl", &["-D", text(data)?, "-s", "-w", "-m", "fast", "stop"])
-    }
-
-    fn count(&self, rows: i64) -> Result<()> {
-        let check = format!("SELECT 1 / (({COUNT}) = {rows})::int");
-        let url = self.url();
-        self.run("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", &check])
+    async fn count(&self, rows: i64) -> Result<()> {
+        let mut to = tokio_postgres::Config::new();
+        to.host_path(self.home.join("socket")).port(5432).user(&self.role).dbname("postgres");
+        let found: i64 = client::open(&to).await?.query_one(COUNT, &[]).await?.get(0);
+        match found == rows {
+            true => Ok(()),
+            false => Err(format!("{found} of {rows} rows came by hand").into()),
+        }
     }
 
     fn url(&self) -> String {
@@ -235,7 +266,7 @@ impl<'a> Hand<'a> {
     }
 
     /// A new cluster with what `pg_dump` writes of the other.
-    fn dump(&self, from: &str, data: &Path) -> Result<()> {
+    fn dump(&self, from: &str, data: &Path) -> Result<Running> {
         let dump = self.folder("dump")?;
         let jobs = format!("-j{}", std::thread::available_parallelism()?);
         let out = dump.join("d");
@@ -243,12 +274,14 @@ impl<'a> Hand<'a> {
             "initdb",
             &["-D", text(data)?, "--no-sync", "-A", "trust", "-U", &self.role, "--locale=C.UTF-8"],
         )?;
-        self.start_with(data, "-c fsync=off -c full_page_writes=off -c autovacuum=off -c maintenance_work_mem=256MB -c max_wal_size=4GB")?;
+        let fast = ["fsync=off", "full_page_writes=off", "autovacuum=off"];
+        let large = ["maintenance_work_mem=256MB", "max_wal_size=4GB"];
+        let running = self.start_with(data, &[&fast[..], &large].concat())?;
         self.run("pg_dump", &["-Fd", &jobs, "--no-sync", "-Z0", "-f", text(&out)?, "-d", from])?;
         let url = self.url();
         self.run("pg_restore", &[&jobs, "-d", &url, text(&out)?])?;
         self.run("psql", &["-X", "-q", "-d", &url, "-c", "ANALYZE"])?;
-        self.stop(data)?;
+        running.stop()?;
         std::fs::remove_dir_all(&dump)?;
         self.run("initdb", &["-D", text(data)?, "--sync-only"])?;
         self.start(data)
