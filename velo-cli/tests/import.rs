@@ -385,6 +385,37 @@ fn ctrl_c_takes_no_data_back_that_is_in_its_place() {
 }
 
 #[test]
+fn a_refresh_that_goes_on_is_nothing_that_was_left() {
+    let home = Home::new();
+    let dump = file(&home, "dump.sql", "CREATE TABLE t AS SELECT 1 AS x;\n");
+    let packed = std::process::Command::new("gzip").arg(&dump).status().unwrap();
+    assert!(packed.success());
+    home.ok(&["project", "create", "copy", "--from", &format!("{dump}.gz")]);
+    let (gate, steps) = (home.dir().join("gate"), home.dir().join("steps"));
+    let at = "after make the folder of a dump";
+    let mut velo = home.command_with(&["project", "refresh", "copy"]);
+    velo.env("VELO_TEST_GATE_AT", at).env("VELO_TEST_GATE", &gate).env("VELO_TEST_STEPS", &steps);
+    let velo = velo.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(at, || std::fs::read_to_string(&steps).is_ok_and(|told| told.contains(at)));
+    for args in [&["status"][..], &["gc"], &["branch", "list"]] {
+        let ran = home.run(args);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{args:?}: {ran:?}");
+    }
+    let doctor = home.run(&["doctor", "--fix"]);
+    let told = doctor.stdout + &doctor.stderr;
+    assert!(!told.contains("copy/main") && !told.contains("given up"), "{told}");
+    for args in [&["project", "delete", "copy", "--force"][..], &["branch", "stop", "copy/main"]] {
+        let ran = home.run(args);
+        assert!(ran.code == 1 && ran.stderr.contains("is being changed"), "{args:?}: {ran:?}");
+    }
+    std::fs::write(&gate, "").unwrap();
+    let ran = Ran::from(velo.wait_with_output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(home.sql("copy/main", "SELECT x FROM t"), "1");
+    nothing_else(&home, &["copy/main"], "after a refresh beside others");
+}
+
+#[test]
 fn ctrl_c_leaves_nothing_of_an_import_and_the_old_main_of_a_refresh() {
     let home = Home::with_project();
     home.sql("api/main", "CREATE TABLE t AS SELECT x FROM generate_series(1, 1000) x");

@@ -147,7 +147,9 @@ pub(crate) async fn stop(home: &Home, project: &ProjectRecord, op: &Op) -> Resul
     let stopped = async {
         switch.down(&main).await?;
         let main = commit_stop(home, &main).await?;
-        RunDir::of(home, main.id).forget_pass_file()?;
+        let run_dir = RunDir::of(home, main.id);
+        run_dir.forget_pass_file()?;
+        run_dir.forget_old_pass_file()?;
         if main.wanted {
             switch.up(&main).await?;
         }

@@ -22,7 +22,7 @@ use crate::state::{Record, Tx};
 use crate::storage::Object;
 use crate::switch::Switch;
 use crate::teardown::Patience;
-use crate::{boot, branch, reset, slots, strays, teardown};
+use crate::{boot, branch, refresh, reset, slots, strays, teardown};
 
 /// How long one `open` may spend on it; the next one goes on.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -185,7 +185,18 @@ pub(crate) async fn given_up(home: &Home) -> Result<Vec<Left>> {
         }
     }
     found.retain(|left| is_unlocked(home, left));
-    Ok(found)
+    let locks = home.clone();
+    let work = move |tx: &Tx<'_>| {
+        found.retain(|left| match left {
+            // Whoever brings its data holds the new volume's lock, and not the branch's.
+            Left::Branch(_, branch) => {
+                refresh::refuse_coming(tx, &locks, std::slice::from_ref(&**branch)).is_ok()
+            }
+            _ => true,
+        });
+        Ok(found)
+    };
+    home.state().read(work).await
 }
 
 /// Whether nobody works on it. What this version makes or deletes has a lock file from its record on, to its

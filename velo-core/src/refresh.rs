@@ -236,7 +236,9 @@ async fn renew(
     // Nobody would look for it once this is recorded. Until then the branch's own lock keeps others off.
     home.remove_lock(volume)?;
     let project = commit(home, project, main, recipe).await?;
-    RunDir::of(home, main.id).forget_old_pass_file()?;
+    if let Err(error) = RunDir::of(home, main.id).forget_old_pass_file() {
+        tracing::warn!(%error, "an old password of the source stays until the next refresh");
+    }
     take_base(home, &project, main.id, op).await;
     reset::forget(home, &project, main.volume, stopped_at).await;
     Ok(project)

@@ -29,7 +29,9 @@ impl Boot<'_> {
             return Ok(());
         }
         // Whoever ended it may have been killed before this.
-        RunDir::of(self.home, self.branch.id).forget_pass_file()?;
+        let run_dir = RunDir::of(self.home, self.branch.id);
+        run_dir.forget_pass_file()?;
+        run_dir.forget_old_pass_file()?;
         if !data.join("standby.signal").exists() {
             return Ok(());
         }

@@ -438,3 +438,34 @@ async fn tables_whose_rows_are_on_other_servers_are_refused() {
     case.server.sql("postgres", distribute).await;
     case.refused(masking, "rows of Citus' tables are on its workers").await;
 }
+
+/// Numbers that are hashed meet others on their way; and no table without a replica identity can be changed while its
+/// updates are published.
+#[tokio::test]
+async fn keys_of_small_numbers_are_hashed_in_tables_that_are_published() {
+    let Some(case) = Case::new("") else { return };
+    let schema = "
+        CREATE TABLE small (id int2 PRIMARY KEY, n int2);
+        CREATE UNIQUE INDEX of_no_constraint ON small (n);
+        INSERT INTO small SELECT n, n FROM generate_series(1, 2000) n;
+        CREATE TABLE of_small (id int2 REFERENCES small, line text) PARTITION BY HASH (id);
+        CREATE TABLE of_small_0 PARTITION OF of_small FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+        CREATE TABLE of_small_1 PARTITION OF of_small FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+        INSERT INTO of_small SELECT n, 'SECRET' FROM generate_series(1, 2000) n;
+        CREATE PUBLICATION everything FOR ALL TABLES WITH (publish = 'insert, update');
+        CREATE PUBLICATION nothing WITH (publish = 'truncate');
+    ";
+    case.server.sql("postgres", schema).await;
+    let masking = "[tables.\"public.small\"]\nid = \"hash\"\nn = \"hash\"\n\
+                   [tables.\"public.of_small\"]\nid = \"hash\"\nline = \"null\"\n";
+    let main = case.masked(masking).await;
+    let joined = "SELECT concat_ws(' ', count(*), count(DISTINCT id), count(DISTINCT n), count(line), \
+                                   count(*) FILTER (WHERE id = n)) FROM small JOIN of_small USING (id)";
+    assert_eq!(sql(&main, joined).await, "2000 2000 2000 0 2000");
+    let kept = "SELECT string_agg(concat_ws(' ', pubname, pubinsert, pubupdate, pubdelete, pubtruncate), ', ' ORDER BY pubname) \
+                FROM pg_publication";
+    assert_eq!(sql(&main, kept).await, "everything t t f f, nothing f f f t");
+    let double = "INSERT INTO small SELECT (SELECT min(id) - 1 FROM small), max(n) FROM small";
+    assert!(attempt(&main.url(), double).await.is_err(), "the index holds no more");
+    assert_eq!(sql(&main, "SELECT count(*) FROM pg_index WHERE NOT indimmediate").await, "0");
+}

@@ -86,7 +86,9 @@ pub(super) struct Relation {
     pub(super) extension: Option<String>,
     /// Whether it is an extension's and holds no others.
     pub(super) is_extensions_own: bool,
-    /// The indexes of its constraints that are checked when a transaction ends, as SQL names them.
+    /// The indexes that allow no row to be like another, as SQL names them: those that are asked for each row,
+    pub(super) immediate: Vec<String>,
+    /// and those of constraints that may be checked when a transaction ends.
     pub(super) deferred: Vec<String>,
 }
 
@@ -169,7 +171,7 @@ pub(super) struct View {
 /// Looks at the database.
 pub(super) async fn contents(session: &Session) -> Result<Contents> {
     let mut relations = relations(session).await?;
-    deferred(session, &mut relations).await?;
+    unique(session, &mut relations).await?;
     Ok(Contents {
         relations,
         keys: keys(session).await?,
@@ -297,23 +299,27 @@ async fn partitions(session: &Session, found: &mut BTreeMap<String, Relation>) -
     Ok(())
 }
 
-/// Finds the constraints that are checked late.
-async fn deferred(session: &Session, found: &mut BTreeMap<String, Relation>) -> Result<()> {
+/// Finds the indexes that allow no row to be like another.
+async fn unique(session: &Session, found: &mut BTreeMap<String, Relation>) -> Result<()> {
     let rows = session
         .rows(
-            "list what it checks late",
-            "SELECT n.nspname, c.relname, xn.nspname, x.relname \
-               FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid \
-               JOIN pg_class x ON x.oid = k.conindid JOIN pg_namespace xn ON xn.oid = x.relnamespace \
-               JOIN pg_class c ON c.oid = coalesce(pg_partition_root(k.conrelid)::oid, k.conrelid) \
+            "list what is unique",
+            "SELECT n.nspname, c.relname, xn.nspname, x.relname, i.indimmediate \
+               FROM pg_index i JOIN pg_class r ON r.oid = i.indrelid \
+               JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace xn ON xn.oid = x.relnamespace \
+               JOIN pg_class c ON c.oid = coalesce(pg_partition_root(i.indrelid)::oid, i.indrelid) \
                JOIN pg_namespace n ON n.oid = c.relnamespace \
-              WHERE k.condeferrable AND k.contype IN ('p', 'u', 'x') AND r.relkind = 'r' ORDER BY 1, 2, 3, 4",
+              WHERE (i.indisunique OR i.indisexclusion) AND r.relkind = 'r' ORDER BY 1, 2, 3, 4",
         )
         .await?;
     for row in rows {
         let text = |at: usize| text(&row, at);
         if let Some(relation) = found.get_mut(&full(&text(0), &text(1))) {
-            relation.deferred.push(sql(&text(2), &text(3)));
+            let index = sql(&text(2), &text(3));
+            match text(4) == "t" {
+                true => relation.immediate.push(index),
+                false => relation.deferred.push(index),
+            }
         }
     }
     Ok(())

@@ -14,6 +14,9 @@ pub(super) struct Plan {
     /// What is truncated, in one statement.
     pub(super) truncate: Vec<String>,
     pub(super) rewrite: Vec<Rewrite>,
+    /// The indexes that are to ask nothing while rows change: numbers become others of the same kind, which rows that come
+    /// later may still have.
+    pub(super) loosen: Vec<String>,
     /// The constraints of what is changed that nobody has checked then: indexes, and foreign keys.
     pub(super) deferred: Vec<String>,
     pub(super) keys: Vec<Check>,
@@ -63,6 +66,15 @@ impl Masking {
         }
     }
 
+    /// Whether numbers of the table become others of so few that two may meet on the way.
+    fn permutes(&self, full: &str, relation: &Relation) -> bool {
+        let masks = self.masks(full, relation);
+        relation.columns.iter().any(|column| {
+            ["int2", "int4"].contains(&column.base.as_str())
+                && masks.get(&column.name) == Some(&Mask::Hash)
+        })
+    }
+
     /// Holds the file against what there is.
     pub(super) fn plan(&self, path: &Path, found: &Contents) -> Result<Plan> {
         let mut faults = Faults::default();
@@ -85,12 +97,16 @@ impl Masking {
                     if !rewrites.is_empty() {
                         changed.insert(full);
                         plan.deferred.extend(relation.deferred.iter().cloned());
+                        if self.permutes(full, relation) {
+                            plan.loosen.extend(relation.immediate.iter().cloned());
+                        }
                     }
                     plan.rewrite.extend(rewrites);
                 }
             }
         }
         let is_changed = |key: &&Check| changed.contains(&key.from) || changed.contains(&key.to);
+        plan.deferred.extend(plan.loosen.iter().cloned());
         plan.keys = found.checks.iter().filter(is_changed).cloned().collect();
         plan.empty(empty, found);
         self.views(found, &mut plan, &mut faults);
@@ -401,6 +417,7 @@ mod tests {
         };
         let mut masked = table("masked");
         masked.deferred = vec!["masked_key".into()];
+        masked.immediate = vec!["masked_id".into()];
         let mut kept = table("kept");
         kept.deferred = vec!["kept_key".into()];
         let mut found = with(&[masked, kept, table("still"), table("gone")]);
@@ -418,8 +435,14 @@ mod tests {
             columns("masked", "hash"),
             columns("still", "keep")
         );
+        let numbers =
+            text.replace("id = \"keep\"\nemail = \"hash\"", "id = \"hash\"\nemail = \"keep\"");
+        let permuted = plan(&numbers, &found).unwrap();
+        assert_eq!(permuted.loosen, ["masked_id"]);
+        assert_eq!(permuted.deferred, ["masked_key", "masked_id"]);
         let plan = plan(&text, &found).unwrap();
         assert_eq!(plan.deferred, ["masked_key"]);
+        assert!(plan.loosen.is_empty());
         let names: Vec<&str> = plan.keys.iter().map(|key| key.name.as_str()).collect();
         assert_eq!(names, ["kept_masked", "masked_kept", "gone_still"]);
     }

@@ -3,6 +3,7 @@
 //! `session_replication_role` turns off the triggers, rules and event triggers that fire in the ordinary way, and
 //! the checks of foreign keys. One that fires always, or in replicas, would still see each row as it was. And
 //! without its handler nothing of a foreign-data wrapper's is read or written, by whatever way somebody comes to it.
+//! A table that is published can be changed only where it has a replica identity.
 
 use crate::error::Result;
 use crate::postgres::session::Session;
@@ -32,6 +33,12 @@ UNION ALL
 SELECT format('ALTER FOREIGN DATA WRAPPER %I NO HANDLER', w.fdwname),
        format('ALTER FOREIGN DATA WRAPPER %I HANDLER %I.%I', w.fdwname, n.nspname, p.proname), 4
   FROM pg_foreign_data_wrapper w JOIN pg_proc p ON p.oid = w.fdwhandler JOIN pg_namespace n ON n.oid = p.pronamespace
+UNION ALL
+SELECT format('ALTER PUBLICATION %I SET (publish = '''')', pubname),
+       format('ALTER PUBLICATION %I SET (publish = %L)', pubname, concat_ws(', ',
+              CASE WHEN pubinsert THEN 'insert' END, CASE WHEN pubupdate THEN 'update' END,
+              CASE WHEN pubdelete THEN 'delete' END, CASE WHEN pubtruncate THEN 'truncate' END)), 5
+  FROM pg_publication
  ORDER BY 3";
 
 /// Turns all of it off. What is given makes it as it was, in this order.

@@ -6,7 +6,7 @@ use super::plan::Plan;
 use super::{Masking, Objects, bad, statistics};
 use crate::error::{Error, ErrorKind, Result};
 use crate::import::bring::Import;
-use crate::postgres::session::Session;
+use crate::postgres::session::{Session, literal};
 
 impl Import<'_> {
     /// Does what is planned, once large objects are gone or kept.
@@ -21,6 +21,7 @@ impl Import<'_> {
             let truncate = format!("TRUNCATE {}", plan.truncate.join(", "));
             session.execute("empty tables", &truncate).await?;
         }
+        loosen(session, &plan.loosen, false).await?;
         for rewrite in &plan.rewrite {
             self.op.cancel.check()?;
             let done = session.execute("mask a table", &rewrite.statement).await;
@@ -32,6 +33,7 @@ impl Import<'_> {
             };
             session.execute("remove what was masked", &format!("VACUUM (FULL) {table}")).await?;
         }
+        loosen(session, &plan.loosen, true).await?;
         self.check_constraints(session, plan, path).await?;
         for view in &plan.unfill {
             let refresh = format!("REFRESH MATERIALIZED VIEW {view} WITH NO DATA");
@@ -120,6 +122,21 @@ impl Import<'_> {
             }
         }
     }
+}
+
+/// Says of unique indexes whether rows are held against each other one by one, as those of deferrable constraints are not.
+/// No statement does that for an index of no constraint.
+async fn loosen(session: &Session, indexes: &[String], immediate: bool) -> Result<()> {
+    if indexes.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> =
+        indexes.iter().map(|index| format!("{}::regclass", literal(index))).collect();
+    let update = format!(
+        "UPDATE pg_index SET indimmediate = {immediate} WHERE indexrelid IN ({})",
+        names.join(", ")
+    );
+    session.execute("let unique numbers change places", &update).await
 }
 
 /// What a file cannot have done to a copy.
