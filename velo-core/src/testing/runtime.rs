@@ -86,7 +86,8 @@ async fn a_tool_ends_when_it_is_not_wanted(bench: &mut Bench) -> Result<()> {
         "-c",
         "listen_addresses=",
         "-c",
-        "unix_socket_directories=",
+        // In its data; without any it would end by itself.
+        "unix_socket_directories=.",
         "-c",
         "fsync=off",
     ];
@@ -103,6 +104,14 @@ async fn a_tool_ends_when_it_is_not_wanted(bench: &mut Bench) -> Result<()> {
         cancel.cancel();
     };
     let (ran, ()) = tokio::join!(bench.runtime.run(tool), wish);
+    for name in [".s.PGSQL.5432", ".s.PGSQL.5432.lock"] {
+        match std::fs::remove_file(location.host_path().join(name)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove a socket of a tool", e));
+            }
+            _ => {}
+        }
+    }
     let error = ran.err().map(|error| error.kind());
     ensure(error == Some(ErrorKind::Canceled), || {
         format!("a tool that is not wanted any more is canceled, and not {error:?}")
