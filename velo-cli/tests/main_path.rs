@@ -54,6 +54,7 @@ fn a_project_from_its_creation_to_its_deletion() {
         "postgres",
         "role",
         "runtime",
+        "source",
         "storage",
         "wal_retention",
     ];
@@ -61,7 +62,7 @@ fn a_project_from_its_creation_to_its_deletion() {
     assert_eq!(project["name"], "api");
     assert_eq!(project["database"], "shop");
     assert!(project["timings_ms"]["total"].as_f64().unwrap() > 0.0);
-    has_keys(&home.json(&["project", "get", "api"]), &shape, &["url"]);
+    has_keys(&home.json(&["project", "get", "api"]), &shape, &["follows", "url"]);
     let list = home.json(&["project", "list"]);
     has_keys(&list[0], &shape, &[]);
 
