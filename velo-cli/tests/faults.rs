@@ -168,10 +168,11 @@ const ELSEWHERE: [(&str, &str); 4] = [
 
 /// Steps that depend on how much the parent has just written, and on whether ten minutes are over; those
 /// of a pool, which go on behind its back; those of a run's keeper, which velo-core's `tests/run.rs`
-/// kills; that of a home which somebody removed under its containers (`tests/docker.rs`); and of a disk that is full
-/// (`tests/bad_places.rs`).
-const SOMETIMES: [&str; 10] = [
+/// kills; that of a home which somebody removed under its containers (`tests/docker.rs`); of a disk that is full
+/// (`tests/bad_places.rs`); and of a dump whose extensions want libraries (velo-core's `tests/import.rs`).
+const SOMETIMES: [&str; 11] = [
     "give up a reserve",
+    "have libraries loaded",
     "stop an unrecorded container",
     "flush its WAL",
     "write a checkpoint",

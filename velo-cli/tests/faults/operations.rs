@@ -623,13 +623,14 @@ fn archived_branch_gone(home: &Home, done: bool, what: &str) {
 }
 
 /// What a masking file and a transform have to do with.
-const REAL: &str = "CREATE TABLE people (id int, email text); INSERT INTO people VALUES (1, 'a@b'); \
+const REAL: &str = "CREATE TABLE people (id int2 PRIMARY KEY, email text); INSERT INTO people VALUES (1, 'a@b'); \
     CREATE TABLE log (line text); INSERT INTO log VALUES ('x'); \
-    CREATE MATERIALIZED VIEW emails AS SELECT email FROM people; SELECT lo_from_bytea(0, 'x')";
+    CREATE MATERIALIZED VIEW emails AS SELECT email FROM people; SELECT lo_from_bytea(0, 'x'); \
+    CREATE MATERIALIZED VIEW two AS SELECT 2 AS n; CREATE PUBLICATION everything FOR ALL TABLES";
 
 const MASKING: &str = "large_objects = \"remove\"\nother_databases = \"drop\"\n[tables]\n\"public.t\" = \"keep\"\n\
-    \"public.beat\" = \"keep\"\n\"public.trimmed\" = \"keep\"\n\"public.log\" = \"empty\"\n\
-    [tables.\"public.people\"]\nid = \"keep\"\nemail = \"fake:email\"\n";
+    \"public.beat\" = \"keep\"\n\"public.trimmed\" = \"keep\"\n\"public.log\" = \"empty\"\n\"public.two\" = \"empty\"\n\
+    [tables.\"public.people\"]\nid = \"hash\"\nemail = \"fake:email\"\n";
 
 /// Files that are named from the home's folder: of a server that was stopped, and what is to become of them.
 fn real_files(home: &Home) {
@@ -642,7 +643,9 @@ fn real_files(home: &Home) {
     home.sql("api/real", "CREATE DATABASE another");
     let url = home.ok(&["branch", "url", "api/real"]);
     let url = url.trim().strip_suffix("/postgres").unwrap();
-    main_has(&format!("{url}/another"), "CREATE TABLE t (x int)");
+    for database in ["another", "template1"] {
+        main_has(&format!("{url}/{database}"), "CREATE TABLE t (x int)");
+    }
     let pid = &home.json(&["branch", "get", "api/real"])["pid"];
     let data = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
     home.ok(&["branch", "stop", "api/real"]);
@@ -772,6 +775,11 @@ fn has_folders_and_processes(place: &Place) -> bool {
     place.storage != Storage::Zfs && place.runtime == Runtime::Process
 }
 
+/// Servers have the PostgreSQL that dumps are made with.
+fn has_processes(place: &Place) -> bool {
+    place.runtime == Runtime::Process
+}
+
 pub const OPERATIONS: &[Operation] = &[
     Operation::new(&["branch", "create", "api/b"], nothing, made),
     Operation::new(&["branch", "create", "api/b", "--from", "main@s"], snapshot, made)
@@ -893,10 +901,16 @@ pub const OPERATIONS: &[Operation] = &[
     )
     .between("take over files", "storage: edit")
     .only(has_folders_and_processes),
-    Operation::new(&["project", "create", "other", "--from", "dump.gz"], real_dump, dump_read)
-        .between("make the folder of a dump", "make way for a database"),
+    Operation::new(
+        &["project", "create", "other", "--from", "dump.gz", "--database", "app"],
+        real_dump,
+        dump_read,
+    )
+    .between("make the folder of a dump", "make way for a database")
+    .only(has_processes),
     Operation::new(&["project", "refresh", "other"], imported, refreshed)
-        .between("point a branch to a volume", "end a refresh"),
+        .between("point a branch to a volume", "end a refresh")
+        .only(has_processes),
     Operation::new(&["project", "follow", "other"], copied, followed)
         .between("point a branch to a volume", "end a refresh")
         .beside(Moment::Before, nobody)

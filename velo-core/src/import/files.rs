@@ -140,8 +140,7 @@ impl Import<'_> {
             check::room(self, size_of(path.clone()).max(found.len()))?;
         }
         if let Place::Files(path) = &recipe.place {
-            // What a copy takes is seen once there is a place to clone a file into.
-            check::room(self, ROOM)?;
+            // What it takes is seen once there is a place to clone a file into.
             stopped(path)?;
         }
         Ok(())
