@@ -38,13 +38,17 @@ fn suite(variable: &str, storage: Storage, stride: usize) -> Option<BTreeSet<Str
     suite::suite(&place, FAULTS, stride, 2)
 }
 
-/// The same with a full disk, which two would share.
+/// A sample with a full disk, which two would share; in long runs all of it.
 fn full(variable: &str, storage: Storage) {
     if !tries_all_places() {
         return;
     }
     let Some(base) = prepared(variable) else { return };
-    suite::suite(&Place::new(storage, base), FULL, if is_root() { 83 } else { 197 }, 1);
+    let place = Place::new(storage, base);
+    match is_long() {
+        true => suite::suite(&place, FULL, if is_root() { 83 } else { 197 }, 1),
+        false => suite::sample(&place, FULL, Duration::from_secs(25)),
+    };
 }
 
 const FAULTS: &[&str] = &["kill", "error"];
@@ -88,7 +92,12 @@ fn a_fault_at_every_step_on_xfs() {
     if !tries_all_places() {
         return;
     }
-    suite("VELO_TEST_XFS", Storage::Reflink, if is_root() { 29 } else { 97 });
+    if is_long() {
+        suite("VELO_TEST_XFS", Storage::Reflink, if is_root() { 29 } else { 97 });
+    } else if let Some(base) = prepared("VELO_TEST_XFS") {
+        let place = Place::new(Storage::Reflink, base);
+        suite::sample(&place, FAULTS, Duration::from_secs(60));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use velo_core::{Branch, BranchSpec, ErrorKind, FollowSpec, Following, Project, R
 
 use crate::common::client::{attempt, sql};
 use crate::common::home::{TestHome, base};
-use crate::common::scaled;
+use crate::common::{newest, scaled};
 use crate::methods::{home, home_of, import};
 use crate::server::{PASSWORD, Server, bins};
 
@@ -194,7 +194,7 @@ async fn the_source_sees_main_alone_while_branches_are_made_under_load() {
 
 #[tokio::test]
 async fn a_standby_is_the_sources_until_it_is_told_to_stop() {
-    for bin in bins() {
+    for bin in newest(bins()) {
         let server = Server::new(&bin, &LOCALE, "max_connections = 130");
         server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n").await;
         let home = home_of(&bin);
@@ -308,7 +308,7 @@ async fn a_password_that_nobody_has_recorded_is_in_its_file_alone() {
 
 #[tokio::test]
 async fn wal_that_the_source_has_removed_is_said_and_a_refresh_helps() {
-    for bin in bins() {
+    for bin in newest(bins()) {
         let small = "max_wal_size = 2MB\nmin_wal_size = 2MB";
         let server = Server::new(&bin, &[&LOCALE[..], &["--wal-segsize=1"]].concat(), small);
         server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n").await;
@@ -343,7 +343,7 @@ async fn wal_that_the_source_has_removed_is_said_and_a_refresh_helps() {
 
 #[tokio::test]
 async fn a_source_that_is_given_more_connections_is_followed_after_a_restart() {
-    for bin in bins() {
+    for bin in newest(bins()) {
         let server = Server::new(&bin, &LOCALE, "");
         let home = home_of(&bin);
         let project = following(&home, &server).await;
@@ -370,7 +370,7 @@ async fn a_source_that_is_given_more_connections_is_followed_after_a_restart() {
 /// It is a standby's own, whose commits are to come late, or may be in the files of any server.
 #[tokio::test]
 async fn nobody_waits_because_the_source_lags_by_intent() {
-    for bin in bins() {
+    for bin in newest(bins()) {
         let server = Server::new(&bin, &LOCALE, "recovery_min_apply_delay = '1h'");
         server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n").await;
         let what = format!("PostgreSQL {}", server.major);

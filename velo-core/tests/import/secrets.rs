@@ -4,6 +4,7 @@ use velo_core::import::{Method, Source};
 use velo_core::{ErrorKind, FollowSpec, RefreshSpec};
 
 use crate::common::client::sql;
+use crate::common::newest;
 use crate::methods::{home_of, import};
 use crate::server::{PASSWORD, Server, bins};
 
@@ -19,7 +20,7 @@ const LOOKS: &str = "CREATE FUNCTION looks(n int) RETURNS int LANGUAGE plpgsql I
 
 #[tokio::test]
 async fn sql_of_the_source_finds_no_password_of_it() {
-    for bin in bins() {
+    for bin in newest(bins()) {
         let server = Server::new(&bin, &LOCALE, "");
         server.sql("postgres", "CREATE DATABASE shop").await;
         for database in ["postgres", "shop"] {
