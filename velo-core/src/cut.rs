@@ -109,6 +109,17 @@ impl Cut {
         Self { libc, ..cut }
     }
 
+    /// Of data that was stopped cleanly.
+    pub(crate) fn of_stopped(control: &ControlFile, libc: Option<Libc>) -> Self {
+        Self::of_recovered(control.checkpoint, control, libc)
+    }
+
+    /// Of a copy of a running server, with the WAL that came meanwhile.
+    pub(crate) fn of_copied(control: &ControlFile, libc: Option<Libc>) -> Self {
+        let cut = cut(Method::Backup, control.checkpoint, control, control.major, true);
+        Self { libc, ..cut }
+    }
+
     /// Whether a start on it needs no recovery.
     pub(crate) fn is_clean(&self) -> bool {
         self.method == Method::Stopped && !self.in_recovery

@@ -20,7 +20,7 @@ use super::progress::{self, Stage, Watch};
 use super::remote::Facts;
 use super::source::{Method, Place, Recipe, Secret, Source};
 use crate::boot::{self, Boot, Doors, Loading};
-use crate::cut::{Cut, Method as CutMethod};
+use crate::cut::Cut;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
@@ -361,7 +361,8 @@ impl Import<'_> {
         settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    async fn up(&self, loading: &Loading) -> Result<()> {
+    /// Starts the server that data is brought into.
+    pub(super) async fn up(&self, loading: &Loading) -> Result<()> {
         let boot = Boot {
             home: self.home,
             project: &self.project,
@@ -440,18 +441,6 @@ impl Import<'_> {
             let what = "the server that data was brought into ended before it was stopped";
             return Err(Error::new(ErrorKind::Postgres, what).with_hint("try again"));
         }
-        Ok(Cut {
-            method: CutMethod::Stopped,
-            lsn: control.checkpoint,
-            next_xid: control.next_xid,
-            oldest_active_xid: control.oldest_active_xid,
-            timeline: control.timeline,
-            at: now(),
-            system_identifier: control.system_identifier,
-            major: control.major,
-            in_recovery: false,
-            libc: self.project.libc,
-            superuser: None,
-        })
+        Ok(Cut::of_stopped(&control, self.project.libc))
     }
 }

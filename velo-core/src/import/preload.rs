@@ -4,7 +4,7 @@ use super::auto_conf;
 use super::bring::Import;
 use super::check;
 use super::remote::Facts;
-use crate::boot::{self, Boot, Doors, Loading};
+use crate::boot::{self, Loading};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::session::literal;
 use crate::postgres::settings::{self, short};
@@ -148,19 +148,7 @@ impl Import<'_> {
             boot::stop(self.home, &self.project, self.branch.id, self.volume, StopMode::Fast);
         self.op.steps.run("stop", stop).await?;
         let loading = Loading { settings, any_collation: self.recipe.reindex };
-        let boot = Boot {
-            home: self.home,
-            project: &self.project,
-            branch: self.branch,
-            volume: self.volume,
-            doors: Doors::Private,
-            fresh_clone: true,
-            replay: None,
-            loading: Some(&loading),
-        };
-        // In a box: the callers' futures would be nested too deep for the compiler.
-        let up = Box::pin(boot.run(&*self.runtime, self.op));
-        self.op.steps.run("boot", up).await.map_err(check::explain)
+        self.up(&loading).await
     }
 
     /// Adds those to a copy's settings that the source's server was given on its command line, as containers and

@@ -8,7 +8,7 @@ use super::bring::{Import, conninfo};
 use super::check;
 use super::conninfo::Conninfo;
 use super::source::{Method, Place, Recipe, Source};
-use crate::cut::{Cut, Method as CutMethod};
+use crate::cut::Cut;
 use crate::engine::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::follow::{Follow, Wish};
@@ -93,19 +93,7 @@ pub(crate) async fn bring_standby(
     import.run_dir.remove()?;
     let server = import.server.take().unwrap_or_default();
     let control = control::read(&import.location.host_path().join(control::FILE))?;
-    let cut = Cut {
-        method: CutMethod::Backup,
-        lsn: control.checkpoint,
-        next_xid: control.next_xid,
-        oldest_active_xid: control.oldest_active_xid,
-        timeline: control.timeline,
-        at: now(),
-        system_identifier: control.system_identifier,
-        major: control.major,
-        in_recovery: true,
-        libc: project.libc,
-        superuser: None,
-    };
+    let cut = Cut::of_copied(&control, project.libc);
     let follow = Follow {
         user: server.get("user").unwrap_or_default().to_owned(),
         conninfo: server.shown(),

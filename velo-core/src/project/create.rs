@@ -7,7 +7,7 @@ use super::initdb::Cluster;
 use super::{Inner, Project, ProjectBuilder, fits};
 use crate::boot::{self, Doors};
 use crate::create::{can_limit, first_start};
-use crate::cut::{Cut, Method};
+use crate::cut::Cut;
 use crate::engine::{Engine, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
@@ -223,19 +223,7 @@ impl ProjectBuilder {
         synced?;
         self.make_database(home, project, &came_up?).await?;
         self.stop_if_told(home, project, main, op).await?;
-        Ok(Cut {
-            method: Method::Stopped,
-            lsn: control.checkpoint,
-            next_xid: control.next_xid,
-            oldest_active_xid: control.oldest_active_xid,
-            timeline: control.timeline,
-            at: now(),
-            system_identifier: control.system_identifier,
-            major: control.major,
-            in_recovery: false,
-            libc: project.libc,
-            superuser: None,
-        })
+        Ok(Cut::of_stopped(&control, project.libc))
     }
 
     /// Brings the data of a source into `main`, and starts its server.
